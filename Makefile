@@ -1,0 +1,28 @@
+# `make help` lists what there is. PYTHON=/path/to/python uses that environment instead of ./.venv.
+.POSIX:
+.PHONY: help dev check test test-full results
+
+python = "$${PYTHON:-.venv/bin/python}"
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile
+
+dev: .venv/dev-ready ## environment with everything that tests and checks need (in .venv, or in PYTHON)
+
+.venv/dev-ready: setup.py constraints.txt
+	@if [ -n "$$PYTHON" ]; then exit 0; fi; \
+	root=$$(pwd) && . ./egs/_run.sh && make_venv '[dev]' && touch .venv/dev-ready
+
+check: dev ## ruff and basedpyright
+	@mkdir -p .typing && ln -sfn .. .typing/sonolume
+	$(python) -m ruff check .
+	$(python) -m basedpyright --pythonpath "$$(command -v $(python))"
+
+test: check ## what CI runs: checks and all tests but the long ones
+	$(python) -m pytest -q
+
+test-full: check ## also trains everything from nothing
+	$(python) -m pytest -q -m 'not benchmark'
+
+results: dev ## the tables of pretrained/mini/README.md, measured anew
+	PYTHON=$(python) sh egs/mini/run_eval.sh

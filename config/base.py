@@ -1,0 +1,154 @@
+"""Sections that several recipes share. A dataclass is both the schema of a config file and its default values.
+
+Checks name the full key, both numbers and both names, so that one line is enough to mend a file.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from sonolume.utils import paths
+from sonolume.utils.errors import ConfigError
+
+
+class LRSchedule(StrEnum):
+    constant = "constant"
+    cosine = "cosine"
+
+
+class Strict:
+    """Helpers of every section; `key` is where the section stands in the file."""
+
+    def require(self, condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(message)
+
+    def at_least(self, key: str, minimum: float, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            self.require(value >= minimum, f"{key}.{name} must be at least {minimum}, got {value}")
+
+    def fraction(self, key: str, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            self.require(0 <= value < 1, f"{key}.{name} must be at least 0 and below 1, got {value}")
+
+
+@dataclass
+class AdamConfig(Strict):
+    lr: float = 5e-5  # learning rate after warm-up
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # decay of the two moments
+    weight_decay: float = 0.01  # decoupled (AdamW)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        self.require(self.lr > 0, f"train.adam.lr must be above 0, got {self.lr}")
+        valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        self.require(valid, f"train.adam.betas must be two numbers in [0, 1), got {self.betas}")
+
+
+@dataclass
+class TrainConfig(Strict):
+    adam: AdamConfig = field(default_factory=AdamConfig)
+    batch_size: int = 12  # items of one forward pass on one device
+    max_steps: int = 1_000_000  # optimizer steps (of the model; a GAN's discriminator is not counted)
+    random_seed: int = 12345  # of weights, order of items, noise
+    save_summary_steps: int = 1000  # optimizer steps between two lines of the log
+    save_checkpoints_steps: int = 5000  # optimizer steps between two writings of last.ckpt
+    valid_interval: int = 5000  # optimizer steps between two validations
+    valid_batches: int = 0  # batches of one validation; 0 = all
+    num_workers: int = 2  # processes that load data; 0 = the main one
+    num_threads: int = 0  # CPU threads of torch; 0 = torch's choice
+    accelerator: str = "auto"  # Lightning: auto, cpu, gpu, mps ...
+    devices: str = "auto"  # Lightning: auto, a count, or a list such as "0,1"
+    num_nodes: int = 1  # machines, by torchrun or SLURM
+    strategy: str = "auto"  # Lightning: auto, ddp, fsdp ...
+    precision: str = "32-true"  # Lightning: 32-true, bf16-mixed, 16-mixed ...
+    accumulate: int = 1  # batches per optimizer step
+    gradient_clip: float = 0.0  # largest gradient norm; 0 = off
+    warmup_steps: int = 0  # optimizer steps of linear warm-up
+    lr_schedule: LRSchedule = LRSchedule.constant  # after warm-up; cosine falls to 0 at max_steps
+    ema_decay: float = 0.0  # exponential moving average of the weights, per optimizer step; 0 = off
+    compile: bool = False  # torch.compile the network
+
+    def __post_init__(self) -> None:
+        self.at_least("train", 1, "batch_size", "max_steps", "save_summary_steps", "save_checkpoints_steps")
+        self.at_least("train", 1, "valid_interval", "num_nodes", "accumulate")
+        self.at_least("train", 0, "random_seed", "valid_batches", "num_workers", "num_threads")
+        self.at_least("train", 0, "gradient_clip", "warmup_steps")
+        self.fraction("train", "ema_decay")
+
+
+@dataclass
+class MiniworldConfig(Strict):
+    train_scenes: int = 0  # generated scenes to train on; 0 = use the recordings of `dataset`
+    valid_scenes: int = 0  # generated scenes to validate on
+    kinds: list[str] = field(default_factory=list)  # kinds of sound; [] = all
+    seed: int = 1  # of the scenes
+    captions_per_scene: int = 3  # wordings of one scene
+
+    def __post_init__(self) -> None:
+        self.at_least("preprocess.miniworld", 0, "train_scenes", "valid_scenes", "seed")
+        self.at_least("preprocess.miniworld", 1, "captions_per_scene")
+
+
+@dataclass
+class PreprocessConfig(Strict):
+    """Mel-spectrograms and where they lie: {processed_dir}/{dataset}/{melspec_dir}/{Uid}.npy."""
+
+    processed_dir: str = "data"  # folder of all data sets
+    melspec_dir: str = "mel"  # inside a data set
+    wav_dir: str = "wav"  # inside a data set
+    train_file: str = "train.json"  # manifest inside a data set
+    valid_file: str = "valid.json"  # manifest inside a data set
+    sample_rate: int = 16000  # Hz
+    n_fft: int = 1024  # samples
+    win_size: int = 1024  # samples of the periodic Hann window
+    hop_size: int = 256  # samples between frames
+    n_mel: int = 80  # Slaney mel bands
+    fmin: float = 0.0  # Hz
+    fmax: float = 8000.0  # Hz
+    frames: int = 624  # frames of one item; shorter clips are padded with silence
+    windows: int = 1  # at most so many items from one clip, one after the other
+    valid_fraction: float = 0.05  # share of Uids validated on where the manifest has no split
+    num_workers: int = 2  # processes that compute features
+    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # data made by the miniature world
+
+    def __post_init__(self) -> None:
+        self.at_least("preprocess", 1, "sample_rate", "n_fft", "win_size", "hop_size", "n_mel", "frames", "windows")
+        self.at_least("preprocess", 0, "fmin", "num_workers")
+        self.fraction("preprocess", "valid_fraction")
+        self.require(
+            self.hop_size <= self.win_size <= self.n_fft,
+            f"preprocess: hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft} does not hold",
+        )
+        self.require(
+            self.fmin < self.fmax <= self.sample_rate / 2,
+            f"preprocess: fmin {self.fmin} < fmax {self.fmax} <= half of sample_rate {self.sample_rate} does not hold",
+        )
+
+    @property
+    def duration(self) -> float:
+        """Seconds of one item."""
+        return self.frames * self.hop_size / self.sample_rate
+
+
+@dataclass
+class RunConfig(Strict):
+    """The top level of every recipe."""
+
+    recipe: str = MISSING  # TASK/RECIPE: names the schema and the model
+    exp_name: str = MISSING  # names the run's folder
+    log_dir: str = "ckpts"  # folder of all runs
+    dataset: list[str] = MISSING  # folders in preprocess.processed_dir, concatenated
+
+    def __post_init__(self) -> None:
+        plain = self.exp_name not in ("", ".", "..") and "/" not in self.exp_name
+        self.require(plain, f"exp_name must be the name of one folder in log_dir, got {self.exp_name!r}")
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run: config.json, checkpoints/, TensorBoard, pipeline/."""
+        return paths.resolve(self.log_dir) / self.exp_name

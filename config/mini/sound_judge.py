@@ -1,0 +1,39 @@
+"""mini/sound_judge: a small classifier that hears what a generated sound of the miniature world holds."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+
+INFERENCE_FLAGS: tuple[str, ...] = ()
+STRIDE = 8  # frames per step and mel bands per row of the networks
+
+
+class Architecture(StrEnum):
+    conv_gru = "conv_gru"
+    patch_transformer = "patch_transformer"
+
+
+@dataclass
+class ModelConfig(Strict):
+    architecture: Architecture = Architecture.conv_gru
+    width: int = 16  # channels of the first convolution (conv_gru) or of a token (patch_transformer)
+
+    def __post_init__(self) -> None:
+        self.at_least("model", 4, "width")
+        self.require(self.width % 4 == 0, f"model.width {self.width} is not divisible by 4, the attention heads")
+
+
+@dataclass
+class Config(RunConfig):
+    log_dir: str = "ckpts/mini"
+    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # prepared mels of the miniature world
+    preprocess: PreprocessConfig = field(default_factory=lambda: PreprocessConfig(frames=160))
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("frames", "n_mel"):
+            size = getattr(self.preprocess, name)
+            self.require(size % STRIDE == 0, f"preprocess.{name} {size} is not divisible by {STRIDE}")

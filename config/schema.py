@@ -1,0 +1,88 @@
+"""Checks the plain content of one config file against a dataclass, before anything is merged or converted.
+
+OmegaConf alone would take "12" for an integer and name neither the file nor the nearest right key.
+"""
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from enum import Enum
+from typing import Any
+
+from sonolume.utils.errors import ConfigError
+
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def check(content: Mapping[str, Any], schema: type, source: str, key: str = "") -> None:
+    """Raises ConfigError `source: full.key: what is wrong` for the first mistake in `content`."""
+    hints = typing.get_type_hints(schema)
+    for name, value in content.items():
+        full = f"{key}.{name}" if key else str(name)
+        if name not in hints:
+            raise ConfigError(f"{source}: {full}: no such field{_did_you_mean(str(name), schema)}")
+        _check_value(value, hints[name], f"{source}: {full}", source, full)
+
+
+def _did_you_mean(name: str, schema: type) -> str:
+    """The nearest field of this section, else of the sections inside it (`lrr` in train: 'adam.lr'), else all."""
+    inside = {path.rpartition(".")[2]: path for path in reversed(_paths(schema))}
+    direct = list(typing.get_type_hints(schema))
+    near = difflib.get_close_matches(name, direct, n=1) or difflib.get_close_matches(name, inside, n=1)
+    return f" (did you mean '{inside[near[0]]}'?)" if near else f" (there are: {', '.join(direct)})"
+
+
+def _paths(schema: type) -> list[str]:
+    """Every field and, after them, every field of the sections inside, as dotted paths."""
+    hints = typing.get_type_hints(schema)
+    sections = [(name, typing.cast(type, hint)) for name, hint in hints.items() if is_dataclass(hint)]
+    return [*hints, *(f"{name}.{path}" for name, section in sections for path in _paths(section))]
+
+
+def _check_value(value: Any, hint: Any, where: str, source: str, full: str) -> None:
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: needs a section {{...}}, got {_show(value)}")
+        check(value, typing.cast(type, hint), source, full)
+    elif isinstance(value, str) and "${" in value:
+        return  # an interpolation: OmegaConf resolves and converts it
+    elif typing.get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: needs a list [...], got {_show(value)}")
+        for i, item in enumerate(value):
+            _check_value(item, typing.get_args(hint)[0], f"{where}[{i}]", source, f"{full}[{i}]")
+    elif typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is not None:
+            (inner,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+            _check_value(value, inner, where, source, full)
+    elif issubclass(hint, Enum):
+        if value not in [member.name for member in hint]:
+            raise ConfigError(f"{where}: needs one of {', '.join(m.name for m in hint)}, got {_show(value)}")
+    elif not _is_a(value, hint):
+        raise ConfigError(f"{where}: needs {NAMES[hint]}, got {_show(value)}")
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    if kind is str:
+        return isinstance(value, (str, int, float))  # devices: 2 means "2"
+    return isinstance(value, kind)
+
+
+def _show(value: Any) -> str:
+    """The value as the file writes it, and what it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "a section {...}"
+    if isinstance(value, list):
+        return "a list [...]"
+    return f"the text '{value}'" if isinstance(value, str) else f"the number {value}"

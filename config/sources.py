@@ -1,0 +1,137 @@
+"""Where a config comes from: a chain of JSON files, a Hydra YAML, the command line. All give plain content."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import json5
+
+from sonolume.utils.errors import ConfigError
+
+
+@dataclass
+class Source:
+    """Plain content and the name to show in errors."""
+
+    name: str
+    content: dict[str, Any]
+
+
+def shown(path: Path) -> str:
+    """The path as a person in the working directory would write it."""
+    absolute = Path.cwd() / path
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
+
+
+def read(path: Path) -> list[Source]:
+    """The file and everything it builds on, the deepest first. `.yaml` goes through Hydra, everything else is JSON5."""
+    text = _text(path)
+    if path.suffix == ".yml":
+        raise ConfigError(f"{shown(path)}: Hydra reads only files that end in .yaml: rename it")
+    return [_yaml(path)] if path.suffix == ".yaml" else _json_chain(path, text, [])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{shown(path)}: no such config file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{shown(path)}: is a folder, a config is a file such as exp_config.json in it") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown(path)}: is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{shown(path)}: cannot be read: {error.strerror}") from None
+
+
+def _json_chain(path: Path, text: str, children: list[Path]) -> list[Source]:
+    if path.resolve() in children:
+        cycle = [*children[children.index(path.resolve()) :], path.resolve()]
+        raise ConfigError(f"{shown(path)}: base_config goes round in a circle: {' -> '.join(map(shown, cycle))}")
+    content = _json(path, text)
+    base = content.pop("base_config", None)
+    source = Source(shown(path), content)
+    if base is None:
+        return [source]
+    if not isinstance(base, str):
+        raise ConfigError(f"{shown(path)}: base_config: needs a path relative to this file, got {base!r}")
+    parent = path.parent / base
+    if not parent.exists():
+        raise ConfigError(f"{shown(path)}: base_config: no such file: {base} (it is relative to this file)")
+    return [*_json_chain(parent, _text(parent), [*children, path.resolve()]), source]
+
+
+def _json(path: Path, text: str) -> dict[str, Any]:
+    try:
+        content = json5.loads(text, allow_duplicate_keys=False)
+    except RecursionError:
+        raise ConfigError(f"{shown(path)}: sections stand too deep inside each other") from None
+    except ValueError as error:
+        raise ConfigError(f"{shown(path)}:{_json_mistake(str(error))}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{shown(path)}: needs one object {{...}}")
+    return content
+
+
+def _json_mistake(message: str) -> str:
+    """json5's `<string>:3 Unexpected "}" at column 4` as `3:4: Unexpected "}"`."""
+    match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", message, re.DOTALL)
+    if match:
+        return f"{match[1]}:{match[3]}: {match[2]}"
+    return " " + re.sub(r"^<string>:", "line ", message)
+
+
+def _yaml(path: Path) -> Source:
+    """Hydra composes the file (so `defaults:` groups beside it work); its own overrides are not used."""
+    import yaml
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path.cwd() / path
+    try:
+        with warnings.catch_warnings(), initialize_config_dir(config_dir=str(path.parent), version_base="1.3"):
+            warnings.simplefilter("error", UserWarning)  # a list of defaults without _self_
+            content = OmegaConf.to_container(compose(config_name=path.stem), resolve=False)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f":{mark.line + 1}:{mark.column + 1}:" if mark else ":"
+        raise ConfigError(f"{shown(path)}{place} {error.problem}") from None
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning) as error:
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
+        raise ConfigError(f"{shown(path)}: Hydra refuses it: {reason}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{shown(path)}: needs keys and values at its top level")
+    return Source(shown(path), {str(key): value for key, value in content.items()})
+
+
+def overrides(arguments: Sequence[str]) -> list[Source]:
+    """Each `train.batch_size=4` (Hydra's grammar) as nested content. `+` means the same; nothing can be deleted."""
+    if not arguments:
+        return []
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser, sources = OverridesParser.create(), []
+    for argument in arguments:
+        where = "command line"
+        try:
+            override = parser.parse_override(argument)
+        except HydraException as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{where}: {argument!r} is not key=value: {reason}") from None
+        if override.is_delete() or override.package is not None or not override.key_or_group:
+            raise ConfigError(f"{where}: {argument!r}: only key=value can be given")
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{where}: {argument!r}: one value only; write a list as [a,b], a text with a comma as '\"a,b\"'"
+            )
+        content: Any = override.value()
+        for part in reversed(override.key_or_group.split(".")):
+            content = {part: content}
+        sources.append(Source(where, content))
+    return sources

@@ -1,0 +1,152 @@
+"""tta/audioldm: text to audio by latent diffusion on the VAE's latents, with T5 (Amphion TTA, stage 2)."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+
+INFERENCE_FLAGS = (
+    "text", "text_file", "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale",
+    "negative_text", "scheduler", "preset", "duration", "batch_size", "device", "dtype",
+)  # fmt: skip
+
+
+class BetaSchedule(StrEnum):
+    linear = "linear"
+    scaled_linear = "scaled_linear"
+    squaredcos_cap_v2 = "squaredcos_cap_v2"
+
+
+class PredictionType(StrEnum):
+    epsilon = "epsilon"
+    v_prediction = "v_prediction"
+    flow = "flow"
+
+
+class TimestepSampling(StrEnum):
+    uniform = "uniform"
+    logit_normal = "logit_normal"
+
+
+class Attention(StrEnum):
+    auto = "auto"
+    sdpa = "sdpa"
+    plain = "plain"
+
+
+@dataclass
+class AudioLDMPreprocessConfig(PreprocessConfig):
+    cond_mask_prob: float = 0.1  # share of captions replaced by "" in training, for classifier-free guidance
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.fraction("preprocess", "cond_mask_prob")
+
+
+@dataclass
+class AudioLDMConfig(Strict):
+    """The U-Net. Names as in the seed (OpenAI / Stable Diffusion)."""
+
+    image_size: int = 32  # not used, latents may have any size; the seed's files name it
+    in_channels: int = 4  # channels of the latent
+    out_channels: int = 4
+    model_channels: int = 256  # channels of the first level
+    attention_resolutions: list[int] = field(default_factory=lambda: [4, 2, 1])  # down factors with attention
+    num_res_blocks: int = 2  # per level
+    channel_mult: list[int] = field(default_factory=lambda: [1, 2, 4])  # channels per level, x model_channels
+    num_heads: int = 8  # of every attention
+    use_spatial_transformer: bool = True  # cross-attention to the text
+    transformer_depth: int = 1  # transformer blocks per attention
+    context_dim: int = 768  # width of the text encoder
+    use_checkpoint: bool = True  # gradient checkpointing: less memory, more time
+    legacy: bool = False  # the seed's switch for an older attention; only false
+    norm_num_groups: int = 32  # groups of every GroupNorm
+    position_channels: int = 0  # coordinate channels appended to the latent (ours)
+
+    def __post_init__(self) -> None:
+        key = "model.audioldm"
+        self.at_least(key, 1, "in_channels", "out_channels", "model_channels", "num_res_blocks", "num_heads")
+        self.at_least(key, 1, "transformer_depth", "context_dim", "norm_num_groups")
+        self.at_least(key, 0, "position_channels")
+        self.require(len(self.channel_mult) > 0, f"{key}.channel_mult must not be empty")
+        for mult in self.channel_mult:
+            for name in ("norm_num_groups", "num_heads"):
+                divisor = getattr(self, name)
+                self.require(
+                    mult > 0 and self.model_channels * mult % divisor == 0,
+                    f"{key}: model_channels {self.model_channels} x {mult} of channel_mult is not divisible "
+                    f"by {name} {divisor}",
+                )
+        factors = [2**level for level in range(len(self.channel_mult))]
+        wrong = [factor for factor in self.attention_resolutions if factor not in factors]
+        self.require(
+            not wrong,
+            f"{key}.attention_resolutions {wrong} are not down factors of channel_mult: choose from {factors}",
+        )
+        self.require(
+            self.in_channels == self.out_channels,
+            f"{key}: in_channels {self.in_channels} differs from out_channels {self.out_channels} "
+            "(position_channels are not counted)",
+        )
+        self.require(self.use_spatial_transformer, f"{key}.use_spatial_transformer must be true: the text enters there")
+        self.require(not self.legacy, f"{key}.legacy must be false: the older attention does not exist here")
+
+
+@dataclass
+class NoiseSchedulerConfig(Strict):
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: BetaSchedule = BetaSchedule.scaled_linear
+    clip_sample: bool = False  # clip predicted latents to [-1, 1]
+    prediction_type: PredictionType = PredictionType.epsilon  # what the network predicts; flow = rectified flow
+    timestep_sampling: TimestepSampling = TimestepSampling.uniform  # in training
+    min_snr_gamma: float = 0.0  # Min-SNR loss weights (Hang et al. 2023); 0 = off
+
+    def __post_init__(self) -> None:
+        key = "model.noise_scheduler"
+        self.at_least(key, 1, "num_train_timesteps")
+        self.at_least(key, 0, "min_snr_gamma")
+        self.require(
+            0 < self.beta_start < self.beta_end < 1,
+            f"{key}: 0 < beta_start {self.beta_start} < beta_end {self.beta_end} < 1 does not hold",
+        )
+        self.require(
+            self.min_snr_gamma == 0 or self.prediction_type is not PredictionType.flow,
+            f"{key}.min_snr_gamma {self.min_snr_gamma} has no meaning with prediction_type flow: set it to 0",
+        )
+
+
+@dataclass
+class ModelConfig(Strict):
+    autoencoder_path: str = "ckpts/tta/autoencoderkl/pipeline"  # folder or hub id of the VAE
+    text_encoder: str = "google-t5/t5-base"  # folder or hub id of a T5 encoder with its tokenizer
+    vocoder: str = ""  # folder or hub id of a SpeechT5HifiGan; "" = Griffin-Lim
+    audioldm: AudioLDMConfig = field(default_factory=AudioLDMConfig)
+    noise_scheduler: NoiseSchedulerConfig = field(default_factory=NoiseSchedulerConfig)
+    text_mask: bool = True  # attention ignores padded text; false as the seed
+    latent_scale: str = "auto"  # latents are multiplied by it; "auto" or "0" = 1 / measured standard deviation
+    attention: Attention = Attention.auto  # auto: sdpa, but plain for training on a CPU
+
+    def __post_init__(self) -> None:
+        self.require(
+            self.latent_scale == "auto" or _is_scale(self.latent_scale),
+            f'model.latent_scale must be "auto" or a number of at least 0, got {self.latent_scale!r}',
+        )
+        for name in ("autoencoder_path", "text_encoder"):
+            self.require(bool(getattr(self, name)), f"model.{name} must not be empty")
+
+
+def _is_scale(text: str) -> bool:
+    try:
+        return 0 <= float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+@dataclass
+class Config(RunConfig):
+    log_dir: str = "ckpts/tta"
+    preprocess: AudioLDMPreprocessConfig = field(default_factory=AudioLDMPreprocessConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=5e-5)))

@@ -1,0 +1,91 @@
+"""tta/autoencoderkl: a mel-spectrogram VAE with a PatchGAN loss (Amphion TTA, stage 1)."""
+
+from dataclasses import dataclass, field
+
+from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+
+INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "seed", "batch_size", "device", "dtype")
+
+
+@dataclass
+class AutoencoderKLConfig(Strict):
+    ch: int = 128  # channels of the first level
+    ch_mult: list[int] = field(default_factory=lambda: [1, 1, 2, 2, 4])  # channels per level, in units of `ch`
+    num_res_blocks: int = 2  # per level of the encoder; the decoder has one more
+    in_channels: int = 1  # a mel-spectrogram is one channel
+    out_ch: int = 1
+    z_channels: int = 4  # channels of the latent
+    double_z: bool = True  # the encoder gives mean and logvar
+    dropout: float = 0.0  # diffusers' AutoencoderKL has none
+    norm_num_groups: int = 32  # groups of every GroupNorm
+
+    def __post_init__(self) -> None:
+        key = "model.autoencoderkl"
+        self.at_least(key, 1, "ch", "num_res_blocks", "in_channels", "out_ch", "z_channels", "norm_num_groups")
+        self.require(len(self.ch_mult) > 0, f"{key}.ch_mult must not be empty")
+        for mult in self.ch_mult:
+            self.require(
+                mult > 0 and self.ch * mult % self.norm_num_groups == 0,
+                f"{key}: ch {self.ch} x {mult} of ch_mult is not divisible by norm_num_groups {self.norm_num_groups}",
+            )
+        self.require(
+            self.in_channels == self.out_ch, f"{key}: in_channels {self.in_channels} differs from out_ch {self.out_ch}"
+        )
+        self.require(self.double_z, f"{key}.double_z must be true: a KL autoencoder needs mean and logvar")
+        self.require(self.dropout == 0, f"{key}.dropout must be 0: the network has none, got {self.dropout}")
+
+    @property
+    def down_factor(self) -> int:
+        """Mel bands (and frames) per latent row (and column)."""
+        return 2 ** (len(self.ch_mult) - 1)
+
+
+@dataclass
+class LossConfig(Strict):
+    """loss = nll + kl_weight * kl + d_weight * disc_factor * g_loss, as in Amphion's TTA recipe."""
+
+    kl_weight: float = 1e-8
+    disc_weight: float = 0.5  # scale of the adaptive weight
+    disc_factor: float = 1.0  # 0 = no discriminator
+    disc_start: int = 50001  # first optimizer step with the discriminator
+    logvar_init: float = 0.0  # of the likelihood's scalar log variance (not trained)
+    min_adapt_d_weight: float = 0.0  # bounds of |grad nll| / |grad g_loss|
+    max_adapt_d_weight: float = 10.0
+    disc_channels: int = 64  # of the discriminator's first convolution
+    disc_num_layers: int = 3  # strided convolutions
+    alternate: bool = False  # true: even steps train the VAE, odd ones the discriminator, as in the seed; false: both
+
+    def __post_init__(self) -> None:
+        self.at_least("model.loss", 0, "kl_weight", "disc_weight", "disc_factor", "disc_start", "min_adapt_d_weight")
+        self.at_least("model.loss", 1, "disc_channels", "disc_num_layers")
+        self.require(
+            self.min_adapt_d_weight <= self.max_adapt_d_weight,
+            f"model.loss: min_adapt_d_weight {self.min_adapt_d_weight} is above "
+            f"max_adapt_d_weight {self.max_adapt_d_weight}",
+        )
+
+
+@dataclass
+class ModelConfig:
+    autoencoderkl: AutoencoderKLConfig = field(default_factory=AutoencoderKLConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+@dataclass
+class Config(RunConfig):
+    log_dir: str = "ckpts/tta"
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=4e-5)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        factor = self.model.autoencoderkl.down_factor
+        levels = len(self.model.autoencoderkl.ch_mult)
+        for name in ("frames", "n_mel"):
+            size = getattr(self.preprocess, name)
+            self.require(
+                size % factor == 0,
+                f"preprocess.{name} {size} is not divisible by {factor}, "
+                f"the down factor of model.autoencoderkl.ch_mult ({levels} levels)",
+            )

@@ -1,0 +1,115 @@
+# Sourced by every egs/*/*/run_*.sh (which sets `here`, its own folder) and by the Makefile (which sets `root`).
+# POSIX sh. `run NAME ARGUMENTS...` executes bins/NAME.py with a Python >= 3.11 that has this checkout installed:
+#   $PYTHON if set, else the active python, else ROOT/.venv, which is made on first use. The working directory stays.
+
+if [ -z "${root:-}" ]; then
+    root=$(cd -- "$here/../../.." && pwd) || exit 1
+fi
+venv=$root/.venv
+log=$root/.venv-setup.log
+
+fail() { # fail CODE MESSAGE
+    printf 'error: %s\n' "$2" >&2
+    exit "$1"
+}
+
+is_new_enough() { # is_new_enough PYTHON
+    command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+# The code that PYTHON imports must be this checkout's: another one may be active.
+# -P (Python >= 3.11 only): nothing from the working directory.
+has_this_checkout() { # has_this_checkout PYTHON
+    SONOLUME_ROOT=$root "$1" -P -c 'import os, sys
+from sonolume.utils import paths
+sys.exit(not os.path.samefile(os.path.join(os.path.dirname(paths.__file__), ".."), os.environ["SONOLUME_ROOT"]))
+' >/dev/null 2>&1
+}
+
+find_python() { # sets `python`
+    if [ -n "${PYTHON:-}" ]; then
+        is_new_enough "$PYTHON" || fail 2 "PYTHON=$PYTHON is not a Python >= 3.11"
+        has_this_checkout "$PYTHON" ||
+            fail 2 "PYTHON=$PYTHON does not have this sonolume: run \"$PYTHON\" -m pip install -e \"$root\""
+        python=$PYTHON
+        return
+    fi
+    for python in python3 python "$venv/bin/python"; do
+        if has_this_checkout "$python"; then return; fi
+    done
+    make_venv ''
+    python=$venv/bin/python
+}
+
+find_base_python() { # sets `base`, the Python that makes the environment
+    for base in python3 python python3.13 python3.12 python3.11 python3.14; do
+        if is_new_enough "$base"; then return; fi
+    done
+    fail 2 "no Python >= 3.11 found: install one (Debian and Ubuntu: python3.11 and python3.11-venv) or set PYTHON=/path/to/python"
+}
+
+make_venv() { # make_venv EXTRAS: '' or '[dev]'; only one process at a time
+    find_base_python
+    take_lock
+    if [ -z "$1" ] && has_this_checkout "$venv/bin/python"; then # another process made it while we waited
+        drop_lock
+        return
+    fi
+    printf 'sonolume: first use: making %s and installing about 1.8 GB (CPU torch; more where pip picks CUDA) - once, several minutes\n' "$venv" >&2
+    printf 'sonolume: details: %s\n' "$log" >&2
+    if fill_venv "$1" >"$log" 2>&1; then
+        drop_lock
+        return
+    fi
+    tail -n 15 "$log" >&2
+    drop_lock
+    fail 1 "the environment could not be made: see $log; run the same command again to retry"
+}
+
+# The `unfinished` mark tells a half-made environment of ours, which is made anew, from a user's own, which is only added to.
+fill_venv() { # fill_venv EXTRAS
+    if [ -e "$venv/unfinished" ]; then rm -rf "$venv"; fi
+    if [ ! -e "$venv/bin/python" ]; then
+        mkdir -p "$venv" && : >"$venv/unfinished" && "$base" -m venv "$venv" || return 1
+    fi
+    if ! is_new_enough "$venv/bin/python"; then
+        printf '%s/bin/python is older than 3.11 or does not run: remove %s\n' "$venv" "$venv"
+        return 1
+    fi
+    "$venv/bin/python" -m pip install --disable-pip-version-check -c "$root/constraints.txt" -e "$root$1" &&
+        rm -f "$venv/unfinished"
+}
+
+lock=$root/.venv-lock
+take_lock() {
+    announced=
+    until mkdir "$lock" 2>/dev/null; do
+        if [ ! -d "$lock" ]; then fail 1 "cannot write to $root, which needs a .venv: install sonolume yourself and set PYTHON"; fi
+        owner=$(cat "$lock/pid" 2>/dev/null) || owner=
+        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
+            rm -rf "$lock" # its owner was killed
+            continue
+        fi
+        if [ -z "$announced" ]; then
+            printf 'sonolume: waiting for another process that makes the environment (if there is none, remove %s)\n' "$lock" >&2
+            announced=yes
+        fi
+        sleep 1
+    done
+    trap drop_lock EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    printf '%s\n' "$$" >"$lock/pid"
+}
+
+drop_lock() {
+    rm -rf "$lock"
+    trap - EXIT INT TERM HUP
+}
+
+run() { # run NAME ARGUMENTS...: a --config among the arguments wins, the last one counts
+    find_python
+    script=$root/bins/$1.py
+    shift
+    exec "$python" "$script" --config "$here/exp_config.json" "$@"
+}

@@ -1,0 +1,123 @@
+"""Lightning callbacks of every run: where it stands, its average weights, its checkpoints and its exported folder."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
+
+from sonolume.utils.files import atomic_folder
+
+
+class Stopped(Exception):
+    """Training was asked to stop by a signal and has saved itself."""
+
+    def __init__(self, by: signal.Signals, batches: int) -> None:
+        super().__init__(f"stopped by {by.name} after {batches} batches and saved: continue with --resume")
+        self.exit_code = 128 + by
+
+
+class Position(pl.Callback):
+    """Counts finished training batches; part of the checkpoint. First in the list, so that others read it updated."""
+
+    batches: int = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.batches += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.batches = state_dict["batches"]
+
+
+class EMA(EMAWeightAveraging):
+    """Exponential moving average of the weights, used for validation and export."""
+
+    @contextlib.contextmanager
+    def averaged(self, trainer: pl.Trainer, task: pl.LightningModule) -> Iterator[None]:
+        """The task's weights are the average inside this context."""
+        self.on_validation_epoch_start(trainer, task)
+        try:
+            yield
+        finally:
+            self.on_validation_epoch_end(trainer, task)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar for training, without one bar more for every validation."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class SaveRun(pl.Callback):
+    """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and {run}/pipeline/, each by renaming.
+
+    Ctrl-C and SIGTERM are noted and obeyed at the end of the batch, after saving. A second one stops at once.
+    """
+
+    def __init__(self, run_dir: Path, every: int, position: Position) -> None:
+        self.run_dir, self.every, self.position = run_dir, every, position
+        self.best = float("inf")
+        self.stopped_by: signal.Signals | None = None
+        self._previous: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+
+    def restore_signals(self) -> None:
+        """Give Ctrl-C and SIGTERM back to whom they belonged."""
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped_by is not None:
+            raise KeyboardInterrupt
+        self.stopped_by = signal.Signals(number)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        done = self.position.batches
+        if self.stopped_by is not None or done % self.every == 0 or done == trainer.num_training_batches:
+            self._save(trainer, pl_module, "last.ckpt")
+        if self.stopped_by is not None:
+            raise Stopped(self.stopped_by, done)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
+        if loss < self.best:
+            self.best = loss
+            self._save(trainer, pl_module, "best.ckpt")
+
+    def _save(self, trainer: pl.Trainer, task: Any, name: str) -> None:
+        folder = self.run_dir / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f".{name}.part"  # one name for all processes: saving is a collective call
+        try:
+            trainer.save_checkpoint(unfinished)
+            if trainer.is_global_zero:
+                unfinished.replace(folder / name)
+                self._export(trainer, task)
+        finally:
+            if trainer.is_global_zero:
+                unfinished.unlink(missing_ok=True)
+
+    def _export(self, trainer: pl.Trainer, task: Any) -> None:
+        ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
+        with ema.averaged(trainer, task) if ema else contextlib.nullcontext():
+            with atomic_folder(self.run_dir / "pipeline") as folder:
+                task.export(folder)

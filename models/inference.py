@@ -1,0 +1,84 @@
+"""What the inference of every recipe shares: which model, on which device, and how results are written."""
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sonolume.config.base import RunConfig
+from sonolume.utils import files, parts, paths
+from sonolume.utils.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def find_checkpoint(flag: str | None, config: RunConfig, shipped: str) -> str:
+    """--checkpoint, else the run's own pipeline folder, else the shipped miniature one (which is said on stderr).
+
+    Raises:
+        UserError: --checkpoint names a folder that is not there.
+    """
+    if flag is not None:
+        given = Path(flag).expanduser()
+        return str(given.resolve()) if given.exists() else parts.locate(flag, "--checkpoint")
+    trained = config.run_dir / "pipeline"
+    if trained.is_dir():
+        return str(trained)
+    print(
+        f"no trained pipeline at {trained}: using the shipped miniature one, {shipped} "
+        "(another: --checkpoint FOLDER, or exp_name and log_dir in the config)",
+        file=sys.stderr,
+    )
+    return str(paths.root() / shipped)
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is cuda, else mps, else cpu.
+
+    Raises:
+        UserError: an unknown device, or one this machine has not.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: not on this machine ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """One generator a sample, so that a sample does not depend on its batch. On the CPU: equal on every device."""
+    return [torch.Generator().manual_seed(seed + number) for number in range(count)]
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide a result."""
+    names = ("sonolume", "torch", "diffusers", "transformers")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def result_path(folder: Path, text: str, seed: int, suffix: str) -> Path:
+    """A free path for a result: readable, safe on every file system, never one that exists."""
+    return files.free_path(folder, f"{files.safe_name(text)}_{seed}", suffix)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create the output folder.
+
+    Raises:
+        UserError: there is a file of that name, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: {error.strerror}: name a folder that can be written") from error
+    return folder
+
+
+def describe(**facts: Any) -> dict[str, Any]:
+    """The json beside a result."""
+    return facts | {"versions": versions()}

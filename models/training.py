@@ -1,0 +1,202 @@
+"""The training loop of every recipe: Lightning, resumable in the middle of an epoch, exporting as it goes.
+
+Everything random in a step is drawn from (seed, step, rank), and the order of items from (seed, epoch), so a resumed
+run continues as if it had never stopped.
+"""
+
+import dataclasses
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sonolume.config.base import LRSchedule, RunConfig, TrainConfig
+from sonolume.config.load import save_config
+from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
+from sonolume.utils import checkpoint
+from sonolume.utils.errors import UserError
+
+
+class Exports(Protocol):
+    """What `fit` asks of a task beside being a LightningModule that logs "val/loss"."""
+
+    def export(self, folder: Path) -> None:
+        """Write the model as a folder that loads without this package's training code."""
+
+
+@dataclasses.dataclass
+class TrainingData:
+    train: Dataset[Any]  # items by (epoch, index)
+    valid: Dataset[Any]
+    collate: Callable[[list[Any]], Any]
+
+
+class StepBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) for the steps from `start` to `steps`, shuffled anew each epoch.
+
+    The processes of a distributed run share each global batch: together they see what one process with
+    `world * batch_size` items would see.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, steps: int, seed: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.size, self.batch_size, self.steps, self.seed = size, batch_size, steps, seed
+        self.start, self.rank, self.world = start, rank, world
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def _item(self, position: int) -> tuple[int, int]:
+        epoch, offset = divmod(position, self.size)
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._order = (epoch, torch.randperm(self.size, generator=generator).tolist())
+        return epoch, self._order[1][offset]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.steps):
+            first = (step * self.world + self.rank) * self.batch_size
+            yield [self._item(first + offset) for offset in range(self.batch_size)]
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+class Loaders(pl.LightningDataModule):
+    """Data loaders that start where the checkpoint stopped."""
+
+    def __init__(self, data: TrainingData, config: TrainConfig, position: Position) -> None:
+        super().__init__()
+        self.data, self.config, self.position = data, config, position
+
+    def _options(self) -> dict[str, Any]:
+        workers = self.config.num_workers
+        return {"num_workers": workers, "persistent_workers": workers > 0, "collate_fn": self.data.collate}
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        assert self.trainer is not None
+        batches = StepBatches(
+            len(self.data.train),  # type: ignore[arg-type]
+            self.config.batch_size,
+            self.config.max_steps * self.config.accumulate,
+            self.config.random_seed,
+            start=self.position.batches,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+        )
+        return DataLoader(self.data.train, batch_sampler=batches, **self._options())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        items = [(0, index) for index in range(len(self.data.valid))]  # type: ignore[arg-type]
+        return DataLoader(_Listed(self.data.valid, items), batch_size=self.config.batch_size, **self._options())
+
+
+class _Listed(Dataset[Any]):
+    """A dataset of (epoch, index) items in a fixed order."""
+
+    def __init__(self, dataset: Dataset[Any], items: list[tuple[int, int]]) -> None:
+        self.dataset, self.items = dataset, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.items[index]]
+
+
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    """Random numbers of one training step on one device; a CPU generator, so every device draws the same."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
+
+
+def optimizer(parameters: Any, config: TrainConfig) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW and its learning rate: linear warm-up, then constant or a cosine to zero at max_steps."""
+    adam = config.adam
+    adamw = torch.optim.AdamW(
+        parameters, lr=adam.lr, betas=(adam.betas[0], adam.betas[1]), weight_decay=adam.weight_decay, eps=adam.eps
+    )
+    return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: _rate(step, config))
+
+
+def _rate(step: int, config: TrainConfig) -> float:
+    warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    if config.lr_schedule is LRSchedule.constant:
+        return warm
+    done = min(1.0, max(0, step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
+    return warm * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item())
+
+
+def _quiet() -> None:
+    """Keep Lightning's advertisements and its remarks about itself out of the log."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")  # StepBatches resumes
+
+
+def _devices(text: str) -> str | int | list[int]:
+    if "," in text:
+        return [int(part) for part in text.split(",") if part]
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _trainer(config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback], manual: bool) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=train.accelerator,
+        devices=_devices(train.devices),
+        num_nodes=train.num_nodes,
+        strategy=train.strategy,
+        precision=train.precision,  # type: ignore[arg-type]
+        accumulate_grad_batches=1 if manual else train.accumulate,
+        gradient_clip_val=None if manual or not train.gradient_clip else train.gradient_clip,
+        max_epochs=1,  # one pass over StepBatches, whose length is max_steps
+        val_check_interval=min(train.valid_interval, train.max_steps) * train.accumulate,
+        check_val_every_n_epoch=None,
+        limit_val_batches=train.valid_batches or None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(train.save_summary_steps, train.max_steps),
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(config.run_dir, name="", version="tensorboard"),
+    )
+
+
+def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: TrainConfig, resume: bool) -> Path:
+    """Train, save and export; returns the run's folder.
+
+    Raises:
+        UserError: the folder holds another run and `resume` is off, there is nothing to resume, or the checkpoint is
+            cut or belongs to another model.
+    """
+    last = config.run_dir / "checkpoints" / "last.ckpt"
+    if resume:
+        checkpoint.check_training(last, task)
+    elif last.exists():
+        raise UserError(f"{last}: a run is there already: continue it with --resume or choose another exp_name=...")
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    save_config(config, config.run_dir / "config.json")
+    if train.num_threads:
+        torch.set_num_threads(train.num_threads)
+    _quiet()
+    position = Position()
+    callbacks: list[pl.Callback] = [position, ProgressBar(refresh_rate=10)]
+    if train.ema_decay:
+        callbacks.append(EMA(decay=train.ema_decay))
+    save = SaveRun(config.run_dir, train.save_checkpoints_steps * train.accumulate, position)
+    trainer = _trainer(config, train, [*callbacks, save], manual=not task.automatic_optimization)
+    try:
+        trainer.fit(task, datamodule=Loaders(data, train, position), ckpt_path=str(last) if resume else None)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from None
+    finally:
+        save.restore_signals()
+    return config.run_dir

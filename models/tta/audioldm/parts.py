@@ -1,0 +1,91 @@
+"""Building the latent diffusion model's parts from its config, and loading those that are pretrained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from transformers import AutoTokenizer, T5EncoderModel
+
+from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
+from sonolume.modules.unet import use_crop_upsampling
+from sonolume.utils import checkpoint, parts
+from sonolume.utils.errors import UserError
+
+
+def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
+    """Amphion's U-Net in diffusers' class, with its upsampling at odd sizes and fresh weights."""
+    levels = len(config.channel_mult)
+    attends = [2**level in config.attention_resolutions for level in range(levels)]
+    down = tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends)
+    up = tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends))
+    unet = UNet2DConditionModel(
+        in_channels=config.in_channels + config.position_channels,
+        out_channels=config.out_channels,
+        down_block_types=down,
+        up_block_types=up,
+        block_out_channels=tuple(config.model_channels * mult for mult in config.channel_mult),
+        layers_per_block=config.num_res_blocks,
+        cross_attention_dim=config.context_dim,
+        attention_head_dim=config.num_heads,  # diffusers' name for the number of heads
+        transformer_layers_per_block=config.transformer_depth,
+        norm_num_groups=config.norm_num_groups,
+        norm_eps=1e-5,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        downsample_padding=1,
+        use_linear_projection=False,
+    )
+    if config.use_checkpoint:
+        unet.enable_gradient_checkpointing()
+    return use_crop_upsampling(unet)
+
+
+def noise_settings(config: NoiseSchedulerConfig) -> dict[str, Any]:
+    """What the schedulers of inference must share with training."""
+    return {
+        "num_train_timesteps": config.num_train_timesteps,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "beta_schedule": str(config.beta_schedule),
+        "clip_sample": config.clip_sample,
+    }
+
+
+class TextEncoder:
+    """A frozen T5: texts -> their states, one (L, D) tensor each. Not a Module, so no checkpoint holds it.
+
+    Args:
+        source: folder or hub id of a T5 with its tokenizer.
+        masked: give T5 the attention mask (texts of a batch then do not depend on each other's padding).
+
+    Raises:
+        UserError: it cannot be loaded; names the config key.
+    """
+
+    def __init__(self, source: str, masked: bool = True) -> None:
+        where = parts.locate(source, "model.text_encoder")
+        if parts.is_local(where):
+            checkpoint.check_folder(Path(where), "T5EncoderModel")
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(where)
+            self.model = T5EncoderModel.from_pretrained(where).eval().requires_grad_(False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"model.text_encoder {source!r} cannot be loaded: {str(error).splitlines()[0]} "
+                "(a folder or a hub id of a T5 encoder; the hub needs a network or an earlier download)"
+            ) from error
+        self.masked = masked
+
+    def parameters(self) -> Iterator[Tensor]:
+        """For fingerprints."""
+        return self.model.parameters()
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> list[Tensor]:
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=512, return_tensors="pt")
+        mask = tokens.attention_mask
+        states = self.model(tokens.input_ids, attention_mask=mask if self.masked else None).last_hidden_state
+        return [state[: int(count)] for state, count in zip(states, mask.sum(1), strict=True)]

@@ -1,0 +1,127 @@
+"""Training of the mel autoencoder: L1 + KL, and a PatchGAN with an adaptive weight from `disc_start` on.
+
+x, recon: (B, 1, M, T).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from sonolume.config.tta.autoencoderkl import Config
+from sonolume.models.training import optimizer, step_generator
+from sonolume.models.tta.autoencoderkl import pipeline
+from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
+from sonolume.modules.discriminator import PatchDiscriminator
+from sonolume.modules.mel import MelSettings
+
+
+class Task(pl.LightningModule):
+    """Manual optimisation: two optimizers on each batch once the discriminator has started."""
+
+    automatic_optimization = False
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        torch.manual_seed(config.train.random_seed)
+        self.config = config
+        self.vae = pipeline.build(config.model.autoencoderkl)
+        loss = config.model.loss
+        self.discriminator = PatchDiscriminator(
+            config.model.autoencoderkl.in_channels, loss.disc_channels, loss.disc_num_layers
+        )
+        self.logvar = nn.Parameter(torch.tensor(loss.logvar_init), requires_grad=False)
+        self.steps_done = 0
+
+    def configure_optimizers(self) -> Any:
+        train = self.config.train
+        vae, vae_rate = optimizer(self.vae.parameters(), train)
+        disc, disc_rate = optimizer(self.discriminator.parameters(), train)
+        return [vae, disc], [vae_rate, disc_rate]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["steps_done"] = self.steps_done
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.steps_done = checkpoint["steps_done"]
+
+    def training_step(self, x: Tensor, batch_index: int) -> None:
+        loss, accumulate = self.config.model.loss, self.config.train.accumulate
+        step = self.steps_done // accumulate
+        with_gan = loss.disc_factor > 0 and step >= loss.disc_start
+        odd = step % 2 == 1
+        recon, kl = self._reconstruct(x)
+        if not (loss.alternate and odd):
+            self._generator_step(x, recon, kl, with_gan)
+        if with_gan and (odd or not loss.alternate):
+            self._discriminator_step(x, recon.detach())
+        self.steps_done += 1
+        for rate in self.lr_schedulers():  # type: ignore[union-attr]
+            if self.steps_done % accumulate == 0:
+                rate.step()
+
+    def _reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(x).latent_dist
+        random = step_generator(self.config.train.random_seed, self.steps_done, self.global_rank)
+        noise = torch.randn(posterior.mean.shape, generator=random).to(posterior.mean)  # (B, z, h, w)
+        recon = self.vae.decode(posterior.mean + posterior.std * noise).sample  # (B, 1, M, T)
+        return recon.float(), posterior.kl().mean()
+
+    def _generator_step(self, x: Tensor, recon: Tensor, kl: Tensor, with_gan: bool) -> None:
+        loss = self.config.model.loss
+        nll = nll_loss(x, recon, self.logvar)
+        total = nll + loss.kl_weight * kl
+        if with_gan:
+            gan = generator_loss(self.discriminator(recon))
+            weight = adaptive_weight(
+                nll, gan, self.vae.decoder.conv_out.weight,
+                loss.disc_weight, loss.min_adapt_d_weight, loss.max_adapt_d_weight,
+            )  # fmt: skip
+            total = total + weight * loss.disc_factor * gan
+            self.log_dict({"train/gan": gan, "train/gan_weight": weight})
+        self._update(total, 0)
+        self.log("train/l1", (x - recon).abs().mean(), prog_bar=True)
+        self.log_dict({"train/loss": total, "train/kl": kl})
+
+    def _discriminator_step(self, x: Tensor, recon: Tensor) -> None:
+        loss = discriminator_loss(self.discriminator(x), self.discriminator(recon))
+        self._update(self.config.model.loss.disc_factor * loss, 1)
+        self.log("train/discriminator", loss)
+
+    def _update(self, loss: Tensor, index: int) -> None:
+        """Backward; every `accumulate` batches clip and step. Lightning does neither under manual optimisation."""
+        train = self.config.train
+        chosen = self.optimizers()[index]  # type: ignore[index]
+        self.toggle_optimizer(chosen)
+        self.manual_backward(loss / train.accumulate)
+        self.untoggle_optimizer(chosen)
+        if (self.steps_done + 1) % train.accumulate == 0:
+            if train.gradient_clip:
+                self.clip_gradients(chosen, train.gradient_clip, "norm")
+            chosen.step()
+            chosen.zero_grad()
+
+    def validation_step(self, x: Tensor, batch_index: int) -> None:
+        recon = self.vae.decode(self.vae.encode(x).latent_dist.mode()).sample
+        self.log("val/loss", (x - recon.float()).abs().mean(), prog_bar=True, batch_size=len(x), sync_dist=True)
+        if batch_index == 0:
+            self._show(x[:4, 0], recon[:4, 0].float())
+
+    def _show(self, real: Tensor, recon: Tensor) -> None:
+        """Real above reconstructed spectrograms in TensorBoard, low frequencies at the bottom."""
+        picture = torch.cat([torch.cat(list(real), -1), torch.cat(list(recon), -1)]).flip(0)  # rows run downwards
+        half = len(picture) // 2
+        picture = torch.cat([picture[half:], picture[:half]])  # flipping has swapped the two rows
+        low, high = real.min(), real.max()
+        self.logger.experiment.add_image(  # type: ignore[union-attr]
+            "val/real_above_reconstruction", ((picture - low) / (high - low + 1e-6)).clamp(0, 1)[None], self.steps_done
+        )
+
+    def export(self, folder: Path) -> None:
+        """diffusers' `AutoencoderKL` folder with mel.json."""
+        preprocess = self.config.preprocess
+        settings = {name: getattr(preprocess, name) for name in MelSettings.__dataclass_fields__}
+        pipeline.save(self.vae, folder, settings | {"frames": preprocess.frames})

@@ -1,0 +1,210 @@
+"""Small classifiers of sounds and pictures of the miniature world, to measure generators with: never a loss, and never
+used to choose among samples.
+
+B batch, K kinds, M mel bands, T frames, S = T / 8 steps, F = M / 8 rows, C channels, D width of a step's features.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sonolume.utils import checkpoint, files
+from sonolume.utils.errors import UserError
+
+STRIDE = 8  # frames per step, and mel bands per row
+MEL_MEAN, MEL_SCALE = -6.0, 4.0  # roughly normalises ln mel magnitudes
+WEIGHTS_FILE = "model.safetensors"
+
+
+class SoundJudgement(NamedTuple):
+    """What is heard, as logits."""
+
+    presence: Tensor  # (B, K) independent: does this kind sound?
+    activity: Tensor  # (B, K, S) independent: does it sound at this step?
+    count: Tensor  # (B, 3) once, twice, three times; of a single event, as all that follow
+    pitch: Tensor  # (B, 2) low, high
+    loudness: Tensor  # (B, 2) quiet, loud
+    direction: Tensor  # (B, 2) up, down
+
+
+class PictureJudgement(NamedTuple):
+    """What is seen, as logits."""
+
+    presence: Tensor  # (B, K) independent: is this kind drawn?
+    layout: Tensor  # (B, 3) one panel, two side by side ("then"), two stacked ("over")
+    panels: Tensor  # (B, 2, K) kind in the first (only, left, upper) and the second (right, lower) panel
+    count: Tensor  # (B, 3) once, twice, three times; of a single event
+
+
+class Judge(nn.Module):
+    """A classifier that is a folder on disk: config.json and half-precision weights, float32 in memory."""
+
+    def __init__(self, kinds: list[str], world: int, **settings: Any) -> None:
+        super().__init__()
+        self.kinds, self.world = list(kinds), world
+        self.settings = {"world": world, "kinds": self.kinds, **settings}
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {
+            name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
+            for name, tensor in self.state_dict().items()
+        }
+        with files.atomic_path(folder / WEIGHTS_FILE) as path:
+            save_file(weights, path)
+        files.write_json(folder / "config.json", {"_class_name": type(self).__name__, **self.settings})
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Self:
+        """A frozen judge in evaluation mode.
+
+        Raises:
+            UserError: the folder is absent, damaged, or holds another model.
+        """
+        folder = Path(folder)
+        checkpoint.check_folder(folder, cls.__name__)
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings.pop("_class_name")
+        try:
+            judge = cls(**settings)
+            weights = load_file(folder / WEIGHTS_FILE)
+        except (TypeError, FileNotFoundError) as error:
+            raise UserError(f"{folder}: not a whole {cls.__name__} ({error}): make or copy it again") from error
+        difference = checkpoint.first_difference(weights, judge.state_dict())
+        if difference:
+            raise UserError(f"{folder / WEIGHTS_FILE}: does not fit config.json beside it: {difference}")
+        judge.load_state_dict(weights)
+        return judge.eval().requires_grad_(False)
+
+
+class SoundJudge(Judge):
+    """Log-mel -> what sounds, when, how often and how.
+
+    Args:
+        kinds: names of the K kinds, in the order of the logits.
+        architecture: a key of `BACKBONES`.
+        width: channels of the first convolution (conv_gru) or of a token (patch_transformer).
+        n_mel, frames: M and T, multiples of 8.
+        world: version of the miniature world that it knows.
+
+    Raises:
+        ValueError: an unknown architecture, or sizes that do not divide by 8.
+    """
+
+    def __init__(
+        self, kinds: list[str], architecture: str, width: int, n_mel: int = 80, frames: int = 160, world: int = 1
+    ) -> None:
+        super().__init__(kinds, world, architecture=architecture, width=width, n_mel=n_mel, frames=frames)
+        if architecture not in BACKBONES:
+            raise ValueError(f"architecture {architecture!r}: there are {', '.join(BACKBONES)}")
+        if n_mel % STRIDE or frames % STRIDE:
+            raise ValueError(f"n_mel {n_mel} and frames {frames} must be multiples of {STRIDE}")
+        self.backbone = BACKBONES[architecture](width, n_mel // STRIDE, frames // STRIDE)
+        width = self.backbone.out_width
+        self.presence = nn.Linear(width, len(kinds))
+        self.activity = nn.Linear(width, len(kinds))
+        self.summary = nn.Sequential(nn.Linear(2 * width, 64), nn.GELU())
+        self.count, self.pitch = nn.Linear(64, 3), nn.Linear(64, 2)
+        self.loudness, self.direction = nn.Linear(64, 2), nn.Linear(64, 2)
+
+    def forward(self, mel: Tensor) -> SoundJudgement:
+        """(B, M, T) natural-log mel magnitudes."""
+        steps = self.backbone(((mel - MEL_MEAN) / MEL_SCALE)[:, None])  # (B, S, D)
+        peak = steps.amax(1)  # (B, D)
+        summary = self.summary(torch.cat([steps.mean(1), peak], -1))  # (B, 64)
+        return SoundJudgement(
+            self.presence(peak),
+            self.activity(steps).mT,
+            self.count(summary),
+            self.pitch(summary),
+            self.loudness(summary),
+            self.direction(summary),
+        )
+
+
+class ConvGRU(nn.Module):
+    """Convolutions, then a recurrent layer over time."""
+
+    def __init__(self, width: int, rows: int, steps: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(*_stem(1, width), *_stage(width, 2 * width), *_stage(2 * width, 3 * width))
+        self.mix = nn.Conv1d(3 * width * rows, 6 * width, 1)
+        self.gru = nn.GRU(6 * width, 4 * width, batch_first=True, bidirectional=True)
+        self.out_width = 8 * width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, M, T) -> (B, S, D)."""
+        x = self.conv(x).flatten(1, 2)  # (B, C*F, S)
+        return self.gru(F.relu(self.mix(x)).mT)[0]  # (B, S, D)
+
+
+class PatchTransformer(nn.Module):
+    """Overlapping patches of 16 bands x 16 frames as tokens of a transformer."""
+
+    def __init__(self, width: int, rows: int, steps: int, layers: int = 3, heads: int = 4) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, width, 2 * STRIDE, stride=STRIDE, padding=STRIDE // 2)
+        self.row = nn.Parameter(0.2 * torch.randn(width, rows, 1))
+        self.step = nn.Parameter(0.2 * torch.randn(width, 1, steps))
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.out_width = 2 * width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, M, T) -> (B, S, D)."""
+        x = self.patch(x) + self.row + self.step  # (B, C, F, S)
+        rows, steps = x.shape[2:]
+        x = self.encoder(x.flatten(2).mT).unflatten(1, (rows, steps))  # (B, F, S, C)
+        return torch.cat([x.mean(1), x.amax(1)], -1)  # (B, S, D)
+
+
+BACKBONES = {"conv_gru": ConvGRU, "patch_transformer": PatchTransformer}
+
+
+class PictureJudge(Judge):
+    """A picture of 64 x 64 pixels -> which kinds are drawn, in which panels, and how often one sounds.
+
+    Args:
+        kinds: names of the K kinds, in the order of the logits.
+        width: channels of the first convolution.
+        world: version of the miniature world that it knows.
+    """
+
+    def __init__(self, kinds: list[str], width: int, world: int = 1) -> None:
+        super().__init__(kinds, world, width=width)
+        self.conv = nn.Sequential(*_stem(3, width), *_stage(width, 2 * width), *_stage(2 * width, 3 * width))
+        self.summary = nn.Sequential(nn.Linear(6 * 3 * width, 128), nn.GELU())
+        self.presence, self.layout = nn.Linear(128, len(kinds)), nn.Linear(128, 3)
+        self.panels, self.count = nn.Linear(128, 2 * len(kinds)), nn.Linear(128, 3)
+
+    def forward(self, picture: Tensor) -> PictureJudgement:
+        """(B, 3, 64, 64) in 0..1."""
+        x = self.conv(2 * picture - 1)  # (B, C, 8, 8)
+        side = x.shape[-1] // 2
+        regions = (x, x[..., :side], x[..., side:], x[..., :side, :], x[..., side:, :])
+        pooled = [region.amax((2, 3)) for region in regions]  # 5 of (B, C)
+        summary = self.summary(torch.cat([x.mean((2, 3)), *pooled], -1))  # (B, 128)
+        panels = self.panels(summary).unflatten(-1, (2, -1))  # (B, 2, K)
+        return PictureJudgement(self.presence(summary), self.layout(summary), panels, self.count(summary))
+
+
+def _stem(channels: int, width: int) -> list[nn.Module]:
+    """Halves both sides."""
+    return [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+
+
+def _stage(channels: int, width: int) -> list[nn.Module]:
+    """Two convolutions; halves both sides."""
+    return [
+        nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2),
+    ]  # fmt: skip

@@ -1,0 +1,199 @@
+"""Log-mel features of many clips: computed in parallel, kept as {folder}/{Uid}.npy, and reused when they are there."""
+
+import functools
+import json
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sonolume.modules.mel import MelSettings, MelSpectrogram
+from sonolume.utils import audio
+from sonolume.utils.errors import UserError
+from sonolume.utils.files import atomic_path, write_json
+
+if TYPE_CHECKING:
+    from sonolume.preprocessors.miniworld.scene import Scene
+
+MIN_SECONDS = 0.1  # shorter clips are refused, shorter last windows left out
+MIN_PEAK = 1e-4  # -80 dB of full scale: quieter clips count as silent
+SETTINGS_FILE = "settings.json"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound to analyse: a file, or a scene of the miniature world."""
+
+    uid: str
+    source: "Path | Scene"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How clips are analysed and where the features go."""
+
+    folder: Path
+    mel: MelSettings
+    frames: int
+    """most frames of one window"""
+    windows: int
+    """most windows of one clip; with more than one they are called Uid_w0, Uid_w1 ..."""
+
+    def window_uid(self, uid: str, index: int) -> str:
+        return uid if self.windows == 1 else f"{uid}_w{index}"
+
+    def path(self, uid: str) -> Path:
+        return self.folder / f"{uid}.npy"  # a Uid may hold dots
+
+    @property
+    def hop_seconds(self) -> float:
+        return self.mel.hop_size / self.mel.sample_rate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a clip: its windows as (uid, seconds), or a reason of refusal."""
+
+    uid: str
+    windows: tuple[tuple[str, float], ...] = ()
+    reason: str = ""
+    detail: str = ""
+    reused: bool = False
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Mark `folder` as holding features made with `settings`, before the first is written.
+
+    Raises:
+        UserError: it holds features made with others; names each that differs.
+    """
+    path = folder / SETTINGS_FILE
+    if next(folder.glob("**/*.npy"), None) is None:
+        write_json(path, settings)
+    elif path.is_file():
+        check_settings(folder, settings)
+    else:
+        raise UserError(f"{folder}: holds features but no {SETTINGS_FILE}; {_remedy(folder)}")
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise a UserError unless every one of `settings` is that of the folder."""
+    try:
+        old = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / SETTINGS_FILE}: not valid json ({error}); {_remedy(folder)}") from error
+    changes = [f"{key} {old.get(key)} (now {new})" for key, new in settings.items() if old.get(key) != new]
+    if changes:
+        raise UserError(f"{folder}: holds features of other settings: {', '.join(changes)}; {_remedy(folder)}")
+
+
+def _remedy(folder: Path) -> str:
+    return f"remove {folder} to make them anew, or set preprocess.melspec_dir or the data set's name to another"
+
+
+def compute(clips: Sequence[Clip], plan: Plan, num_workers: int = 1) -> Iterator[Outcome]:
+    """Outcomes in the order of the clips; `num_workers` processes, none but this one for 0 or 1.
+
+    Raises:
+        MemoryError: the system killed a process.
+    """
+    work = functools.partial(compute_one, plan=plan)
+    if num_workers <= 1:
+        yield from map(work, clips)
+        return
+    context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
+    with ProcessPoolExecutor(num_workers, context, initializer=_start_worker) as pool:
+        try:
+            yield from pool.map(work, clips, chunksize=max(1, min(32, len(clips) // (4 * num_workers))))
+        except BrokenProcessPool as error:
+            raise MemoryError("a preprocessing process was killed; try preprocess.num_workers=1") from error
+
+
+def compute_one(clip: Clip, plan: Plan) -> Outcome:
+    """Write the windows of one clip, unless they are there already."""
+    reused = _reuse(clip, plan)
+    if reused:
+        return Outcome(clip.uid, reused, reused=True)
+    try:
+        wave = _wave(clip.source, plan)
+    except UserError as error:
+        return Outcome(clip.uid, reason="unreadable", detail=str(error))
+    reason, detail = _refusal(wave, plan.mel.sample_rate)
+    if reason:
+        return Outcome(clip.uid, reason=reason, detail=detail)
+    mel = _extractor(plan.mel)(torch.from_numpy(wave)[None])[0].numpy()  # (bands, frames)
+    return Outcome(clip.uid, _write_windows(clip.uid, mel, plan))
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered once, by the main process
+
+
+@functools.cache
+def _extractor(settings: MelSettings) -> MelSpectrogram:
+    return MelSpectrogram(settings)
+
+
+def _wave(source: "Path | Scene", plan: Plan) -> np.ndarray:
+    """(n,) with the samples past the last window that its last frames still see."""
+    if isinstance(source, Path):
+        samples = plan.windows * plan.frames * plan.mel.hop_size + plan.mel.n_fft
+        return audio.load(source, plan.mel.sample_rate, seconds=samples / plan.mel.sample_rate)
+    from sonolume.preprocessors.miniworld import world  # recordings do not need the synthesiser
+
+    return world.render(source)
+
+
+def _refusal(wave: np.ndarray, sample_rate: int) -> tuple[str, str]:
+    """(reason, detail), both empty for a usable wave."""
+    if not len(wave):
+        return "empty", "no samples"
+    if not np.isfinite(wave).all():
+        return "NaN", f"{np.count_nonzero(~np.isfinite(wave))} samples are NaN or infinite"
+    if len(wave) < MIN_SECONDS * sample_rate:
+        return "too short", f"{len(wave) / sample_rate:.3f} s, at least {MIN_SECONDS} s are needed"
+    if np.abs(wave).max() < MIN_PEAK:
+        return "silent", f"peak {np.abs(wave).max():.1e} of full scale"
+    return "", ""
+
+
+def _write_windows(uid: str, mel: np.ndarray, plan: Plan) -> tuple[tuple[str, float], ...]:
+    """The first window is written last, so that its presence says that all are there."""
+    shortest = min(mel.shape[1], round(MIN_SECONDS / plan.hop_seconds))
+    parts = [mel[:, start : start + plan.frames] for start in range(0, plan.windows * plan.frames, plan.frames)]
+    parts = [part for part in parts if part.shape[1] >= shortest]
+    named = [(plan.window_uid(uid, index), part) for index, part in enumerate(parts)]
+    for name, part in reversed(named):
+        with atomic_path(plan.path(name)) as temporary:
+            np.save(temporary, np.ascontiguousarray(part, dtype=np.float32))
+    return tuple((name, part.shape[1] * plan.hop_seconds) for name, part in named)
+
+
+def _reuse(clip: Clip, plan: Plan) -> tuple[tuple[str, float], ...]:
+    """The windows of an earlier run, or () if there are none or the sound is newer."""
+    first = plan.path(plan.window_uid(clip.uid, 0))
+    if not first.is_file() or (isinstance(clip.source, Path) and _is_newer(clip.source, first)):
+        return ()
+    names = [plan.window_uid(clip.uid, index) for index in range(plan.windows)]
+    names = [name for name in names if plan.path(name).is_file()]
+    return tuple((name, _frames(plan.path(name)) * plan.hop_seconds) for name in names)
+
+
+def _is_newer(source: Path, feature: Path) -> bool:
+    """True as well when the source is gone, so that it is looked for and reported."""
+    return not source.is_file() or source.stat().st_mtime > feature.stat().st_mtime
+
+
+def _frames(path: Path) -> int:
+    try:
+        return np.load(path, mmap_mode="r").shape[1]
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a feature file ({error}); remove it and run again") from error

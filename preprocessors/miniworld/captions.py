@@ -1,0 +1,106 @@
+"""Caption templates: several wordings of one scene, some of them kept for testing only.
+
+A held-out wording is made of words that occur in training, in a form that does not.
+"""
+
+import numpy as np
+
+from sonolume.preprocessors.miniworld.scene import PITCHED, Event, Scene, band
+
+SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {  # kind: (noun with its article, verbs in the -s form)
+    "bell": ("a bell", ("rings", "tolls", "chimes")),
+    "rain": ("rain", ("falls", "pours", "patters")),
+    "siren": ("a siren", ("wails", "howls", "sounds")),
+    "clock": ("a clock", ("ticks", "clicks", "ticktocks")),
+    "engine": ("an engine", ("runs", "hums", "idles")),
+    "bird": ("a bird", ("chirps", "sings", "tweets")),
+    "thunder": ("thunder", ("rumbles", "rolls", "booms")),
+    "phone": ("a phone", ("rings", "buzzes", "rattles")),
+    "footsteps": ("someone", ("walks", "strides", "steps")),
+    "whistle": ("a whistle", ("blows", "shrills", "sounds")),
+    "dog": ("a dog", ("barks", "woofs", "yaps")),
+    "drops": ("water", ("drips", "drops", "dribbles")),
+}
+NAMES = {kind: noun for kind, (noun, _) in SUBJECTS.items()} | {"footsteps": "footsteps", "drops": "drops of water"}
+ING = {
+    "rings": "ringing", "tolls": "tolling", "chimes": "chiming", "falls": "falling", "pours": "pouring",
+    "patters": "pattering", "wails": "wailing", "howls": "howling", "sounds": "sounding", "ticks": "ticking",
+    "clicks": "clicking", "ticktocks": "ticktocking", "runs": "running", "hums": "humming", "idles": "idling",
+    "chirps": "chirping", "sings": "singing", "tweets": "tweeting", "rumbles": "rumbling", "rolls": "rolling",
+    "booms": "booming", "buzzes": "buzzing", "rattles": "rattling", "walks": "walking", "strides": "striding",
+    "steps": "stepping", "blows": "blowing", "shrills": "shrilling", "barks": "barking", "woofs": "woofing",
+    "yaps": "yapping", "drips": "dripping", "drops": "dropping", "dribbles": "dribbling",
+}  # fmt: skip
+PITCH = {"low": ("low", "deep"), "high": ("high", "high-pitched")}
+LOUDNESS = {"low": ("quietly", "softly", "faintly"), "high": ("loudly", "noisily")}
+COUNTS = {1: ("once", "one time"), 2: ("twice", "two times"), 3: ("three times", "thrice")}
+DIRECTIONS = {"up": ("rising", "climbing"), "down": ("falling", "sinking")}
+
+# {a}, {b}: clauses ("a bell rings twice"); {an}, {bn}: the same as a noun phrase ("a bell ringing twice"); {n}: its name
+TRAIN = {
+    "": ("{a}", "{a}", "{an}", "the sound of {an}", "one can hear {an}", "{a} nearby", "{n}", "the sound of {n}"),
+    "then": (
+        "{a}, then {b}", "{a} and then {b}", "{a}, followed by {bn}", "first {a}, then {b}", "{a} before {b}",
+        "after {an}, {b}", "{b} after {an}", "{an} and afterwards {bn}", "{an}, then {bn}",
+    ),
+    "over": (
+        "{a} while {b}", "{a} as {b}", "{a} and {b} at the same time", "{a} with {bn} in the background",
+        "{a} over {bn}", "{an} together with {bn}", "while {b}, {a}",
+    ),
+}  # fmt: skip
+TEST = {
+    "": ("one can hear the sound of {an}", "the sound of {an} nearby", "{an} nearby"),
+    "then": ("first {a} and then {b}", "first {an}, followed by {bn}", "{a} and afterwards {b}"),
+    "over": ("{a} together with {bn}", "{an} and {bn} at the same time", "{an} while {b}"),
+}  # fmt: skip
+
+
+def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
+    return words[rng.integers(len(words))]
+
+
+def _phrase(event: Event, form: str, rng: np.random.Generator, mention: float) -> str:
+    """One event as a clause ("s", "is") or a noun phrase ("ing"). Each attribute is said with probability `mention`.
+
+    A count above one is always said: a listener would.
+    """
+    noun, verbs = SUBJECTS[event.kind]
+    verb = _pick(rng, verbs)
+    adjectives, adverbs = [], []
+    if event.kind in PITCHED and band(event.pitch) and rng.uniform() < mention:
+        adjectives.append(_pick(rng, PITCH[band(event.pitch)]))
+    if event.direction and rng.uniform() < max(mention, 0.7):
+        adjectives.append(_pick(rng, DIRECTIONS[event.direction]))
+    if event.count > 1 or (event.count == 1 and rng.uniform() < 0.5):
+        adverbs.append(_pick(rng, COUNTS[event.count]))
+    if band(event.loudness) and rng.uniform() < mention:
+        adverbs.append(_pick(rng, LOUDNESS[band(event.loudness)]))
+    if adjectives:
+        bare = noun.split(" ", 1)[-1]
+        article = "an" if adjectives[0][0] in "aeiou" else "a"
+        noun = f"{article} {' '.join(adjectives)} {bare}"
+    action = {"s": verb, "is": f"is {ING[verb]}", "ing": ING[verb]}[form]
+    return " ".join([noun, action, *adverbs])
+
+
+def caption(scene: Scene, rng: np.random.Generator, held_out_wording: bool = False, mention: float = 0.5) -> str:
+    """One caption of a scene. `held_out_wording` takes the templates that training never shows."""
+    templates = (TEST if held_out_wording else TRAIN)[scene.relation]
+    if any(event.count > 1 for event in scene.events):
+        templates = tuple(template for template in templates if "{n}" not in template)
+    template = _pick(rng, templates)
+    clause = "is" if rng.uniform() < 0.25 else "s"
+    words = {"n": NAMES[scene.events[0].kind]}
+    for name, event in zip("ab", scene.events, strict=False):
+        form = "ing" if "{" + name + "n}" in template else clause
+        words[name] = words[name + "n"] = _phrase(event, form, rng, mention)
+    text = template.format(**words)
+    if rng.uniform() < 0.5:
+        text = text[0].upper() + text[1:]
+    return text + ("." if rng.uniform() < 0.3 else "")
+
+
+def captions(scene: Scene, count: int, split: str) -> list[str]:
+    """`count` captions of a scene, the same ones for the same scene; the test split has wordings of its own."""
+    rng = np.random.default_rng([scene.seed, 7])
+    return [caption(scene, rng, held_out_wording=split == "test") for _ in range(count)]

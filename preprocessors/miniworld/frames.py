@@ -1,0 +1,88 @@
+"""A silent film of a scene: its picture at evenly spaced times, moving where the sound has its onsets."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE
+from sonolume.preprocessors.miniworld.pictures import Moment, paint
+from sonolume.preprocessors.miniworld.scene import COUNTABLE, Scene
+from sonolume.preprocessors.miniworld.sounds import render
+
+HOP = 160  # samples of an envelope value: 10 ms
+MUTED = -9.0  # loudness that renders as nothing, with the same random numbers
+SILENT = 0.01  # of the peak: below, an event does not sound
+RISE = 2.0  # an onset is this factor above the quietest of the 50 ms before
+LOUD = 0.1  # of the peak: what an onset must reach
+GAPS = {"clock": 0.12, "footsteps": 0.25}  # least seconds between onsets; 0.35 where not said
+
+
+def _envelopes(scene: Scene) -> list[np.ndarray]:
+    """The level of every event of a scene as it sounds without the others: (256,) values of 10 ms, peak 1."""
+    levels = []
+    for index in range(len(scene.events)):
+        events = [replace(e, loudness=1.0 if k == index else MUTED) for k, e in enumerate(scene.events)]
+        wave = render(replace(scene, events=events))
+        level = np.sqrt((wave.reshape(-1, HOP) ** 2).mean(axis=1))
+        levels.append(level / level.max())
+    return levels
+
+
+def _rises(level: np.ndarray, gap: float) -> list[float]:
+    """Times in seconds at which a level jumps up, at least `gap` seconds apart."""
+    step = HOP / SAMPLE_RATE
+    before = np.pad(level, (5, 0))[: len(level)]
+    for shift in range(1, 5):
+        before = np.minimum(before, np.pad(level, (shift, 0))[: len(level)])
+    times: list[float] = []
+    for k in np.flatnonzero((level > LOUD) & (level > RISE * before)):
+        if not times or k * step - times[-1] >= gap:
+            times.append(float(k * step))
+    return times
+
+
+def _onsets(kind: str, level: np.ndarray) -> list[float]:
+    repeated = kind in COUNTABLE or kind in GAPS
+    times = _rises(level, GAPS.get(kind, 0.35))
+    return times if repeated else times[:1]
+
+
+def onsets(scene: Scene) -> list[list[float]]:
+    """For every event the times in seconds (to 10 ms) at which it sounds anew; one for a continuous sound."""
+    return [_onsets(event.kind, level) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
+
+
+def _moments(kind: str, level: np.ndarray, count: int) -> list[Moment]:
+    """The states of one event in `count` windows of equal length."""
+    times = np.array(_onsets(kind, level))
+    sounding = np.flatnonzero(level > SILENT) * HOP / SAMPLE_RATE
+    first, last = sounding[0], sounding[-1]
+    step = DURATION / count
+    moments = []
+    for left in np.arange(count) * step:
+        right = left + step
+        moments.append(
+            Moment(
+                marks=int((times < right).sum()) if kind in COUNTABLE or kind in GAPS else 0,
+                hit=bool(((left <= times) & (times < right)).any()),
+                phase=float(np.clip((left + step / 2 - first) / (last - first + 1e-6), 0, 1)),
+                faint=bool(right <= first or left > last),
+            )
+        )
+    return moments
+
+
+def frames(scene: Scene, count: int = 8) -> np.ndarray:
+    """The film of a scene: uint8 (count, 64, 64, 3), picture i shows what happens in the i-th part of the 2.56 s.
+
+    An event is faint before its first and after its last sound. At an onset its object lights up and moves; what can be
+    counted gains a mark.
+
+    Raises:
+        ValueError: count is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"a film needs at least one picture, not {count}")
+    parts = zip(scene.events, _envelopes(scene), strict=True)
+    films = [_moments(event.kind, level, count) for event, level in parts]
+    return np.stack([paint(scene, moments) for moments in zip(*films, strict=True)])

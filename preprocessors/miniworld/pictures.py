@@ -1,0 +1,97 @@
+"""Pictures of scenes, 64 x 64: the drawn sources of the sounds.
+
+Timbre is hue, pan the horizontal place, pitch the height and the lightness, loudness the size; a count shows as notes,
+drops or arcs. Two events have a panel each: side by side for "then", one above the other for "over".
+"""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Look
+from sonolume.preprocessors.miniworld.pen import Colour, Pen, ring
+from sonolume.preprocessors.miniworld.scene import Event, Scene
+
+SIZE = 64  # pixels of a side
+SUPERSAMPLING = 4  # drawn larger, then averaged: smooth edges
+FADE = 0.72  # share of paper in what does not sound
+GLOW: Colour = (255, 252, 200)  # behind an object at its onset, lighter than every paper
+RIM: Colour = (255, 150, 20)  # of the glow
+STEPS = 4  # of a walk, in a still picture
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in drawn pixels
+
+
+@dataclass
+class Moment:
+    """The state of one event in one picture."""
+
+    marks: int  # repeats so far
+    hit: bool = False  # an onset falls into this picture
+    phase: float = 0.5  # share of the event that has passed, 0..1
+    faint: bool = False  # not sounding yet, or any more
+
+
+def _colour(hue: float, lightness: float, saturation: float) -> Colour:
+    r, g, b = (round(255 * value) for value in colorsys.hls_to_rgb(hue, lightness, saturation))
+    return r, g, b
+
+
+def _panels(relation: str) -> list[Box]:
+    full = SIZE * SUPERSAMPLING
+    half = full // 2
+    if relation == "then":
+        return [(0, 0, half, full), (half, 0, full, full)]
+    if relation == "over":
+        return [(0, 0, full, half), (0, half, full, full)]
+    return [(0, 0, full, full)]
+
+
+def _papers(scene: Scene) -> list[Colour]:
+    """A pale background for each event, chosen by the scene's seed."""
+    rng = np.random.default_rng([scene.seed, 11])
+    hue, lightness, saturation = rng.uniform((0, 0.76, 0.25), (1, 0.88, 0.65)).tolist()
+    return [_colour((hue + 0.12 * k) % 1, lightness - 0.05 * k, saturation) for k in range(len(scene.events))]
+
+
+def _draw_event(draw: ImageDraw.ImageDraw, event: Event, moment: Moment, box: Box, paper: Colour) -> None:
+    left, top, right, bottom = box
+    scale = min(right - left, bottom - top) / 2 * (0.60 + 0.36 * event.loudness)
+    centre = (
+        left + scale + event.pan * (right - left - 2 * scale),
+        top + scale + (1 - event.pitch) * (bottom - top - 2 * scale),
+    )
+    body = _colour(0.83 * event.timbre, 0.36 + 0.28 * event.pitch, 0.75)
+    pen = Pen(draw, centre, scale, paper, FADE if moment.faint else 0.0)
+    if moment.hit:
+        pen.shape(ring(0, 0, 0.97, 0.97), GLOW, 0.06, RIM)
+    DRAWINGS[event.kind](pen, Look(body, moment.marks, moment.hit, moment.phase, event.direction))
+
+
+def still(event: Event) -> Moment:
+    """How an event looks in a picture that stands for the whole sound."""
+    return Moment(marks=STEPS if event.kind == "footsteps" else event.count)
+
+
+def paint(scene: Scene, moments: Sequence[Moment]) -> np.ndarray:
+    """The picture of a scene, (64, 64, 3) uint8, with each event in the given state."""
+    full = SIZE * SUPERSAMPLING
+    panels, papers = _panels(scene.relation), _papers(scene)
+    image = Image.new("RGB", (full, full), papers[0])
+    draw = ImageDraw.Draw(image)
+    for event, moment, box, paper in zip(scene.events, moments, panels, papers, strict=True):
+        if box != panels[0]:
+            draw.rectangle(box, fill=paper)
+        _draw_event(draw, event, moment, box, paper)
+    if scene.relation:
+        left, top, _, _ = panels[1]
+        draw.line([(left, top), (left, full) if left else (full, top)], fill=(255, 255, 255), width=SUPERSAMPLING)
+    return np.asarray(image.reduce(SUPERSAMPLING))
+
+
+def picture(scene: Scene) -> np.ndarray:
+    """The still picture of a scene: uint8 (64, 64, 3). The same scene gives the same pixels."""
+    return paint(scene, [still(event) for event in scene.events])

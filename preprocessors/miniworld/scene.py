@@ -1,0 +1,126 @@
+"""What can happen in the miniature world: kinds of sound, their attributes, and scenes of one or two events."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sonolume.preprocessors.miniworld import DURATION
+
+KINDS = (
+    "bell", "rain", "siren", "clock", "engine", "bird",
+    "thunder", "phone", "footsteps", "whistle", "dog", "drops",
+)  # fmt: skip
+COUNTABLE = ("bell", "bird", "phone", "whistle", "dog", "drops")
+DIRECTED = ("siren",)
+PITCHED = ("bell", "siren", "engine", "bird", "phone", "whistle", "dog")
+SPLITS = ("train", "valid", "test")
+LOW, HIGH = 0.35, 0.65  # a pitch or loudness below / above is worth a word in the caption
+
+
+@dataclass
+class Event:
+    """One sounding thing. Attributes are continuous in 0..1 where not said otherwise."""
+
+    kind: str
+    count: int = 0  # how often it sounds, 1..3; 0 for a continuous sound
+    pitch: float = 0.5  # 0 low .. 1 high
+    loudness: float = 0.8  # 0 quiet .. 1 loud
+    timbre: float = 0.5  # brightness of the sound, hue in the picture
+    pan: float = 0.5  # place in the picture, 0 left .. 1 right
+    direction: str = ""  # "up" or "down" for sweeping sounds
+    start: float = 0.0  # seconds
+    end: float = DURATION  # seconds
+
+
+@dataclass
+class Scene:
+    """One event, or two in a relation: "then" (one after the other) or "over" (together)."""
+
+    uid: str
+    events: list[Event]
+    relation: str = ""
+    seed: int = 0  # of everything random in rendering
+    held_out: bool = field(default=False)  # its combination never occurs in the train split
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Scene":
+        """The inverse of `to_dict`."""
+        return Scene(**{**values, "events": [Event(**event) for event in values["events"]]})
+
+
+def band(value: float) -> str:
+    """ "low", "high" or "" (unremarkable) for a pitch or loudness in 0..1."""
+    return "low" if value < LOW else "high" if value > HIGH else ""
+
+
+def is_held_out(scene: Scene) -> bool:
+    """True for one combination in eight: (kind, count, pitch word, loudness word) or (kind, relation, kind)."""
+    if scene.relation:
+        key = f"{scene.events[0].kind} {scene.relation} {scene.events[1].kind}"
+    else:
+        (event,) = scene.events
+        pitch = band(event.pitch) if event.kind in PITCHED else ""
+        key = f"{event.kind} {event.count} {pitch} {band(event.loudness)}"
+    return zlib.crc32(key.encode()) % 8 == 0
+
+
+def _event(rng: np.random.Generator, kind: str, most: int) -> Event:
+    return Event(
+        kind=kind,
+        count=int(rng.integers(1, most + 1)) if kind in COUNTABLE else 0,
+        pitch=float(rng.uniform()),
+        loudness=float(rng.uniform()),
+        timbre=float(rng.uniform()),
+        pan=float(rng.uniform()),
+        direction=("up", "down")[rng.integers(2)] if kind in DIRECTED else "",
+    )
+
+
+def _draw(rng: np.random.Generator, uid: str, kinds: list[str]) -> Scene:
+    relation = ("", "then", "over")[rng.choice(3, p=(0.4, 0.35, 0.25))] if len(kinds) > 1 else ""
+    if not relation:
+        event = _event(rng, kinds[rng.integers(len(kinds))], most=3)
+        event.start = float(rng.uniform(0, 0.25))
+        return Scene(uid, [event])
+    first, second = rng.choice(len(kinds), size=2, replace=False)
+    events = [_event(rng, kinds[first], most=2), _event(rng, kinds[second], most=2)]
+    for event in events:
+        event.loudness = 0.3 + 0.7 * event.loudness  # both must be audible
+    if relation == "then":
+        border = float(rng.uniform(1.15, 1.4))
+        events[0].start, events[0].end = float(rng.uniform(0, 0.12)), border - 0.04
+        events[1].start, events[1].end = border + 0.04, DURATION
+    return Scene(uid, events, relation)
+
+
+def scenes(split: str, count: int, seed: int = 1, kinds: list[str] | None = None) -> Iterator[Scene]:
+    """Draw `count` scenes, the same ones for the same arguments.
+
+    The train split never contains a held-out combination (`is_held_out`); the others contain all of them.
+
+    Args:
+        split: "train", "valid" or "test"; each has random numbers of its own.
+        kinds: the kinds of sound to draw from; all of `KINDS` when empty.
+
+    Raises:
+        ValueError: an unknown split or kind.
+    """
+    unknown = [kind for kind in kinds or [] if kind not in KINDS]
+    if split not in SPLITS or unknown:
+        raise ValueError(f"miniature world: unknown split {split!r} or kinds {unknown} (kinds: {', '.join(KINDS)})")
+    for index in range(count):
+        rng = np.random.default_rng([seed, SPLITS.index(split), index])
+        while True:
+            scene = _draw(rng, f"{split}_{seed}_{index:06d}", list(kinds or KINDS))
+            scene.held_out = is_held_out(scene)
+            if split != "train" or not scene.held_out:
+                break
+        scene.seed = int(rng.integers(2**31))
+        yield scene

@@ -1,0 +1,224 @@
+"""A stand-in voice: text -> phonemes -> formants, a source-filter synthesiser of numpy and scipy.
+
+A glottal pulse train or noise passes three resonances that glide from phoneme to phoneme (Klatt 1980, cascade branch);
+hiss of consonants passes one resonance of its own. The same phoneme sounds alike in every word.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.signal import sosfilt
+
+from sonolume.preprocessors.miniworld import SAMPLE_RATE
+from sonolume.preprocessors.miniworld.letters import text_phonemes
+from sonolume.utils import audio
+from sonolume.utils.errors import UserError
+
+STEP = 80  # samples between changes of the filters: 5 ms
+BANDWIDTHS = (70.0, 100.0, 160.0)  # Hz, of the three formants
+PEAK = 0.7  # of the wave
+SILENCE_MS = 60  # before and after the text
+PAUSE_MS = 160
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The steady state of a phoneme, or of one half of it."""
+
+    formants: tuple[float, float, float]  # Hz, of a middle-sized throat
+    ms: float
+    voice: float = 1.0  # level of the glottal pulses
+    noise: float = 0.0  # level of the hiss
+    hiss: float = 4000.0  # Hz, centre of the hiss
+    breath: float = 0.0  # level of noise through the formants
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A speaker."""
+
+    pitch: float  # Hz, middle of the melody
+    throat: float  # factor on all formants: above 1 for a shorter throat
+    speed: float  # factor on the tempo
+    breath: float = 0.05  # noise mixed into the voice
+
+
+VOICES: dict[str, Voice] = {
+    "anna": Voice(210, 1.12, 1.0), "ben": Voice(112, 0.97, 1.0), "clara": Voice(238, 1.18, 1.1),
+    "david": Voice(92, 0.92, 0.92), "emma": Voice(182, 1.08, 0.95, 0.12), "frank": Voice(132, 1.0, 1.12),
+    "grace": Voice(258, 1.22, 1.02, 0.1), "henry": Voice(152, 1.02, 0.9, 0.15),
+    "iris": Voice(224, 1.10, 1.06, 0.08), "jack": Voice(121, 0.95, 1.05, 0.1),
+}  # fmt: skip
+TEST_VOICES = ("iris", "jack")  # never used in training
+
+VOWELS = {
+    "IY": (280, 2250, 2900), "IH": (400, 1920, 2560), "EH": (550, 1770, 2490), "AE": (690, 1660, 2490),
+    "AA": (720, 1100, 2500), "AO": (560, 860, 2480), "UH": (440, 1020, 2250), "UW": (310, 870, 2250),
+    "AH": (620, 1220, 2550), "ER": (480, 1270, 1650),
+}  # fmt: skip
+DIPHTHONGS = {"EY": "EH IY", "AY": "AA IY", "OW": "AO UW", "AW": "AA UW", "OY": "AO IY"}
+CLOSED = {  # of stops: place of closure in formants, hiss of the burst in Hz
+    "P": ((300, 800, 2200), 900.0), "T": ((300, 1750, 2650), 4200.0), "K": ((300, 1900, 2300), 2000.0),
+}  # fmt: skip
+VOICED_STOPS = {"B": "P", "D": "T", "G": "K"}
+SOUNDS: dict[str, list[Sound]] = {
+    "_": [Sound((500, 1500, 2500), PAUSE_MS, voice=0)],
+    "M": [Sound((260, 1000, 2200), 75, voice=0.5)],
+    "N": [Sound((260, 1600, 2600), 70, voice=0.5)],
+    "NG": [Sound((270, 2000, 2450), 80, voice=0.5)],
+    "L": [Sound((360, 1100, 2800), 70, voice=0.75)],
+    "R": [Sound((340, 1150, 1500), 75, voice=0.75)],
+    "W": [Sound((290, 660, 2200), 70, voice=0.7)],
+    "Y": [Sound((270, 2250, 3000), 60, voice=0.7)],
+    "S": [Sound((350, 1700, 2600), 105, voice=0, noise=0.45, hiss=6200)],
+    "Z": [Sound((300, 1700, 2600), 85, voice=0.35, noise=0.25, hiss=6200)],
+    "SH": [Sound((350, 1800, 2500), 105, voice=0, noise=0.5, hiss=3000)],
+    "ZH": [Sound((300, 1800, 2500), 70, voice=0.35, noise=0.3, hiss=3000)],
+    "F": [Sound((350, 1100, 2300), 95, voice=0, noise=0.12, hiss=5000)],
+    "V": [Sound((300, 1100, 2300), 65, voice=0.4, noise=0.06, hiss=5000)],
+    "TH": [Sound((350, 1400, 2600), 90, voice=0, noise=0.12, hiss=7000)],
+    "DH": [Sound((300, 1400, 2600), 50, voice=0.5, noise=0.05, hiss=7000)],
+    "HH": [Sound((500, 1500, 2500), 65, voice=0, breath=0.6)],
+}
+SOUNDS.update({name: [Sound(formants, 125)] for name, formants in VOWELS.items()})
+SOUNDS.update({name: [Sound(VOWELS[part], 85) for part in parts.split()] for name, parts in DIPHTHONGS.items()})
+for _name, (_place, _hiss) in CLOSED.items():
+    SOUNDS[_name] = [Sound(_place, 55, 0), Sound(_place, 20, 0, 0.5, _hiss), Sound(_place, 25, 0, breath=0.4)]
+for _name, (_place, _hiss) in {voiced: CLOSED[stop] for voiced, stop in VOICED_STOPS.items()}.items():
+    SOUNDS[_name] = [Sound(_place, 50, 0.12), Sound(_place, 12, 0.5, 0.25, _hiss)]
+SOUNDS["CH"] = [SOUNDS["T"][0], Sound((350, 1800, 2500), 75, 0, 0.5, 3000)]
+SOUNDS["JH"] = [SOUNDS["D"][0], Sound((300, 1800, 2500), 55, 0.35, 0.3, 3000)]
+
+
+@dataclass
+class Tracks:
+    """The controls of the synthesiser, one value per step of 5 ms."""
+
+    formants: np.ndarray  # (steps, 3) Hz
+    levels: np.ndarray  # (steps, 3): voice, hiss, breath
+    hiss: np.ndarray  # (steps,) Hz
+
+
+def _sounds(text: str) -> list[Sound]:
+    """The sounds of a text, between two silences."""
+    pause = Sound((500, 1500, 2500), SILENCE_MS, voice=0)
+    phonemes = [phoneme for word in text_phonemes(text) for phoneme in word]
+    return [pause, *(sound for phoneme in phonemes for sound in SOUNDS[phoneme]), pause]
+
+
+def _smoothed(track: np.ndarray, width: int) -> np.ndarray:
+    """Moving average along the first axis, the ends held."""
+    padded = np.pad(track, [(width, width)] + [(0, 0)] * (track.ndim - 1), mode="edge")
+    total = np.cumsum(padded, axis=0)
+    size = 2 * width
+    return ((total[size:] - total[:-size]) / size)[: len(track)]
+
+
+def _tracks(sounds: list[Sound], voice: Voice, rng: np.random.Generator) -> Tracks:
+    """Steps, then glides: formants move over about 50 ms, levels over about 20 ms."""
+    tempo = voice.speed * rng.uniform(0.93, 1.07)
+    steps = [max(2, round(s.ms * rng.uniform(0.92, 1.08) / tempo * SAMPLE_RATE / 1000 / STEP)) for s in sounds]
+    formants = np.repeat([s.formants for s in sounds], steps, axis=0) * voice.throat
+    levels = np.repeat([(s.voice, s.noise, s.breath + voice.breath * s.voice) for s in sounds], steps, axis=0)
+    hiss = np.repeat([s.hiss for s in sounds], steps)
+    return Tracks(_smoothed(formants, 5), _smoothed(levels, 2), np.minimum(hiss * voice.throat**0.5, 7200.0))
+
+
+def _pulses(pitch: np.ndarray) -> np.ndarray:
+    """A saw tooth of per-sample pitch (-6 dB per octave: glottis and radiation), its jumps rounded (polyBLEP)."""
+    step = pitch / SAMPLE_RATE
+    phase = np.cumsum(step) % 1
+    wave = 1 - 2 * phase
+    early, late = phase < step, phase > 1 - step
+    ahead, behind = phase[early] / step[early], (phase[late] - 1) / step[late]
+    wave[early] += 2 * ahead - ahead**2 - 1
+    wave[late] += behind**2 + 2 * behind + 1
+    return wave
+
+
+def _melody(steps: int, voice: Voice, rng: np.random.Generator) -> np.ndarray:
+    """Pitch in Hz per sample: falling through the sentence, with a slow wave of its own."""
+    time = np.linspace(0, 1, steps * STEP)
+    wave = 0.06 * np.sin(2 * np.pi * (steps * STEP / SAMPLE_RATE * rng.uniform(1.2, 1.8) * time + rng.uniform()))
+    drift = np.interp(time, np.linspace(0, 1, steps), _smoothed(0.04 * rng.standard_normal(steps), 4))
+    return voice.pitch * rng.uniform(0.95, 1.05) * (1.1 - 0.22 * time + wave + drift)
+
+
+def _resonators(frequency: np.ndarray, width: np.ndarray | float) -> np.ndarray:
+    """(...) Hz -> (..., 6) second-order sections with gain 1 at 0 Hz (Klatt 1980, eq. 2)."""
+    radius = np.exp(-np.pi * np.broadcast_to(width, frequency.shape) / SAMPLE_RATE)
+    b = 2 * radius * np.cos(2 * np.pi * frequency / SAMPLE_RATE)
+    c = -(radius**2)
+    zero, one = np.zeros_like(b), np.ones_like(b)
+    return np.stack([1 - b - c, zero, zero, one, -b, -c], axis=-1)
+
+
+def _filtered(wave: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """(steps * STEP,) through filters (steps, sections, 6) that change at every step, their state kept."""
+    state = np.zeros((sections.shape[1], 2))
+    out = np.empty_like(wave)
+    for index, section in enumerate(sections):
+        part = slice(index * STEP, (index + 1) * STEP)
+        out[part], state = sosfilt(section, wave[part], zi=state)
+    return out
+
+
+def _synthesis(tracks: Tracks, pitch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    n = len(pitch)
+    places = np.linspace(0, len(tracks.hiss) - 1, n)
+    voiced, hissed, breath = (np.interp(places, np.arange(len(tracks.hiss)), level) for level in tracks.levels.T)
+    noise = rng.standard_normal(n)
+    higher = np.broadcast_to([3500.0, 4600.0], (len(tracks.hiss), 2))  # fixed: presence, the same for all phonemes
+    poles = np.concatenate([tracks.formants, higher], axis=1)
+    source = voiced * _pulses(pitch) + 0.3 * breath * noise
+    throat = _filtered(source, _resonators(poles, np.array([*BANDWIDTHS, 250.0, 300.0])))
+    band = _resonators(tracks.hiss, 1200.0)
+    band[:, :3] = band[:, :1] * [1.0, 0.0, -1.0]  # no low frequencies in the hiss: zeros at 0 and 8000 Hz
+    band[:, :3] /= np.abs(band[:, :1])
+    return throat + 0.35 * _filtered(hissed * noise, band[:, None])
+
+
+def speak(text: str, voice: str = "anna", seed: int = 0) -> np.ndarray:
+    """Speak a text: float32 (n,) at 16 kHz, peak 0.7. The same arguments give the same samples.
+
+    Args:
+        voice: one of `VOICES`.
+        seed: of tempo, melody and noise.
+
+    Raises:
+        UserError: an unknown voice, or no English letter or digit in the text.
+    """
+    if voice not in VOICES:
+        raise UserError(f"unknown voice {voice!r}: choose from {', '.join(VOICES)}")
+    rng = np.random.default_rng([seed, *voice.encode()])
+    tracks = _tracks(_sounds(text), VOICES[voice], rng)
+    wave = _synthesis(tracks, _melody(len(tracks.hiss), VOICES[voice], rng), rng)
+    return (PEAK * wave / np.abs(wave).max()).astype(np.float32)
+
+
+def espeak(text: str, voice: str = "en", pitch: int = 50, speed: int = 165) -> np.ndarray:
+    """Speak with espeak-ng, if it is installed: float32 (n,) at 16 kHz.
+
+    Args:
+        voice: as for `espeak-ng -v`, such as "en-us+f3".
+        pitch: 0..99.
+        speed: words a minute.
+
+    Raises:
+        UserError: espeak-ng is not on the PATH, or refuses.
+    """
+    program = shutil.which("espeak-ng")
+    if program is None:
+        raise UserError("espeak-ng is not on the PATH: install it, or use `speak`, which needs nothing")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        command = [program, "-v", voice, "-p", str(pitch), "-s", str(speed), "-w", str(path), "--stdin"]
+        done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
+        if done.returncode or not path.exists():
+            raise UserError(f"espeak-ng failed: {re.sub(chr(10), ' ', done.stderr.strip())[:200] or done.returncode}")
+        return audio.load(path, SAMPLE_RATE)

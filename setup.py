@@ -1,0 +1,45 @@
+"""The folders at the root are installed as sonolume.models, sonolume.utils ...; no bare `utils` is installed."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+FOLDERS = ["bins", "config", "models", "modules", "preprocessors", "utils"]
+ROOT = Path(__file__).resolve().parent
+README = ROOT / "README.md"
+
+setup(
+    name="sonolume",
+    version="0.1.0",
+    description="Sound from words and pictures, pictures from sound and speech: five published systems, one toolkit",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=[f"sonolume.{p}" for f in FOLDERS for p in [f, *(f"{f}.{s}" for s in find_packages(str(ROOT / f)))]],
+    package_dir={f"sonolume.{f}": f for f in FOLDERS},
+    install_requires=[
+        "torch>=2.6,<2.14",  # the newest that is tested; 2.13 on PyPI is a CUDA 13 build
+        "pytorch-lightning>=2.6,<3",
+        "hydra-core>=1.3.2,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "transformers>=5.0,<6",
+        "diffusers>=0.42,<0.43",  # the upsampler replaced for odd latent sizes is not a stable interface
+        "accelerate>=1.0,<2",
+        "librosa>=0.10,<1",
+        "soundfile>=0.12,<1",
+        "soxr>=0.4,<2",
+        "tensorboard>=2.15,<3",
+        "safetensors>=0.4,<1",
+        "numpy>=1.26,<3",
+        "pillow>=10",
+        "json5>=0.9.25,<1",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30"],
+        "video": ["av>=14"],
+        "lora": ["peft>=0.17"],
+        "web": ["gradio>=6,<7"],
+    },
+)

@@ -1,0 +1,83 @@
+import re
+
+from sonolume.preprocessors.miniworld.captions import COUNTS, SUBJECTS, TEST, TRAIN, captions
+from sonolume.preprocessors.miniworld.scene import KINDS, scenes
+
+
+def words(texts: tuple[str, ...]) -> set[str]:
+    return set(re.findall(r"[a-z]+", re.sub(r"{\w+}", " ", " ".join(texts))))
+
+
+def test_captions_are_the_same_for_the_same_scene():
+    for scene in scenes("train", 30):
+        assert captions(scene, 3, "train") == captions(scene, 3, "train")
+
+
+def test_every_relation_has_held_out_wordings_of_trained_words():
+    assert set(TRAIN) == set(TEST) == {"", "then", "over"}
+    trained = words(tuple(text for texts in TRAIN.values() for text in texts))
+    for relation, texts in TEST.items():
+        assert not set(texts) & set(TRAIN[relation])
+        assert words(texts) <= trained
+
+
+def test_test_captions_use_only_words_of_training_captions():
+    trained = {
+        w for scene in scenes("train", 3000) for text in captions(scene, 3, "train") for w in words((text.lower(),))
+    }
+    tested = {w for scene in scenes("test", 600) for text in captions(scene, 2, "test") for w in words((text.lower(),))}
+    assert tested <= trained
+
+
+def test_captions_name_every_event():
+    nouns = {kind: noun.split(" ")[-1] for kind, (noun, _) in SUBJECTS.items()}
+    assert set(nouns) == set(KINDS)
+    for scene in scenes("train", 200):
+        if scene.relation:
+            for text in captions(scene, 3, "train"):
+                assert all(nouns[event.kind] in text.lower() for event in scene.events), text
+
+
+def test_captions_mention_counts_above_one():
+    seen = 0
+    for split in ("train", "test"):
+        for scene in scenes(split, 300):
+            for text in captions(scene, 2, split):
+                for event in scene.events:
+                    if event.count > 1:
+                        seen += 1
+                        assert any(phrase in text.lower() for phrase in COUNTS[event.count]), text
+    assert seen > 200
+
+
+def test_no_count_is_said_that_is_wrong():
+    for scene in scenes("train", 300):
+        counts = {event.count for event in scene.events}
+        for text in captions(scene, 2, "train"):
+            said = {count for count, phrases in COUNTS.items() if any(f" {p}" in text.lower() for p in phrases)}
+            assert said <= counts, text
+
+
+def test_after_turns_the_order_of_the_names_not_of_the_events():
+    turned = [
+        (scene, text)
+        for scene in scenes("train", 400)
+        if scene.relation == "then"
+        for text in captions(scene, 3, "train")
+        if re.match(r"^(?!after\b).* after ", text.lower())
+    ]
+    assert turned
+    for scene, text in turned:
+        first, second = (SUBJECTS[event.kind][0].split(" ")[-1] for event in scene.events)
+        said_first, said_second = text.lower().split(" after ")
+        assert second in said_first
+        assert first in said_second
+
+
+def test_captions_read_as_sentences():
+    for scene in scenes("test", 200):
+        for text in captions(scene, 2, "test"):
+            assert "{" not in text
+            assert "  " not in text
+            assert not re.search(r"\ba [aeiou]", text.lower()), text
+            assert not re.search(r"\ban [^aeiou]", text.lower()), text

@@ -1,0 +1,64 @@
+"""Who may import whom: utils <- config <- modules <- preprocessors <- models <- bins."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ["utils", "config", "modules", "preprocessors", "models", "bins"]
+HEAVY = ["torch", "numpy", "transformers", "diffusers", "pytorch_lightning", "librosa", "scipy"]
+START_UP = ["sonolume.utils.errors", "sonolume.utils.cli", "sonolume.utils.paths", "sonolume.utils.files"]
+START_UP += ["sonolume.utils.manifest", "sonolume.config.load"]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def upward(layer: str, names: Iterator[str]) -> list[str]:
+    """Imports of a higher layer, or of a folder by its bare name."""
+    higher = LAYERS[LAYERS.index(layer) + 1 :]
+    parts = [name.split(".") for name in names]
+    wrong = [p for p in parts if (p[0] == "sonolume" and p[1] in higher) or p[0] in LAYERS]
+    return [".".join(p) for p in wrong]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_go_downward(layer: str) -> None:
+    files = sorted((ROOT / layer).rglob("*.py"))
+    assert files
+    wrong = {str(file.relative_to(ROOT)): upward(layer, imports(ast.parse(file.read_text()))) for file in files}
+    assert not {file: names for file, names in wrong.items() if names}
+
+
+def test_an_upward_import_is_found() -> None:
+    source = "from sonolume.models import tta\nfrom sonolume.utils import audio\nimport config.base\nimport json"
+    assert upward("config", imports(ast.parse(source))) == ["sonolume.models.tta", "config.base"]
+
+
+def test_egs_holds_no_python() -> None:
+    assert not list((ROOT / "egs").rglob("*.py"))
+
+
+def test_start_up_imports_nothing_heavy() -> None:
+    """Config errors and --help must answer in about a second."""
+    recipes = sorted(f"sonolume.config.{f.parent.name}.{f.stem}" for f in (ROOT / "config").glob("*/[a-z]*.py"))
+    assert recipes
+    code = f"import sys, {', '.join(START_UP + recipes)}; print(*[m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_inference_imports_no_trainer() -> None:
+    files = [f for name in ("pipeline", "inference") for f in (ROOT / "models").rglob(f"{name}.py")]
+    assert files
+    wrong = [f for f in files if any("lightning" in name for name in imports(ast.parse(f.read_text())))]
+    assert not wrong

@@ -1,0 +1,106 @@
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from sonolume.utils import cli
+from sonolume.utils.errors import UserError
+
+
+def failing(error: BaseException) -> Callable[[list[str]], None]:
+    def main(argv: list[str]) -> None:
+        raise error
+
+    return main
+
+
+def test_done_is_zero() -> None:
+    seen: list[str] = []
+    assert cli.run(seen.extend, ["--a", "b"]) == 0
+    assert seen == ["--a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UserError("a.json:\n  wrong"), 2, "error: a.json: wrong"),
+        (OSError(errno.ENOSPC, "No space left on device", "x.wav"), 1, "no space left on the device for x.wav"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.wav"), 1, "Permission denied: 'x.wav'"),
+        (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/3"), 1, "no space left"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "out of memory: use a smaller batch size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory"),
+        (MemoryError(), 1, "out of memory"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_an_error_is_one_line(
+    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SONOLUME_DEBUG", raising=False)
+    assert cli.run(failing(error), []) == code
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+
+
+def test_a_full_disk_in_safetensors_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors import SafetensorError
+
+    assert cli.run(failing(SafetensorError("I/O error: No space left on device (os error 28)")), []) == 1
+    assert "no space left" in capsys.readouterr().err
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        cli.run(failing(RuntimeError("shape mismatch")), [])
+
+
+def test_debug_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONOLUME_DEBUG", "1")
+    with pytest.raises(UserError):
+        cli.run(failing(UserError("x")), [])
+
+
+def test_a_full_stdout_is_one_line() -> None:
+    code = "import sys; from sonolume.utils import cli; sys.exit(cli.run(lambda argv: print('x'), []))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "no space left" in done.stderr and done.stderr.count("\n") == 1
+
+
+def parser() -> cli.Parser:
+    parser = cli.parser("bins/x.py", "does x")
+    parser.add_argument("--text")
+    parser.add_argument("--num_steps", type=int)
+    parser.add_argument("overrides", nargs="*")
+    return parser
+
+
+def test_overrides_stand_anywhere() -> None:
+    args = parser().parse_args(["a=1", "--text", "x", "b=2", "--num_steps", "3", "c=3"])
+    assert (args.overrides, args.text, args.num_steps) == (["a=1", "b=2", "c=3"], "x", 3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--txet", "x"], "bins/x.py: unknown flag --txet, did you mean --text?"),
+        (["--num_step=3"], "bins/x.py: unknown flag --num_step, did you mean --num_steps?"),
+        (["--zzzzz"], "bins/x.py: unknown flag --zzzzz (see"),
+        (["--num_steps", "many"], "argument --num_steps: invalid int value: 'many'"),
+        (["--text"], "argument --text: expected one argument"),
+    ],
+)
+def test_a_wrong_flag_is_a_user_error(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parser().parse_args(argv)
+    assert message in str(caught.value)
+
+
+def test_help_exits_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.run(lambda argv: parser().parse_args(argv), ["--help"])
+    assert caught.value.code == 0
+    assert "does x" in capsys.readouterr().out

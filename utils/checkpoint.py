@@ -1,0 +1,93 @@
+"""Opening weights that somebody else may have written: never executes what it reads, names what is wrong with it."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sonolume.utils.errors import UserError
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A dictionary saved by `torch.save`, on the CPU.
+
+    Raises:
+        UserError: absent, cut, not a checkpoint, or holding objects that only running code could rebuild.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: not a plain checkpoint, refused ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cut or damaged, not readable ({str(error).splitlines()[0][:120]})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not the dictionary of a checkpoint")
+    return content
+
+
+def check_training(path: Path, task: torch.nn.Module) -> None:
+    """Make sure that `path` is a training checkpoint of this very model.
+
+    Raises:
+        UserError: it is absent, damaged, no training checkpoint, or of another model (the first difference is named).
+    """
+    if not path.exists():
+        raise UserError(f"{path}: nothing to resume: no checkpoint was saved there yet")
+    content = read(path)
+    if "state_dict" not in content:
+        raise UserError(f"{path}: not a training checkpoint (no 'state_dict' in it)")
+    difference = first_difference(content["state_dict"], task.state_dict())
+    if difference:
+        raise UserError(f"{path}: belongs to another model: {difference}; resume with the config it was trained with")
+
+
+def first_difference(given: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first tensor that is missing, unknown or of another shape, in words; "" when none is."""
+    for name, tensor in wanted.items():
+        if name not in given:
+            return f"it has no {name}"
+        if given[name].shape != tensor.shape:
+            return f"{name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
+    unknown = [name for name in given if name not in wanted]
+    return f"it has {unknown[0]}, which this model has not" if unknown else ""
+
+
+def check_folder(folder: Path, kind: str) -> None:
+    """Make sure that a folder holds what `save_pretrained` of a `kind` wrote, before a library is asked to load it.
+
+    Raises:
+        UserError: a missing folder or file, a broken config, another class, a safetensors file cut short.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    name = "model_index.json" if (folder / "model_index.json").exists() else "config.json"
+    try:
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no {name} in it: not an exported model") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / name}: broken JSON ({error})") from error
+    found = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
+    found = found[-1] if isinstance(found, list) else found
+    if found != kind:
+        raise UserError(f"{folder}: holds a {found}, not a {kind}")
+    for weights in sorted(folder.rglob("*.safetensors")):
+        _check_safetensors(weights)
+
+
+def _check_safetensors(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(header_size)) if 8 + header_size <= size else None
+        except (json.JSONDecodeError, UnicodeDecodeError, MemoryError):
+            header = None
+    ends = [entry["data_offsets"][1] for name, entry in (header or {}).items() if name != "__metadata__"]
+    if header is None or 8 + header_size + max(ends, default=0) != size:
+        raise UserError(f"{path}: cut or damaged: {size} bytes are not what its header promises; copy it again")
