@@ -86,6 +86,7 @@ class MiniworldConfig(Strict):
     train_scenes: int = 0  # generated scenes to train on; 0 = use the recordings of `dataset`
     valid_scenes: int = 0  # generated scenes to validate on
     kinds: list[str] = field(default_factory=list)  # kinds of sound; [] = all
+    pairs: bool = True  # scenes of two events too
     seed: int = 1  # of the scenes
     captions_per_scene: int = 3  # wordings of one scene
 

@@ -178,7 +178,10 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     """
     last = config.run_dir / "checkpoints" / "last.ckpt"
     if resume:
-        checkpoint.check_training(last, task)
+        done = checkpoint.check_training(last, task)["callbacks"]["Position"]["batches"]
+        if done >= train.max_steps * train.accumulate:
+            print(f"{last}: all {train.max_steps} steps are done: raise train.max_steps to go on", file=sys.stderr)
+            return config.run_dir
     elif last.exists():
         raise UserError(f"{last}: a run is there already: continue it with --resume or choose another exp_name=...")
     config.run_dir.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
 def _world_settings(world: MiniworldConfig) -> dict[str, Any]:
     from sonolume.preprocessors.miniworld import WORLD
 
-    return {"input": "miniworld", "world": WORLD, "seed": world.seed, "kinds": list(world.kinds)}
+    return {"input": "miniworld", "world": WORLD, "seed": world.seed, "kinds": list(world.kinds), "pairs": world.pairs}
 
 
 def _world_rows(config: PreprocessConfig, dataset: str) -> tuple[list[Row], list[Clip]]:
@@ -136,7 +136,7 @@ def _world_rows(config: PreprocessConfig, dataset: str) -> tuple[list[Row], list
     rows, clips = [], []
     for split, count in (("train", mini.train_scenes), ("valid", mini.valid_scenes)):
         try:
-            for scene in world.scenes(split, count, mini.seed, list(mini.kinds)):
+            for scene in world.scenes(split, count, mini.seed, list(mini.kinds), mini.pairs):
                 captions = world.captions(scene, mini.captions_per_scene, split)
                 rows.append(Row(dataset, scene.uid, captions=captions, split=split, scene=scene.to_dict()))
                 clips.append(Clip(scene.uid, scene))

@@ -30,8 +30,8 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_training(path: Path, task: torch.nn.Module) -> None:
-    """Make sure that `path` is a training checkpoint of this very model.
+def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:
+    """A training checkpoint, after making sure that it is of this very model.
 
     Raises:
         UserError: it is absent, damaged, no training checkpoint, or of another model (the first difference is named).
@@ -44,6 +44,7 @@ def check_training(path: Path, task: torch.nn.Module) -> None:
     difference = first_difference(content["state_dict"], task.state_dict())
     if difference:
         raise UserError(f"{path}: belongs to another model: {difference}; resume with the config it was trained with")
+    return content
 
 
 def first_difference(given: dict[str, Any], wanted: dict[str, Any]) -> str:

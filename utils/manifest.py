@@ -79,6 +79,24 @@ def read_manifest(path: Path | str, dataset: str | None = None, require: Sequenc
     return [_row(where, cell, path.parent, dataset) for where, cell in cells]
 
 
+def find_sounds(path: Path) -> list[Path]:
+    """A sound file itself, or all sound files in a folder and below, sorted.
+
+    Raises:
+        UserError: nothing is there, or a folder without sounds.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    found = _sounds_in(path) if path.is_dir() else [path]
+    if not found:
+        raise UserError(f"{path}: no sound files in it ({', '.join(sorted(AUDIO_SUFFIXES))})")
+    return found
+
+
+def _sounds_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+
+
 def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
     """Write a json list of {"Dataset", "Uid", "Caption", ...}; fields without a value are left out.
 
@@ -162,7 +180,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_folder(folder: Path, dataset: str | None) -> list[Row]:
-    audio = sorted(file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+    audio = _sounds_in(folder)
     if not audio:
         raise UserError(f"{folder}: holds neither sound files nor any of {', '.join(FOLDER_MANIFESTS)}")
     return [

@@ -33,3 +33,9 @@ def locate(source: str, key: str, remedy: str = "") -> str:
 def is_local(located: str) -> bool:
     """True for what `locate` found on this disk."""
     return Path(located).is_absolute()
+
+
+def inside(located: str, component: str) -> str:
+    """A component's folder if `located` is a local pipeline folder, else `located` itself."""
+    is_pipeline = is_local(located) and (Path(located) / "model_index.json").is_file()
+    return str(Path(located) / component) if is_pipeline else located

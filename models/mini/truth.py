@@ -1,6 +1,7 @@
 """What a judge ought to say of a scene, in the form of its judgement: classes in place of logits.
 
-K kinds, S steps. `IGNORE` stands where a caption would not say it either: an attribute of a pair, an unremarkable pitch.
+K kinds, S steps. `IGNORE` stands where a caption would not say it either (an unremarkable pitch), and for the
+attributes of a pair.
 """
 
 import math

@@ -83,8 +83,8 @@ def _event(rng: np.random.Generator, kind: str, most: int) -> Event:
     )
 
 
-def _draw(rng: np.random.Generator, uid: str, kinds: list[str]) -> Scene:
-    relation = ("", "then", "over")[rng.choice(3, p=(0.4, 0.35, 0.25))] if len(kinds) > 1 else ""
+def _draw(rng: np.random.Generator, uid: str, kinds: list[str], pairs: bool) -> Scene:
+    relation = ("", "then", "over")[rng.choice(3, p=(0.4, 0.35, 0.25))] if pairs and len(kinds) > 1 else ""
     if not relation:
         event = _event(rng, kinds[rng.integers(len(kinds))], most=3)
         event.start = float(rng.uniform(0, 0.25))
@@ -100,7 +100,9 @@ def _draw(rng: np.random.Generator, uid: str, kinds: list[str]) -> Scene:
     return Scene(uid, events, relation)
 
 
-def scenes(split: str, count: int, seed: int = 1, kinds: list[str] | None = None) -> Iterator[Scene]:
+def scenes(
+    split: str, count: int, seed: int = 1, kinds: list[str] | None = None, pairs: bool = True
+) -> Iterator[Scene]:
     """Draw `count` scenes, the same ones for the same arguments.
 
     The train split never contains a held-out combination (`is_held_out`); the others contain all of them.
@@ -108,6 +110,7 @@ def scenes(split: str, count: int, seed: int = 1, kinds: list[str] | None = None
     Args:
         split: "train", "valid" or "test"; each has random numbers of its own.
         kinds: the kinds of sound to draw from; all of `KINDS` when empty.
+        pairs: scenes of two events too.
 
     Raises:
         ValueError: an unknown split or kind.
@@ -118,7 +121,7 @@ def scenes(split: str, count: int, seed: int = 1, kinds: list[str] | None = None
     for index in range(count):
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
         while True:
-            scene = _draw(rng, f"{split}_{seed}_{index:06d}", list(kinds or KINDS))
+            scene = _draw(rng, f"{split}_{seed}_{index:06d}", list(kinds or KINDS), pairs)
             scene.held_out = is_held_out(scene)
             if split != "train" or not scene.held_out:
                 break

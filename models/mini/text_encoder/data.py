@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import ByT5Tokenizer
 
+from sonolume.config.base import MiniworldConfig
 from sonolume.config.mini.text_encoder import Config
 from sonolume.models.training import TrainingData
 from sonolume.preprocessors.miniworld import DURATION
@@ -63,8 +64,8 @@ def slots(scene: Scene) -> dict[str, list[int]]:
 class CaptionDataset(Dataset[tuple[str, Scene]]):
     """Captions of fixed scenes, worded anew in every epoch; the validation split in held-out wordings."""
 
-    def __init__(self, split: str, count: int, seed: int, kinds: list[str]) -> None:
-        self.scenes = list(scenes(split, count, seed, kinds))
+    def __init__(self, split: str, count: int, world: MiniworldConfig) -> None:
+        self.scenes = list(scenes(split, count, world.seed, list(world.kinds), world.pairs))
         self.held_out = split != "train"
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ def training_data(config: Config) -> TrainingData:
     """Batches of `Captions`."""
     world = config.miniworld
     return TrainingData(
-        CaptionDataset("train", world.train_scenes, world.seed, world.kinds),
-        CaptionDataset("valid", world.valid_scenes, world.seed, world.kinds),
+        CaptionDataset("train", world.train_scenes, world),
+        CaptionDataset("valid", world.valid_scenes, world),
         collate,
     )

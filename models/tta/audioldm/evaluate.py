@@ -38,8 +38,8 @@ def run(config: Config, args: argparse.Namespace) -> None:
     pipe = load(where, args.device)
     if args.preset:
         pipe.use_preset(args.preset)
-    kinds = list(config.preprocess.miniworld.kinds)
-    scenes = list(world.scenes("test", args.num_samples, TEST_SEED, kinds))
+    mini = config.preprocess.miniworld
+    scenes = list(world.scenes("test", args.num_samples, TEST_SEED, list(mini.kinds), mini.pairs))
     captions = [world.captions(scene, 1, "test")[0] for scene in scenes]
     real = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))
     mel = MelSpectrogram(pipe.mel_settings)

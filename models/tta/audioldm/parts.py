@@ -58,7 +58,7 @@ class TextEncoder:
     """A frozen T5: texts -> their states, one (L, D) tensor each. Not a Module, so no checkpoint holds it.
 
     Args:
-        source: folder or hub id of a T5 with its tokenizer.
+        source: folder or hub id of a T5 with its tokenizer, or a pipeline folder that holds both.
         masked: give T5 the attention mask (texts of a batch then do not depend on each other's padding).
 
     Raises:
@@ -67,11 +67,12 @@ class TextEncoder:
 
     def __init__(self, source: str, masked: bool = True) -> None:
         where = parts.locate(source, "model.text_encoder")
-        if parts.is_local(where):
-            checkpoint.check_folder(Path(where), "T5EncoderModel")
+        tokens, model = parts.inside(where, "tokenizer"), parts.inside(where, "text_encoder")
+        if parts.is_local(model):
+            checkpoint.check_folder(Path(model), "T5EncoderModel")
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(where)
-            self.model = T5EncoderModel.from_pretrained(where).eval().requires_grad_(False)
+            self.tokenizer = AutoTokenizer.from_pretrained(tokens)
+            self.model = T5EncoderModel.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"model.text_encoder {source!r} cannot be loaded: {str(error).splitlines()[0]} "

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
@@ -35,16 +36,19 @@ def save(vae: AutoencoderKL, folder: Path, mel: dict[str, Any]) -> None:
     files.write_json(folder / MEL_FILE, mel)
 
 
-def load(source: str, key: str = "model.autoencoder_path") -> AutoencoderKL:
-    """A trained autoencoder from a folder or a hub id.
+def load(
+    source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32
+) -> AutoencoderKL:
+    """A trained autoencoder from its folder, a pipeline folder that holds one, or a hub id.
 
     Raises:
         UserError: absent, damaged or another model; names the config key to change.
     """
-    where = parts.locate(source, key, "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh")
+    remedy = "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh, or name a folder that holds one"
+    where = parts.inside(parts.locate(source, key, remedy), "vae")
     if parts.is_local(where):
         checkpoint.check_folder(Path(where), "AutoencoderKL")
     try:
-        return AutoencoderKL.from_pretrained(where).eval().requires_grad_(False)
+        return AutoencoderKL.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
     except OSError as error:
         raise UserError(f"{key} {source}: cannot be loaded: {str(error).splitlines()[0]}") from error
