@@ -29,6 +29,7 @@ setup(
         "librosa>=0.10,<1",
         "soundfile>=0.12,<1",
         "soxr>=0.4,<2",
+        "scipy>=1.11,<2",
         "tensorboard>=2.15,<3",
         "safetensors>=0.4,<1",
         "numpy>=1.26,<3",

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from sonolume.config.load import load_config, recipe_module
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
+
+LARGEST_SEED = 2**62  # torch takes 64 bits; the samples of one run count on from the seed
 
 # Flags mean the same in every recipe that has a use for them (INFERENCE_FLAGS in its config module).
 FLAGS: dict[str, dict[str, Any]] = {
@@ -54,6 +57,11 @@ def check_flags(args: argparse.Namespace, recipe: str, source: Path) -> None:
     for name in ("num_samples", "num_steps", "batch_size"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    for name in ("guidance_scale", "duration"):
+        if not math.isfinite(getattr(args, name) or 0):
+            raise UserError(f"--{name} must be a finite number, got {getattr(args, name)}")
+    if not 0 <= args.seed < LARGEST_SEED:
+        raise UserError(f"--seed must be at least 0 and below {LARGEST_SEED}, got {args.seed}")
 
 
 def main(argv: list[str]) -> None:

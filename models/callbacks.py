@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
 
+from sonolume.utils import checkpoint
 from sonolume.utils.files import atomic_folder
 
 
@@ -35,9 +36,21 @@ class Position(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.batches = state_dict["batches"]
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """A finished run goes on when max_steps was raised: its last batch is not the last one now."""
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+
 
 class EMA(EMAWeightAveraging):
     """Exponential moving average of the weights, used for validation and export."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Not yet: the task's own hook of this name, which comes next, previews the average."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
 
     @contextlib.contextmanager
     def averaged(self, trainer: pl.Trainer, task: pl.LightningModule) -> Iterator[None]:
@@ -46,7 +59,7 @@ class EMA(EMAWeightAveraging):
         try:
             yield
         finally:
-            self.on_validation_epoch_end(trainer, task)
+            self.on_validation_end(trainer, task)
 
 
 class ProgressBar(TQDMProgressBar):
@@ -61,29 +74,35 @@ class ProgressBar(TQDMProgressBar):
 class SaveRun(pl.Callback):
     """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and {run}/pipeline/, each by renaming.
 
-    Ctrl-C and SIGTERM are noted and obeyed at the end of the batch, after saving. A second one stops at once.
+    Ctrl-C and SIGTERM are noted and obeyed after the optimizer step, after saving. A second one stops at once.
+
+    Args:
+        every: optimizer steps between two writings of last.ckpt.
+        accumulate: batches of one optimizer step; gradients of a part of them are in no checkpoint.
     """
 
-    def __init__(self, run_dir: Path, every: int, position: Position) -> None:
-        self.run_dir, self.every, self.position = run_dir, every, position
+    def __init__(self, run_dir: Path, every: int, accumulate: int, position: Position) -> None:
+        self.run_dir, self.every, self.accumulate, self.position = run_dir, every, accumulate, position
         self.best = float("inf")
         self.stopped_by: signal.Signals | None = None
-        self._previous: dict[int, Any] = {}
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        best = self.run_dir / "checkpoints" / "best.ckpt"  # last.ckpt is written before the validation of its step
+        found = checkpoint.read(best)["callbacks"][self.state_key] if best.exists() else state_dict
+        self.best = min(found["best"], state_dict["best"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+        for number in self._previous:
+            signal.signal(number, self._note)
 
     def restore_signals(self) -> None:
         """Give Ctrl-C and SIGTERM back to whom they belonged."""
-        while self._previous:
-            signal.signal(*self._previous.popitem())
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.stopped_by is not None:
@@ -92,7 +111,10 @@ class SaveRun(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         done = self.position.batches
-        if self.stopped_by is not None or done % self.every == 0 or done == trainer.num_training_batches:
+        if done % self.accumulate:
+            return
+        every = self.every * self.accumulate
+        if self.stopped_by is not None or done % every == 0 or done == trainer.num_training_batches:
             self._save(trainer, pl_module, "last.ckpt")
         if self.stopped_by is not None:
             raise Stopped(self.stopped_by, done)
@@ -118,6 +140,6 @@ class SaveRun(pl.Callback):
 
     def _export(self, trainer: pl.Trainer, task: Any) -> None:
         ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
-        with ema.averaged(trainer, task) if ema else contextlib.nullcontext():
-            with atomic_folder(self.run_dir / "pipeline") as folder:
-                task.export(folder)
+        weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
+        with weights, atomic_folder(self.run_dir / "pipeline") as folder:
+            task.export(folder)

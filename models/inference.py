@@ -9,7 +9,7 @@ import torch
 
 from sonolume.config.base import RunConfig
 from sonolume.utils import files, parts, paths
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -46,7 +46,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: not on this machine ({str(error).splitlines()[0]})") from error
+        raise UserError(f"--device {name}: not on this machine ({first_line(error)})") from error
     return device
 
 

@@ -15,13 +15,14 @@ from typing import Any, Protocol
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sonolume.config.base import LRSchedule, RunConfig, TrainConfig
 from sonolume.config.load import save_config
 from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
 from sonolume.utils import checkpoint
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 
 
 class Exports(Protocol):
@@ -137,6 +138,7 @@ def _quiet() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*")  # a discriminator that starts later
     warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")  # StepBatches resumes
 
 
@@ -174,7 +176,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
 
     Raises:
         UserError: the folder holds another run and `resume` is off, there is nothing to resume, or the checkpoint is
-            cut or belongs to another model.
+            cut or belongs to another model, or this machine has no such device.
     """
     last = config.run_dir / "checkpoints" / "last.ckpt"
     if resume:
@@ -184,8 +186,6 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
             return config.run_dir
     elif last.exists():
         raise UserError(f"{last}: a run is there already: continue it with --resume or choose another exp_name=...")
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    save_config(config, config.run_dir / "config.json")
     if train.num_threads:
         torch.set_num_threads(train.num_threads)
     _quiet()
@@ -193,10 +193,16 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     callbacks: list[pl.Callback] = [position, ProgressBar(refresh_rate=10)]
     if train.ema_decay:
         callbacks.append(EMA(decay=train.ema_decay))
-    save = SaveRun(config.run_dir, train.save_checkpoints_steps * train.accumulate, position)
-    trainer = _trainer(config, train, [*callbacks, save], manual=not task.automatic_optimization)
+    save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
     try:
-        trainer.fit(task, datamodule=Loaders(data, train, position), ckpt_path=str(last) if resume else None)
+        trainer = _trainer(config, train, [*callbacks, save], manual=not task.automatic_optimization)
+    except (ValueError, MisconfigurationException) as error:
+        raise UserError(f"train.accelerator, devices, strategy or precision: {first_line(error)}") from error
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    save_config(config, config.run_dir / "config.json")
+    try:
+        loaders = Loaders(data, train, position)
+        trainer.fit(task, datamodule=loaders, ckpt_path=str(last) if resume else None, weights_only=True)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         raise SystemExit(stopped.exit_code) from None

@@ -24,14 +24,18 @@ def alphas_cumprod(schedule: str, start: float, end: float, steps: int) -> Tenso
     """The noise schedule's cumulative product of alphas, (steps,), float32.
 
     Raises:
-        ValueError: a schedule other than "linear" or "scaled_linear".
+        ValueError: a schedule other than "linear", "scaled_linear" or "squaredcos_cap_v2" (which has no start and end).
     """
     if schedule == "scaled_linear":
         betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float32) ** 2
     elif schedule == "linear":
         betas = torch.linspace(start, end, steps, dtype=torch.float32)
+    elif schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021
+        ratio = torch.arange(steps + 1, dtype=torch.float64) / steps
+        kept = ((ratio + 0.008) / 1.008 * torch.pi / 2).cos().square()
+        betas = (1 - kept[1:] / kept[:-1]).clamp(max=0.999).float()
     else:
-        raise ValueError(f"noise schedule {schedule!r} is not one of linear, scaled_linear")
+        raise ValueError(f"noise schedule {schedule!r} is not one of linear, scaled_linear, squaredcos_cap_v2")
     return torch.cumprod(1 - betas, dim=0)
 
 

@@ -1,7 +1,7 @@
 """Small classifiers of sounds and pictures of the miniature world, to measure generators with: never a loss, and never
 used to choose among samples.
 
-B batch, K kinds, M mel bands, T frames, S = T / 8 steps, F = M / 8 rows, C channels, D width of a step's features.
+B batch, K kinds, M mel bands, T frames, S = T / 8 steps, F rows of features, C channels, D width of a step's features.
 """
 
 import json
@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from sonolume.utils import checkpoint, files
 from sonolume.utils.errors import UserError
 
-STRIDE = 8  # frames per step, and mel bands per row
+STRIDE = 8  # frames per step
+PATCH = 16  # mel bands and frames of a transformer's token
 MEL_MEAN, MEL_SCALE = -6.0, 4.0  # roughly normalises ln mel magnitudes
 WEIGHTS_FILE = "model.safetensors"
 
@@ -26,7 +27,7 @@ class SoundJudgement(NamedTuple):
 
     presence: Tensor  # (B, K) independent: does this kind sound?
     activity: Tensor  # (B, K, S) independent: does it sound at this step?
-    count: Tensor  # (B, 3) once, twice, three times; of a single event, as all that follow
+    repeats: Tensor  # (B, 3) once, twice, three times; of a single event, as all that follow (tuples have a `count`)
     pitch: Tensor  # (B, 2) low, high
     loudness: Tensor  # (B, 2) quiet, loud
     direction: Tensor  # (B, 2) up, down
@@ -38,7 +39,7 @@ class PictureJudgement(NamedTuple):
     presence: Tensor  # (B, K) independent: is this kind drawn?
     layout: Tensor  # (B, 3) one panel, two side by side ("then"), two stacked ("over")
     panels: Tensor  # (B, 2, K) kind in the first (only, left, upper) and the second (right, lower) panel
-    count: Tensor  # (B, 3) once, twice, three times; of a single event
+    repeats: Tensor  # (B, 3) once, twice, three times; of a single event
 
 
 class Judge(nn.Module):
@@ -91,11 +92,11 @@ class SoundJudge(Judge):
         kinds: names of the K kinds, in the order of the logits.
         architecture: a key of `BACKBONES`.
         width: channels of the first convolution (conv_gru) or of a token (patch_transformer).
-        n_mel, frames: M and T, multiples of 8.
+        n_mel, frames: M and T, multiples of 16 and 8.
         world: version of the miniature world that it knows.
 
     Raises:
-        ValueError: an unknown architecture, or sizes that do not divide by 8.
+        ValueError: an unknown architecture, or sizes that do not divide.
     """
 
     def __init__(
@@ -104,9 +105,9 @@ class SoundJudge(Judge):
         super().__init__(kinds, world, architecture=architecture, width=width, n_mel=n_mel, frames=frames)
         if architecture not in BACKBONES:
             raise ValueError(f"architecture {architecture!r}: there are {', '.join(BACKBONES)}")
-        if n_mel % STRIDE or frames % STRIDE:
-            raise ValueError(f"n_mel {n_mel} and frames {frames} must be multiples of {STRIDE}")
-        self.backbone = BACKBONES[architecture](width, n_mel // STRIDE, frames // STRIDE)
+        if n_mel % PATCH or frames % STRIDE:
+            raise ValueError(f"n_mel {n_mel} must be a multiple of {PATCH}, frames {frames} of {STRIDE}")
+        self.backbone = BACKBONES[architecture](width, n_mel, frames)
         width = self.backbone.out_width
         self.presence = nn.Linear(width, len(kinds))
         self.activity = nn.Linear(width, len(kinds))
@@ -132,10 +133,10 @@ class SoundJudge(Judge):
 class ConvGRU(nn.Module):
     """Convolutions, then a recurrent layer over time."""
 
-    def __init__(self, width: int, rows: int, steps: int) -> None:
+    def __init__(self, width: int, n_mel: int, frames: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(*_stem(1, width), *_stage(width, 2 * width), *_stage(2 * width, 3 * width))
-        self.mix = nn.Conv1d(3 * width * rows, 6 * width, 1)
+        self.mix = nn.Conv1d(3 * width * n_mel // 8, 6 * width, 1)
         self.gru = nn.GRU(6 * width, 4 * width, batch_first=True, bidirectional=True)
         self.out_width = 8 * width
 
@@ -146,13 +147,13 @@ class ConvGRU(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """Overlapping patches of 16 bands x 16 frames as tokens of a transformer."""
+    """Patches of 16 bands x 16 frames, overlapping in time, as tokens of a transformer."""
 
-    def __init__(self, width: int, rows: int, steps: int, layers: int = 3, heads: int = 4) -> None:
+    def __init__(self, width: int, n_mel: int, frames: int, layers: int = 3, heads: int = 4) -> None:
         super().__init__()
-        self.patch = nn.Conv2d(1, width, 2 * STRIDE, stride=STRIDE, padding=STRIDE // 2)
-        self.row = nn.Parameter(0.2 * torch.randn(width, rows, 1))
-        self.step = nn.Parameter(0.2 * torch.randn(width, 1, steps))
+        self.patch = nn.Conv2d(1, width, PATCH, stride=(PATCH, STRIDE), padding=(0, STRIDE // 2))
+        self.row = nn.Parameter(0.2 * torch.randn(width, n_mel // PATCH, 1))
+        self.step = nn.Parameter(0.2 * torch.randn(width, 1, frames // STRIDE))
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )

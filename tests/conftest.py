@@ -1,7 +1,13 @@
 """What all tests share: no network, one thread, a working directory of their own when they ask for it."""
 
+import json
 import os
+import runpy
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -22,3 +28,116 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def goldens(root: Path) -> SimpleNamespace:
+    """tests/goldens/inputs.py: `input_for`, `weights_for`, `golden`, `assert_close` ..."""
+    return SimpleNamespace(**runpy.run_path(str(root / "tests" / "goldens" / "inputs.py")))
+
+
+@pytest.fixture(scope="session")
+def make_pipeline() -> Callable[..., Any]:
+    """Builds a text-to-audio pipeline of a few thousand random weights.
+
+    make_pipeline(objective="epsilon", frames=32, levels=3, position_channels=2, text_mask=True)
+    """
+
+    def make(
+        objective: str = "epsilon",
+        frames: int = 32,
+        levels: int = 3,
+        position_channels: int = 2,
+        text_mask: bool = True,
+    ) -> Any:
+        import torch
+        from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
+
+        from sonolume.config.tta.audioldm import AudioLDMConfig
+        from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+        from sonolume.models.tta.audioldm.parts import build_unet
+        from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+        from sonolume.models.tta.autoencoderkl.pipeline import build
+        from sonolume.modules.presets import preset
+
+        torch.manual_seed(0)
+        text = T5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+        unet = AudioLDMConfig(
+            model_channels=8, channel_mult=[1, 1, 2], num_res_blocks=1, num_heads=2, context_dim=16,
+            norm_num_groups=4, position_channels=position_channels, use_checkpoint=False,
+        )  # fmt: skip
+        vae = AutoencoderKLConfig(ch=4, ch_mult=[1] * levels, num_res_blocks=1, norm_num_groups=2)
+        scheduler, steps = preset("balanced", objective, {})
+        return TextToAudioPipeline(
+            build(vae).eval(), T5EncoderModel(text).eval(), ByT5Tokenizer(), build_unet(unet).eval(), scheduler,
+            frames=frames, text_mask=text_mask, num_steps=steps,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(make_pipeline: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported pipeline folder of half a second; tests copy it before they damage it."""
+    from sonolume.models.tta.audioldm.export import export
+
+    folder = tmp_path_factory.mktemp("exported") / "pipeline"
+    export(make_pipeline(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A processed_dir with random mels of 16 frames: 10 to train on (two captions each), 3 to validate on."""
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("processed") / "noise"
+    (folder / "mel").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for split, count in (("train", 10), ("valid", 3)):
+        rows = [{"Dataset": "noise", "Uid": f"{split}{i}", "Caption": [f"noise {i}", "hiss"]} for i in range(count)]
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+        for row in rows:
+            np.save(folder / "mel" / f"{row['Uid']}.npy", random.normal(-4, 2, (80, 16)).astype(np.float32))
+    return folder.parent
+
+
+@pytest.fixture
+def tiny_config(tiny_data: Path, tiny_checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a config that trains in a second: tiny_config(recipe, {section: {key: value}}); runs go to tmp_path."""
+    train = {
+        "batch_size": 2, "max_steps": 8, "accumulate": 2, "ema_decay": 0.8, "save_checkpoints_steps": 4,
+        "valid_interval": 4, "num_workers": 0, "accelerator": "cpu", "devices": 1, "warmup_steps": 2,
+        "lr_schedule": "cosine", "gradient_clip": 1.0, "adam": {"lr": 1e-2},
+    }  # fmt: skip
+    models: dict[str, dict[str, Any]] = {
+        "tta/autoencoderkl": {
+            "autoencoderkl": {"ch": 4, "ch_mult": [1, 1, 1], "num_res_blocks": 1, "norm_num_groups": 2},
+            "loss": {"disc_start": 2, "disc_channels": 4, "disc_num_layers": 2},
+        },
+        "tta/audioldm": {
+            "autoencoder_path": str(tiny_checkpoint), "text_encoder": str(tiny_checkpoint),
+            "audioldm": {
+                "model_channels": 8, "channel_mult": [1, 1], "attention_resolutions": [1, 2], "num_res_blocks": 1,
+                "num_heads": 2, "context_dim": 16, "norm_num_groups": 4, "use_checkpoint": False,
+            },
+        },
+    }  # fmt: skip
+
+    def write(recipe: str, **sections: dict[str, Any]) -> Path:
+        path = tmp_path / f"{recipe.replace('/', '_')}.json"
+        content = {
+            "recipe": recipe, "exp_name": "run", "log_dir": str(tmp_path), "dataset": ["noise"],
+            "preprocess": {"processed_dir": str(tiny_data), "frames": 16} | sections.get("preprocess", {}),
+            "model": models[recipe] | sections.get("model", {}), "train": train | sections.get("train", {}),
+        }  # fmt: skip
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def copy_of_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_checkpoint` to be damaged."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy of a pipeline"))

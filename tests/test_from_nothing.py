@@ -50,6 +50,6 @@ def test_single_events_are_right_three_times_as_often_as_by_chance(world: Path, 
     )  # fmt: skip
 
     report = json.loads((world / "evaluation" / "report.json").read_text(encoding="utf-8"))
-    _, low, _, total = report["scores"]["generated"]["single event"]
+    _, low, _, total = report["scores"]["generated"]["single"]
     assert total == CAPTIONS
     assert low >= 3 / len(KINDS), f"lower 95 % bound {low:.3f} is below three times chance"

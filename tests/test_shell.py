@@ -29,7 +29,7 @@ def sh(script: Path, *arguments: str, cwd: Path | None = None, **environment: st
 
 
 def test_every_bin_exists() -> None:
-    assert set(BINS) >= {"preprocess", "train", "inference", "evaluate", "convert"}
+    assert set(BINS) >= {"preprocess", "train", "inference", "evaluate", "build"}
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci/run"], ids=name)

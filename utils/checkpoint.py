@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
+
+# what torch.load raises for files that are cut or no checkpoints at all
+DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -22,9 +25,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: not a plain checkpoint, refused ({str(error).splitlines()[0]})") from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cut or damaged, not readable ({str(error).splitlines()[0][:120]})") from error
+        raise UserError(f"{path}: not a plain checkpoint, refused ({first_line(error)})") from error
+    except DAMAGED as error:
+        raise UserError(f"{path}: cut or damaged, not readable ({first_line(error, 120)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not the dictionary of a checkpoint")
     return content
@@ -58,8 +61,8 @@ def first_difference(given: dict[str, Any], wanted: dict[str, Any]) -> str:
     return f"it has {unknown[0]}, which this model has not" if unknown else ""
 
 
-def check_folder(folder: Path, kind: str) -> None:
-    """Make sure that a folder holds what `save_pretrained` of a `kind` wrote, before a library is asked to load it.
+def check_folder(folder: Path, *kinds: str) -> None:
+    """Make sure that a folder holds what `save_pretrained` of one of `kinds` wrote, before a library loads it.
 
     Raises:
         UserError: a missing folder or file, a broken config, another class, a safetensors file cut short.
@@ -73,22 +76,25 @@ def check_folder(folder: Path, kind: str) -> None:
         raise UserError(f"{folder}: no {name} in it: not an exported model") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{folder / name}: broken JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / name}: holds no settings: not an exported model")
     found = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
     found = found[-1] if isinstance(found, list) else found
-    if found != kind:
-        raise UserError(f"{folder}: holds a {found}, not a {kind}")
+    if found not in kinds:
+        raise UserError(f"{folder}: holds a {found}, not a {kinds[0]}")
     for weights in sorted(folder.rglob("*.safetensors")):
         _check_safetensors(weights)
 
 
 def _check_safetensors(path: Path) -> None:
+    """A file is whole if it ends where the last tensor of its header ends."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
         try:
-            header = json.loads(file.read(header_size)) if 8 + header_size <= size else None
-        except (json.JSONDecodeError, UnicodeDecodeError, MemoryError):
-            header = None
-    ends = [entry["data_offsets"][1] for name, entry in (header or {}).items() if name != "__metadata__"]
-    if header is None or 8 + header_size + max(ends, default=0) != size:
+            header = json.loads(file.read(header_size)) if 8 + header_size <= size else {}
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or none of this form
+            ends = []
+    if not ends or 8 + header_size + max(ends) != size:
         raise UserError(f"{path}: cut or damaged: {size} bytes are not what its header promises; copy it again")

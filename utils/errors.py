@@ -7,3 +7,9 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A configuration file or an override that cannot be used."""
+
+
+def first_line(error: BaseException, length: int = 200) -> str:
+    """What a library's error says, on one line; the name of its class if it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:length]

@@ -6,7 +6,7 @@ from enum import StrEnum
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
 
 INFERENCE_FLAGS: tuple[str, ...] = ()
-STRIDE = 8  # frames per step and mel bands per row of the networks
+DIVISORS = {"frames": 8, "n_mel": 16}  # frames per step and mel bands per token of the networks
 
 
 class Architecture(StrEnum):
@@ -34,6 +34,6 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("frames", "n_mel"):
+        for name, divisor in DIVISORS.items():
             size = getattr(self.preprocess, name)
-            self.require(size % STRIDE == 0, f"preprocess.{name} {size} is not divisible by {STRIDE}")
+            self.require(size % divisor == 0, f"preprocess.{name} {size} is not divisible by {divisor}")

@@ -17,7 +17,7 @@ from sonolume.modules.judges import Judge, PictureJudgement, SoundJudgement
 Judgement = SoundJudgement | PictureJudgement
 Smear = Callable[[Tensor, torch.Generator], Tensor]  # real inputs -> as blurred and noisy as generated ones may be
 WEIGHTS = {
-    "presence": 1.0, "activity": 1.0, "count": 0.5, "pitch": 0.25, "loudness": 0.25, "direction": 0.25,
+    "presence": 4.0, "activity": 2.0, "repeats": 0.5, "pitch": 0.25, "loudness": 0.25, "direction": 0.25,
     "layout": 0.25, "panels": 0.25,
 }  # fmt: skip
 

@@ -76,12 +76,12 @@ def rows(
     """
     _same_length(judgement.presence, scenes)
     truth = SoundJudgement(*_stacked([sound_truth(scene) for scene in scenes]))
-    counted = truth.count > 0 if count_said is None else (truth.count != IGNORE) & torch.tensor(list(count_said))
+    counted = truth.repeats > 0 if count_said is None else (truth.repeats != IGNORE) & torch.tensor(list(count_said))
     then, over = _related(scenes, "then"), _related(scenes, "over")
     both = _all_present(judgement.presence, truth.presence)
     return {
         "single": _single(judgement.presence, truth.presence, scenes),
-        "count": _share(judgement.count.argmax(-1) == truth.count, counted),
+        "count": _share(judgement.repeats.argmax(-1) == truth.repeats, counted),
         "then: both": _share(both, then),
         "then: order": _share(_in_order(judgement.activity, scenes), then & both),
         "over: both": _share(both, over),
@@ -101,13 +101,13 @@ def picture_rows(
     """
     _same_length(judgement.presence, scenes)
     truth = PictureJudgement(*_stacked([picture_truth(scene) for scene in scenes]))
-    counted = truth.count > 0 if count_said is None else (truth.count != IGNORE) & torch.tensor(list(count_said))
+    counted = truth.repeats > 0 if count_said is None else (truth.repeats != IGNORE) & torch.tensor(list(count_said))
     then, over = _related(scenes, "then"), _related(scenes, "over")
     both = _all_present(judgement.presence, truth.presence)
     placed = (judgement.panels.argmax(-1) == truth.panels).all(-1)
     return {
         "single": _single(judgement.presence, truth.presence, scenes),
-        "count": _share(judgement.count.argmax(-1) == truth.count, counted),
+        "count": _share(judgement.repeats.argmax(-1) == truth.repeats, counted),
         "layout": _share(judgement.layout.argmax(-1) == truth.layout, torch.ones(len(scenes), dtype=torch.bool)),
         "then: both": _share(both, then),
         "then: places": _share(placed, then & both),

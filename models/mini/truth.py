@@ -27,7 +27,7 @@ def sound_truth(scene: Scene, steps: int = STEPS) -> SoundJudgement:
     return SoundJudgement(
         presence=_presence(scene),
         activity=_activity(scene, steps),
-        count=torch.tensor(_count(event)),
+        repeats=torch.tensor(_count(event)),
         pitch=torch.tensor(_class(band(event.pitch) if event and pitched else "", BANDS)),
         loudness=torch.tensor(_class(band(event.loudness) if event else "", BANDS)),
         direction=torch.tensor(_class(event.direction if event else "", DIRECTIONS)),
@@ -35,13 +35,13 @@ def sound_truth(scene: Scene, steps: int = STEPS) -> SoundJudgement:
 
 
 def picture_truth(scene: Scene) -> PictureJudgement:
-    """presence (K,) float 0 or 1; panels (2,), layout and count () long."""
+    """presence (K,) float 0 or 1; panels (2,), layout and repeats () long."""
     panels = [KINDS.index(event.kind) for event in scene.events]
     return PictureJudgement(
         presence=_presence(scene),
         layout=torch.tensor(LAYOUTS.index(scene.relation)),
         panels=torch.tensor((panels + [IGNORE])[:2]),
-        count=torch.tensor(_count(_single(scene))),
+        repeats=torch.tensor(_count(_single(scene))),
     )
 
 

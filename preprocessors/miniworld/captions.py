@@ -36,7 +36,7 @@ LOUDNESS = {"low": ("quietly", "softly", "faintly"), "high": ("loudly", "noisily
 COUNTS = {1: ("once", "one time"), 2: ("twice", "two times"), 3: ("three times", "thrice")}
 DIRECTIONS = {"up": ("rising", "climbing"), "down": ("falling", "sinking")}
 
-# {a}, {b}: clauses ("a bell rings twice"); {an}, {bn}: the same as a noun phrase ("a bell ringing twice"); {n}: its name
+# {a}, {b}: clauses ("a bell rings twice"); {an}, {bn}: as noun phrases ("a bell ringing twice"); {n}: the name alone
 TRAIN = {
     "": ("{a}", "{a}", "{an}", "the sound of {an}", "one can hear {an}", "{a} nearby", "{n}", "the sound of {n}"),
     "then": (
@@ -100,7 +100,11 @@ def caption(scene: Scene, rng: np.random.Generator, held_out_wording: bool = Fal
     return text + ("." if rng.uniform() < 0.3 else "")
 
 
-def captions(scene: Scene, count: int, split: str) -> list[str]:
-    """`count` captions of a scene, the same ones for the same scene; the test split has wordings of its own."""
+def captions(scene: Scene, count: int, split: str, mention: float = 0.5) -> list[str]:
+    """`count` captions of a scene, the same ones for the same scene; the test split has wordings of its own.
+
+    Args:
+        mention: probability with which each remarkable attribute is said.
+    """
     rng = np.random.default_rng([scene.seed, 7])
-    return [caption(scene, rng, held_out_wording=split == "test") for _ in range(count)]
+    return [caption(scene, rng, split == "test", mention) for _ in range(count)]

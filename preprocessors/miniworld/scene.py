@@ -15,6 +15,7 @@ KINDS = (
 )  # fmt: skip
 COUNTABLE = ("bell", "bird", "phone", "whistle", "dog", "drops")
 DIRECTED = ("siren",)
+TEXTURES = ("rain", "engine", "thunder")  # noise that would cover other sounds
 PITCHED = ("bell", "siren", "engine", "bird", "phone", "whistle", "dog")
 SPLITS = ("train", "valid", "test")
 LOW, HIGH = 0.35, 0.65  # a pitch or loudness below / above is worth a word in the caption
@@ -83,6 +84,13 @@ def _event(rng: np.random.Generator, kind: str, most: int) -> Event:
     )
 
 
+def _loudness_range(kind: str, relation: str) -> tuple[float, float]:
+    """Both events of a pair must be audible: textures stay in the background of what they sound with."""
+    if relation == "over":
+        return (0.1, 0.5) if kind in TEXTURES else (0.5, 1.0)
+    return (0.3, 1.0)
+
+
 def _draw(rng: np.random.Generator, uid: str, kinds: list[str], pairs: bool) -> Scene:
     relation = ("", "then", "over")[rng.choice(3, p=(0.4, 0.35, 0.25))] if pairs and len(kinds) > 1 else ""
     if not relation:
@@ -92,7 +100,8 @@ def _draw(rng: np.random.Generator, uid: str, kinds: list[str], pairs: bool) -> 
     first, second = rng.choice(len(kinds), size=2, replace=False)
     events = [_event(rng, kinds[first], most=2), _event(rng, kinds[second], most=2)]
     for event in events:
-        event.loudness = 0.3 + 0.7 * event.loudness  # both must be audible
+        low, high = _loudness_range(event.kind, relation)
+        event.loudness = low + (high - low) * event.loudness
     if relation == "then":
         border = float(rng.uniform(1.15, 1.4))
         events[0].start, events[0].end = float(rng.uniform(0, 0.12)), border - 0.04

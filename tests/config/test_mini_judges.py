@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.config.load import load_config
-from sonolume.modules.judges import BACKBONES, STRIDE
+from sonolume.modules.judges import BACKBONES, PATCH, STRIDE
 from sonolume.utils.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def test_the_schema_knows_the_networks() -> None:
     from sonolume.config.mini import sound_judge
 
     assert {member.value for member in sound_judge.Architecture} == set(BACKBONES)
-    assert sound_judge.STRIDE == STRIDE
+    assert sound_judge.DIVISORS == {"frames": STRIDE, "n_mel": PATCH}
 
 
 @pytest.mark.parametrize("override", ["preprocess.frames=100", "model.width=6", "model.architecture=cnn"])

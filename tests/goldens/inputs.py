@@ -1,10 +1,16 @@
-"""Inputs of the golden files, made from names so that they need not be stored."""
+"""Inputs and weights of the golden files, made from names so that they need not be stored."""
 
+import json
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+AMPHION = Path(__file__).parent / "amphion_tta"  # outputs of the official text-to-audio code
 
 
 def input_for(name: str, shape: tuple[int, ...], scale: float = 1.0) -> Tensor:
@@ -20,3 +26,47 @@ def mel_signal(length: int, sample_rate: int = 16000) -> Tensor:
     chirp = 0.2 * np.sin(2 * np.pi * (100 + 345 * seconds) * seconds)
     noise = 0.05 * input_for("mel.noise", (length,)).numpy().astype(np.float64)
     return torch.from_numpy((tone + chirp + noise).astype(np.float32))
+
+
+def log_mel_like(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Values in the range of a log-mel spectrogram."""
+    return input_for(name, shape, 2.0) - 4.0
+
+
+def value_for(name: str, shape: tuple[int, ...]) -> Tensor:
+    """float32 value of the weight or buffer with this official name."""
+    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    kind = name.split(".")[-1]
+    if kind == "running_var" or (kind == "weight_g" and len(shape) > 1):
+        values = np.abs(values) * 0.2 + 0.8
+    elif kind == "running_mean" or len(shape) <= 1:
+        is_gain = kind in ("weight", "weight_g", "gamma")
+        values = values * 0.1 + (1.0 if is_gain else 0.0)
+    else:
+        values = values / np.sqrt(int(np.prod(shape[1:])))  # divided in float64, rounded once
+    return torch.from_numpy(np.asarray(values, np.float32).reshape(shape))
+
+
+def weights_for(table: str, same_as: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """The state dict {official name: value} of a table of names and shapes, amphion_tta/keys_{table}.json.
+
+    Args:
+        same_as: tied tensors, by the name whose value they take.
+    """
+    shapes: dict[str, list[int]] = json.loads((AMPHION / f"keys_{table}.json").read_text())
+    other = same_as or {}
+    counters = [name for name in shapes if name.endswith("num_batches_tracked")]
+    weights = {name: value_for(other.get(name, name), tuple(shape)) for name, shape in shapes.items()}
+    return weights | {name: torch.zeros((), dtype=torch.long) for name in counters}
+
+
+def golden(name: str) -> Any:
+    """The arrays of amphion_tta/{name}.npz, or the content of its .json."""
+    if (AMPHION / f"{name}.json").exists():
+        return json.loads((AMPHION / f"{name}.json").read_text())
+    return {key: torch.from_numpy(array) for key, array in np.load(AMPHION / f"{name}.npz").items()}
+
+
+def assert_close(got: Tensor, wanted: Tensor, atol: float) -> None:
+    """Equal to an absolute tolerance, and of the same shape."""
+    torch.testing.assert_close(got, wanted, rtol=0.0, atol=atol)

@@ -23,7 +23,7 @@ def test_a_sound_is_judged(architecture: str) -> None:
     judge = sound_judge(architecture, WIDTHS[architecture])
     shapes = {name: tuple(value.shape) for name, value in judge(torch.randn(2, 80, 160))._asdict().items()}
     assert shapes == {
-        "presence": (2, 12), "activity": (2, 12, 20), "count": (2, 3),
+        "presence": (2, 12), "activity": (2, 12, 20), "repeats": (2, 3),
         "pitch": (2, 2), "loudness": (2, 2), "direction": (2, 2),
     }  # fmt: skip
     assert sum(parameter.numel() for parameter in judge.parameters()) <= 350_000
@@ -32,7 +32,7 @@ def test_a_sound_is_judged(architecture: str) -> None:
 def test_a_picture_is_judged() -> None:
     judge = PictureJudge(KINDS, 24).eval()
     shapes = {name: tuple(value.shape) for name, value in judge(torch.rand(2, 3, 64, 64))._asdict().items()}
-    assert shapes == {"presence": (2, 12), "layout": (2, 3), "panels": (2, 2, 12), "count": (2, 3)}
+    assert shapes == {"presence": (2, 12), "layout": (2, 3), "panels": (2, 2, 12), "repeats": (2, 3)}
     assert sum(parameter.numel() for parameter in judge.parameters()) <= 350_000
 
 
@@ -84,5 +84,5 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
 def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="architecture 'cnn': there are conv_gru, patch_transformer"):
         SoundJudge(KINDS, "cnn", 16)
-    with pytest.raises(ValueError, match="frames 100 must be multiples of 8"):
+    with pytest.raises(ValueError, match="frames 100 of 8"):
         SoundJudge(KINDS, "conv_gru", 16, frames=100)

@@ -21,7 +21,7 @@ class Task(JudgeTask):
 
 def smear(picture: Tensor, random: torch.Generator) -> Tensor:
     """(B, 3, H, W) in 0..1 -> the same with some blur, another brightness and noise, each of random strength."""
-    amount = uniform(picture, 0, 1, random)
+    amount = uniform(picture, -1, 1, random).clamp(min=0)  # half of them stay sharp
     picture = picture + amount * (blur(picture) - picture)
     picture = picture + uniform(picture, -BRIGHTNESS, BRIGHTNESS, random)
     return (picture + uniform(picture, 0, NOISE, random) * noise(picture, random)).clamp(0, 1)

@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from sonolume.config.base import PreprocessConfig
-from sonolume.config.mini.sound_judge import STRIDE, Config
+from sonolume.config.mini.sound_judge import Config
 from sonolume.models.mini.truth import sound_truth
 from sonolume.models.training import TrainingData
 from sonolume.models.tta.features import load_mel, mel_path, read_rows
-from sonolume.modules.judges import SoundJudgement
+from sonolume.modules.judges import STRIDE, SoundJudgement
 from sonolume.preprocessors import text_audio
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils.errors import UserError

@@ -26,7 +26,7 @@ class Task(JudgeTask):
 
 def smear(mel: Tensor, random: torch.Generator) -> Tensor:
     """(B, M, T) -> the same with some blur, a noise floor, gain and noise, each of random strength."""
-    amount = uniform(mel, 0, 1, random)
+    amount = uniform(mel, -1, 1, random).clamp(min=0)  # half of them stay sharp
     mel = mel + amount * (blur(mel[:, None])[:, 0] - mel)
     mel = torch.maximum(mel, uniform(mel, *FLOOR, random))
     mel = mel + uniform(mel, -GAIN, GAIN, random)

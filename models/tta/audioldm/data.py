@@ -18,16 +18,17 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config
-from sonolume.models.tta.audioldm.parts import TextEncoder
+from sonolume.models.training import TrainingData
+from sonolume.models.tta.audioldm.parts import TextEncoder, check_fit
 from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
 from sonolume.models.tta.features import load_mel, mel_path, read_rows
-from sonolume.models.training import TrainingData
 from sonolume.preprocessors import text_audio
 from sonolume.utils import files, paths
 from sonolume.utils.manifest import Row
 
 SPLITS = ("train", "valid")
-ENCODE_BATCH = 16  # clips or captions of one forward pass while caching
+CLIP_BATCH = 16  # clips of one forward pass while caching
+TEXT_BATCH = 64  # captions of one
 
 
 @dataclass
@@ -54,6 +55,7 @@ def training_data(config: Config) -> TrainingData:
     """Batches of `Batch`; fills the cache first where it is not filled."""
     vae = autoencoder.load(config.model.autoencoder_path)
     text = TextEncoder(config.model.text_encoder, config.model.text_mask)
+    check_fit(config.model, vae, text)
     empty = text([""])[0]
     train, valid = (
         LatentDataset(config, split, rows, _cache(config, split, rows, vae, text), empty)
@@ -125,9 +127,10 @@ def _moments(config: Config, split: str, rows: list[Row], vae: AutoencoderKL) ->
     """(N, 2z, h, w) float16."""
     size, frames = config.preprocess.n_mel, config.preprocess.frames
     parts = []
-    for start in tqdm(range(0, len(rows), ENCODE_BATCH), desc=f"latents of {split}", unit="batch"):
-        batch = [load_mel(mel_path(config.preprocess, row), size, frames) for row in rows[start : start + ENCODE_BATCH]]
-        posterior = vae.encode(torch.stack(batch)).latent_dist
+    for start in tqdm(range(0, len(rows), CLIP_BATCH), desc=f"latents of {split}", unit="batch"):
+        batch = [load_mel(mel_path(config.preprocess, row), size, frames) for row in rows[start : start + CLIP_BATCH]]
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision.startswith("bf16")):
+            posterior = vae.encode(torch.stack(batch)).latent_dist
         parts.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy())
     return np.concatenate(parts)
 
@@ -137,8 +140,8 @@ def _save_states(split: str, rows: list[Row], text: TextEncoder, folder: Path) -
     firsts = np.cumsum([0] + [len(row.captions) for row in rows])
     unique = sorted(set(captions), key=len)  # neighbours of like length waste no padding
     states: dict[str, np.ndarray] = {}
-    for start in tqdm(range(0, len(unique), ENCODE_BATCH), desc=f"texts of {split}", unit="batch"):
-        chunk = unique[start : start + ENCODE_BATCH]
+    for start in tqdm(range(0, len(unique), TEXT_BATCH), desc=f"texts of {split}", unit="batch"):
+        chunk = unique[start : start + TEXT_BATCH]
         for caption, state in zip(chunk, text(chunk), strict=True):
             states[caption] = state.half().numpy()
     np.save(folder / "firsts.npy", firsts)

@@ -1,6 +1,6 @@
 """Does the sound have what the text says? Scored in the miniature world by frozen judges of sound.
 
-One sample per caption, in wordings and combinations that training never showed; beside chance and the upper bounds:
+One sample per caption, in wordings that training never showed, with every attribute said; beside chance and the upper bounds:
 real renderings of the same scenes, and their reconstructions by the VAE and the vocoder.
 """
 
@@ -16,12 +16,12 @@ from sonolume.config.tta.audioldm import Config
 from sonolume.models import inference
 from sonolume.models.mini import scores
 from sonolume.models.mini.scores import Share
+from sonolume.models.mini.sound_judge import pipeline as sound_judge
 from sonolume.models.tta.audioldm.inference import SHIPPED, load
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import world
-from sonolume.utils import checkpoint, files, paths
+from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.spectrogram import spectrogram_grid
 
@@ -40,7 +40,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
         pipe.use_preset(args.preset)
     mini = config.preprocess.miniworld
     scenes = list(world.scenes("test", args.num_samples, TEST_SEED, list(mini.kinds), mini.pairs))
-    captions = [world.captions(scene, 1, "test")[0] for scene in scenes]
+    captions = [world.captions(scene, 1, "test", mention=1.0)[0] for scene in scenes]
     real = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))
     mel = MelSpectrogram(pipe.mel_settings)
     heard = {
@@ -48,7 +48,8 @@ def run(config: Config, args: argparse.Namespace) -> None:
         "VAE": listen(reconstruct(pipe, listen(real, mel), args.batch_size), mel),
         "real": listen(real, mel),
     }
-    judged = {name: [judge(mels, folder) for folder in JUDGES] for name, mels in heard.items()}
+    judges = [sound_judge.load(paths.root() / folder) for folder in JUDGES]
+    judged = {name: [sound_judge.listen(judge, mels) for judge in judges] for name, mels in heard.items()}
     table = {name: scores.rows(outputs[0], scenes) for name, outputs in judged.items()}
     second = scores.rows(judged["generated"][1], scenes)
     folder = inference.make_folder(args.output_dir)
@@ -90,13 +91,6 @@ def reconstruct(pipe: TextToAudioPipeline, mels: Tensor, batch_size: int) -> Ten
 def listen(waves: Tensor, mel: MelSpectrogram) -> Tensor:
     """Waves (N, samples) -> log-mels (N, M, T)."""
     return torch.cat([mel(chunk) for chunk in waves.split(64)])
-
-
-def judge(mels: Tensor, folder: str) -> scores.Judgement:
-    """What a frozen judge of sound hears."""
-    path = paths.root() / folder
-    checkpoint.check_folder(path, SoundJudge.__name__)
-    return scores.judge_all(SoundJudge.from_pretrained(path), mels)
 
 
 def write_report(

@@ -9,7 +9,7 @@ from sonolume.config.tta.audioldm import Config
 from sonolume.models import inference
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.utils import audio, checkpoint, files, parts
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.spectrogram import spectrogram_png
 
 SHIPPED = "pretrained/mini/text_to_audio"
@@ -59,8 +59,8 @@ def load(where: str, device: str = "auto", dtype: str = "float32") -> TextToAudi
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
     try:
         pipe = TextToAudioPipeline.from_pretrained(where, dtype=inference.DTYPES[dtype])
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{where}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
     return pipe.to(inference.pick_device(device))
 
 
@@ -90,6 +90,8 @@ def _generate(
         ).audios
     except ValueError as error:
         raise UserError(str(error)) from error
+    if not mels.isfinite().all():
+        raise UserError(f"{where}: gave no numbers (NaN) with --dtype {args.dtype} at these settings: try float32")
     samples = round((args.duration or pipe.duration) * pipe.mel_settings.sample_rate)
     for (text, seed), mel, wave in zip(jobs, mels, pipe.vocode(mels)[:, :samples], strict=True):
         path = inference.result_path(folder, text, seed, ".wav")
@@ -110,7 +112,7 @@ def _generate(
             num_steps=args.num_steps or pipe.config.num_steps,
             guidance_scale=pipe.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
             scheduler=type(pipe.scheduler).__name__,
-            preset=args.preset or "balanced",
+            preset=None if args.scheduler else args.preset or "balanced",
             duration=samples / pipe.mel_settings.sample_rate,
             sample_rate=pipe.mel_settings.sample_rate,
             vocoder="Griffin-Lim" if pipe.vocoder is None else type(pipe.vocoder).__name__,

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import AutoTokenizer, T5EncoderModel
+from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
 
-from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
+from sonolume.config.tta.audioldm import AudioLDMConfig, ModelConfig, NoiseSchedulerConfig
 from sonolume.modules.unet import use_crop_upsampling
 from sonolume.utils import checkpoint, parts
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 
 
 def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
@@ -54,6 +54,26 @@ def noise_settings(config: NoiseSchedulerConfig) -> dict[str, Any]:
     }
 
 
+def load_vocoder(source: str, bands: int) -> SpeechT5HifiGan | None:
+    """A HiFi-GAN from its folder, a pipeline folder that holds one, or a hub id; None for "" (Griffin-Lim).
+
+    Raises:
+        UserError: it cannot be loaded, or takes another number of mel bands; names the config key.
+    """
+    if not source:
+        return None
+    where = parts.inside(parts.locate(source, "model.vocoder"), "vocoder")
+    if parts.is_local(where):
+        checkpoint.check_folder(Path(where), "SpeechT5HifiGan")
+    try:
+        vocoder = SpeechT5HifiGan.from_pretrained(where).eval().requires_grad_(False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.vocoder {source!r} cannot be loaded: {first_line(error)}") from error
+    if vocoder.config.model_in_dim != bands:
+        raise UserError(f"model.vocoder {source!r} takes {vocoder.config.model_in_dim} mel bands, not {bands}")
+    return vocoder
+
+
 class TextEncoder:
     """A frozen T5: texts -> their states, one (L, D) tensor each. Not a Module, so no checkpoint holds it.
 
@@ -69,13 +89,13 @@ class TextEncoder:
         where = parts.locate(source, "model.text_encoder")
         tokens, model = parts.inside(where, "tokenizer"), parts.inside(where, "text_encoder")
         if parts.is_local(model):
-            checkpoint.check_folder(Path(model), "T5EncoderModel")
+            checkpoint.check_folder(Path(model), "T5EncoderModel", "T5ForConditionalGeneration")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(tokens)
             self.model = T5EncoderModel.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"model.text_encoder {source!r} cannot be loaded: {str(error).splitlines()[0]} "
+                f"model.text_encoder {source!r} cannot be loaded: {first_line(error)} "
                 "(a folder or a hub id of a T5 encoder; the hub needs a network or an earlier download)"
             ) from error
         self.masked = masked
@@ -90,3 +110,22 @@ class TextEncoder:
         mask = tokens.attention_mask
         states = self.model(tokens.input_ids, attention_mask=mask if self.masked else None).last_hidden_state
         return [state[: int(count)] for state, count in zip(states, mask.sum(1), strict=True)]
+
+
+def check_fit(config: ModelConfig, vae: AutoencoderKL, text: TextEncoder) -> None:
+    """Make sure that the U-Net of the config takes what the pretrained parts give.
+
+    Raises:
+        UserError: another number of latent channels, or another width of the text states; names the config keys.
+    """
+    channels, width = vae.config.latent_channels, text.model.config.d_model
+    if config.audioldm.in_channels != channels:
+        raise UserError(
+            f"model.audioldm.in_channels is {config.audioldm.in_channels}, but the VAE {config.autoencoder_path} "
+            f"has {channels} latent channels (out_channels must be the same)"
+        )
+    if config.audioldm.context_dim != width:
+        raise UserError(
+            f"model.audioldm.context_dim is {config.audioldm.context_dim}, but the text encoder {config.text_encoder} "
+            f"gives states of width {width}"
+        )

@@ -174,18 +174,15 @@ class TextToAudioPipeline(DiffusionPipeline):
         Raises:
             ValueError: an empty or too long text, a number out of range, a duration beyond one clip.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        prompts = [text for text in prompts for _ in range(num_waveforms_per_prompt)]
+        prompts = _repeated(prompt, 1, num_waveforms_per_prompt)
         steps = self.config.num_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         self._check(prompts, steps, duration, output_type)
-        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+        negatives = _repeated(negative_prompt, len(prompts) // num_waveforms_per_prompt, num_waveforms_per_prompt)
+        if len(negatives) != len(prompts):
+            raise ValueError(f"{len(negatives)} negative texts for {len(prompts)} sounds: give one, or one a text")
         states, mask = self._condition(prompts, negatives, scale)
-        if latents is None:
-            latents = randn_tensor(
-                (len(prompts), *self._latent_shape()), generator, self._execution_device, self.unet.dtype
-            )
-        latents = self._denoise(latents, states, mask, steps, scale)
+        latents = self._denoise(self._noise(len(prompts), generator, latents), states, mask, steps, scale)
         if output_type == "latent":
             return AudioPipelineOutput(audios=latents)
         mel = self.decode_latents(latents.to(self.vae.dtype))
@@ -205,6 +202,17 @@ class TextToAudioPipeline(DiffusionPipeline):
             raise ValueError(f"duration must be above 0 and at most {self.duration:g} s (one clip), got {duration}")
         if output_type not in ("np", "pt", "mel", "latent"):
             raise ValueError(f"output_type must be np, pt, mel or latent, got {output_type!r}")
+
+    def _noise(self, count: int, generator: Any, given: Tensor | None) -> Tensor:
+        """Initial noise (B, z, h, w): the one given, or drawn."""
+        shape = (count, *self._latent_shape())
+        if given is not None:
+            if tuple(given.shape) != shape:
+                raise ValueError(f"latents are {tuple(given.shape)}, not {shape}")
+            return given.to(self._execution_device, self.unet.dtype)
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(f"{len(generator)} generators for {count} sounds: give one, or one for each sound")
+        return randn_tensor(shape, generator, self._execution_device, self.unet.dtype)
 
     def _latent_shape(self) -> tuple[int, int, int]:
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
@@ -236,6 +244,13 @@ class TextToAudioPipeline(DiffusionPipeline):
                 predicted = unconditional + scale * (conditional - unconditional)
             latents = self.scheduler.step(predicted, t, latents).prev_sample  # (B, z, h, w)
         return latents
+
+
+def _repeated(texts: str | list[str], count: int, times: int) -> list[str]:
+    """One text for all, or a list of them; each `times` in a row."""
+    if times < 1:
+        raise ValueError(f"num_waveforms_per_prompt must be at least 1, got {times}")
+    return [text for text in ([texts] * count if isinstance(texts, str) else texts) for _ in range(times)]
 
 
 def _latent_statistics(latents: Tensor, vae: AutoencoderKL) -> tuple[Tensor, Tensor]:

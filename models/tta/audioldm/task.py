@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config
@@ -41,7 +41,10 @@ class Task(pl.LightningModule):
         self.schedule = alphas_cumprod(
             str(noise.beta_schedule), noise.beta_start, noise.beta_end, noise.num_train_timesteps
         )
-        self.frozen = {"vae": autoencoder.load(config.model.autoencoder_path)}  # outside state_dict
+        self.frozen: dict[str, Any] = {  # outside state_dict
+            "vae": autoencoder.load(config.model.autoencoder_path),
+            "vocoder": parts.load_vocoder(config.model.vocoder, config.preprocess.n_mel),
+        }
 
     def _plain_attention(self) -> bool:
         """The fused kernel's backward pass is slower than plain attention on a CPU."""
@@ -113,6 +116,7 @@ class Task(pl.LightningModule):
             tokenizer=self.frozen["text"].tokenizer,
             unet=self.unet,
             scheduler=scheduler,
+            vocoder=self.frozen["vocoder"] and self.frozen["vocoder"].to(self.device),
             mel={name: getattr(config.preprocess, name) for name in MelSettings.__dataclass_fields__},
             frames=config.preprocess.frames,
             noise=noise,
@@ -126,7 +130,7 @@ class Task(pl.LightningModule):
 
 
 def measure_latents(vae: Any, moments: np.ndarray, scale: str) -> None:
-    """Store how latents are normalised in the VAE's own config: per channel, or one factor (1.0 for official weights)."""
+    """Store how latents are normalised in the VAE's config: per channel, or one factor (1.0 for official weights)."""
     if scale not in ("auto", "0"):
         vae.register_to_config(latents_mean=None, latents_std=None, scaling_factor=float(scale))
         return

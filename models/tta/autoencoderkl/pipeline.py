@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
 from sonolume.utils import checkpoint, files, parts
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 
 MEL_FILE = "mel.json"  # fields of MelSettings and "frames"
 
@@ -36,9 +36,7 @@ def save(vae: AutoencoderKL, folder: Path, mel: dict[str, Any]) -> None:
     files.write_json(folder / MEL_FILE, mel)
 
 
-def load(
-    source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32
-) -> AutoencoderKL:
+def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32) -> AutoencoderKL:
     """A trained autoencoder from its folder, a pipeline folder that holds one, or a hub id.
 
     Raises:
@@ -51,4 +49,4 @@ def load(
     try:
         return AutoencoderKL.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
     except OSError as error:
-        raise UserError(f"{key} {source}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error

@@ -33,7 +33,7 @@ def test_what_is_ignored_has_no_loss_and_no_gradient() -> None:
     wanted = PictureJudgement(torch.zeros(2, 12), truth, torch.zeros(2, 2).long(), truth)
     parts = losses(judgement, wanted)
     parts["layout"].backward()
-    assert parts["layout"] == 0 and parts["count"] == 0 and parts["panels"] > 0
+    assert parts["layout"] == 0 and parts["repeats"] == 0 and parts["panels"] > 0
     assert logits.grad is not None and not logits.grad.any()
 
 
@@ -45,7 +45,7 @@ def test_a_class_is_averaged_over_those_that_count() -> None:
     )
     expected = -logits.log_softmax(-1)
     torch.testing.assert_close(losses(judgement, wanted)["layout"], expected[0, 0])
-    torch.testing.assert_close(losses(judgement, wanted)["count"], (expected[0, 0] + expected[1, 1]) / 2)
+    torch.testing.assert_close(losses(judgement, wanted)["repeats"], (expected[0, 0] + expected[1, 1]) / 2)
 
 
 def test_every_field_has_a_weight() -> None:

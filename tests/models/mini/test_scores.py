@@ -21,7 +21,7 @@ def logits(truth: torch.Tensor, classes: int) -> torch.Tensor:
 def heard() -> SoundJudgement:
     """What a perfect judge says of perfect sounds."""
     truth = SoundJudgement(*(torch.stack(field) for field in zip(*map(sound_truth, SCENES), strict=True)))
-    sizes = {"count": 3, "pitch": 2, "loudness": 2, "direction": 2}
+    sizes = {"repeats": 3, "pitch": 2, "loudness": 2, "direction": 2}
     classes = {name: logits(getattr(truth, name), size) for name, size in sizes.items()}
     return SoundJudgement(truth.presence * 8 - 4, truth.activity * 8 - 4, **classes)
 
@@ -29,7 +29,7 @@ def heard() -> SoundJudgement:
 def seen() -> PictureJudgement:
     truth = PictureJudgement(*(torch.stack(field) for field in zip(*map(picture_truth, SCENES), strict=True)))
     return PictureJudgement(
-        truth.presence * 8 - 4, logits(truth.layout, 3), logits(truth.panels, len(KINDS)), logits(truth.count, 3)
+        truth.presence * 8 - 4, logits(truth.layout, 3), logits(truth.panels, len(KINDS)), logits(truth.repeats, 3)
     )
 
 
@@ -67,7 +67,7 @@ def test_the_wrong_order_is_seen() -> None:
 
 def test_the_wrong_kind_and_count_are_seen() -> None:
     wrong = heard()
-    wrong = wrong._replace(presence=wrong.presence.roll(1, -1), count=wrong.count.roll(1, -1))
+    wrong = wrong._replace(presence=wrong.presence.roll(1, -1), repeats=wrong.repeats.roll(1, -1))
     table = scores.rows(wrong, SCENES)
     assert (table["single"].right, table["count"].right) == (0, 0)
 

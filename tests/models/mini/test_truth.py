@@ -21,14 +21,14 @@ def test_a_pair_has_kinds_and_times_but_no_attributes() -> None:
     assert truth.activity[BELL].tolist() == [0.0] * 10 + [1.0] * 10
     assert {int(value) for value in truth[2:]} == {IGNORE}
     picture = picture_truth(scene)
-    assert (int(picture.layout), picture.panels.tolist(), int(picture.count)) == (1, [RAIN, BELL], IGNORE)
+    assert (int(picture.layout), picture.panels.tolist(), int(picture.repeats)) == (1, [RAIN, BELL], IGNORE)
 
 
 @pytest.mark.parametrize(
     ("attributes", "field", "wanted"),
     [
-        ({"kind": "bell", "count": 3}, "count", 2),
-        ({"kind": "rain"}, "count", IGNORE),
+        ({"kind": "bell", "count": 3}, "repeats", 2),
+        ({"kind": "rain"}, "repeats", IGNORE),
         ({"kind": "bell", "pitch": 0.1}, "pitch", 0),
         ({"kind": "bell", "pitch": 0.9}, "pitch", 1),
         ({"kind": "bell", "pitch": 0.5}, "pitch", IGNORE),
@@ -48,5 +48,5 @@ def test_an_attribute_counts_where_a_caption_would_say_it(
 def test_a_single_picture_has_one_panel() -> None:
     truth = picture_truth(single(kind="bell", count=2))
     assert truth.panels.tolist() == [BELL, IGNORE]
-    assert (int(truth.layout), int(truth.count)) == (0, 1)
+    assert (int(truth.layout), int(truth.repeats)) == (0, 1)
     assert truth.presence.dtype == torch.float32

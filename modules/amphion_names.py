@@ -1,0 +1,119 @@
+"""Names of Amphion's text-to-audio weights -> names in diffusers' and transformers' classes.
+
+Each function takes a whole official state dict, {name: tensor}, and returns the renamed one, ready for a strict
+`load_state_dict` of the class built with the same sizes.
+"""
+
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+RESNET = {  # of the U-Net's residual blocks
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+UNET_ENDS = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+}
+UNET_MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
+
+
+def vae_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Amphion `AutoencoderKL` -> diffusers `AutoencoderKL`.
+
+    Raises:
+        ValueError: a name that this autoencoder has not.
+    """
+    levels = 1 + max((int(name.split(".")[2]) for name in official if name.startswith("decoder.up.")), default=0)
+    return {_vae_name(name, levels): tensor for name, tensor in official.items()}
+
+
+def _vae_name(name: str, levels: int) -> str:
+    name = name.replace("nin_shortcut", "conv_shortcut").replace("norm_out", "conv_norm_out")
+    if re.match(r"(encoder|decoder)\.(conv_in|conv_out|conv_norm_out)\.|(post_)?quant_conv\.", name):
+        return name
+    if found := re.fullmatch(r"(encoder|decoder)\.mid\.block_([12])\.(.+)", name):
+        return f"{found[1]}.mid_block.resnets.{int(found[2]) - 1}.{found[3]}"
+    if found := re.fullmatch(r"encoder\.down\.(\d+)\.(.+)", name):
+        return f"encoder.down_blocks.{found[1]}.{_vae_layer(found[2])}"
+    if found := re.fullmatch(r"decoder\.up\.(\d+)\.(.+)", name):  # counted from the output side
+        return f"decoder.up_blocks.{levels - 1 - int(found[1])}.{_vae_layer(found[2])}"
+    raise ValueError(f"{name}: not a weight of Amphion's autoencoder")
+
+
+def _vae_layer(name: str) -> str:
+    name = name.replace("downsample.", "downsamplers.0.").replace("upsample.", "upsamplers.0.")
+    return re.sub(r"^block\.", "resnets.", name)
+
+
+def unet_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Amphion `AudioLDM` (names start with `unet.`) -> diffusers `UNet2DConditionModel`.
+
+    Raises:
+        ValueError: a name that this U-Net has not.
+    """
+    inner = {name.removeprefix("unet."): tensor for name, tensor in official.items()}
+    per_level = _blocks_per_level(inner)
+    return {_unet_name(name, per_level): tensor for name, tensor in inner.items()}
+
+
+def _blocks_per_level(names: Iterable[str]) -> int:
+    """Input blocks from one downsampling to the next, the downsampling included."""
+    blocks = [found for name in names if (found := re.match(r"input_blocks\.(\d+)\.\d+\.(op\.)?", name))]
+    downsampling = [int(found[1]) for found in blocks if found[2]]
+    return min(downsampling, default=1 + max((int(found[1]) for found in blocks), default=0))
+
+
+def _unet_name(name: str, per_level: int) -> str:
+    stem, _, leaf = name.rpartition(".")
+    if stem in UNET_ENDS:
+        return f"{UNET_ENDS[stem]}.{leaf}"
+    if found := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
+        return f"mid_block.{UNET_MIDDLE[found[1]]}.{_unet_layer(found[2])}"
+    if found := re.fullmatch(r"input_blocks\.(\d+)\.([01])\.(.+)", name):
+        level, place = divmod(int(found[1]) - 1, per_level)
+        if found[3].startswith("op."):
+            return f"down_blocks.{level}.downsamplers.0.conv.{leaf}"
+        return f"down_blocks.{level}.{_unet_kind(found[2])}.{place}.{_unet_layer(found[3])}"
+    if found := re.fullmatch(r"output_blocks\.(\d+)\.([012])\.(.+)", name):
+        level, place = divmod(int(found[1]), per_level)
+        if found[3].startswith("conv."):
+            return f"up_blocks.{level}.upsamplers.0.conv.{leaf}"
+        return f"up_blocks.{level}.{_unet_kind(found[2])}.{place}.{_unet_layer(found[3])}"
+    raise ValueError(f"{name}: not a weight of Amphion's U-Net")
+
+
+def _unet_kind(place: str) -> str:
+    return "resnets" if place == "0" else "attentions"
+
+
+def _unet_layer(name: str) -> str:
+    stem, _, leaf = name.rpartition(".")
+    return f"{RESNET.get(stem, stem)}.{leaf}"
+
+
+def hifigan_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Amphion HiFi-GAN `Generator` -> transformers `SpeechT5HifiGan(normalize_before=False)`.
+
+    Weight norm is folded (weight = g v / |v|, the norm over all but the first dimension). The class's buffers `mean`
+    and `scale`, which it does not use then, are zeros and ones.
+    """
+    weights = {}
+    for name, tensor in official.items():
+        stem, _, leaf = re.sub(r"^ups\.", "upsampler.", name).rpartition(".")
+        if leaf == "weight_v":
+            weights[f"{stem}.weight"] = torch._weight_norm(tensor, official[name.removesuffix("v") + "g"], 0)
+        elif leaf != "weight_g":
+            weights[f"{stem}.{leaf}"] = tensor
+    bands = weights["conv_pre.weight"].shape[1]
+    return weights | {"mean": torch.zeros(bands), "scale": torch.ones(bands)}

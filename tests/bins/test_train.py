@@ -1,0 +1,94 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+
+from sonolume.bins import train
+from sonolume.utils import cli
+
+Train = Callable[..., tuple[int, str, list[str]]]
+
+
+@pytest.fixture
+def run(tiny_config: Callable[..., Path], capsys: Any) -> Train:
+    """run(recipe, *arguments) -> (exit code, last line of stdout, error lines), two steps of training."""
+
+    def run(recipe: str, *arguments: str, **sections: Any) -> tuple[int, str, list[str]]:
+        config = tiny_config(recipe, **sections)
+        capsys.readouterr()
+        code = cli.run(train.main, ["--config", str(config), "train.max_steps=2", *arguments])
+        captured = capsys.readouterr()
+        errors = [line for line in captured.err.splitlines() if line.startswith(("error", "Traceback"))]
+        return code, captured.out.strip().splitlines()[-1] if captured.out.strip() else "", errors
+
+    return run
+
+
+def test_both_stages_and_resume(run: Train, tmp_path: Path):
+    code, vae, _ = run("tta/autoencoderkl", "exp_name=vae")
+    assert code == 0 and Path(vae) == tmp_path / "vae" / "pipeline"
+    assert json.loads((Path(vae) / "mel.json").read_text())["frames"] == 16
+    code, printed, _ = run("tta/audioldm", f"model.autoencoder_path={vae}", "exp_name=ldm")
+    assert code == 0 and json.loads((Path(printed) / "model_index.json").read_text())["unet"]
+    code, _, (error,) = run("tta/audioldm", f"model.autoencoder_path={vae}", "exp_name=ldm")
+    assert code == 2 and "continue it with --resume" in error
+    more = ["exp_name=ldm", "train.max_steps=3", "--resume"]
+    code, again, _ = run("tta/audioldm", f"model.autoencoder_path={vae}", *more)
+    assert (code, again) == (0, printed)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        ("tta/autoencoderkl", ["--resum"], "unknown flag --resum, did you mean --resume?"),
+        ("tta/autoencoderkl", ["--resume"], "last.ckpt: nothing to resume"),
+        ("tta/autoencoderkl", ["train.lrr=1"], "train.lrr: no such field (did you mean 'adam.lr'?)"),
+        ("tta/autoencoderkl", ["dataset=[rain]"], "rain/train.json: no such file: prepare the data first"),
+        ("tta/audioldm", ["model.autoencoder_path=ckpts/no/vae"], "path ckpts/no/vae: no such folder; train"),
+        ("tta/audioldm", ["model.text_encoder=ckpts/no/t5"], "model.text_encoder ckpts/no/t5: no such folder"),
+        ("tta/audioldm", ["model.vocoder=ckpts/no/gan"], "model.vocoder ckpts/no/gan: no such folder"),
+        ("tta/audioldm", ["model.text_encoder=no/t5"], "model.text_encoder 'no/t5' cannot be loaded"),
+        ("tta/audioldm", ["model.audioldm.context_dim=24"], "model.audioldm.context_dim is 24, but the text encoder"),
+        ("tta/audioldm", [f"model.audioldm.{name}_channels=8" for name in ("in", "out")], "is 8, but the VAE"),
+        ("tta/autoencoderkl", ["train.accelerator=toaster"], "`accelerator='toaster'`"),
+        ("tta/autoencoderkl", ["train.precision=12-bit"], "Precision '12-bit' is invalid"),
+        ("tta/autoencoderkl", ["preprocess.n_mel=64"], "is (80, 16), not (64, frames): prepared with other settings"),
+    ],
+)
+def test_a_mistake_is_one_line(run: Train, tmp_path: Path, recipe: str, arguments: list[str], message: str):
+    code, _, (error,) = run(recipe, *arguments)
+    assert code == 2 and message in error
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut", "other bands"])
+def test_a_bad_mel_is_one_line(run: Train, tiny_data: Path, tmp_path: Path, damage: str):
+    import numpy as np
+
+    shutil.copytree(tiny_data / "noise", tmp_path / "data" / "noise", ignore=shutil.ignore_patterns("cache"))
+    path = tmp_path / "data" / "noise" / "mel" / "train3.npy"
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(whole[:1000])
+    elif damage == "other bands":
+        np.save(path, np.zeros((40, 16), np.float32))
+    for recipe in ("tta/autoencoderkl", "tta/audioldm"):
+        code, _, (error,) = run(recipe, "train.max_steps=6", preprocess={"processed_dir": str(tmp_path / "data")})
+        assert code == 2 and "train3.npy" in error
+    assert not list(tmp_path.rglob("moments.npy"))
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(trainer: Any, path: Path, *args: Any, **kwargs: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:668] . PytorchStreamWriter failed writing file data/3")
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", full)
+    code, _, (error,) = run("tta/autoencoderkl")
+    assert code == 1 and "no space left on the device" in error
+    assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir()]

@@ -1,0 +1,266 @@
+import functools
+import importlib
+import itertools
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sonolume.config.base import LRSchedule, TrainConfig
+from sonolume.config.load import load_config
+from sonolume.models.callbacks import EMA
+from sonolume.models.training import StepBatches, fit, optimizer, step_generator
+from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+from sonolume.models.tta.audioldm.task import Task
+from sonolume.utils import checkpoint
+from sonolume.utils.errors import UserError
+
+RECIPES = ["tta/autoencoderkl", "tta/audioldm"]
+
+
+class PowerCut(Exception):
+    pass
+
+
+def train(
+    config_file: Path, name: str, *overrides: str, resume: bool = False, at: tuple[int, Any] | None = None
+) -> Path:
+    """Run a recipe's training as bins/train.py does; `at` = (batch, what happens at its beginning)."""
+    config = load_config(config_file, [f"exp_name={name}", *overrides])
+    recipe = "sonolume.models." + config.recipe.replace("/", ".")
+    data = importlib.import_module(f"{recipe}.data").training_data(config)
+    task = importlib.import_module(f"{recipe}.task").Task(config)
+    if at:
+        step = task.training_step
+
+        @functools.wraps(step)  # Lightning looks at the signature
+        def disturbed(batch: Any, index: int) -> Any:
+            if index == at[0]:
+                at[1]()
+            return step(batch, index)
+
+        task.training_step = disturbed
+    return fit(task, data, config, config.train, resume)
+
+
+def cut_power() -> None:
+    raise PowerCut
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def assert_same(one: Any, two: Any, where: str = "") -> None:
+    assert type(one) is type(two), where
+    if isinstance(one, torch.Tensor):
+        assert one.equal(two), where
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys(), where
+        for key in one:
+            assert_same(one[key], two[key], f"{where}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two), where
+        for number, pair in enumerate(zip(one, two, strict=True)):
+            assert_same(*pair, f"{where}/{number}")
+    else:
+        assert one == two, where
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return checkpoint.read(folder / "checkpoints" / "last.ckpt")
+
+
+def assert_same_training(one: Path, two: Path) -> None:
+    """Weights, their average, optimizers and positions."""
+    first, second = last(one), last(two)
+    for key in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers"):
+        assert_same(first[key], second[key], key)
+    assert_same(first["callbacks"], second["callbacks"], "callbacks")
+    assert first["global_step"] == second["global_step"]
+    assert not any(first["state_dict"][k].equal(v) for k, v in first["current_model_state"].items() if v.ndim > 1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_resume_is_exact(recipe: str, tiny_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]):
+    config = tiny_config(recipe)
+    straight = train(config, "straight")
+    with pytest.raises(PowerCut):
+        train(config, "killed", at=(11, cut_power))  # the checkpoint is of batch 8
+    assert last(straight.parent / "killed")["callbacks"]["Position"] == {"batches": 8}
+    assert_same_training(straight, train(config, "killed", resume=True))
+
+    with pytest.raises(SystemExit) as stopped:
+        train(config, "stopped", at=(4, terminate))  # in the middle of an accumulation
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM after 6 batches and saved" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert_same_training(straight, train(config, "stopped", resume=True))
+    assert not list(straight.parent.rglob(".*"))  # nothing half-written
+
+
+def test_resume_is_exact_with_workers(tiny_config: Callable[..., Path]):
+    config = tiny_config("tta/audioldm", train={"num_workers": 1, "ema_decay": 0.5})
+    with pytest.raises(PowerCut):
+        train(config, "killed", at=(9, cut_power))
+    killed = train(config, "killed", resume=True)
+    assert_same_training(train(config, "straight", "train.num_workers=0"), killed)
+
+
+def test_a_finished_run_goes_on_when_steps_are_added(
+    tiny_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    constant = {"lr_schedule": "constant"}
+    config = tiny_config("tta/audioldm", train=constant)
+    folder = train(config, "run", "train.max_steps=4")
+    train(config, "run", "train.max_steps=4", resume=True)
+    assert "all 4 steps are done: raise train.max_steps" in capsys.readouterr().err
+    assert last(folder)["callbacks"]["Position"]["batches"] == 8
+    train(config, "run", resume=True)
+    assert_same_training(train(config, "straight"), folder)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_accumulated_step_is_one_step_of_every_optimizer(recipe: str, tiny_config: Callable[..., Path]):
+    folder = train(tiny_config(recipe), "run", "train.max_steps=3")
+    steps = [int(optimizer["state"][0]["step"]) for optimizer in last(folder)["optimizer_states"]]
+    assert last(folder)["callbacks"]["Position"]["batches"] == 6
+    assert steps == ([3, 1] if recipe == "tta/autoencoderkl" else [3])
+    assert all(schedule["last_epoch"] == 3 for schedule in last(folder)["lr_schedulers"])
+
+
+def test_the_run_folder(tiny_config: Callable[..., Path]):
+    folder = train(tiny_config("tta/audioldm"), "run")
+    assert {path.name for path in folder.iterdir()} == {"config.json", "checkpoints", "tensorboard", "pipeline"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert load_config(folder / "config.json").train.ema_decay == 0.8
+    pipe = TextToAudioPipeline.from_pretrained(folder / "pipeline")
+    average = {name.removeprefix("unet."): weight for name, weight in last(folder)["state_dict"].items()}
+    assert_same(dict(pipe.unet.state_dict()), average)
+    assert all(name.startswith("unet.") for name in last(folder)["state_dict"])  # nothing frozen
+
+
+def test_the_best_is_remembered_by_a_resumed_run(tiny_config: Callable[..., Path]):
+    """last.ckpt is written before the validation of its step: the best loss is in best.ckpt alone."""
+    config = tiny_config("tta/audioldm")
+    with pytest.raises(PowerCut):
+        train(config, "run", at=(9, cut_power))
+    folder = load_config(config).run_dir / "checkpoints"
+    best = checkpoint.read(folder / "best.ckpt")["callbacks"]["SaveRun"]["best"]
+    assert best < checkpoint.read(folder / "last.ckpt")["callbacks"]["SaveRun"]["best"] == float("inf")
+    with pytest.raises(PowerCut):  # the learning rate makes the next validation worse, if there is one
+        train(config, "run", "train.adam.lr=100", "train.save_checkpoints_steps=2", resume=True, at=(15, cut_power))
+    assert last(folder.parent)["callbacks"]["SaveRun"]["best"] == best
+
+
+def test_previews_show_the_average(tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
+    average: list[torch.Tensor] = []
+    shown: list[torch.Tensor] = []
+    start = EMA.on_validation_epoch_start
+
+    def remember(ema: Any, trainer: Any, task: Any) -> None:
+        average.append(next(ema._average_model.module.parameters()).detach().clone())
+        start(ema, trainer, task)
+
+    monkeypatch.setattr(EMA, "on_validation_epoch_start", remember)
+    monkeypatch.setattr(Task, "_preview", lambda task: shown.append(next(task.parameters()).detach().clone()))
+    folder = train(tiny_config("tta/audioldm"), "run", "train.max_steps=4")
+    assert shown[0].equal(average[-1] if len(average) == 1 else average[1])
+    first = next(iter(last(folder)["current_model_state"].values()))
+    assert not shown[0].equal(first)
+
+
+def refused(message: str, *args: Any, **options: Any) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        train(*args, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_not_overwritten(tiny_config: Callable[..., Path]):
+    config = tiny_config("tta/autoencoderkl")
+    folder = train(config, "run", "train.max_steps=1")
+    before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    refused("a run is there already: continue it with --resume", config, "run")
+    assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_what_cannot_be_resumed(tiny_config: Callable[..., Path]):
+    config = tiny_config("tta/autoencoderkl")
+    refused("run/checkpoints/last.ckpt: nothing to resume", config, "run", resume=True)
+    assert not load_config(config).run_dir.exists()
+    folder = train(config, "run", "train.max_steps=2")
+    refused(
+        "belongs to another model: .* is .*, not .*resume with the config",
+        config, "run", "model.autoencoderkl.ch=8", resume=True,
+    )  # fmt: skip
+    other = tiny_config("tta/audioldm")
+    refused("belongs to another model: it has no unet", other, "run", resume=True)
+    path = folder / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused("last.ckpt: cut or damaged", config, "run", resume=True)
+    torch.save({"weights": torch.zeros(1)}, path)
+    refused("not a training checkpoint", config, "run", resume=True)
+    path.write_bytes(b"")
+    refused("last.ckpt: cut or damaged", config, "run", resume=True)
+
+
+def test_the_discriminator_begins_at_disc_start(tiny_config: Callable[..., Path]):
+    """Until then nothing moves it; from then on both networks learn on every batch."""
+
+    config = tiny_config("tta/autoencoderkl")
+
+    def steps(count: int, *overrides: str) -> list[int]:
+        folder = train(config, f"run{count}", f"train.max_steps={count}", *overrides)
+        states = [optimizer["state"] for optimizer in last(folder)["optimizer_states"]]
+        return [int(state[0]["step"]) if state else 0 for state in states]
+
+    assert steps(2) == [2, 0]
+    assert steps(5) == [5, 3]
+    assert steps(6, "model.loss.alternate=true") == [3, 2]  # the VAE at 0, 2, 4; the discriminator at 3, 5
+
+
+def test_every_item_comes_once_an_epoch_in_new_order():
+    batches = list(StepBatches(size=10, batch_size=4, steps=10, seed=1))
+    items = [item for batch in batches for item in batch]
+    assert Counter(items) == Counter((epoch, index) for epoch in range(4) for index in range(10))
+    orders = [[index for epoch, index in items if epoch == number] for number in range(4)]
+    assert len({tuple(order) for order in orders}) == 4 and sorted(orders[0]) != orders[0]
+    assert batches == list(StepBatches(10, 4, 10, seed=1)) != list(StepBatches(10, 4, 10, seed=2))
+
+
+def test_batches_begin_where_the_run_stopped():
+    whole = list(StepBatches(10, 4, 10, seed=1))
+    assert list(StepBatches(10, 4, 10, seed=1, start=7)) == whole[7:]
+
+
+def test_two_processes_see_what_one_sees():
+    one = list(StepBatches(10, 4, 10, seed=1))
+    ranks = [list(StepBatches(10, 2, 10, seed=1, rank=rank, world=2)) for rank in (0, 1)]
+    assert [left + right for left, right in zip(*ranks, strict=True)] == one
+
+
+def test_random_numbers_of_a_step():
+    places = itertools.product((0, 1), range(50), (0, 1))  # seed, step, rank
+    assert len({step_generator(*place).initial_seed() for place in places}) == 200
+
+
+def test_the_learning_rate():
+    def rates(**options: Any) -> list[float]:
+        config = TrainConfig(max_steps=10, **options)
+        adamw, schedule = optimizer([torch.nn.Parameter(torch.zeros(1))], config)
+        found = []
+        for _ in range(11):
+            found.append(adamw.param_groups[0]["lr"] / config.adam.lr)
+            adamw.step()
+            schedule.step()
+        return found
+
+    assert rates() == [1.0] * 11
+    assert rates(warmup_steps=3)[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    cosine = rates(lr_schedule=LRSchedule.cosine)
+    assert cosine[0] == 1 and cosine[5] == pytest.approx(0.5) and cosine[10] == pytest.approx(0, abs=1e-7)

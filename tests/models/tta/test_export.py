@@ -1,0 +1,86 @@
+"""The exported folder in stock diffusers, where importing sonolume is an error."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sonolume.models.tta.audioldm.export import export
+from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+
+STRANGER = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("sonolume", "pytorch_lightning"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+import numpy, torch
+from diffusers import DiffusionPipeline
+for folder in sys.argv[1:]:
+    pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipe.set_progress_bar_config(disable=True)
+    numpy.save(folder + "/wave.npy", pipe("a dog barks", generator=torch.Generator().manual_seed(3)).audios)
+"""
+
+
+def test_stock_diffusers_gives_the_same_sound(make_pipeline, tmp_path: Path):
+    """At the official latent sizes, which have odd sides inside the U-Net."""
+    folders = {(5, 39): tmp_path / "5x39", (10, 78): tmp_path / "10x78"}
+    wanted = {}
+    for (height, width), folder in folders.items():
+        pipe = make_pipeline(frames=624, levels=5 if height == 5 else 4)
+        pipe.set_progress_bar_config(disable=True)
+        pipe.register_to_config(num_steps=3)
+        pipe.vae.register_to_config(latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[1.0, 0.5, 2.0, 3.0])
+        assert pipe._latent_shape() == (4, height, width)
+        export(pipe, folder)
+        wanted[folder] = pipe("a dog barks", generator=torch.Generator().manual_seed(3)).audios
+        assert wanted[folder].shape == (1, 159744)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
+    environment["HF_MODULES_CACHE"] = str(tmp_path / "modules")
+    argv = [sys.executable, "-c", STRANGER, *map(str, folders.values())]
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for folder, wave in wanted.items():
+        np.testing.assert_array_equal(np.load(folder / "wave.npy"), wave)
+
+
+def test_the_folder_is_self_contained(tiny_checkpoint: Path):
+    code = {path.name: path.read_text() for path in tiny_checkpoint.glob("*.py")}
+    assert set(code) == {"pipeline.py", "unet.py", "mel.py", "griffin_lim.py", "presets.py"}
+    for name, text in code.items():
+        imports = [line for line in text.splitlines() if line.lstrip().startswith(("import ", "from "))]
+        assert not [line for line in imports if "sonolume" in line], name
+    index = json.loads((tiny_checkpoint / "model_index.json").read_text())
+    assert index["_class_name"] == ["pipeline", "TextToAudioPipeline"]
+    assert not [path for path in tiny_checkpoint.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+def test_our_class_loads_it_without_running_its_code(tiny_checkpoint: Path, copy_of_checkpoint: Path):
+    (copy_of_checkpoint / "pipeline.py").write_text("raise SystemExit('executed')")
+    pipe = TextToAudioPipeline.from_pretrained(copy_of_checkpoint)
+    assert type(pipe) is TextToAudioPipeline
+
+
+def test_an_exported_folder_can_be_exported_again(copy_of_checkpoint: Path, tmp_path: Path):
+    pipe = TextToAudioPipeline.from_pretrained(copy_of_checkpoint)
+    export(pipe, tmp_path / "again")
+    first = json.loads((copy_of_checkpoint / "model_index.json").read_text())
+    second = json.loads((tmp_path / "again" / "model_index.json").read_text())
+    ignored = "_name_or_path"
+    assert {k: v for k, v in first.items() if k != ignored} == {k: v for k, v in second.items() if k != ignored}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_it_loads_in_half_precision(tiny_checkpoint: Path, dtype: torch.dtype):
+    pipe = TextToAudioPipeline.from_pretrained(tiny_checkpoint, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {dtype}
+    audios = pipe("a dog barks", num_inference_steps=2).audios
+    assert audios.dtype == np.float32 and np.isfinite(audios).all()

@@ -1,0 +1,115 @@
+from types import SimpleNamespace
+
+import diffusers
+import pytest
+import torch
+
+from sonolume.config.tta.audioldm import AudioLDMConfig, BetaSchedule
+from sonolume.models.tta.audioldm.parts import build_unet
+from sonolume.modules.amphion_names import unet_weights
+from sonolume.modules.diffusion import OBJECTIVES, alphas_cumprod, diffusion_loss, draw_times, make_target
+
+SCHEDULE = alphas_cumprod("scaled_linear", 0.00085, 0.012, 1000)
+CANCELLED = 1e-6  # gradients of one channel per norm group are rounding errors
+
+
+def test_a_training_step_equals_the_official_one(goldens: SimpleNamespace):
+    golden = goldens.golden("ldm_step_small")
+    latents, noise = (goldens.input_for(f"ldm.{name}", (3, 4, 5, 39)) for name in ("latents", "noise"))
+    goldens.assert_close(SCHEDULE, golden["alphas_cumprod"], 1e-7)
+    times = (golden["t"] + 0.5) / 1000
+    target = make_target(latents, noise, times, "epsilon", SCHEDULE)
+    assert target.timesteps.equal(golden["t"])
+    goldens.assert_close(target.noisy, golden["noisy"], 1e-6)
+
+    unet = build_unet(AudioLDMConfig(model_channels=32, context_dim=24, use_checkpoint=True))
+    unet.load_state_dict(unet_weights(goldens.weights_for("unet_small")))
+    unet.train()
+    prediction = unet(target.noisy, target.timesteps, goldens.input_for("ldm.ctx", (3, 6, 24))).sample
+    goldens.assert_close(prediction, golden["pred"], 1e-5)
+    loss = diffusion_loss(prediction, target)
+    torch.testing.assert_close(loss, golden["loss"], rtol=1e-6, atol=0)
+
+    loss.backward()
+    norms = {name: parameter.grad.norm().reshape(()) for name, parameter in unet.named_parameters()}
+    official = {name: torch.tensor(norm) for name, norm in goldens.golden("ldm_step_small_grads").items()}
+    wanted = unet_weights(official)
+    assert len(wanted) == len(norms) == 626
+    for name, norm in wanted.items():
+        if norm > CANCELLED:
+            torch.testing.assert_close(norms[name], norm, rtol=1e-4, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("schedule", list(BetaSchedule))
+def test_noise_schedules_are_those_of_the_samplers(schedule: str):
+    scheduler = diffusers.DDPMScheduler(1000, beta_start=0.00085, beta_end=0.012, beta_schedule=str(schedule))
+    ours = alphas_cumprod(str(schedule), 0.00085, 0.012, 1000)
+    torch.testing.assert_close(ours, scheduler.alphas_cumprod, rtol=1e-5, atol=1e-9)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="'cosine' is not one of"):
+        alphas_cumprod("cosine", 0.1, 0.2, 10)
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(4, 2, 3, 5, generator=generator), torch.randn(4, 2, 3, 5, generator=generator)
+
+
+def test_velocity_and_noise_are_diffusers(pair):
+    latents, noise = pair
+    times = torch.tensor([0.0, 0.25, 0.6, 0.9999])
+    scheduler = diffusers.DDPMScheduler(1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    target = make_target(latents, noise, times, "v_prediction", SCHEDULE)
+    torch.testing.assert_close(target.noisy, scheduler.add_noise(latents, noise, target.timesteps))
+    torch.testing.assert_close(target.target, scheduler.get_velocity(latents, noise, target.timesteps))
+    assert target.timesteps.tolist() == [0, 250, 600, 999]
+
+
+def test_flow_goes_straight_from_latents_to_noise(pair):
+    latents, noise = pair
+    times = torch.tensor([0.0, 0.5, 0.75, 1.0])
+    target = make_target(latents, noise, times, "flow", SCHEDULE)
+    torch.testing.assert_close(target.noisy[0], latents[0])
+    torch.testing.assert_close(target.noisy[3], noise[3])
+    torch.testing.assert_close(target.noisy[1], (latents[1] + noise[1]) / 2)
+    torch.testing.assert_close(target.noisy - times.view(-1, 1, 1, 1) * target.target, latents)
+    assert target.timesteps.tolist() == [0, 500, 750, 1000]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_right_prediction_has_no_loss(pair, objective: str):
+    target = make_target(*pair, torch.full((4,), 0.5), objective, SCHEDULE)
+    assert diffusion_loss(target.target, target) == 0
+    assert diffusion_loss(target.target + 2, target) == pytest.approx(4)
+
+
+def test_min_snr_weighs_down_what_is_easy(pair):
+    """Weighted losses of epsilon and v agree where both mean the same error of x_0: min(snr, gamma) |x_0 error|^2."""
+    times = torch.tensor([0.01, 0.3, 0.6, 0.9])
+    snr = (SCHEDULE / (1 - SCHEDULE))[(times * 1000).long()]
+    epsilon = make_target(*pair, times, "epsilon", SCHEDULE, min_snr_gamma=5.0)
+    velocity = make_target(*pair, times, "v_prediction", SCHEDULE, min_snr_gamma=5.0)
+    torch.testing.assert_close(epsilon.weight * snr, snr.clamp(max=5.0))
+    torch.testing.assert_close(velocity.weight * (snr + 1), snr.clamp(max=5.0))
+    assert make_target(*pair, times, "epsilon", SCHEDULE).weight.eq(1).all()
+
+
+def test_the_loss_weighs_items(pair):
+    target = make_target(*pair, torch.full((4,), 0.5), "epsilon", SCHEDULE)
+    target = target._replace(weight=torch.tensor([1.0, 0, 0, 3]))
+    error = torch.zeros_like(target.target)
+    error[3] = 2
+    assert diffusion_loss(target.target + error, target) == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("sampling", "middle"), [("uniform", 0.5), ("logit_normal", 0.729)])
+def test_times(sampling: str, middle: float):
+    times = draw_times(20000, sampling, torch.Generator().manual_seed(0))
+    assert times.min() >= 0 and times.max() <= 1
+    assert times.mean().item() == pytest.approx(0.5, abs=0.01)
+    share = ((times > 0.25) & (times < 0.75)).float().mean().item()
+    assert share == pytest.approx(middle, abs=0.015)
+    assert times.equal(draw_times(20000, sampling, torch.Generator().manual_seed(0)))
