@@ -5,34 +5,24 @@ import importlib
 import sys
 from pathlib import Path
 
-from sonolume.config.load import load_config
+from sonolume.bins import flags
+from sonolume.config.load import load_config, recipe_module
 from sonolume.utils import cli
-from sonolume.utils.errors import UserError
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = cli.parser("evaluate", "Score a trained recipe; writes a json and a Markdown report.")
+    parser = cli.parser("evaluate", "Score a trained recipe; writes a json and pictures, and prints the scores.")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the recipe's json or yaml file")
-    parser.add_argument("--checkpoint", metavar="FOLDER_OR_ID", help="exported folder or hub id (default: this run's)")
-    parser.add_argument("--output_dir", type=Path, default=Path("evaluation"), help="folder of the report")
-    parser.add_argument("--num_samples", type=int, default=600, help="captions or clips to score (default: 600)")
-    parser.add_argument("--num_steps", type=int, help="denoising steps (default: the preset's)")
-    parser.add_argument("--guidance_scale", type=float, help="how closely to follow the text")
-    parser.add_argument("--preset", metavar="NAME", help="reference, balanced (default) or fast")
-    parser.add_argument("--seed", type=int, default=0, help="of the first sample; the next ones count on from it")
-    parser.add_argument("--batch_size", type=int, default=16, help="samples made at once")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    flags.add(parser, flags.EVALUATION)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to change")
-    args = parser.parse_args(argv)
-    for name in ("num_samples", "batch_size"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> None:
     args = parse(argv)
     config = load_config(args.config, args.overrides)
+    useful = recipe_module(config.recipe, args.config).EVALUATION_FLAGS
+    flags.check(args, flags.EVALUATION, useful, config.recipe)
     evaluate = importlib.import_module(f"sonolume.models.{config.recipe.replace('/', '.')}.evaluate")
     evaluate.run(config, args)
 

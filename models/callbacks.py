@@ -27,7 +27,9 @@ class Position(pl.Callback):
 
     batches: int = 0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.batches += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,7 +65,11 @@ class EMA(EMAWeightAveraging):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar for training, without one bar more for every validation."""
+    """Lightning's bar for training, which knows its total also after a resume."""
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        super().on_train_start(trainer, *_)
+        self.train_progress_bar.reset(total=int(trainer.num_training_batches))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
@@ -109,7 +115,9 @@ class SaveRun(pl.Callback):
             raise KeyboardInterrupt
         self.stopped_by = signal.Signals(number)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         done = self.position.batches
         if done % self.accumulate:
             return

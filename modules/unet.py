@@ -1,5 +1,7 @@
 """The latent diffusion U-Net: diffusers' network with the official upsampling at odd sizes, and position channels."""
 
+from typing import Any
+
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
@@ -26,15 +28,16 @@ class CropUpsample2D(nn.Module):
 def use_crop_upsampling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Swap every upsampler of `unet` for `CropUpsample2D`, in place. Weights and their names stay as they are."""
     for block in unet.up_blocks:
-        for index, upsampler in enumerate(block.upsamplers or []):
+        upsamplers: Any = block.upsamplers or []
+        for index, upsampler in enumerate(upsamplers):
             if not isinstance(upsampler, CropUpsample2D):
-                block.upsamplers[index] = CropUpsample2D(upsampler.conv)
+                upsamplers[index] = CropUpsample2D(upsampler.conv)
     return unet
 
 
 def zero_init(unet: UNet2DConditionModel) -> None:
     """Zero the last layer of every residual branch and of the network (the official initialisation)."""
-    last = [unet.conv_out]
+    last: list[Any] = [unet.conv_out]
     for module in unet.modules():
         name = type(module).__name__
         if name == "ResnetBlock2D":

@@ -37,13 +37,16 @@ class Refusal:
     audio: str | None = None
 
 
-def prepare(config: PreprocessConfig, dataset: str, source: Path | None = None) -> dict[str, int]:
+def prepare(
+    config: PreprocessConfig, dataset: str, source: Path | None = None, captions: bool = True
+) -> dict[str, int]:
     """Make a data set ready for training and print what was done.
 
     Args:
         dataset: the folder's name in `config.processed_dir`.
         source: a folder or manifest of recordings. Without it: the miniature world if `config.miniworld` has scenes,
             else {processed_dir}/{dataset}/raw, else the data set as an earlier run left it.
+        captions: leave out clips without one.
 
     Returns:
         The number of examples in each split.
@@ -66,7 +69,7 @@ def prepare(config: PreprocessConfig, dataset: str, source: Path | None = None) 
     else:
         rows = _recordings(source, dataset)
         origin = {"input": str(source.resolve())}
-        rows, refusals = screen(rows)
+        rows, refusals = screen(rows, captions)
         clips = [Clip(row.uid, row.audio) for row in rows if row.audio]
     assign_splits(rows, config.valid_fraction)
     if rows:
@@ -76,11 +79,11 @@ def prepare(config: PreprocessConfig, dataset: str, source: Path | None = None) 
     return _finish(config, folder, examples, refusals + unusable, outcomes)
 
 
-def screen(rows: Sequence[Row]) -> tuple[list[Row], list[Refusal]]:
+def screen(rows: Sequence[Row], captions: bool = True) -> tuple[list[Row], list[Refusal]]:
     """Sort out rows that no sound file needs to be opened for: bad or repeated Uids, no caption, no sound."""
     kept, refusals, seen = [], [], set()
     for row in rows:
-        reason, detail = _objection(row, seen)
+        reason, detail = _objection(row, seen, captions)
         if reason:
             refusals.append(Refusal(row.uid, reason, detail, str(row.audio) if row.audio else None))
         else:
@@ -98,14 +101,14 @@ def is_safe_uid(uid: str) -> bool:
     return all(not part.startswith(".") and len(part.encode()) <= MAX_NAME_BYTES for part in path.parts)
 
 
-def _objection(row: Row, seen: set[str]) -> tuple[str, str]:
+def _objection(row: Row, seen: set[str], captions: bool) -> tuple[str, str]:
     if not is_safe_uid(row.uid):
         return "unsafe Uid", "it is no file name inside the folder of features"
     if row.uid in seen:
         return "duplicate Uid", "an earlier row has it; that one is kept"
     if row.audio is None:
         return "no sound", "the row names no Audio"
-    if not row.captions:
+    if captions and not row.captions:
         return "no caption", ""
     return "", ""
 

@@ -45,7 +45,8 @@ def test_single_events_are_right_three_times_as_often_as_by_chance(world: Path, 
         f"model.autoencoder_path={autoencoder}", f"model.text_encoder={text}",
     )  # fmt: skip
     _run(
-        evaluate.main, "--config", tiny["audioldm"], here, *data, "--checkpoint", f"{world}/ckpts/tiny_audioldm/pipeline",
+        evaluate.main, "--config", tiny["audioldm"], here, *data,
+        "--checkpoint", f"{world}/ckpts/tiny_audioldm/pipeline",
         "--num_samples", str(CAPTIONS), "--preset", "fast", "--output_dir", str(world / "evaluation"),
     )  # fmt: skip
 

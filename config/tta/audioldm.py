@@ -9,6 +9,9 @@ INFERENCE_FLAGS = (
     "text", "text_file", "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale",
     "negative_text", "scheduler", "preset", "duration", "batch_size", "device", "dtype",
 )  # fmt: skip
+EVALUATION_FLAGS = (
+    "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
+)  # fmt: skip
 
 
 class BetaSchedule(StrEnum):

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
 
-INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "seed", "batch_size", "device", "dtype")
+INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "device", "dtype")
+EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device")
 
 
 @dataclass

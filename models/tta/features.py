@@ -16,8 +16,8 @@ from sonolume.utils.manifest import Row
 SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 
-def read_rows(config: PreprocessConfig, datasets: list[str], split: str) -> list[Row]:
-    """The rows of a split ("train" or "valid") of all data sets.
+def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
+    """The rows of a split ("train" or "valid") of all data sets; only those with captions if `captions`.
 
     Raises:
         UserError: nothing is prepared there; the message names the commands that prepare it.
@@ -31,9 +31,9 @@ def read_rows(config: PreprocessConfig, datasets: list[str], split: str) -> list
                 f"{path}: no such file: prepare the data first (run_preprocess.sh of this recipe, with the same "
                 "--config; --input FOLDER for recordings of your own). tiny.json beside exp_config.json needs no data"
             )
-        rows += manifest.read_manifest(path, dataset)
+        rows += [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
     if not rows and split == "train":
-        raise UserError(f"{datasets}: no {split} rows: see report.json beside {name}")
+        raise UserError(f"{datasets}: no usable rows in {name}{' with a caption' if captions else ''}: see report.json")
     return rows
 
 

@@ -92,3 +92,21 @@ def test_a_full_disk_leaves_no_half_checkpoint(run: Train, tmp_path: Path, monke
     code, _, (error,) = run("tta/autoencoderkl")
     assert code == 1 and "no space left on the device" in error
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir()]
+
+
+@pytest.mark.parametrize(("bands", "code"), [(80, 0), (64, 2)])
+def test_a_vocoder_goes_into_the_pipeline(run: Train, tmp_path: Path, bands: int, code: int):
+    from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+    config = SpeechT5HifiGanConfig(
+        model_in_dim=bands, upsample_initial_channel=16, upsample_rates=[8, 8, 2, 2],
+        upsample_kernel_sizes=[16, 16, 4, 4], normalize_before=False,
+    )  # fmt: skip
+    SpeechT5HifiGan(config).save_pretrained(tmp_path / "vocoder")
+    found, printed, errors = run("tta/audioldm", f"model.vocoder={tmp_path / 'vocoder'}")
+    assert found == code
+    if code:
+        assert "takes 64 mel bands, not 80" in errors[0]
+    else:
+        index = json.loads((Path(printed) / "model_index.json").read_text())
+        assert index["vocoder"] == ["transformers", "SpeechT5HifiGan"]

@@ -134,6 +134,17 @@ def test_an_accumulated_step_is_one_step_of_every_optimizer(recipe: str, tiny_co
     assert all(schedule["last_epoch"] == 3 for schedule in last(folder)["lr_schedulers"])
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_batch_has_its_own_random_numbers(
+    recipe: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    module = importlib.import_module("sonolume.models." + recipe.replace("/", ".") + ".task")
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(module, "step_generator", lambda *place: (seen.append(place[:2]), step_generator(*place))[1])
+    train(tiny_config(recipe), "run", "train.max_steps=3", "train.random_seed=7")
+    assert [place for place in seen if place[0] == 7] == [(7, batch) for batch in range(6)]
+
+
 def test_the_run_folder(tiny_config: Callable[..., Path]):
     folder = train(tiny_config("tta/audioldm"), "run")
     assert {path.name for path in folder.iterdir()} == {"config.json", "checkpoints", "tensorboard", "pipeline"}

@@ -57,11 +57,13 @@ def training_data(config: Config) -> TrainingData:
     text = TextEncoder(config.model.text_encoder, config.model.text_mask)
     check_fit(config.model, vae, text)
     empty = text([""])[0]
-    train, valid = (
-        LatentDataset(config, split, rows, _cache(config, split, rows, vae, text), empty)
-        for split, rows in ((split, read_rows(config.preprocess, config.dataset, split)) for split in SPLITS)
-    )
+    train, valid = (_dataset(config, split, vae, text, empty) for split in SPLITS)
     return TrainingData(train, valid, collate)
+
+
+def _dataset(config: Config, split: str, vae: AutoencoderKL, text: TextEncoder, empty: Tensor) -> "LatentDataset":
+    rows = read_rows(config.preprocess, config.dataset, split, captions=True)
+    return LatentDataset(config, split, rows, _cache(config, split, rows, vae, text), empty)
 
 
 class LatentDataset(Dataset[tuple[Tensor, Tensor]]):

@@ -1,7 +1,7 @@
 """Does the sound have what the text says? Scored in the miniature world by frozen judges of sound.
 
-One sample per caption, in wordings that training never showed, with every attribute said; beside chance and the upper bounds:
-real renderings of the same scenes, and their reconstructions by the VAE and the vocoder.
+One sample per caption, in wordings that training never showed, with every attribute said; beside chance and the upper
+bounds: real renderings of the same scenes, and their reconstructions by the VAE and the vocoder.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -79,7 +80,7 @@ def _generate(
 ) -> None:
     generators = [inference.generators(seed, 1)[0] for _, seed in jobs]
     try:
-        mels = pipe(
+        mels: Any = pipe(
             [text for text, _ in jobs],
             negative_prompt=args.negative_text,
             num_inference_steps=args.num_steps,

@@ -4,8 +4,9 @@ Also copied into every exported folder, where stock diffusers finds it (`trust_r
 Shapes: B sounds, z latent channels, h x w latent size, L text tokens, D text width, M mel bands, T frames.
 """
 
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import AudioPipelineOutput, AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
@@ -72,7 +73,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "TextToAudioPipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Self:
         """A pipeline from a folder or a hub id. Code in the folder is not executed: this class is the code."""
         source = str(pretrained_model_name_or_path)
         if not Path(source).is_dir():
@@ -184,14 +185,14 @@ class TextToAudioPipeline(DiffusionPipeline):
         states, mask = self._condition(prompts, negatives, scale)
         latents = self._denoise(self._noise(len(prompts), generator, latents), states, mask, steps, scale)
         if output_type == "latent":
-            return AudioPipelineOutput(audios=latents)
+            return AudioPipelineOutput(audios=latents)  # type: ignore[arg-type]
         mel = self.decode_latents(latents.to(self.vae.dtype))
         if output_type == "mel":
-            return AudioPipelineOutput(audios=mel.float())
+            return AudioPipelineOutput(audios=mel.float())  # type: ignore[arg-type]
         wave = self.vocode(mel)
         if duration is not None:
             wave = wave[:, : round(duration * self.mel_settings.sample_rate)]
-        return AudioPipelineOutput(audios=wave.cpu().numpy() if output_type == "np" else wave)
+        return AudioPipelineOutput(audios=wave.cpu().numpy() if output_type == "np" else wave)  # type: ignore[arg-type]
 
     def _check(self, prompts: list[str], steps: int, duration: float | None, output_type: str) -> None:
         if not prompts or not all(text.strip() for text in prompts):
@@ -235,7 +236,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         latents = latents * getattr(self.scheduler, "init_noise_sigma", 1.0)
         scaled = getattr(self.scheduler, "scale_model_input", lambda sample, _: sample)
         states = states.to(self.unet.dtype)
-        for t in self.progress_bar(self.scheduler.timesteps):
+        for t in self.progress_bar(self.scheduler.timesteps):  # type: ignore[operator]
             x = with_positions(scaled(latents, t), self.unet.config.in_channels)  # (B, z + positions, h, w)
             x = x if scale == 1 else torch.cat([x, x])  # (2B, ...)
             predicted = self.unet(x, t, states, encoder_attention_mask=mask).sample  # (2B, z, h, w)

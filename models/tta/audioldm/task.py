@@ -93,7 +93,7 @@ class Task(pl.LightningModule):
         pipe = self.pipeline()
         pipe.set_progress_bar_config(disable=True)
         generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
-        mels = pipe(captions, generator=generators, output_type="mel").audios
+        mels: Any = pipe(captions, generator=generators, output_type="mel").audios
         waves = pipe.vocode(mels).cpu().numpy()
         board, step = self.logger.experiment, self.global_step  # type: ignore[union-attr]
         low, high = float(np.log(1e-5)), 2.0
@@ -112,7 +112,7 @@ class Task(pl.LightningModule):
         scheduler, steps = preset("balanced", str(config.model.noise_scheduler.prediction_type), noise)
         return TextToAudioPipeline(
             vae=self.frozen["vae"].to(self.device),
-            text_encoder=self.frozen["text"].model.to(self.device),
+            text_encoder=self.frozen["text"].model.to(self.device),  # type: ignore[arg-type]
             tokenizer=self.frozen["text"].tokenizer,
             unet=self.unet,
             scheduler=scheduler,

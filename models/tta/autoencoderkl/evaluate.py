@@ -21,7 +21,7 @@ SHOWN = 8  # pairs in samples.png
 def run(config: Config, args: argparse.Namespace) -> None:
     """Write report.json and samples.png (real beside reconstructed)."""
     where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
-    vae = pipeline.load(where, "--checkpoint").to(inference.pick_device(args.device))
+    vae = pipeline.load(where, "--checkpoint").to(inference.pick_device(args.device))  # type: ignore[arg-type]
     clips = MelDataset(config.preprocess, config.dataset, "valid")
     count = min(len(clips), args.num_samples)
     if not count:

@@ -28,7 +28,8 @@ def run(config: Config, args: argparse.Namespace) -> None:
     if not args.audio:
         raise UserError("tta/autoencoderkl needs --audio FILE_OR_FOLDER")
     where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
-    vae = pipeline.load(where, "--checkpoint", inference.DTYPES[args.dtype]).to(inference.pick_device(args.device))
+    vae = pipeline.load(where, "--checkpoint", inference.DTYPES[args.dtype])
+    vae.to(inference.pick_device(args.device))  # type: ignore[arg-type]
     settings, frames = mel_settings(where, config)
     mel = MelSpectrogram(settings)
     sounds = [path for given in args.audio for path in manifest.find_sounds(given)]
@@ -37,7 +38,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
         real = read_mel(path, mel, frames)
         recon = reconstruct(vae, real)
         error = float((real - recon).abs().mean())
-        result = inference.result_path(folder, path.stem, args.seed, ".wav")
+        result = files.free_path(folder, f"{files.safe_name(path.stem)}_reconstructed", ".wav")
         audio.save_wav(result, mel_to_wave(recon[None], settings)[0].numpy(), settings.sample_rate)
         spectrogram_grid(result.with_suffix(".png"), [real[None].numpy(), recon[None].numpy()], [path.name])
         files.write_json(result.with_suffix(".json"), inference.describe(audio=str(path), model=where, mel_l1=error))

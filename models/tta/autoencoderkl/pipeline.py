@@ -19,9 +19,9 @@ def build(config: AutoencoderKLConfig) -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=config.in_channels,
         out_channels=config.out_ch,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(config.ch * mult for mult in config.ch_mult),
+        down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
+        up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
+        block_out_channels=tuple(config.ch * mult for mult in config.ch_mult),  # type: ignore[arg-type]
         layers_per_block=config.num_res_blocks,
         latent_channels=config.z_channels,
         norm_num_groups=config.norm_num_groups,

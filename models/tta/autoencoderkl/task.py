@@ -21,8 +21,6 @@ from sonolume.modules.mel import MelSettings
 class Task(pl.LightningModule):
     """Manual optimisation: two optimizers on each batch once the discriminator has started."""
 
-    automatic_optimization = False
-
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -100,7 +98,7 @@ class Task(pl.LightningModule):
         self.untoggle_optimizer(chosen)
         if (self.steps_done + 1) % train.accumulate == 0:
             if train.gradient_clip:
-                self.clip_gradients(chosen, train.gradient_clip, "norm")
+                self.clip_gradients(chosen, train.gradient_clip, "norm")  # type: ignore[arg-type]
             chosen.step()
             chosen.zero_grad()
 

@@ -96,6 +96,8 @@ def test_a_seed_decides_the_sound(pipe: TextToAudioPipeline):
     assert both.equal(again)
     alone = pipe(LONG, generator=generators(2), output_type="mel").audios
     torch.testing.assert_close(alone[0], both[1], rtol=0, atol=1e-3)
+    short = pipe(TEXT, generator=generators(1), output_type="mel").audios  # its text is padded beside the longer one
+    torch.testing.assert_close(short[0], both[0], rtol=0, atol=1e-3)
     assert (pipe(LONG, generator=generators(3), output_type="mel").audios - alone).abs().max() > 0.01
 
 

@@ -1,0 +1,66 @@
+"""Flags of inference and evaluation: they mean the same in every recipe that has a use for them.
+
+A recipe's config module names its own in INFERENCE_FLAGS and EVALUATION_FLAGS; the others are refused.
+"""
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from sonolume.utils.errors import UserError
+
+LARGEST_SEED = 2**62  # torch takes 64 bits; the samples of one run count on from the seed
+
+INFERENCE: dict[str, dict[str, Any]] = {
+    "text": {"action": "append", "metavar": "TEXT", "help": "what should be heard; may be given several times"},
+    "text_file": {"type": Path, "metavar": "FILE", "help": "texts, one a line (UTF-8)"},
+    "audio": {"action": "append", "type": Path, "metavar": "PATH", "help": "a sound file or a folder of them"},
+    "checkpoint": {"metavar": "FOLDER_OR_ID", "help": "exported pipeline folder or hub id (default: this run's)"},
+    "output_dir": {"type": Path, "default": Path("outputs"), "help": "folder of the results (default: outputs)"},
+    "seed": {"type": int, "default": 0, "help": "of the first sample; the next ones count on from it"},
+    "num_samples": {"type": int, "default": 1, "help": "samples of each input"},
+    "num_steps": {"type": int, "help": "denoising steps (default: the preset's)"},
+    "guidance_scale": {"type": float, "help": "how closely to follow the text; 1 = no guidance"},
+    "negative_text": {"default": "", "metavar": "TEXT", "help": "what should not be heard"},
+    "scheduler": {"metavar": "NAME", "help": "sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, ..."},
+    "preset": {"metavar": "NAME", "help": "reference, balanced (default) or fast"},
+    "duration": {"type": float, "metavar": "SECONDS", "help": "length of the sound, at most one clip of the model"},
+    "batch_size": {"type": int, "default": 4, "help": "samples made at once"},
+    "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"},
+    "dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16"), "help": "of the networks"},
+}
+EVALUATION = {name: dict(INFERENCE[name]) for name in (
+    "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
+)}  # fmt: skip
+EVALUATION["output_dir"] |= {"default": Path("evaluation"), "help": "folder of the report (default: evaluation)"}
+EVALUATION["num_samples"] |= {"default": 600, "help": "captions or clips to score (default: 600)"}
+EVALUATION["batch_size"] |= {"default": 16}
+
+
+def add(parser: argparse.ArgumentParser, flags: dict[str, dict[str, Any]]) -> None:
+    """Declare the flags; one that is not given stays absent until `check` fills in its default."""
+    for name, options in flags.items():
+        parser.add_argument(f"--{name}", **(options | {"default": argparse.SUPPRESS}))
+
+
+def check(args: argparse.Namespace, flags: dict[str, dict[str, Any]], useful: tuple[str, ...], recipe: str) -> None:
+    """Refuse flags that the recipe has no use for, fill in the defaults of the others, and look at the numbers.
+
+    Raises:
+        UserError: such a flag was given, or a number is out of range.
+    """
+    if not useful:
+        raise UserError(f"{recipe}: there is nothing to run here for this recipe, it can only be trained")
+    for name, options in flags.items():
+        if name in vars(args) and name not in useful:
+            raise UserError(f"{recipe} has no use for --{name} (it takes --{', --'.join(useful)})")
+        vars(args).setdefault(name, options.get("default"))
+    for name in ("num_samples", "num_steps", "batch_size"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    for name in ("guidance_scale", "duration"):
+        if not math.isfinite(getattr(args, name, None) or 0):
+            raise UserError(f"--{name} must be a finite number, got {getattr(args, name)}")
+    if not 0 <= args.seed < LARGEST_SEED:
+        raise UserError(f"--seed must be at least 0 and below {LARGEST_SEED}, got {args.seed}")
