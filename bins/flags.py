@@ -30,7 +30,7 @@ INFERENCE: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"},
     "dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16"), "help": "of the networks"},
 }
-EVALUATION = {name: dict(INFERENCE[name]) for name in (
+EVALUATION: dict[str, dict[str, Any]] = {name: dict(INFERENCE[name]) for name in (
     "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
 )}  # fmt: skip
 EVALUATION["output_dir"] |= {"default": Path("evaluation"), "help": "folder of the report (default: evaluation)"}
@@ -41,7 +41,8 @@ EVALUATION["batch_size"] |= {"default": 16}
 def add(parser: argparse.ArgumentParser, flags: dict[str, dict[str, Any]]) -> None:
     """Declare the flags; one that is not given stays absent until `check` fills in its default."""
     for name, options in flags.items():
-        parser.add_argument(f"--{name}", **(options | {"default": argparse.SUPPRESS}))
+        hidden: dict[str, Any] = {**options, "default": argparse.SUPPRESS}
+        parser.add_argument(f"--{name}", **hidden)
 
 
 def check(args: argparse.Namespace, flags: dict[str, dict[str, Any]], useful: tuple[str, ...], recipe: str) -> None:

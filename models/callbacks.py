@@ -67,9 +67,9 @@ class EMA(EMAWeightAveraging):
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar for training, which knows its total also after a resume."""
 
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        super().on_train_start(trainer, *_)
-        self.train_progress_bar.reset(total=int(trainer.num_training_batches))
+    def on_train_start(self, *_: Any) -> None:
+        super().on_train_start(*_)
+        self.train_progress_bar.reset(total=int(self.trainer.num_training_batches))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)

@@ -198,6 +198,9 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         trainer = _trainer(config, train, [*callbacks, save], manual=not task.automatic_optimization)
     except (ValueError, MisconfigurationException) as error:
         raise UserError(f"train.accelerator, devices, strategy or precision: {first_line(error)}") from error
+    if train.compile:
+        for network in task.children():
+            network.compile()
     config.run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, config.run_dir / "config.json")
     try:

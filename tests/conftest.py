@@ -79,10 +79,8 @@ def make_pipeline() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(make_pipeline: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported pipeline folder of half a second; tests copy it before they damage it."""
-    from sonolume.models.tta.audioldm.export import export
-
     folder = tmp_path_factory.mktemp("exported") / "pipeline"
-    export(make_pipeline(), folder)
+    make_pipeline().save_pretrained(folder)
     return folder
 
 

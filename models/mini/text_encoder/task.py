@@ -21,20 +21,19 @@ MAX_BYTES = 512  # of one text, as T5
 
 def build(config: TextEncoderConfig) -> T5EncoderModel:
     """A T5 encoder (gated GELU, relative positions) on ByT5's 384 tokens, with fresh weights."""
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=384,
-            d_model=config.d_model,
-            d_kv=config.d_model // config.num_heads,
-            d_ff=config.d_ff,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            dropout_rate=0.0,
-            feed_forward_proj="gated-gelu",
-            relative_attention_max_distance=64,
-            world=WORLD,
-        )
+    t5 = T5Config(
+        vocab_size=384,
+        d_model=config.d_model,
+        d_kv=config.d_model // config.num_heads,
+        d_ff=config.d_ff,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        relative_attention_max_distance=64,
     )
+    t5.world = WORLD
+    return T5EncoderModel(t5)
 
 
 class Task(pl.LightningModule):

@@ -106,9 +106,11 @@ def collate(items: list[tuple[Tensor, Tensor]]) -> Batch:
 def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text: TextEncoder) -> Path:
     key = hashlib.sha256()
     key.update(_fingerprint(vae.state_dict().values()) + _fingerprint(text.parameters()))
-    key.update(repr((config.preprocess.frames, config.model.text_mask)).encode())
+    key.update(repr((config.preprocess.frames, config.model.text_mask, config.train.precision)).encode())
     for row in rows:
-        key.update(repr((row.dataset, row.uid, row.captions)).encode())
+        path = mel_path(config.preprocess, row)
+        written = path.stat().st_mtime_ns if path.is_file() else 0  # prepared anew: cached anew
+        key.update(repr((row.dataset, row.uid, row.captions, written)).encode())
     folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache" / key.hexdigest()[:16]
     if not folder.is_dir():
         with files.atomic_folder(folder) as unfinished:

@@ -4,6 +4,9 @@ Also copied into every exported folder, where stock diffusers finds it (`trust_r
 Shapes: B sounds, z latent channels, h x w latent size, L text tokens, D text width, M mel bands, T frames.
 """
 
+import inspect
+import json
+import os
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +20,7 @@ from transformers import T5EncoderModel
 
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.mel import MelSettings
+from sonolume.modules.portable import copy_code
 from sonolume.modules.presets import objective_of, preset, scheduler
 from sonolume.modules.unet import use_crop_upsampling, with_positions
 
@@ -80,6 +84,18 @@ class TextToAudioPipeline(DiffusionPipeline):
             names = ("revision", "cache_dir", "token", "local_files_only", "force_download")
             source = snapshot_download(source, **{name: kwargs[name] for name in names if name in kwargs})
         return super().from_pretrained(source, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Write a folder that stock diffusers loads, too: weights, configs, and the code of this pipeline.
+
+        `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` then needs no sonolume.
+        """
+        super().save_pretrained(save_directory, *args, **kwargs)
+        folder = Path(save_directory)
+        copy_code(Path(inspect.getfile(type(self))), folder)
+        index = json.loads((folder / self.config_name).read_text(encoding="utf-8"))
+        index["_class_name"] = ["pipeline", type(self).__name__]  # diffusers looks for pipeline.py in the folder
+        (folder / self.config_name).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:

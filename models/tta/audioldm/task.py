@@ -16,7 +16,6 @@ from sonolume.config.tta.audioldm import Attention, Config
 from sonolume.models.training import optimizer, step_generator
 from sonolume.models.tta.audioldm import parts
 from sonolume.models.tta.audioldm.data import Batch
-from sonolume.models.tta.audioldm.export import export
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline, normalise
 from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
 from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss, draw_times, make_target
@@ -126,7 +125,7 @@ class Task(pl.LightningModule):
 
     def export(self, folder: Path) -> None:
         """A diffusers pipeline folder."""
-        export(self.pipeline(), folder)
+        self.pipeline().save_pretrained(folder)
 
 
 def measure_latents(vae: Any, moments: np.ndarray, scale: str) -> None:

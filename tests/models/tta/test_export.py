@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from sonolume.models.tta.audioldm.export import export
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 
 STRANGER = """
@@ -39,7 +38,7 @@ def test_stock_diffusers_gives_the_same_sound(make_pipeline, tmp_path: Path):
         pipe.register_to_config(num_steps=3)
         pipe.vae.register_to_config(latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[1.0, 0.5, 2.0, 3.0])
         assert pipe._latent_shape() == (4, height, width)
-        export(pipe, folder)
+        pipe.save_pretrained(folder)
         wanted[folder] = pipe("a dog barks", generator=torch.Generator().manual_seed(3)).audios
         assert wanted[folder].shape == (1, 159744)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
@@ -53,7 +52,7 @@ def test_stock_diffusers_gives_the_same_sound(make_pipeline, tmp_path: Path):
 
 def test_the_folder_is_self_contained(tiny_checkpoint: Path):
     code = {path.name: path.read_text() for path in tiny_checkpoint.glob("*.py")}
-    assert set(code) == {"pipeline.py", "unet.py", "mel.py", "griffin_lim.py", "presets.py"}
+    assert set(code) == {"pipeline.py", "unet.py", "mel.py", "griffin_lim.py", "portable.py", "presets.py"}
     for name, text in code.items():
         imports = [line for line in text.splitlines() if line.lstrip().startswith(("import ", "from "))]
         assert not [line for line in imports if "sonolume" in line], name
@@ -70,7 +69,7 @@ def test_our_class_loads_it_without_running_its_code(tiny_checkpoint: Path, copy
 
 def test_an_exported_folder_can_be_exported_again(copy_of_checkpoint: Path, tmp_path: Path):
     pipe = TextToAudioPipeline.from_pretrained(copy_of_checkpoint)
-    export(pipe, tmp_path / "again")
+    pipe.save_pretrained(tmp_path / "again")
     first = json.loads((copy_of_checkpoint / "model_index.json").read_text())
     second = json.loads((tmp_path / "again" / "model_index.json").read_text())
     ignored = "_name_or_path"
