@@ -16,7 +16,7 @@ _EPSILON = 1e-10
 def mel_to_wave(
     log_mel: Tensor,
     settings: MelSettings | None = None,
-    num_iters: int = 64,
+    num_iters: int = 32,
     momentum: float = 0.99,
     seed: int = 0,
 ) -> Tensor:

@@ -36,12 +36,17 @@ def test_single_events_are_right_three_times_as_often_as_by_chance(world: Path, 
     _run(
         train.main, "--config", str(root / "egs" / "mini" / "text_encoder.json"), here,
         "miniworld.train_scenes=2000", "miniworld.valid_scenes=64", "miniworld.pairs=false", f"miniworld.kinds={kinds}",
-        "train.max_steps=300", "train.batch_size=16", "train.warmup_steps=30", "model.text_encoder.num_layers=2",
+        "train.max_steps=800", "train.batch_size=16", "train.warmup_steps=30", "model.text_encoder.num_layers=2",
     )  # fmt: skip
-    _run(train.main, "--config", tiny["autoencoderkl"], here, *data, "train.max_steps=400", "train.warmup_steps=40")
     _run(
-        train.main, "--config", tiny["audioldm"], here, *data, "train.max_steps=800", "train.warmup_steps=50",
-        "train.batch_size=32", "train.ema_decay=0.99",
+        train.main, "--config", tiny["autoencoderkl"], here, *data, "train.max_steps=700", "train.warmup_steps=40",
+        "train.batch_size=4", "model.autoencoderkl.ch_mult=[1,1,2,4]", "model.autoencoderkl.z_channels=8",
+    )  # fmt: skip
+    _run(
+        train.main, "--config", tiny["audioldm"], here, *data, "train.max_steps=1000", "train.warmup_steps=50",
+        "train.batch_size=24", "train.ema_decay=0.99", "model.audioldm.in_channels=8", "model.audioldm.out_channels=8",
+        "model.audioldm.model_channels=48", "model.audioldm.channel_mult=[1,2]",
+        "model.audioldm.attention_resolutions=[2]",
         f"model.autoencoder_path={autoencoder}", f"model.text_encoder={text}",
     )  # fmt: skip
     _run(

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import diffusers.utils.logging
+import transformers.utils.logging
 from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config
@@ -58,6 +60,8 @@ def load(where: str, device: str = "auto", dtype: str = "float32") -> TextToAudi
     """
     if parts.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
+    diffusers.utils.logging.disable_progress_bar()  # of loading, which takes a second; denoising keeps its own
+    transformers.utils.logging.disable_progress_bar()
     try:
         pipe = TextToAudioPipeline.from_pretrained(where, dtype=inference.DTYPES[dtype])
     except (OSError, ValueError, TypeError, RuntimeError) as error:

@@ -1,0 +1,86 @@
+"""Sound from a log-mel spectrogram without a trained vocoder: non-negative least squares, then fast Griffin-Lim.
+
+Perraudin, Balazs, Sondergaard, "A fast Griffin-Lim algorithm", WASPAA 2013.
+Shapes: B batch, T frames, K = n_fft // 2 + 1 frequency bins, M mel bands.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .mel import MEL_FLOOR, MelSettings, MelSpectrogram
+
+_EPSILON = 1e-10
+
+
+def mel_to_wave(
+    log_mel: Tensor,
+    settings: MelSettings | None = None,
+    num_iters: int = 32,
+    momentum: float = 0.99,
+    seed: int = 0,
+) -> Tensor:
+    """(B, M, T) ln mel -> (B, T * hop_size) float32, aligned so that `MelSpectrogram` of it has the same T frames.
+
+    Deterministic: every item starts from the same random phases, drawn on the CPU from `seed`, so a result does not
+    depend on the rest of the batch.
+
+    Raises:
+        ValueError: the bands are not those of `settings`, or T is too short to be reflected (below 2 by default).
+    """
+    mel = MelSpectrogram(settings).to(log_mel.device)
+    if log_mel.ndim != 3 or log_mel.shape[1] != mel.settings.n_mel:
+        raise ValueError(f"log_mel is {tuple(log_mel.shape)}, expected (batch, {mel.settings.n_mel}, frames)")
+    if log_mel.shape[-1] * mel.settings.hop_size <= mel.settings.padding:
+        raise ValueError(f"{log_mel.shape[-1]} frames are too few for a padding of {mel.settings.padding} samples")
+    with torch.no_grad():
+        magnitude = mel_to_linear(log_mel.float(), mel.basis)
+        return fast_griffin_lim(magnitude, mel, num_iters, momentum, seed)
+
+
+def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tensor:
+    """(B, M, T) ln mel -> (B, K, T) magnitudes >= 0 whose mel bands are nearest in the least-squares sense.
+
+    Starts at the clamped pseudo-inverse; multiplicative updates (Lee and Seung 2001) keep it non-negative.
+    """
+    target = log_mel.exp() - MEL_FLOOR  # the floor stands for silence
+    target = target.clamp(min=0.0)  # (B, M, T)
+    magnitude = (torch.linalg.pinv(basis) @ target).clamp(min=0.0)
+    magnitude = magnitude + 1e-3 * (basis.T @ target)  # zeros would stay zeros
+    numerator = basis.T @ target  # (B, K, T)
+    gram = basis.T @ basis  # (K, K)
+    for _ in range(num_updates):
+        magnitude = magnitude * numerator / (gram @ magnitude + _EPSILON)
+    return magnitude
+
+
+def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, momentum: float, seed: int) -> Tensor:
+    """(B, K, T) magnitudes -> (B, T * hop_size) wave whose spectrogram is consistent with them."""
+    generator = torch.Generator().manual_seed(seed)
+    turns = torch.rand(magnitude.shape[1:], generator=generator).to(magnitude.device)
+    phase = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)  # (K, T)
+    previous = torch.zeros((), dtype=phase.dtype, device=phase.device)
+    for _ in range(num_iters):
+        consistent = mel.stft(inverse_stft(magnitude * phase, mel))  # (B, K, T), c_n of the paper
+        accelerated = consistent + momentum * (consistent - previous)  # t_n of the paper
+        phase = accelerated / (accelerated.abs() + _EPSILON)
+        previous = consistent
+    return inverse_stft(magnitude * phase, mel)
+
+
+def inverse_stft(spectrum: Tensor, mel: MelSpectrogram) -> Tensor:
+    """(B, K, T) -> (B, T * hop_size), the least-squares inverse of `mel.stft` with its padding cut off.
+
+    torch.istft refuses frames that are not centred: the window is zero at the outermost sample.
+    """
+    n_fft, hop, padding = mel.settings.n_fft, mel.settings.hop_size, mel.settings.padding
+    frames = spectrum.shape[-1]
+    length = (frames - 1) * hop + n_fft
+    pieces = torch.fft.irfft(spectrum, n=n_fft, dim=1) * mel.window[:, None]  # (B, n_fft, T)
+    weight = mel.window.square()[None, :, None].expand(1, n_fft, frames)
+
+    def overlap_add(columns: Tensor) -> Tensor:  # (B, n_fft, T) -> (B, length)
+        return F.fold(columns, (1, length), (1, n_fft), stride=(1, hop)).flatten(1)
+
+    wave = overlap_add(pieces) / overlap_add(weight).clamp(min=1e-8)
+    return wave[:, padding : padding + frames * hop]

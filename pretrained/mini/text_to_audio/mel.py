@@ -1,0 +1,109 @@
+"""Log-mel spectrograms as the HiFi-GAN family computes them (the setting of Amphion's text-to-audio vocoder).
+
+Shapes: B batch, N samples, T = N // hop_size frames, K = n_fft // 2 + 1 frequency bins, M mel bands.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MEL_FLOOR = 1e-5  # mel magnitudes are clamped here, so silence is ln(1e-5) = -11.5129
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """What decides a mel spectrogram; the defaults are those of the published vocoder."""
+
+    sample_rate: int = 16000
+    """Hz"""
+    n_fft: int = 1024
+    """length of the Fourier transform, samples"""
+    win_size: int = 1024
+    """length of the periodic Hann window, samples"""
+    hop_size: int = 256
+    """samples from frame to frame"""
+    n_mel: int = 80
+    """Slaney mel bands, area-normalised"""
+    fmin: float = 0.0
+    """lower edge of the lowest band, Hz"""
+    fmax: float = 8000.0
+    """upper edge of the highest band, Hz"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop_size <= self.win_size <= self.n_fft:
+            raise ValueError(
+                f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft} does not hold"
+            )
+        if (self.n_fft - self.hop_size) % 2:
+            raise ValueError(f"n_fft {self.n_fft} - hop_size {self.hop_size} is odd: frames cannot be centred")
+        if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ValueError(f"0 <= fmin {self.fmin} < fmax {self.fmax} <= {self.sample_rate / 2} Hz does not hold")
+
+    @classmethod
+    def of(cls, section: object) -> "MelSettings":
+        """From any object with these fields, such as a config section."""
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
+
+    @property
+    def padding(self) -> int:
+        """Samples added at each side, so that N samples give N // hop_size frames."""
+        return (self.n_fft - self.hop_size) // 2
+
+
+class MelSpectrogram(nn.Module):
+    """Wave to natural-log mel magnitudes: ln(max(basis @ sqrt(|STFT|^2 + 1e-9), 1e-5)).
+
+    The buffers are not part of the state dict.
+    """
+
+    window: Tensor
+    basis: Tensor
+
+    def __init__(self, settings: MelSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or MelSettings()
+        self.register_buffer("window", padded_window(self.settings), persistent=False)  # (n_fft,)
+        self.register_buffer("basis", mel_basis(self.settings), persistent=False)  # (M, K)
+
+    def stft(self, wave: Tensor) -> Tensor:
+        """(B, N) -> complex (B, K, T): reflected at both ends, frames not centred."""
+        padding, n_fft = self.settings.padding, self.settings.n_fft
+        if wave.shape[-1] <= padding:
+            raise ValueError(f"a wave of {wave.shape[-1]} samples is too short: at least {padding + 1} are needed")
+        wave = F.pad(wave, (padding, padding), mode="reflect")
+        return torch.stft(wave, n_fft, self.settings.hop_size, window=self.window, center=False, return_complex=True)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """(B, N) in [-1, 1] -> (B, M, T), band 0 lowest, values from -11.51 to about 2.
+
+        Raises:
+            ValueError: N is not above (n_fft - hop_size) / 2.
+        """
+        spectrum = self.stft(wave)  # (B, K, T) complex
+        magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()  # (B, K, T)
+        return (self.basis @ magnitude).clamp(min=MEL_FLOOR).log()  # (B, M, T)
+
+
+def padded_window(settings: MelSettings) -> Tensor:
+    """(n_fft,) periodic Hann window of win_size with zeros around it."""
+    left = (settings.n_fft - settings.win_size) // 2
+    right = settings.n_fft - settings.win_size - left
+    return F.pad(torch.hann_window(settings.win_size), (left, right))
+
+
+def mel_basis(settings: MelSettings) -> Tensor:
+    """(M, K) triangular filters on the Slaney scale, each of unit area in Hz."""
+    from transformers.audio_utils import mel_filter_bank  # numba-free, and slow to import
+
+    filters = mel_filter_bank(
+        num_frequency_bins=settings.n_fft // 2 + 1,
+        num_mel_filters=settings.n_mel,
+        min_frequency=settings.fmin,
+        max_frequency=settings.fmax,
+        sampling_rate=settings.sample_rate,
+        norm="slaney",
+        mel_scale="slaney",
+    )  # (K, M)
+    return torch.from_numpy(filters.T.copy()).float()

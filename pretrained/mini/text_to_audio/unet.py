@@ -1,0 +1,65 @@
+"""The latent diffusion U-Net: diffusers' network with the official upsampling at odd sizes, and position channels."""
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class CropUpsample2D(nn.Module):
+    """Nearest x2, 3x3 convolution, then crop to the skip connection's size, as Amphion's U-Net does.
+
+    diffusers resizes to the skip's size first, so at odd sizes the convolution sees zero padding where the official
+    network sees a neighbour (up to 0.5 apart at 5x39). Same parameters: a child called `conv`.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, hidden_states: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
+        x = F.interpolate(hidden_states, scale_factor=2.0, mode="nearest")  # (B, C, 2H, 2W)
+        x = self.conv(x)  # (B, C, 2H, 2W)
+        return x if output_size is None else x[..., : output_size[0], : output_size[1]]
+
+
+def use_crop_upsampling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Swap every upsampler of `unet` for `CropUpsample2D`, in place. Weights and their names stay as they are."""
+    for block in unet.up_blocks:
+        upsamplers: Any = block.upsamplers or []
+        for index, upsampler in enumerate(upsamplers):
+            if not isinstance(upsampler, CropUpsample2D):
+                upsamplers[index] = CropUpsample2D(upsampler.conv)
+    return unet
+
+
+def zero_init(unet: UNet2DConditionModel) -> None:
+    """Zero the last layer of every residual branch and of the network (the official initialisation)."""
+    last: list[Any] = [unet.conv_out]
+    for module in unet.modules():
+        name = type(module).__name__
+        if name == "ResnetBlock2D":
+            last.append(module.conv2)
+        elif name == "Transformer2DModel":
+            last.append(module.proj_out)
+    for layer in last:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def with_positions(latents: Tensor, in_channels: int) -> Tensor:
+    """Append coordinate channels until there are `in_channels`: time, then frequency, each from -1 to 1.
+
+    (B, C, H, W) -> (B, in_channels, H, W). A convolution alone cannot tell the first half of a clip from the second,
+    which "X, then Y" asks for (CoordConv, Liu et al. 2018). Official weights have no such channels: nothing happens.
+    """
+    batch, channels, height, width = latents.shape
+    missing = in_channels - channels
+    if not missing:
+        return latents
+    time = torch.linspace(-1, 1, width, device=latents.device, dtype=latents.dtype).expand(height, width)
+    frequency = torch.linspace(-1, 1, height, device=latents.device, dtype=latents.dtype)[:, None].expand(height, width)
+    positions = torch.stack([time, frequency])[:missing]  # (missing, H, W)
+    return torch.cat([latents, positions.expand(batch, -1, -1, -1)], dim=1)
