@@ -19,10 +19,10 @@ check: dev ## ruff and basedpyright
 	$(python) -m basedpyright --pythonpath "$$(command -v $(python))"
 
 test: check ## what CI runs: checks and all tests but the long ones
-	$(python) -m pytest -q
+	$(python) -m pytest -q -n 2 --dist worksteal
 
 test-full: check ## also trains everything from nothing
-	$(python) -m pytest -q -m 'not benchmark'
+	$(python) -m pytest -q -n 2 --dist worksteal -m 'not benchmark'
 
 results: dev ## the tables of pretrained/mini/README.md, measured anew
 	PYTHON=$(python) sh egs/mini/run_eval.sh

@@ -15,6 +15,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first, so that with several workers the others run beside it."""
+    items.sort(key=lambda item: item.path.name != "test_from_nothing.py")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
