@@ -13,16 +13,27 @@ from sonolume.config.load import load_config
 from sonolume.utils import cli, paths
 
 WORLD = "egs/tta/autoencoderkl/tiny.json"  # makes the mel features that other parts train on, too
-TEXT_ENCODER = "egs/mini/text_encoder.json"
-LATENT_DIFFUSION = "egs/tta/audioldm/tiny.json"
-FROM_NOTHING = ("model.text_encoder=ckpts/mini/text_encoder/pipeline",)  # not the shipped one
+DATA = "preprocess.processed_dir='{work}/data'"
+MINI, TTA = "log_dir='{work}/ckpts/mini'", "log_dir='{work}/ckpts/tta'"
 
 # part -> the recipes that make it: (config, overrides); the last one's pipeline folder is shipped
 PARTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "sound_judge": (("egs/mini/sound_judge.json", ()),),
-    "sound_judge_second": (("egs/mini/sound_judge_second.json", ()),),
-    "picture_judge": (("egs/mini/picture_judge.json", ()),),
-    "text_to_audio": ((TEXT_ENCODER, ()), (WORLD, ()), (LATENT_DIFFUSION, FROM_NOTHING)),
+    "sound_judge": (("egs/mini/sound_judge.json", (MINI, DATA)),),
+    "sound_judge_second": (("egs/mini/sound_judge_second.json", (MINI, DATA)),),
+    "picture_judge": (("egs/mini/picture_judge.json", (MINI,)),),
+    "text_to_audio": (
+        ("egs/mini/text_encoder.json", (MINI,)),
+        (WORLD, (TTA, DATA)),
+        (
+            "egs/tta/audioldm/tiny.json",
+            (
+                TTA,
+                DATA,
+                "model.autoencoder_path='{work}/ckpts/tta/tiny_autoencoderkl/pipeline'",
+                "model.text_encoder='{work}/ckpts/mini/text_encoder/pipeline'",  # not the shipped one
+            ),
+        ),
+    ),
 }
 
 
@@ -30,20 +41,23 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = cli.parser("build", "Make the shipped miniature parts from nothing.")
     parser.add_argument("part", nargs="+", choices=(*PARTS, "all"), help="which; judges first")
     parser.add_argument("--output_dir", type=Path, default=paths.root() / "pretrained" / "mini", help="where they go")
+    parser.add_argument("--work_dir", type=Path, default=paths.root(), help="holds data/ and ckpts/ (default: here)")
     return parser.parse_args(argv)
 
 
-def make(part: str, output_dir: Path) -> Path:
+def make(part: str, output_dir: Path, work_dir: Path) -> Path:
     """Train one part (resuming what was begun) and put it, in half precision, into `output_dir`."""
-    root = paths.root()
-    if not (root / "data" / "miniworld" / "train.json").is_file():
-        preprocess.main(["--config", str(root / WORLD)])
-    run_dir = root
-    for config, overrides in PARTS[part]:
-        arguments = ["--config", str(root / config), *overrides]
+    root, work = paths.root(), work_dir.resolve()
+    if not (work / "data" / "miniworld" / "train.json").is_file():
+        preprocess.main(["--config", str(root / WORLD), DATA.format(work=work)])
+    run_dir = work
+    for config, templates in PARTS[part]:
+        overrides = [template.format(work=work) for template in templates]
         run_dir = load_config(root / config, overrides).run_dir
         begun = (run_dir / "checkpoints" / "last.ckpt").is_file()
-        train.main([*arguments, *(["--resume"] if begun else [])])
+        if begun:
+            print(f"{run_dir}: going on with what is there (remove it to start anew)", file=sys.stderr)
+        train.main(["--config", str(root / config), *overrides, *(["--resume"] if begun else [])])
     ship = importlib.import_module("sonolume.models.mini.ship")
     return ship.ship(run_dir / "pipeline", output_dir / part)
 
@@ -51,7 +65,7 @@ def make(part: str, output_dir: Path) -> Path:
 def main(argv: list[str]) -> None:
     args = parse(argv)
     for part in PARTS if "all" in args.part else args.part:
-        print(make(part, args.output_dir))
+        print(make(part, args.output_dir, args.work_dir))
 
 
 if __name__ == "__main__":

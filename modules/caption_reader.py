@@ -32,8 +32,8 @@ class CaptionReader(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> CaptionReading:
         """states (B, L, D), mask (B, L) with 1 for text."""
         batch, padding = len(states), mask == 0
-        time = self.time.expand(batch, -1, -1)  # (B, T, D)
-        slot = self.slot.expand(batch, -1, -1)  # (B, 2, D)
+        time = self.time.expand(batch, -1, -1)                                      # (B, T, D)
+        slot = self.slot.expand(batch, -1, -1)                                      # (B, 2, D)
         time, _ = self.attend_time(time, states, states, key_padding_mask=padding)  # (B, T, D)
         slot, _ = self.attend_slot(slot, states, states, key_padding_mask=padding)  # (B, 2, D)
         return CaptionReading(self.activity(time).mT, {name: head(slot) for name, head in self.heads.items()})

@@ -47,8 +47,8 @@ def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tens
     target = target.clamp(min=0.0)  # (B, M, T)
     magnitude = (torch.linalg.pinv(basis) @ target).clamp(min=0.0)
     magnitude = magnitude + 1e-3 * (basis.T @ target)  # zeros would stay zeros
-    numerator = basis.T @ target  # (B, K, T)
-    gram = basis.T @ basis  # (K, K)
+    numerator = basis.T @ target    # (B, K, T)
+    gram = basis.T @ basis          # (K, K)
     for _ in range(num_updates):
         magnitude = magnitude * numerator / (gram @ magnitude + _EPSILON)
     return magnitude
@@ -61,7 +61,7 @@ def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, mom
     phase = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)  # (K, T)
     previous = torch.zeros((), dtype=phase.dtype, device=phase.device)
     for _ in range(num_iters):
-        consistent = mel.stft(inverse_stft(magnitude * phase, mel))  # (B, K, T), c_n of the paper
+        consistent = mel.stft(inverse_stft(magnitude * phase, mel))    # (B, K, T), c_n of the paper
         accelerated = consistent + momentum * (consistent - previous)  # t_n of the paper
         phase = accelerated / (accelerated.abs() + _EPSILON)
         previous = consistent
@@ -79,7 +79,7 @@ def inverse_stft(spectrum: Tensor, mel: MelSpectrogram) -> Tensor:
     pieces = torch.fft.irfft(spectrum, n=n_fft, dim=1) * mel.window[:, None]  # (B, n_fft, T)
     weight = mel.window.square()[None, :, None].expand(1, n_fft, frames)
 
-    def overlap_add(columns: Tensor) -> Tensor:  # (B, n_fft, T) -> (B, length)
+    def overlap_add(columns: Tensor) -> Tensor:                               # (B, n_fft, T) -> (B, length)
         return F.fold(columns, (1, length), (1, n_fft), stride=(1, hop)).flatten(1)
 
     wave = overlap_add(pieces) / overlap_add(weight).clamp(min=1e-8)

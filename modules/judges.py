@@ -118,8 +118,8 @@ class SoundJudge(Judge):
     def forward(self, mel: Tensor) -> SoundJudgement:
         """(B, M, T) natural-log mel magnitudes."""
         steps = self.backbone(((mel - MEL_MEAN) / MEL_SCALE)[:, None])  # (B, S, D)
-        peak = steps.amax(1)  # (B, D)
-        summary = self.summary(torch.cat([steps.mean(1), peak], -1))  # (B, 64)
+        peak = steps.amax(1)                                            # (B, D)
+        summary = self.summary(torch.cat([steps.mean(1), peak], -1))    # (B, 64)
         return SoundJudgement(
             self.presence(peak),
             self.activity(steps).mT,
@@ -142,7 +142,7 @@ class ConvGRU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, M, T) -> (B, S, D)."""
-        x = self.conv(x).flatten(1, 2)  # (B, C*F, S)
+        x = self.conv(x).flatten(1, 2)              # (B, C*F, S)
         return self.gru(F.relu(self.mix(x)).mT)[0]  # (B, S, D)
 
 
@@ -162,10 +162,10 @@ class PatchTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, M, T) -> (B, S, D)."""
-        x = self.patch(x) + self.row + self.step  # (B, C, F, S)
+        x = self.patch(x) + self.row + self.step                       # (B, C, F, S)
         rows, steps = x.shape[2:]
         x = self.encoder(x.flatten(2).mT).unflatten(1, (rows, steps))  # (B, F, S, C)
-        return torch.cat([x.mean(1), x.amax(1)], -1)  # (B, S, D)
+        return torch.cat([x.mean(1), x.amax(1)], -1)                   # (B, S, D)
 
 
 BACKBONES = {"conv_gru": ConvGRU, "patch_transformer": PatchTransformer}
@@ -189,12 +189,12 @@ class PictureJudge(Judge):
 
     def forward(self, picture: Tensor) -> PictureJudgement:
         """(B, 3, 64, 64) in 0..1."""
-        x = self.conv(2 * picture - 1)  # (B, C, 8, 8)
+        x = self.conv(2 * picture - 1)                                    # (B, C, 8, 8)
         side = x.shape[-1] // 2
         regions = (x, x[..., :side], x[..., side:], x[..., :side, :], x[..., side:, :])
         pooled = [region.amax((2, 3)) for region in regions]  # 5 of (B, C)
         summary = self.summary(torch.cat([x.mean((2, 3)), *pooled], -1))  # (B, 128)
-        panels = self.panels(summary).unflatten(-1, (2, -1))  # (B, 2, K)
+        panels = self.panels(summary).unflatten(-1, (2, -1))              # (B, 2, K)
         return PictureJudgement(self.presence(summary), self.layout(summary), panels, self.count(summary))
 
 

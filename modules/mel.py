@@ -65,7 +65,7 @@ class MelSpectrogram(nn.Module):
         super().__init__()
         self.settings = settings or MelSettings()
         self.register_buffer("window", padded_window(self.settings), persistent=False)  # (n_fft,)
-        self.register_buffer("basis", mel_basis(self.settings), persistent=False)  # (M, K)
+        self.register_buffer("basis", mel_basis(self.settings), persistent=False)       # (M, K)
 
     def stft(self, wave: Tensor) -> Tensor:
         """(B, N) -> complex (B, K, T): reflected at both ends, frames not centred."""
@@ -81,9 +81,9 @@ class MelSpectrogram(nn.Module):
         Raises:
             ValueError: N is not above (n_fft - hop_size) / 2.
         """
-        spectrum = self.stft(wave)  # (B, K, T) complex
+        spectrum = self.stft(wave)                                                   # (B, K, T) complex
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()  # (B, K, T)
-        return (self.basis @ magnitude).clamp(min=MEL_FLOOR).log()  # (B, M, T)
+        return (self.basis @ magnitude).clamp(min=MEL_FLOOR).log()                   # (B, M, T)
 
 
 def padded_window(settings: MelSettings) -> Tensor:

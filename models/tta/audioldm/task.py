@@ -60,7 +60,7 @@ class Task(pl.LightningModule):
 
     def _loss(self, batch: Batch, random: torch.Generator) -> Tensor:
         noise_config = self.config.model.noise_scheduler
-        mean, logvar = batch.moments.chunk(2, dim=1)  # (B, z, h, w)
+        mean, logvar = batch.moments.chunk(2, dim=1)                                         # (B, z, h, w)
         sample = torch.randn(mean.shape, generator=random).to(mean)
         noise = torch.randn(mean.shape, generator=random).to(mean)
         times = draw_times(len(mean), str(noise_config.timestep_sampling), random).to(mean)  # (B,)
@@ -68,7 +68,7 @@ class Task(pl.LightningModule):
         target = make_target(
             latents, noise, times, str(noise_config.prediction_type), self.schedule, noise_config.min_snr_gamma
         )
-        x = with_positions(target.noisy, self.unet.config.in_channels)  # (B, z + positions, h, w)
+        x = with_positions(target.noisy, self.unet.config.in_channels)                       # (B, z + positions, h, w)
         mask = batch.mask if self.config.model.text_mask else None
         return diffusion_loss(self.unet(x, target.timesteps, batch.states, encoder_attention_mask=mask).sample, target)
 

@@ -65,7 +65,7 @@ class Task(pl.LightningModule):
         posterior = self.vae.encode(x).latent_dist
         random = step_generator(self.config.train.random_seed, self.steps_done, self.global_rank)
         noise = torch.randn(posterior.mean.shape, generator=random).to(posterior.mean)  # (B, z, h, w)
-        recon = self.vae.decode(posterior.mean + posterior.std * noise).sample  # (B, 1, M, T)
+        recon = self.vae.decode(posterior.mean + posterior.std * noise).sample          # (B, 1, M, T)
         return recon.float(), posterior.kl().mean()
 
     def _generator_step(self, x: Tensor, recon: Tensor, kl: Tensor, with_gan: bool) -> None:

@@ -253,13 +253,13 @@ class TextToAudioPipeline(DiffusionPipeline):
         scaled = getattr(self.scheduler, "scale_model_input", lambda sample, _: sample)
         states = states.to(self.unet.dtype)
         for t in self.progress_bar(self.scheduler.timesteps):  # type: ignore[operator]
-            x = with_positions(scaled(latents, t), self.unet.config.in_channels)  # (B, z + positions, h, w)
-            x = x if scale == 1 else torch.cat([x, x])  # (2B, ...)
+            x = with_positions(scaled(latents, t), self.unet.config.in_channels)     # (B, z + positions, h, w)
+            x = x if scale == 1 else torch.cat([x, x])                               # (2B, ...)
             predicted = self.unet(x, t, states, encoder_attention_mask=mask).sample  # (2B, z, h, w)
             if scale != 1:
                 unconditional, conditional = predicted.chunk(2)
                 predicted = unconditional + scale * (conditional - unconditional)
-            latents = self.scheduler.step(predicted, t, latents).prev_sample  # (B, z, h, w)
+            latents = self.scheduler.step(predicted, t, latents).prev_sample         # (B, z, h, w)
         return latents
 
 

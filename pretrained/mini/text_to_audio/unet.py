@@ -21,7 +21,7 @@ class CropUpsample2D(nn.Module):
 
     def forward(self, hidden_states: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
         x = F.interpolate(hidden_states, scale_factor=2.0, mode="nearest")  # (B, C, 2H, 2W)
-        x = self.conv(x)  # (B, C, 2H, 2W)
+        x = self.conv(x)                                                    # (B, C, 2H, 2W)
         return x if output_size is None else x[..., : output_size[0], : output_size[1]]
 
 
