@@ -5,9 +5,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from sonolume.bins import flags
 from sonolume.config.load import load_config, recipe_module
-from sonolume.utils import cli
+from sonolume.utils import cli, flags
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -21,7 +20,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     args = parse(argv)
     config = load_config(args.config, args.overrides)
-    useful = recipe_module(config.recipe, args.config).EVALUATION_FLAGS
+    useful = getattr(recipe_module(config.recipe, args.config), "EVALUATION_FLAGS", ())
     flags.check(args, flags.EVALUATION, useful, config.recipe)
     evaluate = importlib.import_module(f"sonolume.models.{config.recipe.replace('/', '.')}.evaluate")
     evaluate.run(config, args)

@@ -5,9 +5,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from sonolume.bins import flags
 from sonolume.config.load import load_config, recipe_module
-from sonolume.utils import cli
+from sonolume.utils import cli, flags
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
