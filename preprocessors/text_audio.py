@@ -184,6 +184,8 @@ def _finish(
     refused = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not examples:
         raise UserError(f"{folder}: not one usable clip ({refused}); see {folder / REPORT_FILE}")
+    if set(counts) == {"valid"}:
+        raise UserError(f"{folder}: all clips went to validation: bring more, or give some the Split train")
     names = {"train": config.train_file, "valid": config.valid_file}
     for split in {"train", "valid", *counts}:
         name = names.get(split, f"{files.safe_name(split)}.json")

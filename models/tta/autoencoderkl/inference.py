@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,14 @@ def run(config: Config, args: argparse.Namespace) -> None:
     mel = MelSpectrogram(settings)
     sounds = [path for given in args.audio for path in manifest.find_sounds(given)]
     folder = inference.make_folder(args.output_dir)
+    refused = 0
     for path in tqdm(sounds, unit="clip", disable=len(sounds) < 2):
-        real = read_mel(path, mel, frames)
+        try:
+            real = read_mel(path, mel, frames)
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            refused += 1
+            continue
         recon = reconstruct(vae, real)
         error = float((real - recon).abs().mean())
         result = files.free_path(folder, f"{files.safe_name(path.stem)}_reconstructed", ".wav")
@@ -43,6 +50,8 @@ def run(config: Config, args: argparse.Namespace) -> None:
         spectrogram_grid(result.with_suffix(".png"), [real[None].numpy(), recon[None].numpy()], [path.name])
         files.write_json(result.with_suffix(".json"), inference.describe(audio=str(path), model=where, mel_l1=error))
         print(result)
+    if refused == len(sounds):
+        raise UserError("not one readable sound was given")
 
 
 def mel_settings(where: str, config: Config) -> tuple[MelSettings, int]:
