@@ -180,6 +180,20 @@ def test_windows_of_one_clip_follow_each_other(tmp_path: Path, config: Preproces
     np.testing.assert_allclose(parts, whole[:, :192], atol=1e-4)
 
 
+def test_nothing_left_to_train_on_is_an_error(tmp_path: Path, source: Path, config: PreprocessConfig):
+    rows = [{"Uid": "a", "Audio": "clip 0.wav", "Caption": "c", "Split": "valid"}]
+    (source / "only.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError, match="all clips went to validation"):
+        prepare(config, "mine", source / "only.json")
+    assert not (tmp_path / "data" / "mine" / "train.json").exists()
+
+
+def test_clips_without_a_caption_serve_where_none_is_needed(tmp_path: Path, source: Path, config: PreprocessConfig):
+    record(source, "silent words", noise(1.5, 9), caption=None)
+    assert sum(prepare(config, "mine", source).values()) == 5
+    assert sum(prepare(config, "all", source, captions=False).values()) == 6
+
+
 def test_given_splits_are_kept(tmp_path: Path, source: Path, config: PreprocessConfig):
     splits = ["train", "val", "test", "train", "test"]
     rows = [{"Uid": f"clip {n}", "Audio": f"clip {n}.wav", "Caption": "c", "Split": s} for n, s in enumerate(splits)]

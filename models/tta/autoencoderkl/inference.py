@@ -35,22 +35,22 @@ def run(config: Config, args: argparse.Namespace) -> None:
     mel = MelSpectrogram(settings)
     sounds = [path for given in args.audio for path in manifest.find_sounds(given)]
     folder = inference.make_folder(args.output_dir)
-    refused = 0
+    made = 0
     for path in tqdm(sounds, unit="clip", disable=len(sounds) < 2):
         try:
             real = read_mel(path, mel, frames)
-        except UserError as error:
+        except UserError as error:  # one bad file among many is reported and passed over
             print(f"left out: {error}", file=sys.stderr)
-            refused += 1
             continue
         recon = reconstruct(vae, real)
-        error = float((real - recon).abs().mean())
+        distance = float((real - recon).abs().mean())
         result = files.free_path(folder, f"{files.safe_name(path.stem)}_reconstructed", ".wav")
         audio.save_wav(result, mel_to_wave(recon[None], settings)[0].numpy(), settings.sample_rate)
         spectrogram_grid(result.with_suffix(".png"), [real[None].numpy(), recon[None].numpy()], [path.name])
-        files.write_json(result.with_suffix(".json"), inference.describe(audio=str(path), model=where, mel_l1=error))
+        files.write_json(result.with_suffix(".json"), inference.describe(audio=str(path), model=where, mel_l1=distance))
         print(result)
-    if refused == len(sounds):
+        made += 1
+    if not made:
         raise UserError("not one readable sound was given")
 
 
