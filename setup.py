@@ -38,7 +38,7 @@ setup(
         "tqdm>=4.66,<5",
     ],
     extras_require={
-        "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30"],
+        "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17"],
         "video": ["av>=14"],
         "lora": ["peft>=0.17"],
         "web": ["gradio>=6,<7"],
