@@ -1,0 +1,51 @@
+"""How close a rebuilt sound is to the original: for autoencoders, codecs and vocoders. B sounds, M bands, T frames."""
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
+
+DB = 20 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of an amplitude -> decibels
+RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # FFT, hop, window (Yamamoto et al. 2020)
+
+
+def mel_l1(real: Tensor, rebuilt: Tensor) -> Tensor:
+    """Mean absolute difference of ln mels (B, M, T), (B,), in nats."""
+    return (real - rebuilt).abs().mean(dim=(1, 2))
+
+
+def log_spectral_distance(real: Tensor, rebuilt: Tensor) -> Tensor:
+    """(B,) in dB, from ln amplitude spectra (B, M, T): root mean square over bands, mean over time."""
+    return DB * (real - rebuilt).square().mean(dim=1).sqrt().mean(dim=1)
+
+
+def stft_distance(real: Tensor, rebuilt: Tensor, resolutions: tuple[tuple[int, int, int], ...] = RESOLUTIONS) -> Tensor:
+    """Multi-resolution STFT distance (Yamamoto et al. 2020), (B,), of waves (B, N).
+
+    The mean over resolutions of spectral convergence |S - S'|_F / |S|_F and mean |ln S - ln S'|.
+    """
+    found = [_one_resolution(real, rebuilt, *resolution) for resolution in resolutions]
+    return torch.stack(found).mean(dim=0)
+
+
+def _one_resolution(real: Tensor, rebuilt: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
+    a, b = (_magnitudes(wave, n_fft, hop, window) for wave in (real, rebuilt))
+    convergence = (a - b).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)
+    return convergence + (a.log() - b.log()).abs().mean(dim=(1, 2))
+
+
+def _magnitudes(wave: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
+    taper = torch.hann_window(window, device=wave.device, dtype=wave.dtype)
+    spectrum = torch.stft(wave, n_fft, hop, window, taper, return_complex=True)
+    return spectrum.abs().clamp_min(1e-5)  # (B, n_fft / 2 + 1, frames); the floor bounds the logarithm in silence
+
+
+def si_sdr(real: Tensor, rebuilt: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), (B,), in dB, of waves (B, N)."""
+    return scale_invariant_signal_distortion_ratio(rebuilt.double(), real.double())
+
+
+def codebook_perplexity(codes: Tensor, size: int) -> float:
+    """exp of the entropy of how often each of `size` codes is used: 1 (one code only) to `size` (all alike)."""
+    share = torch.bincount(codes.flatten(), minlength=size).double()
+    share = share / share.sum()
+    return float(torch.special.entr(share).sum().exp())

@@ -1,0 +1,19 @@
+import pytest
+
+from sonolume.modules.metrics.onsets import onset_agreement
+
+
+def test_by_hand() -> None:
+    heard, seen = [0.1, 1.0, 2.5], [0.15, 1.3, 2.45, 3.0]
+    assert onset_agreement(heard, seen) == pytest.approx((2 / 3, 2 / 4, 4 / 7))
+
+
+def test_each_onset_is_matched_once() -> None:
+    assert onset_agreement([1.0, 1.02, 1.04], [1.0]) == pytest.approx((1 / 3, 1, 1 / 2))
+    assert onset_agreement([1.0, 1.15], [1.1, 1.2]) == (1, 1, 1)  # not 1.0 with 1.1 and then nothing left for 1.15
+
+
+def test_silence_and_nothing_seen() -> None:
+    assert onset_agreement([], []) == (1, 1, 1)
+    assert onset_agreement([], [1.0]) == (0, 0, 0)
+    assert onset_agreement([1.0], []) == (0, 0, 0)

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from sonolume.modules.metrics.similarity import cosine_matrix, cosines, rank_share
+
+
+def test_cosines_of_known_directions_at_any_length() -> None:
+    a = torch.tensor([[3.0, 0], [0, 2], [1, 0], [1, 1]])
+    b = torch.tensor([[1.0, 0], [0, -5], [0, 7], [1, 0]])
+    assert cosines(a, b).tolist() == pytest.approx([1, -1, 0, 2**-0.5])
+    assert cosine_matrix(a, b).diagonal().tolist() == pytest.approx(cosines(a, b).tolist())
+    assert cosine_matrix(a, b[:1]).shape == (4, 1)
+
+
+def test_rank_share_by_hand() -> None:
+    similarity = torch.tensor([[0.9, 0.1, 0.5], [0.4, 0.3, 0.2], [0.7, 0.7, 0.7]])
+    assert rank_share(similarity).tolist() == [1.0, 0.5, 0.5]
+
+
+def test_rank_share_is_a_half_by_chance() -> None:
+    random = torch.rand(200, 200, generator=torch.Generator().manual_seed(0))
+    assert float(rank_share(random).mean()) == pytest.approx(0.5, abs=0.07)
+    assert float(rank_share(torch.zeros(5, 5)).mean()) == 0.5
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="3 embeddings cannot be paired with 2"):
+        cosines(torch.ones(3, 2), torch.ones(2, 2))
+    with pytest.raises(ValueError, match="length 0"):
+        cosines(torch.zeros(1, 2), torch.ones(1, 2))
+    with pytest.raises(ValueError, match="square"):
+        rank_share(torch.ones(2, 3))
