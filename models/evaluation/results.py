@@ -52,10 +52,14 @@ class Result:
     outliers: list[tuple[str, str, float]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
-    def add_mean(self, name: str, values: Tensor, uids: Sequence[str], better: str = "up", **more: Any) -> None:
+    def add_mean(
+        self, name: str, values: Tensor, uids: Sequence[str], better: str = "up", list_worst: bool = True, **more: Any
+    ) -> None:
         """The mean of one value a sample, (N,), with a bootstrap interval; its worst samples become outliers."""
         low, high = bootstrap_mean(values)
         self.scores.append(Score(name, float(values.double().mean()), better, low, high, len(values), **more))
+        if not list_worst:
+            return
         worst = values.double().argsort(descending=better == "down")[:OUTLIERS].tolist()
         self.outliers += [(name, uids[index], float(values[index])) for index in worst]
 
