@@ -19,23 +19,32 @@ def mel_to_wave(
     num_iters: int = 32,
     momentum: float = 0.99,
     seed: int = 0,
+    start: Tensor | None = None,
 ) -> Tensor:
     """(B, M, T) ln mel -> (B, T * hop_size) float32, aligned so that `MelSpectrogram` of it has the same T frames.
 
     Deterministic: every item starts from the same random phases, drawn on the CPU from `seed`, so a result does not
     depend on the rest of the batch.
 
+    Args:
+        start: waves (B, T * hop_size) whose phases to start from instead, such as a vocoder's.
+
     Raises:
-        ValueError: the bands are not those of `settings`, or T is too short to be reflected (below 2 by default).
+        ValueError: the bands are not those of `settings`, T is too short to be reflected (below 2 by default), or
+            `start` is of another length.
     """
     mel = MelSpectrogram(settings).to(log_mel.device)
     if log_mel.ndim != 3 or log_mel.shape[1] != mel.settings.n_mel:
         raise ValueError(f"log_mel is {tuple(log_mel.shape)}, expected (batch, {mel.settings.n_mel}, frames)")
     if log_mel.shape[-1] * mel.settings.hop_size <= mel.settings.padding:
         raise ValueError(f"{log_mel.shape[-1]} frames are too few for a padding of {mel.settings.padding} samples")
+    length = log_mel.shape[-1] * mel.settings.hop_size
+    if start is not None and start.shape != (len(log_mel), length):
+        raise ValueError(f"start is {tuple(start.shape)}, expected {(len(log_mel), length)}")
     with torch.no_grad():
         magnitude = mel_to_linear(log_mel.float(), mel.basis)
-        return fast_griffin_lim(magnitude, mel, num_iters, momentum, seed)
+        first = random_phases(magnitude, seed) if start is None else unit_phases(mel.stft(start.float()))
+        return fast_griffin_lim(magnitude, mel, num_iters, momentum, first)
 
 
 def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tensor:
@@ -54,16 +63,29 @@ def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tens
     return magnitude
 
 
-def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, momentum: float, seed: int) -> Tensor:
-    """(B, K, T) magnitudes -> (B, T * hop_size) wave whose spectrogram is consistent with them."""
+def random_phases(magnitude: Tensor, seed: int) -> Tensor:
+    """(K, T) complex of length 1, equal for every item of a batch."""
     generator = torch.Generator().manual_seed(seed)
     turns = torch.rand(magnitude.shape[1:], generator=generator).to(magnitude.device)
-    phase = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)  # (K, T)
+    return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
+
+
+def unit_phases(spectrum: Tensor) -> Tensor:
+    """The same directions with length 1."""
+    return spectrum / (spectrum.abs() + _EPSILON)
+
+
+def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, momentum: float, phase: Tensor) -> Tensor:
+    """(B, K, T) magnitudes -> (B, T * hop_size) wave whose spectrogram is consistent with them.
+
+    Args:
+        phase: complex of length 1 to start from, (K, T) or (B, K, T).
+    """
     previous = torch.zeros((), dtype=phase.dtype, device=phase.device)
     for _ in range(num_iters):
         consistent = mel.stft(inverse_stft(magnitude * phase, mel))    # (B, K, T), c_n of the paper
         accelerated = consistent + momentum * (consistent - previous)  # t_n of the paper
-        phase = accelerated / (accelerated.abs() + _EPSILON)
+        phase = unit_phases(accelerated)
         previous = consistent
     return inverse_stft(magnitude * phase, mel)
 

@@ -85,3 +85,15 @@ def test_linear_magnitudes_explain_the_mel(waves: Tensor):
 def test_wrong_shapes_are_refused(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match="expected|too few"):
         mel_to_wave(torch.zeros(shape))
+
+
+def test_phases_of_a_wave_are_a_better_start_than_random_ones(waves: Tensor):
+    log_mel = MelSpectrogram()(waves)
+    from_wave = mel_to_wave(log_mel, num_iters=0, start=waves / 3)  # only its phases count
+    assert (convergence(from_wave, log_mel) < 0.5 * convergence(mel_to_wave(log_mel, num_iters=0), log_mel)).all()
+    assert (from_wave[0] * waves[0]).sum() / (from_wave[0].norm() * waves[0].norm()) > 0.9
+
+
+def test_a_start_of_another_length_is_refused(waves: Tensor):
+    with pytest.raises(ValueError, match=r"start is \(3, 16383\), expected \(3, 16384\)"):
+        mel_to_wave(MelSpectrogram()(waves), start=waves[:, 1:])

@@ -80,8 +80,9 @@ def test_silent_and_clipped_sounds_are_counted_and_bad_ones_listed(tmp_path: Pat
     made = write(tmp_path / "made", LEVELS | {"none": 0.0, "full": 1.0})
     (tmp_path / "made" / "bad.wav").write_text("no sound")
     _, result = scores(Sounds(made | {"bad": tmp_path / "made" / "bad.wav"}, real))
-    assert result.counts == {"silent generated": 1, "clipped generated": 1, "silent reference": 1, "clipped reference": 0}
-    assert [(Path(name).name, reason.split(":")[0]) for name, reason in result.left_out] != []
+    assert result.counts == {
+        "silent generated": 1, "clipped generated": 1, "silent reference": 1, "clipped reference": 0,
+    }  # fmt: skip
     assert {Path(name).name for name, _ in result.left_out} == {"bad.wav", "quiet.wav"}
 
 
