@@ -1,9 +1,13 @@
 """Log-mel features of many clips: computed in parallel, kept as {folder}/{Uid}.npy, and reused when they are there."""
 
 import functools
+import io
+import itertools
 import json
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +20,7 @@ import torch
 
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils import audio
+from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import atomic_path, write_json
 
@@ -101,12 +106,20 @@ def _remedy(folder: Path) -> str:
 def compute(clips: Sequence[Clip], plan: Plan, num_workers: int = 1) -> Iterator[Outcome]:
     """Outcomes in the order of the clips; `num_workers` processes, none but this one for 0 or 1.
 
+    Each process computes with one thread, so that features are the same, bit by bit, however many there are.
+
     Raises:
         MemoryError: the system killed a process.
+        OSError: a feature could not be written; it names the file.
     """
     work = functools.partial(compute_one, plan=plan)
     if num_workers <= 1:
-        yield from map(work, clips)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield from map(work, clips)
+        finally:
+            torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
     with ProcessPoolExecutor(num_workers, context, initializer=_start_worker) as pool:
@@ -123,18 +136,26 @@ def compute_one(clip: Clip, plan: Plan) -> Outcome:
         return Outcome(clip.uid, reused, reused=True)
     try:
         wave = _wave(clip.source, plan)
-    except UserError as error:
-        return Outcome(clip.uid, reason="unreadable", detail=str(error))
-    reason, detail = _refusal(wave, plan.mel.sample_rate)
+    except SoundError as error:
+        return Outcome(clip.uid, reason=error.reason, detail=str(error))
+    reason, detail = _refusal(wave, plan.mel)
     if reason:
         return Outcome(clip.uid, reason=reason, detail=detail)
-    mel = _extractor(plan.mel)(torch.from_numpy(wave)[None])[0].numpy()  # (bands, frames)
-    return Outcome(clip.uid, _write_windows(clip.uid, mel, plan))
+    return Outcome(clip.uid, _write_windows(clip.uid, wave, plan))
 
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered once, by the main process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose main process was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @functools.cache
@@ -152,48 +173,85 @@ def _wave(source: "Path | Scene", plan: Plan) -> np.ndarray:
     return world.render(source)
 
 
-def _refusal(wave: np.ndarray, sample_rate: int) -> tuple[str, str]:
+def _refusal(wave: np.ndarray, mel: MelSettings) -> tuple[str, str]:
     """(reason, detail), both empty for a usable wave."""
+    least = max(MIN_SECONDS, (mel.padding + 1) / mel.sample_rate)
     if not len(wave):
         return "empty", "no samples"
     if not np.isfinite(wave).all():
         return "NaN", f"{np.count_nonzero(~np.isfinite(wave))} samples are NaN or infinite"
-    if len(wave) < MIN_SECONDS * sample_rate:
-        return "too short", f"{len(wave) / sample_rate:.3f} s, at least {MIN_SECONDS} s are needed"
+    if len(wave) < least * mel.sample_rate:
+        return "too short", f"{len(wave) / mel.sample_rate:.3f} s, at least {least:.3g} s are needed"
     if np.abs(wave).max() < MIN_PEAK:
         return "silent", f"peak {np.abs(wave).max():.1e} of full scale"
     return "", ""
 
 
-def _write_windows(uid: str, mel: np.ndarray, plan: Plan) -> tuple[tuple[str, float], ...]:
+def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> tuple[tuple[str, float], ...]:
     """The first window is written last, so that its presence says that all are there."""
-    shortest = min(mel.shape[1], round(MIN_SECONDS / plan.hop_seconds))
-    parts = [mel[:, start : start + plan.frames] for start in range(0, plan.windows * plan.frames, plan.frames)]
-    parts = [part for part in parts if part.shape[1] >= shortest]
-    named = [(plan.window_uid(uid, index), part) for index, part in enumerate(parts)]
-    for name, part in reversed(named):
-        with atomic_path(plan.path(name)) as temporary:
-            np.save(temporary, np.ascontiguousarray(part, dtype=np.float32))
-    return tuple((name, part.shape[1] * plan.hop_seconds) for name, part in named)
+    total = len(wave) // plan.mel.hop_size
+    shortest = min(total, round(MIN_SECONDS / plan.hop_seconds))
+    starts = [start for start in range(0, plan.windows * plan.frames, plan.frames) if total - start >= shortest]
+    _remove_windows(uid, len(starts), plan)
+    written = []
+    for index, start in reversed(list(enumerate(starts))):
+        name = plan.window_uid(uid, index)
+        part = _window(wave, start, min(start + plan.frames, total), plan.mel)
+        _save(plan.path(name), part)
+        written.append((name, part.shape[1] * plan.hop_seconds))
+    return tuple(reversed(written))
+
+
+def _window(wave: np.ndarray, start: int, stop: int, mel: MelSettings) -> np.ndarray:
+    """(bands, stop - start): these frames of the whole wave's mel, from no more samples than they see."""
+    before = min(start, -(-mel.padding // mel.hop_size))  # frames whose only use is to be there instead of a reflection
+    seen = wave[(start - before) * mel.hop_size : (stop + before) * mel.hop_size + mel.n_fft]
+    return _extractor(mel)(torch.from_numpy(seen)[None])[0, :, before : before + stop - start].numpy()
+
+
+def _save(path: Path, part: np.ndarray) -> None:
+    memory = io.BytesIO()  # numpy hides the system's error (disk full); write_bytes raises it
+    np.save(memory, np.ascontiguousarray(part, dtype=np.float32))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(memory.getbuffer())
+
+
+def _remove_windows(uid: str, start: int, plan: Plan) -> None:
+    """Those that the clip had when it was longer."""
+    for path in _present(uid, start, plan):
+        path.unlink()
+
+
+def _present(uid: str, start: int, plan: Plan) -> list[Path]:
+    """The windows that are there, one after the other."""
+    paths = (plan.path(plan.window_uid(uid, index)) for index in range(start, plan.windows))
+    return list(itertools.takewhile(Path.is_file, paths))
 
 
 def _reuse(clip: Clip, plan: Plan) -> tuple[tuple[str, float], ...]:
     """The windows of an earlier run, or () if there are none or the sound is newer."""
-    first = plan.path(plan.window_uid(clip.uid, 0))
-    if not first.is_file() or (isinstance(clip.source, Path) and _is_newer(clip.source, first)):
+    paths = _present(clip.uid, 0, plan)
+    if not paths or (isinstance(clip.source, Path) and _is_newer(clip.source, paths[0])):
         return ()
-    names = [plan.window_uid(clip.uid, index) for index in range(plan.windows)]
-    names = [name for name in names if plan.path(name).is_file()]
-    return tuple((name, _frames(plan.path(name)) * plan.hop_seconds) for name in names)
+    return tuple(
+        (plan.window_uid(clip.uid, index), _frames(path) * plan.hop_seconds) for index, path in enumerate(paths)
+    )
 
 
 def _is_newer(source: Path, feature: Path) -> bool:
-    """True as well when the source is gone, so that it is looked for and reported."""
-    return not source.is_file() or source.stat().st_mtime > feature.stat().st_mtime
+    """True as well when the source is gone, so that it is looked for and reported.
+
+    The time of the last change of the file's entry counts too: a file put there by `cp -p` or `tar` brings an old time
+    of modification with it.
+    """
+    if not source.is_file():
+        return True
+    times = source.stat()
+    return max(times.st_mtime_ns, times.st_ctime_ns) > feature.stat().st_mtime_ns
 
 
 def _frames(path: Path) -> int:
     try:
         return np.load(path, mmap_mode="r").shape[1]
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, IndexError) as error:
         raise UserError(f"{path}: not a feature file ({error}); remove it and run again") from error

@@ -7,22 +7,22 @@ interrupted run stopped.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from sonolume.config.base import MiniworldConfig, PreprocessConfig
 from sonolume.modules.mel import MelSettings
-from sonolume.preprocessors import mel_features
+from sonolume.preprocessors import audiocaps, mel_features
 from sonolume.preprocessors.mel_features import Clip, Outcome, Plan
 from sonolume.utils import files, paths
+from sonolume.utils.audio import PYAV_REMEDY
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, assign_splits, read_manifest, write_manifest
 
 REPORT_FILE = "report.json"
 RAW_FOLDER = "raw"  # inside a data set: where recordings are looked for when no input is named
-MAX_NAME_BYTES = 240  # file systems allow 255
 CLIPS_PER_WORKER = 50  # fewer are not worth the start of a process
 TINY_CONFIG = "egs/tta/autoencoderkl/tiny.json"
 
@@ -38,21 +38,28 @@ class Refusal:
 
 
 def prepare(
-    config: PreprocessConfig, dataset: str, source: Path | None = None, captions: bool = True
+    config: PreprocessConfig,
+    dataset: str,
+    source: Path | None = None,
+    captions: bool = True,
+    audio_dir: Path | None = None,
 ) -> dict[str, int]:
     """Make a data set ready for training and print what was done.
 
     Args:
         dataset: the folder's name in `config.processed_dir`.
-        source: a folder or manifest of recordings. Without it: the miniature world if `config.miniworld` has scenes,
-            else {processed_dir}/{dataset}/raw, else the data set as an earlier run left it.
+        source: a folder or manifest of recordings, or AudioCaps as published. Without it: the miniature world if
+            `config.miniworld` has scenes, else {processed_dir}/{dataset}/raw, else the data set as an earlier run left
+            it.
         captions: leave out clips without one.
+        audio_dir: where the sound files of a manifest lie, if not beside it.
 
     Returns:
         The number of examples in each split.
 
     Raises:
         UserError: no input, not one usable row, or features of other settings in the way.
+        OSError: the disk is full; the same call goes on from there.
     """
     if dataset != Path(dataset).name or dataset in ("", ".."):
         raise UserError(f"dataset: {dataset!r} is not the name of a folder")
@@ -67,16 +74,20 @@ def prepare(
         origin: dict[str, Any] = _world_settings(config.miniworld)
         refusals: list[Refusal] = []
     else:
-        rows = _recordings(source, dataset)
-        origin = {"input": str(source.resolve())}
+        rows = _recordings(source, dataset, audio_dir)
+        origin = {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
         rows, refusals = screen(rows, captions)
         clips = [Clip(row.uid, row.audio) for row in rows if row.audio]
     assign_splits(rows, config.valid_fraction)
+    left_by_a_killed_run = files.unfinished(folder) + files.unfinished(plan.folder, below=True)
     if rows:
         mel_features.claim(plan.folder, _settings(plan) | origin)
     outcomes = _run(clips, plan, config.num_workers, dataset)
     examples, unusable = _examples(rows, outcomes)
-    return _finish(config, folder, examples, refusals + unusable, outcomes)
+    counts = _finish(config, folder, examples, refusals + unusable, outcomes)
+    for path in left_by_a_killed_run:
+        path.unlink(missing_ok=True)
+    return counts
 
 
 def screen(rows: Sequence[Row], captions: bool = True) -> tuple[list[Row], list[Refusal]]:
@@ -92,22 +103,13 @@ def screen(rows: Sequence[Row], captions: bool = True) -> tuple[list[Row], list[
     return kept, refusals
 
 
-def is_safe_uid(uid: str) -> bool:
-    """True if {folder}/{uid}.npy stays inside the folder, everywhere."""
-    path = PurePosixPath(uid)
-    plain = str(path) == uid and uid.isprintable() and "\\" not in uid and not PureWindowsPath(uid).drive
-    if not plain or path.is_absolute() or not path.parts:  # "." has no parts
-        return False
-    return all(not part.startswith(".") and len(part.encode()) <= MAX_NAME_BYTES for part in path.parts)
-
-
 def _objection(row: Row, seen: set[str], captions: bool) -> tuple[str, str]:
-    if not is_safe_uid(row.uid):
+    if not files.is_safe_uid(row.uid):
         return "unsafe Uid", "it is no file name inside the folder of features"
     if row.uid in seen:
         return "duplicate Uid", "an earlier row has it; that one is kept"
     if row.audio is None:
-        return "no sound", "the row names no Audio"
+        return "no sound", "the row names neither Audio nor Video"
     if captions and not row.captions:
         return "no caption", ""
     return "", ""
@@ -148,14 +150,17 @@ def _world_rows(config: PreprocessConfig, dataset: str) -> tuple[list[Row], list
     return rows, clips
 
 
-def _recordings(source: Path, dataset: str) -> list[Row]:
+def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]:
     if not source.exists():
         raise UserError(
             f"{source}: no such folder or manifest. Put recordings there, each with its captions in a .txt file of the "
             f"same name or all in a captions.csv (Uid, Audio, Caption), or name yours with --input; "
             f"{TINY_CONFIG} needs no recordings"
         )
-    return read_manifest(source, dataset, require=("Audio",))
+    if audiocaps.tables(source):
+        return audiocaps.read(source, dataset, audio_dir)
+    rows = read_manifest(source, dataset, require=("Audio|Video",), files_in=audio_dir)
+    return [replace(row, audio=row.audio or row.video) for row in rows]  # the sound track, where nothing else is named
 
 
 def _run(clips: list[Clip], plan: Plan, num_workers: int, dataset: str) -> list[Outcome]:
@@ -183,7 +188,8 @@ def _finish(
     files.write_json(folder / REPORT_FILE, report)
     refused = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not examples:
-        raise UserError(f"{folder}: not one usable clip ({refused}); see {folder / REPORT_FILE}")
+        first = f" (the first: {refusals[0].detail})" if refusals and refusals[0].detail else ""
+        raise UserError(f"{folder}: not one usable clip ({refused}); see {folder / REPORT_FILE}{first}")
     if set(counts) == {"valid"}:
         raise UserError(f"{folder}: all clips went to validation: bring more, or give some the Split train")
     names = {"train": config.train_file, "valid": config.valid_file}
@@ -194,9 +200,18 @@ def _finish(
     print(f"{folder}: {_listed(counts)}" + (f" ({reused} clips were done before)" if reused else ""))
     if not counts.get("valid"):
         print(f"{folder}: nothing to validate on: more clips, or some with Split valid, would help")
+    _print_refusals(folder, refusals, refused, len(outcomes))
+    return counts
+
+
+def _print_refusals(folder: Path, refusals: list[Refusal], refused: str, looked_at: int) -> None:
+    counts = Counter(refusal.reason for refusal in refusals)
     if refusals:
         print(f"{folder}: left out {len(refusals)}: {refused}; see {folder / REPORT_FILE}")
-    return counts
+    if counts["missing"]:
+        print(f"{folder}: {counts['missing']:,} of {looked_at:,} clips are not there: listed in {REPORT_FILE}")
+    if counts["needs PyAV"]:
+        print(f"{folder}: m4a, aac and videos are read with PyAV: {PYAV_REMEDY}, then run again")
 
 
 def _prepared_before(config: PreprocessConfig, folder: Path, plan: Plan) -> dict[str, int]:
@@ -204,8 +219,21 @@ def _prepared_before(config: PreprocessConfig, folder: Path, plan: Plan) -> dict
     if (plan.folder / mel_features.SETTINGS_FILE).is_file():
         mel_features.check_settings(plan.folder, _settings(plan))
     names = {"train": config.train_file, "valid": config.valid_file}
-    counts = {split: len(read_manifest(folder / name)) for split, name in names.items() if (folder / name).is_file()}
+    rows = {split: read_manifest(folder / name) for split, name in names.items() if (folder / name).is_file()}
+    counts = {split: len(found) for split, found in rows.items()}
+    listed = [row for found in rows.values() for row in found]
+    unsafe = next((row.uid for row in listed if not files.is_safe_uid(row.uid)), None)
+    if unsafe is not None:
+        raise UserError(f"{folder}: Uid {unsafe!r} is no file name inside the folder of features: rename or remove it")
+    without = [row.uid for row in listed if not plan.path(row.uid).is_file()]
+    if listed and len(without) == len(listed):
+        raise UserError(
+            f"{plan.folder}: holds no features of the {len(listed)} clips of {folder}, such as {without[0]}.npy; put "
+            "them there, or name the recordings with --input"
+        )
     print(f"{folder}: {_listed(counts)}, prepared before (name recordings with --input to start from them)")
+    if without:
+        print(f"{folder}: {len(without):,} of {len(listed):,} have no features ({without[0]} ...): training skips them")
     return counts
 
 

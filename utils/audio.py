@@ -1,51 +1,145 @@
 """Sound files in and out, as float32 numpy arrays in [-1, 1]. Free of torch, so that workers start quickly."""
 
 import io
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
+from sonolume.utils.manifest import PYAV_SUFFIXES
 
-_FILTER_SECONDS = 0.1  # read this much more than asked for, so that the resampler sees past the cut
+BLOCK_FRAMES = 65536  # read at once, so that hours of sound never lie in memory at their own rate
+LOWEST_RATE = 1000  # Hz; a header that says less is wrong
+LONGEST_CUT = 0.1  # seconds that a file may be shorter than its header says
+PYAV_REMEDY = 'pip install -e ".[video]"'
+_PYAV_FORMATS = "mov,matroska,aac,asf,avi,mpeg,mpegts,wav,w64,flac,ogg,mp3,amr,ape,caf,aiff,wv"
+_ANNOUNCED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_UNKNOWN_SIZE = 2**31 - 4096  # sizes about here and above are placeholders of programs that write to a pipe
+
+Block = tuple[int, np.ndarray]  # sample rate in Hz, float32 (n, channels)
+
+
+class SoundError(UserError):
+    """A sound file that cannot be used; `reason` says why in a few words, to be counted by."""
+
+    def __init__(self, message: str, reason: str = "unreadable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def load(path: Path | str, sample_rate: int, mono: bool = True, seconds: float | None = None) -> np.ndarray:
-    """Read and resample a sound file.
+    """Read and resample a sound file, or the sound track of a video.
 
     Args:
-        path: any format of libsndfile (wav, flac, ogg, mp3 ...).
+        path: any format of libsndfile (wav, flac, ogg, mp3 ...); with PyAV also m4a, aac, mp4, webm, mkv ...
         sample_rate: of the result, in Hz.
         mono: average the channels.
-        seconds: read no more than this from the start.
+        seconds: read no more than this from the start; memory is bounded by it, whatever the file's length.
 
     Returns:
-        float32 (n,) if mono, else (channels, n). Possibly empty, silent or not finite: the caller decides.
+        float32 (n,) if mono, else (channels, n), with the file's own level: float files may go beyond [-1, 1].
+        Possibly empty, silent or not finite: the caller decides.
 
     Raises:
-        UserError: there is no such file, or it is not readable sound.
+        SoundError: there is no such file, it is not readable sound, or it ends before `seconds` and before its header
+            says; a UserError with a `reason`.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such sound file")
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            frames = -1 if seconds is None else round((seconds + _FILTER_SECONDS) * rate)
-            wave = file.read(frames, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise UserError(f"{path}: not readable as sound ({reason}); convert it to wav or flac") from error
-    if mono:
-        wave = wave.mean(axis=1, keepdims=True)
-    if rate != sample_rate and len(wave):
-        wave = soxr.resample(wave, rate, sample_rate)
-    if seconds is not None:
-        wave = wave[: round(seconds * sample_rate)]
+        raise SoundError(f"{path}: no such sound file", "missing")
+    if not path.stat().st_size:
+        raise SoundError(f"{path}: an empty file", "empty")
+    wanted = None if seconds is None else round(seconds * sample_rate)
+    wave = _resample(_blocks(path), sample_rate, mono, wanted)
     return np.ascontiguousarray(wave[:, 0] if mono else wave.T, dtype=np.float32)
+
+
+def _resample(blocks: Iterator[Block], sample_rate: int, mono: bool, wanted: int | None) -> np.ndarray:
+    """(n, channels); the same samples as by resampling the whole file at once."""
+    parts, resampler, count = [np.zeros((0, 1), np.float32)], None, 0
+    for rate, block in blocks:
+        if mono and block.shape[1] > 1:
+            block = np.ascontiguousarray(block.T).mean(axis=0)[:, None]  # ten times faster than along the last axis
+        if rate != sample_rate:
+            resampler = resampler or soxr.ResampleStream(rate, sample_rate, block.shape[1], dtype="float32")
+            block = resampler.resample_chunk(np.ascontiguousarray(block))
+        parts.append(block)
+        count += len(block)
+        if wanted is not None and count >= wanted:
+            break
+    else:
+        if resampler:
+            parts.append(resampler.resample_chunk(np.zeros((0, parts[-1].shape[1]), np.float32), last=True))
+    return np.concatenate(parts[1:] or parts)[:wanted]
+
+
+def _blocks(path: Path) -> Iterator[Block]:
+    """The sound in pieces: by libsndfile, else by PyAV."""
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.SoundFileError as error:
+        yield from _pyav_blocks(path, _reason(error))
+        return
+    if file.samplerate < LOWEST_RATE:
+        raise SoundError(f"{path}: not readable as sound (its header says {file.samplerate} samples a second)")
+    try:
+        with file:
+            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                yield file.samplerate, block
+            _check_length(path, file)
+    except soundfile.SoundFileError as error:
+        raise SoundError(f"{path}: damaged ({_reason(error)}); convert it anew or leave it out") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
+
+
+def _check_length(path: Path, file: soundfile.SoundFile) -> None:
+    """Raise a SoundError if the header announces more samples than there are (wav, aiff and au say so)."""
+    found = _ANNOUNCED.search(file.extra_info)
+    announced, present = map(int, found.groups()) if found else (0, 0)
+    if announced <= present or announced >= _UNKNOWN_SIZE:
+        return
+    there = file.frames / file.samplerate
+    announced_seconds = there * announced / max(present, 1)
+    if announced_seconds - there > LONGEST_CUT:
+        raise SoundError(
+            f"{path}: cut short: its header announces {announced_seconds:.2f} s, {there:.2f} s are there; "
+            "fetch it again, or convert it to keep what is there",
+            "truncated",
+        )
+
+
+def _pyav_blocks(path: Path, libsndfile_says: str) -> Iterator[Block]:
+    """The first sound track of a file that libsndfile does not know."""
+    known = path.suffix.lower() in PYAV_SUFFIXES
+    wrong = SoundError(f"{path}: not readable as sound ({libsndfile_says}); convert it to wav or flac")
+    try:
+        import av
+    except ImportError as error:
+        if not known:
+            raise wrong from error
+        raise SoundError(f"{path}: {path.suffix} files need PyAV: {PYAV_REMEDY}", "needs PyAV") from error
+    # Only containers of sound: a text file that lists others, or a playlist with addresses, is not followed.
+    options = {"format_whitelist": _PYAV_FORMATS, "protocol_whitelist": "file"}
+    try:
+        with path.open("rb") as file, av.open(file, options=options, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise SoundError(f"{path}: a video without a sound track", "no sound track")
+            planar = av.AudioResampler(format="fltp")  # changes the sample format only
+            for frame in container.decode(audio=0):
+                for part in planar.resample(frame):
+                    yield part.sample_rate, part.to_ndarray().T
+    except (av.FFmpegError, ValueError) as error:
+        if not known:
+            raise wrong from error
+        raise SoundError(f"{path}: damaged, or no sound ({first_line(error)}); convert it to wav or flac") from error
 
 
 def save_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:
@@ -57,7 +151,7 @@ def save_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:
     """
     if not np.isfinite(wave).all():
         raise ValueError(f"{path}: the wave holds NaN or infinite values")
-    samples = np.round(np.clip(wave, -1.0, 1.0) * 32767).astype(np.int16)
+    samples = np.clip(np.round(wave * 32768.0), -32768, 32767).astype(np.int16)  # a 16-bit file comes back as it was
     memory = io.BytesIO()  # libsndfile hides the system's error (disk full); write_bytes raises it
     soundfile.write(memory, samples.T, sample_rate, format="WAV", subtype="PCM_16")
     with atomic_path(Path(path)) as temporary:

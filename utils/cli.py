@@ -13,9 +13,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import PARTLY, safetensors_errors
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-DISK_FULL = ("no space left on device", "pytorchstreamwriter failed writing")
+KEPT = "; nothing was half-written: run the same command again afterwards"
+ELSEWHERE = "check its owner and mode, or name another place (log_dir, preprocess.processed_dir, --output_dir)"
+UNWRITTEN: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (  # errno, words of libraries, what, remedy
+    ((errno.ENOSPC,), ("no space left on device", "pytorchstreamwriter failed"), "no space left on the device",
+     f"free some{KEPT}"),
+    ((errno.EDQUOT,), ("disk quota exceeded",), "disk quota exceeded", f"remove files or ask for more{KEPT}"),
+    ((errno.EFBIG,), ("file too large",), "over the largest size of a file",
+     f"raise the limit (ulimit -f) or use another file system{KEPT}"),
+    ((), (PARTLY, "unexpected pos"), "could not be written in full",
+     f"the disk is full or a limit (quota, ulimit -f) is reached: free some or raise it{KEPT}"),
+    ((errno.EROFS,), ("read-only file system",), "read-only file system", ELSEWHERE),
+    ((errno.EACCES, errno.EPERM), (), "permission denied", ELSEWHERE),
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,7 +70,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
         return 130
     except UserError as error:
         return _report(error, str(error), 2)
-    except (OSError, MemoryError, RuntimeError, *_safetensors_errors()) as error:
+    except (OSError, MemoryError, RuntimeError, *safetensors_errors()) as error:
         line = _failure(error)
         if line is None:
             raise
@@ -77,16 +90,17 @@ def _failure(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY):
         return f"out of memory: use a smaller batch size, fewer samples or a smaller dtype ({text[:200]})"
-    if getattr(error, "errno", None) == errno.ENOSPC or any(sign in text.lower() for sign in DISK_FULL):
-        where = getattr(error, "filename", None)
-        return f"no space left on the device{f' for {where}' if where else ''}: nothing was half-written, free some"
+    for numbers, signs, what, remedy in UNWRITTEN:
+        if getattr(error, "errno", None) in numbers or any(sign in text.lower() for sign in signs):
+            where = _place(error)
+            return f"{what}{f' for {where}' if where else ''}: {remedy}"
     return None if isinstance(error, RuntimeError) else text or type(error).__name__
 
 
-def _safetensors_errors() -> tuple[type[Exception], ...]:
-    """safetensors reports a full disk by its own class; only code that has loaded it can raise that."""
-    module = sys.modules.get("safetensors")
-    return (module.SafetensorError,) if module else ()
+def _place(error: BaseException) -> str | None:
+    """The file that an error is about, or that `files.naming` has noted."""
+    where = getattr(error, "filename", None) or next(iter(getattr(error, "__notes__", ())), None)
+    return os.fsdecode(where) if isinstance(where, str | bytes) else None
 
 
 def _silence_broken_stdout() -> None:

@@ -1,21 +1,48 @@
 """Files that are whole or absent, and names that every file system takes."""
 
+import errno
 import json
 import os
 import shutil
+import sys
 import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 MAX_NAME_BYTES = 200  # file systems allow 255; the rest is left to counters and suffixes
+MAX_UID_BYTES = 240  # of each part; the rest is left to _w12.npy
+TEMPORARY = ".tmp-"  # begins the names of files and folders that are not finished
+PARTLY = "requested and"  # numpy: "80000 requested and 1234 written"
 
 
 def _sibling(path: Path) -> Path:
     """A free name beside `path`, on the same file system; the suffix stays, because writers choose formats by it."""
-    return path.with_name(f".tmp-{uuid.uuid4().hex[:12]}{path.suffix}")
+    return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}{path.suffix}")
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """An error from inside names `path`: of a full disk, writers say only that something could not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and PARTLY in str(error):
+            raise OSError(errno.EIO, str(error), os.fspath(path)) from error
+        if error.errno is not None and (error.filename is None or TEMPORARY in str(error.filename)):
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
+    except (RuntimeError, *safetensors_errors()) as error:
+        error.add_note(os.fspath(path))
+        raise
+
+
+def safetensors_errors() -> tuple[type[Exception], ...]:
+    """safetensors reports a full disk by its own class; only code that has loaded it can raise that."""
+    module = sys.modules.get("safetensors")
+    return (module.SafetensorError,) if module else ()
 
 
 @contextmanager
@@ -25,10 +52,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _sibling(path)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unfinished(folder: str | Path, below: bool = False) -> list[Path]:
+    """Temporary files in a folder (and below): of a run that was killed, or of one that is at work."""
+    found = Path(folder).glob(f"**/{TEMPORARY}*" if below else f"{TEMPORARY}*")
+    return [path for path in found if path.is_file()]
 
 
 @contextmanager
@@ -40,17 +74,28 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _sibling(path), _sibling(path)
-    temporary.mkdir()
+    with naming(path):
+        temporary.mkdir()
     try:
-        yield temporary
-        if path.exists():
-            os.rename(path, old)
-        os.rename(temporary, path)
+        with naming(path):
+            yield temporary
+            _share(temporary)
+            if path.exists():
+                os.rename(path, old)
+            os.rename(temporary, path)
     finally:
         if old.exists() and not path.exists():
             os.rename(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _share(folder: Path) -> None:
+    """Files as readable as their folder: safetensors lets nobody but the owner read what it writes."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o777 == 0o600:
+            path.chmod(mode)
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -74,6 +119,17 @@ def safe_name(text: str, max_length: int = 80) -> str:
             name += "_"
     name = name.strip("_-")[:max_length].encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     return name.strip("_-") or "unnamed"
+
+
+def is_safe_uid(uid: str) -> bool:
+    """True if {folder}/{uid}.npy stays inside the folder, on every system, and is in nobody's way."""
+    path = PurePosixPath(uid)
+    plain = str(path) == uid and uid.isprintable() and "\\" not in uid and not PureWindowsPath(uid).drive
+    if not plain or path.is_absolute() or not path.parts:  # "." has no parts
+        return False
+    if any(part.endswith(".npy") for part in path.parts[:-1]):  # the file of another Uid
+        return False
+    return all(not part.startswith(".") and len(part.encode()) <= MAX_UID_BYTES for part in path.parts)
 
 
 def free_path(folder: str | Path, stem: str, suffix: str) -> Path:

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from typing import Any
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import write_json
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aif", ".aiff", ".au", ".caf"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # their sound track is read
+PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # not read by libsndfile
+AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
 COLUMNS = ("Dataset", "Uid", "Audio", "Caption", "Captions", "Image", "Video", "Label", "Split", "Duration", "Scene")
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")
 SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train", "testing": "test"}
@@ -49,17 +52,20 @@ class Row:
     """the miniature world's description of this example"""
 
 
-def read_manifest(path: Path | str, dataset: str | None = None, require: Sequence[str] = ()) -> list[Row]:
+def read_manifest(
+    path: Path | str, dataset: str | None = None, require: Sequence[str] = (), files_in: Path | None = None
+) -> list[Row]:
     """Read rows from a csv, json or jsonl file, or from a folder.
 
     Column names are those of `COLUMNS` in any case; `Path` and `file_name` are read as Audio where there is none;
     unknown columns are ignored. A missing Uid is the audio path without its suffix. Relative paths start at the
-    manifest's folder.
+    folder of the manifest, or at `files_in`.
     A folder holds one of `FOLDER_MANIFESTS`, or sound files with captions in a text file of the same name, one a line.
 
     Args:
         dataset: overrides the rows' Dataset; the default is theirs, else the folder's name.
-        require: columns that at least one row must have, such as ("Audio",).
+        require: columns that at least one row must have, such as ("Audio",); "Audio|Video": one of the two.
+        files_in: where relative paths start, if not at the manifest's folder.
 
     Raises:
         UserError: names the file, the line or row, and what is wrong with it.
@@ -67,16 +73,28 @@ def read_manifest(path: Path | str, dataset: str | None = None, require: Sequenc
     path = Path(path)
     if path.is_dir():
         found = next((path / name for name in FOLDER_MANIFESTS if (path / name).is_file()), None)
-        if found is None:
+        if found is None and files_in is None:
             return _read_folder(path, dataset)
+        if found is None:
+            raise UserError(f"{path}: none of {', '.join(FOLDER_MANIFESTS)} is in it to name files of {files_in}")
         path = found
     if not path.is_file():
         raise UserError(f"{path}: no such manifest or folder")
+    cells = read_cells(path)
+    _check_columns(path, cells, require)
+    return [_row(where, cell, path.parent, files_in or path.parent, dataset) for where, cell in cells]
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """The rows of a csv, tsv, json or jsonl file as they stand there, with where each stands.
+
+    Raises:
+        UserError: names the file and line that cannot be read; or there are none.
+    """
     cells = list(_read_cells(path))
     if not cells:
         raise UserError(f"{path}: holds no rows")
-    _check_columns(path, cells, require)
-    return [_row(where, cell, path.parent, dataset) for where, cell in cells]
+    return cells
 
 
 def find_sounds(path: Path) -> list[Path]:
@@ -87,14 +105,28 @@ def find_sounds(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    found = _sounds_in(path) if path.is_dir() else [path]
+    found = sounds_in(path) if path.is_dir() else [path]
     if not found:
         raise UserError(f"{path}: no sound files in it ({', '.join(sorted(AUDIO_SUFFIXES))})")
     return found
 
 
-def _sounds_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+def sounds_in(folder: Path) -> list[Path]:
+    """All sound files and videos in a folder and below, sorted, videos last; linked folders are followed."""
+    found, visited = [], set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(place)
+        if here in visited:  # a link to a folder above would never end
+            subfolders.clear()
+            continue
+        visited.add(here)
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES]
+    return sorted((file for file in found if file.is_file()), key=lambda file: (is_video(file), file))
+
+
+def is_video(path: Path) -> bool:
+    """By its suffix."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
@@ -180,7 +212,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_folder(folder: Path, dataset: str | None) -> list[Row]:
-    audio = _sounds_in(folder)
+    audio = sounds_in(folder)
     if not audio:
         raise UserError(f"{folder}: holds neither sound files nor any of {', '.join(FOLDER_MANIFESTS)}")
     return [
@@ -188,6 +220,7 @@ def _read_folder(folder: Path, dataset: str | None) -> list[Row]:
             dataset=dataset or folder.resolve().name,
             uid=file.relative_to(folder).with_suffix("").as_posix(),
             audio=file,
+            video=file if is_video(file) else None,
             captions=_sidecar_captions(file),
         )
         for file in audio
@@ -204,13 +237,14 @@ def _sidecar_captions(audio: Path) -> list[str]:
 def _check_columns(path: Path, cells: list[Cell], require: Sequence[str]) -> None:
     present = {"caption" if _CAPTION.fullmatch(key) else _ALIASES.get(key, key) for _, cell in cells for key in cell}
     for column in (*require, *(() if present & {c.lower() for c in COLUMNS} else ("Uid",))):
-        if column.lower() not in present:
-            near = get_close_matches(column.lower(), present, n=1)
+        names = column.split("|")
+        if not present & {name.lower() for name in names}:
+            near = get_close_matches(names[0].lower(), present, n=1)
             hint = f" (is it {near[0]!r}?)" if near else ""
-            raise UserError(f"{path}:1: no column {column!r}{hint}; known columns: {', '.join(COLUMNS)}")
+            raise UserError(f"{path}:1: no column {names[0]!r}{hint}; known columns: {', '.join(COLUMNS)}")
 
 
-def _row(where: str, cell: dict[str, Any], folder: Path, dataset: str | None) -> Row:
+def _row(where: str, cell: dict[str, Any], folder: Path, files_in: Path, dataset: str | None) -> Row:
     for alias, name in _ALIASES.items():
         if not cell.get(name) and cell.get(alias):
             cell[name] = cell[alias]
@@ -222,12 +256,12 @@ def _row(where: str, cell: dict[str, Any], folder: Path, dataset: str | None) ->
     return Row(
         dataset=dataset or _text(where, cell, "dataset") or folder.resolve().name,
         uid=_text(where, cell, "uid") or _uid_from_files(where, [name for name in files.values() if name]),
-        captions=_captions(where, cell),
+        captions=captions_in(where, cell),
         label=_text(where, cell, "label"),
         split=SPLITS.get(split, split) or None,
         duration=_duration(where, cell),
         scene=scene,
-        **{name: folder / file if file else None for name, file in files.items()},
+        **{name: files_in / file if file else None for name, file in files.items()},
     )
 
 
@@ -247,7 +281,8 @@ def _uid_from_files(where: str, files: list[str]) -> str:
     return path.stem if path.is_absolute() or ".." in path.parts else path.with_suffix("").as_posix()
 
 
-def _captions(where: str, cell: dict[str, Any]) -> list[str]:
+def captions_in(where: str, cell: dict[str, Any]) -> list[str]:
+    """All wordings of a row: Caption, Captions, caption_1 ...; without repetitions."""
     captions: list[str] = []
     for column in (key for key in cell if _CAPTION.fullmatch(key)):
         values = cell[column] if isinstance(cell[column], list) else [cell[column]]

@@ -1,5 +1,6 @@
 """Datasets of prepared features, addressed by (epoch, index)."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch.utils.data import Dataset
 
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MEL_FLOOR
-from sonolume.utils import manifest, paths
+from sonolume.utils import files, manifest, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
@@ -19,8 +20,11 @@ SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
     """The rows of a split ("train" or "valid") of all data sets; only those with captions if `captions`.
 
+    Rows without features are left out, and a line says how many.
+
     Raises:
-        UserError: nothing is prepared there; the message names the commands that prepare it.
+        UserError: nothing is prepared there (the message names the commands that prepare it), or a Uid leads out of the
+            folder.
     """
     name = {"train": config.train_file, "valid": config.valid_file}[split]
     rows: list[Row] = []
@@ -31,10 +35,22 @@ def read_rows(config: PreprocessConfig, datasets: list[str], split: str, caption
                 f"{path}: no such file: prepare the data first (run_preprocess.sh of this recipe, with the same "
                 "--config; --input FOLDER for recordings of your own). tiny.json beside exp_config.json needs no data"
             )
-        rows += [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
+        found = [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
+        rows += _with_features(config, path, found)
     if not rows and split == "train":
         raise UserError(f"{datasets}: no usable rows in {name}{' with a caption' if captions else ''}: see report.json")
     return rows
+
+
+def _with_features(config: PreprocessConfig, path: Path, rows: list[Row]) -> list[Row]:
+    unsafe = next((row.uid for row in rows if not files.is_safe_uid(row.uid)), None)
+    if unsafe is not None:
+        raise UserError(f"{path}: Uid {unsafe!r} is no file name inside the folder of features: rename or remove it")
+    kept = [row for row in rows if mel_path(config, row).is_file()]
+    if len(kept) < len(rows) and os.environ.get("LOCAL_RANK", "0") == "0":
+        gone = next(mel_path(config, row) for row in rows if not mel_path(config, row).is_file())
+        print(f"{path}: left out {len(rows) - len(kept):,} of {len(rows):,} clips without features, such as {gone}")
+    return kept
 
 
 def mel_path(config: PreprocessConfig, row: Row) -> Path:

@@ -47,6 +47,8 @@ def test_the_first_data_set_is_the_default(config: Path, calls: list):
     [
         (["--inptu", "x"], "--input"),
         (["--input", "does not exist"], "--input does not exist: no such folder"),
+        (["--audio_dir", "."], "--audio_dir needs --input"),
+        (["--input", ".", "--audio_dir", "gone"], "--audio_dir gone: no such folder"),
         (["preprocess.framse=3"], "did you mean 'frames'?"),
         (["dataset=[]"], "the list is empty"),
     ],

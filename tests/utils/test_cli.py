@@ -27,8 +27,14 @@ def test_done_is_zero() -> None:
     [
         (UserError("a.json:\n  wrong"), 2, "error: a.json: wrong"),
         (OSError(errno.ENOSPC, "No space left on device", "x.wav"), 1, "no space left on the device for x.wav"),
-        (PermissionError(errno.EACCES, "Permission denied", "x.wav"), 1, "Permission denied: 'x.wav'"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.wav"), 1, "permission denied for x.wav: check its"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x.npy"), 1, "disk quota exceeded for x.npy: remove files"),
+        (OSError(errno.EFBIG, "File too large", "x.npy"), 1, "size of a file for x.npy: raise the limit (ulimit -f)"),
+        (OSError(errno.EROFS, "Read-only file system", "runs"), 1, "read-only file system for runs: check its owner"),
+        (OSError(errno.EIO, "4 requested and 1 written", "x.npy"), 1, "could not be written in full for x.npy"),
+        (OSError(errno.EIO, "Input/output error", "x.npy"), 1, "Input/output error: 'x.npy'"),
         (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/3"), 1, "no space left"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), 1, "in full"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "out of memory: use a smaller batch size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory"),
         (MemoryError(), 1, "out of memory"),
@@ -49,6 +55,15 @@ def test_a_full_disk_in_safetensors_is_one_line(capsys: pytest.CaptureFixture[st
 
     assert cli.run(failing(SafetensorError("I/O error: No space left on device (os error 28)")), []) == 1
     assert "no space left" in capsys.readouterr().err
+
+
+def test_a_noted_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors import SafetensorError
+
+    error = SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+    error.add_note("weights.safetensors")
+    assert cli.run(failing(error), []) == 1
+    assert "for weights.safetensors: raise the limit (ulimit -f)" in capsys.readouterr().err
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback() -> None:

@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -35,6 +36,50 @@ def test_atomic_folder_keeps_the_old_folder_when_writing_fails(tmp_path: Path) -
         raise KeyboardInterrupt
     assert [p.name for p in path.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_names_the_file_that_was_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    with pytest.raises(OSError) as caught, files.atomic_path(path) as temporary:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as write() does
+    assert caught.value.filename == str(path)
+    with pytest.raises(OSError) as caught, files.atomic_path(path) as temporary:
+        raise OSError(errno.EACCES, "Permission denied", str(temporary))  # as open() does
+    assert caught.value.filename == str(path)
+    with pytest.raises(OSError, match="requested and") as caught, files.atomic_path(path):
+        raise OSError("80000 requested and 1234 written")  # as numpy does
+    assert (caught.value.filename, caught.value.errno) == (str(path), errno.EIO)
+    with pytest.raises(FileNotFoundError) as missing, files.atomic_folder(tmp_path / "f"):
+        (tmp_path / "other").read_bytes()
+    assert missing.value.filename == str(tmp_path / "other")
+    with pytest.raises(RuntimeError) as noted, files.atomic_folder(tmp_path / "f"):
+        raise RuntimeError("PytorchStreamWriter failed writing")
+    assert noted.value.__notes__ == [str(tmp_path / "f")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_full_device_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, files.naming(tmp_path / "x"):
+        Path("/dev/full").write_bytes(b"x")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
+
+
+def test_unfinished_files_are_found(tmp_path: Path) -> None:
+    for name in (".tmp-1.npy", "sub/.tmp-2.npy", "sub/whole.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert files.unfinished(tmp_path) == [tmp_path / ".tmp-1.npy"]
+    assert {path.name for path in files.unfinished(tmp_path, below=True)} == {".tmp-1.npy", ".tmp-2.npy"}
+
+
+@pytest.mark.parametrize("uid", ["", ".", "..", "a\0b", "a\nb", "~/../x", "a/", "./a", ".hidden", "a.npy/b", "../x"])
+def test_uids_that_are_no_file_names(uid: str) -> None:
+    assert not files.is_safe_uid(uid)
+
+
+@pytest.mark.parametrize("uid", ["YbkdIkWF5Qs_30", "-dash", "chó sủa – 狗叫", "a b/c.d", "~home", "a.npy"])
+def test_uids_that_are_file_names(uid: str) -> None:
+    assert files.is_safe_uid(uid)
 
 
 def test_write_json_keeps_letters_and_survives_undecodable_arguments(tmp_path: Path) -> None:
@@ -75,3 +120,14 @@ def test_free_path(tmp_path: Path) -> None:
         path.touch()
         names.append(path.name)
     assert names == ["a.wav", "a-2.wav", "a-3.wav"]
+
+
+def test_files_of_a_folder_are_as_readable_as_the_folder(tmp_path: Path):
+    with files.atomic_folder(tmp_path / "model") as folder:
+        (folder / "private").write_text("safetensors writes so")
+        (folder / "private").chmod(0o600)
+        (folder / "program").write_text("")
+        (folder / "program").chmod(0o700)
+    wanted = (tmp_path / "model").stat().st_mode & 0o666
+    assert (tmp_path / "model" / "private").stat().st_mode & 0o777 == wanted
+    assert (tmp_path / "model" / "program").stat().st_mode & 0o777 == 0o700

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import Row, assign_splits, read_manifest, split_of, write_manifest
+from sonolume.utils.manifest import Row, assign_splits, find_sounds, read_manifest, split_of, write_manifest
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -59,6 +59,36 @@ def test_a_folder_with_captions_beside(tmp_path: Path):
         ("dog/a.b", []),
     ]
     assert rows[0].dataset == tmp_path.name
+
+
+def test_a_folder_of_links_and_videos(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").mkdir()
+    for name in ("elsewhere/b.mp4", "elsewhere/b.wav", "data/a.webm", "data/c.M4A"):
+        write(tmp_path / name, b"")
+    (tmp_path / "data/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/linked/up").symlink_to(tmp_path / "data")  # never ends
+    rows = read_manifest(tmp_path / "data")
+    assert [row.uid for row in rows] == ["c", "linked/b", "a", "linked/b"]  # sounds come before videos
+    assert [row.video is not None for row in rows] == [False, False, True, True]
+    assert find_sounds(tmp_path / "data") == [row.audio for row in rows]
+
+
+def test_files_of_a_manifest_may_lie_elsewhere(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "file_name,caption_1,caption_2\na.wav,x,y\n/abs/b.wav,z,\n")
+    rows = read_manifest(path, files_in=tmp_path / "wav")
+    assert [row.audio for row in rows] == [tmp_path / "wav/a.wav", Path("/abs/b.wav")]
+    assert {row.dataset for row in rows} == {tmp_path.name}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: none of captions\.csv, .* to name files of"):
+        read_manifest(tmp_path / "empty", files_in=tmp_path)
+
+
+def test_one_of_two_columns_is_enough(tmp_path: Path):
+    path = write(tmp_path / "m.json", json.dumps([{"Uid": "a", "Video": "a.mp4"}]))
+    assert read_manifest(path, require=("Audio|Video",))[0].video == tmp_path / "a.mp4"
+    with pytest.raises(UserError, match="no column 'Audio'"):
+        read_manifest(path, require=("Audio",))
 
 
 def test_a_folder_with_a_manifest(tmp_path: Path):

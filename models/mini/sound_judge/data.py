@@ -18,7 +18,7 @@ from sonolume.utils.errors import UserError
 
 def preprocess(config: Config, args: argparse.Namespace) -> None:
     """Scenes -> manifest and mel features."""
-    text_audio.prepare(config.preprocess, args.dataset, args.input)
+    text_audio.prepare(config.preprocess, args.dataset, args.input, audio_dir=args.audio_dir)
 
 
 def training_data(config: Config) -> TrainingData:

@@ -12,7 +12,7 @@ from sonolume.preprocessors import text_audio
 
 def preprocess(config: Config, args: argparse.Namespace) -> None:
     """Recordings or scenes -> manifest and mel features."""
-    text_audio.prepare(config.preprocess, args.dataset, args.input, captions=False)
+    text_audio.prepare(config.preprocess, args.dataset, args.input, captions=False, audio_dir=args.audio_dir)
 
 
 def training_data(config: Config) -> TrainingData:
