@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -11,7 +12,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
 
 from sonolume.utils import checkpoint
-from sonolume.utils.files import atomic_folder
+from sonolume.utils.files import TEMPORARY, atomic_folder, naming
+
+ASK_EVERY = 10  # optimizer steps after which several processes ask each other whether one was told to stop
+REPEATED = 2.0  # seconds within which a launcher passes the same Ctrl-C or SIGTERM on once more
 
 
 class Stopped(Exception):
@@ -77,10 +81,25 @@ class ProgressBar(TQDMProgressBar):
         return metrics
 
 
+class FirstValidation(pl.Callback):
+    """Logs "val/loss" before the first step of a new run, where its curve begins. Last in the list."""
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.position.batches:
+            return
+        trainer.validating = True  # as Lightning's own loop does before it validates
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
+
+
 class SaveRun(pl.Callback):
     """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and {run}/pipeline/, each by renaming.
 
-    Ctrl-C and SIGTERM are noted and obeyed after the optimizer step, after saving. A second one stops at once.
+    Ctrl-C and SIGTERM are noted and obeyed after the optimizer step, after saving. A second one stops at once. Several
+    processes stop together, at the next step that `ASK_EVERY` divides, when one of them was told to.
 
     Args:
         every: optimizer steps between two writings of last.ckpt.
@@ -91,6 +110,7 @@ class SaveRun(pl.Callback):
         self.run_dir, self.every, self.accumulate, self.position = run_dir, every, accumulate, position
         self.best = float("inf")
         self.stopped_by: signal.Signals | None = None
+        self._told = 0.0  # when, in seconds of the monotonic clock
         self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,9 +131,18 @@ class SaveRun(pl.Callback):
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped_by is not None:
+        if self.stopped_by is None:
+            self.stopped_by, self._told = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._told > REPEATED:
             raise KeyboardInterrupt
-        self.stopped_by = signal.Signals(number)
+
+    def _must_stop(self, trainer: pl.Trainer, step: int) -> bool:
+        if trainer.world_size == 1:
+            return self.stopped_by is not None
+        if step % ASK_EVERY or not trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False):
+            return False
+        self.stopped_by = self.stopped_by or signal.SIGTERM  # told to another process
+        return True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -121,27 +150,30 @@ class SaveRun(pl.Callback):
         done = self.position.batches
         if done % self.accumulate:
             return
-        every = self.every * self.accumulate
-        if self.stopped_by is not None or done % every == 0 or done == trainer.num_training_batches:
+        step = done // self.accumulate
+        stop = self._must_stop(trainer, step)
+        if stop or step % self.every == 0 or done == trainer.num_training_batches:
             self._save(trainer, pl_module, "last.ckpt")
-        if self.stopped_by is not None:
+        if stop and self.stopped_by is not None:
             raise Stopped(self.stopped_by, done)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
-        if loss < self.best:
+        if loss < self.best and self.position.batches:  # an untrained network is not worth a file
             self.best = loss
             self._save(trainer, pl_module, "best.ckpt")
 
     def _save(self, trainer: pl.Trainer, task: Any, name: str) -> None:
         folder = self.run_dir / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f".{name}.part"  # one name for all processes: saving is a collective call
+        unfinished = folder / f"{TEMPORARY}{name}"  # one name for all processes: saving is a collective call
         try:
-            trainer.save_checkpoint(unfinished)
+            with naming(folder / name):
+                trainer.save_checkpoint(unfinished)
             if trainer.is_global_zero:
                 unfinished.replace(folder / name)
                 self._export(trainer, task)
+            trainer.strategy.barrier()  # a process that ends early would be taken for a failure by its launcher
         finally:
             if trainer.is_global_zero:
                 unfinished.unlink(missing_ok=True)
@@ -149,5 +181,8 @@ class SaveRun(pl.Callback):
     def _export(self, trainer: pl.Trainer, task: Any) -> None:
         ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
         weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
-        with weights, atomic_folder(self.run_dir / "pipeline") as folder:
+        with weights, atomic_folder(self._exported(task)) as folder:
             task.export(folder)
+
+    def _exported(self, task: Any) -> Path:
+        return self.run_dir / getattr(task, "export_folder", "pipeline")

@@ -1,28 +1,32 @@
 """The training loop of every recipe: Lightning, resumable in the middle of an epoch, exporting as it goes.
 
-Everything random in a step is drawn from (seed, step, rank), and the order of items from (seed, epoch), so a resumed
-run continues as if it had never stopped.
+Everything random in a step is drawn from (seed, step), and the order of items from (seed, epoch), so a resumed run
+continues as if it had never stopped, and several processes compute what one does with the same global batch.
 """
 
 import dataclasses
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sonolume.config.base import LRSchedule, RunConfig, TrainConfig
 from sonolume.config.load import save_config
-from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
+from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped
 from sonolume.utils import checkpoint
 from sonolume.utils.errors import UserError, first_line
+
+Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> one row of random numbers an item
 
 
 class Exports(Protocol):
@@ -70,11 +74,20 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
 
 class Loaders(pl.LightningDataModule):
-    """Data loaders that start where the checkpoint stopped."""
+    """Data loaders that start where the checkpoint stopped.
+
+    Every process validates on every item: shares of unequal size would not give the mean over all (Lightning rounds
+    the processes' mean number of items).
+
+    Attributes:
+        valid_batches: the items (0, index) of each validation batch.
+    """
 
     def __init__(self, data: TrainingData, config: TrainConfig, position: Position) -> None:
         super().__init__()
         self.data, self.config, self.position = data, config, position
+        items, size = [(0, index) for index in range(len(data.valid))], config.batch_size  # type: ignore[arg-type]
+        self.valid_batches = [items[start : start + size] for start in range(0, len(items), size)]
 
     def _options(self) -> dict[str, Any]:
         workers = self.config.num_workers
@@ -94,21 +107,7 @@ class Loaders(pl.LightningDataModule):
         return DataLoader(self.data.train, batch_sampler=batches, **self._options())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        items = [(0, index) for index in range(len(self.data.valid))]  # type: ignore[arg-type]
-        return DataLoader(_Listed(self.data.valid, items), batch_size=self.config.batch_size, **self._options())
-
-
-class _Listed(Dataset[Any]):
-    """A dataset of (epoch, index) items in a fixed order."""
-
-    def __init__(self, dataset: Dataset[Any], items: list[tuple[int, int]]) -> None:
-        self.dataset, self.items = dataset, items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[self.items[index]]
+        return DataLoader(self.data.valid, batch_sampler=self.valid_batches, **self._options())
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
@@ -116,17 +115,50 @@ def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
 
 
-def optimizer(parameters: Any, config: TrainConfig) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW and its learning rate: linear warm-up, then constant or a cosine to zero at max_steps."""
+def step_draws(seed: int, step: int, batch: int, rank: int = 0, world: int = 1) -> Callable[[Draw], Tensor]:
+    """Random numbers of one training batch: `draws(draw)` gives this process's `batch` rows of the global batch's.
+
+    The whole global batch is drawn (one random number costs nothing beside a step), so that the numbers do not depend
+    on how many processes share it.
+    """
+    random, rows = step_generator(seed, step), slice(rank * batch, (rank + 1) * batch)
+    return lambda draw: draw(world * batch, random)[rows]
+
+
+def item_draws(items: Sequence[tuple[int, int]]) -> Callable[[Draw], Tensor]:
+    """Random numbers of a validation batch of (epoch, index): an item's are its own, whatever batch it is in."""
+    randoms = [step_generator(0, index) for _, index in items]
+    return lambda draw: torch.cat([draw(1, random) for random in randoms])
+
+
+class Frozen(dict[str, Any]):
+    """Networks that a task uses and does not train: outside its module tree, so that no checkpoint holds them.
+
+    A copy of the task (its moving average is one) shares them.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
+        return self
+
+
+def optimizer(
+    parameters: Any, config: TrainConfig, start: int = 0
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW and its learning rate: linear warm-up, then constant or a cosine to zero at max_steps.
+
+    Args:
+        start: optimizer step at which these parameters begin to learn, where their warm-up begins; the cosine is that
+            of the whole run.
+    """
     adam = config.adam
     adamw = torch.optim.AdamW(
         parameters, lr=adam.lr, betas=(adam.betas[0], adam.betas[1]), weight_decay=adam.weight_decay, eps=adam.eps
     )
-    return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: _rate(step, config))
+    return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: _rate(step, start, config))
 
 
-def _rate(step: int, config: TrainConfig) -> float:
-    warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
+def _rate(step: int, start: int, config: TrainConfig) -> float:
+    warm = min(1.0, max(0, step - start + 1) / (config.warmup_steps + 1))
     if config.lr_schedule is LRSchedule.constant:
         return warm
     done = min(1.0, max(0, step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
@@ -149,7 +181,7 @@ def _devices(text: str) -> str | int | list[int]:
 
 
 def _trainer(config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback], manual: bool) -> pl.Trainer:
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=train.accelerator,
         devices=_devices(train.devices),
         num_nodes=train.num_nodes,
@@ -169,6 +201,9 @@ def _trainer(config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback]
         callbacks=callbacks,
         logger=TensorBoardLogger(config.run_dir, name="", version="tensorboard"),
     )
+    if manual and isinstance(trainer.strategy, DDPStrategy):  # one network rests while the other learns
+        trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+    return trainer
 
 
 def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: TrainConfig, resume: bool) -> Path:
@@ -195,19 +230,22 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         callbacks.append(EMA(decay=train.ema_decay))
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
     try:
-        trainer = _trainer(config, train, [*callbacks, save], manual=not task.automatic_optimization)
+        callbacks += [save, FirstValidation(position)]
+        trainer = _trainer(config, train, callbacks, manual=not task.automatic_optimization)
     except (ValueError, MisconfigurationException) as error:
         raise UserError(f"train.accelerator, devices, strategy or precision: {first_line(error)}") from error
     if train.compile:
         for network in task.children():
             network.compile()
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    save_config(config, config.run_dir / "config.json")
+    if trainer.is_global_zero:
+        save_config(config, config.run_dir / "config.json")
     try:
         loaders = Loaders(data, train, position)
         trainer.fit(task, datamodule=loaders, ckpt_path=str(last) if resume else None, weights_only=True)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        if trainer.is_global_zero:
+            print(stopped, file=sys.stderr)
         raise SystemExit(stopped.exit_code) from None
     finally:
         save.restore_signals()

@@ -144,3 +144,39 @@ def tiny_config(tiny_data: Path, tiny_checkpoint: Path, tmp_path: Path) -> Calla
 def copy_of_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of `tiny_checkpoint` to be damaged."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy of a pipeline"))
+
+
+@pytest.fixture(scope="session")
+def published(goldens: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `ckpts/tta` as Amphion publishes it, both latent sizes, with the golden files' small networks.
+
+    Training checkpoints with the optimizer's state, and a vocoder with its config.json.
+    """
+    import torch
+
+    root = tmp_path_factory.mktemp("amphion") / "ckpts" / "tta"
+
+    def checkpoint(run: str, name: str, table: str) -> None:
+        weights = goldens.weights_for(table)
+        moments = {i: {"exp_avg": w * 0, "exp_avg_sq": w * 0, "step": 5} for i, w in enumerate(weights.values())}
+        optimizer = {"state": moments, "param_groups": [{"lr": 5e-5, "params": list(moments)}]}
+        (root / run / "checkpoints").mkdir(parents=True)
+        content = {"model": weights, "step": int(name[5:12]), "epoch": 7, "batch_size": 12}
+        content |= {"optimizer_ae" if "kl" in run else "optimizer": optimizer}
+        torch.save(content, root / run / "checkpoints" / name)
+
+    checkpoint("autoencoder_kl_debug", "step-0445000_loss-0.3306.pt", "vae_4_5_39_small")
+    checkpoint("autoencoder_kl_debug_latent_size_4_10_78", "step-0390000_loss-0.2876.pt", "vae_4_10_78_small")
+    checkpoint("audioldm_debug_latent_size_4_5_39", "step-0570000_loss-0.2521.pt", "unet_small")
+    checkpoint("audioldm_debug_latent_size_4_10_78", "step-0325000_loss-0.1936.pt", "unet_small")
+    vocoder = root / "hifigan_checkpoints"
+    vocoder.mkdir()
+    torch.save({"generator": goldens.weights_for("hifigan_small")}, vocoder / "g_01250000")
+    settings = {
+        "resblock": "1", "upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4],
+        "upsample_initial_channel": 512, "resblock_kernel_sizes": [3, 7, 11],
+        "resblock_dilation_sizes": [[1, 3, 5]] * 3, "num_mels": 80, "n_fft": 1024, "hop_size": 256,
+        "win_size": 1024, "sampling_rate": 16000, "fmin": 0, "fmax": 8000, "fmax_for_loss": None,
+    }  # fmt: skip
+    (vocoder / "config.json").write_text(json.dumps(settings))
+    return root

@@ -106,7 +106,7 @@ def test_a_vocoder_goes_into_the_pipeline(run: Train, tmp_path: Path, bands: int
     found, printed, errors = run("tta/audioldm", f"model.vocoder={tmp_path / 'vocoder'}")
     assert found == code
     if code:
-        assert "takes 64 mel bands, not 80" in errors[0]
+        assert "a vocoder of other mel settings: n_mel 64, not 80" in errors[0]
     else:
         index = json.loads((Path(printed) / "model_index.json").read_text())
         assert index["vocoder"] == ["transformers", "SpeechT5HifiGan"]

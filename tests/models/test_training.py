@@ -2,7 +2,10 @@ import functools
 import importlib
 import itertools
 import os
+import resource
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.optim.swa_utils import AveragedModel
 
 from sonolume.config.base import LRSchedule, TrainConfig
 from sonolume.config.load import load_config
 from sonolume.models.callbacks import EMA
-from sonolume.models.training import StepBatches, fit, optimizer, step_generator
+from sonolume.models.training import Frozen, StepBatches, fit, optimizer, step_draws, step_generator
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
-from sonolume.utils import checkpoint
+from sonolume.utils import checkpoint, cli
 from sonolume.utils.errors import UserError
 
 RECIPES = ["tta/autoencoderkl", "tta/audioldm"]
@@ -104,12 +109,19 @@ def test_resume_is_exact(recipe: str, tiny_config: Callable[..., Path], capsys: 
     assert not list(straight.parent.rglob(".*"))  # nothing half-written
 
 
-def test_resume_is_exact_with_workers(tiny_config: Callable[..., Path]):
-    config = tiny_config("tta/audioldm", train={"num_workers": 1, "ema_decay": 0.5})
-    with pytest.raises(PowerCut):
-        train(config, "killed", at=(9, cut_power))
-    killed = train(config, "killed", resume=True)
-    assert_same_training(train(config, "straight", "train.num_workers=0"), killed)
+def test_resume_after_sigkill_is_exact_with_workers(tiny_config: Callable[..., Path], root: Path):
+    """kill -9 in the middle of an epoch and of an accumulation, with an average; both stages."""
+    configs = [tiny_config(recipe, train={"num_workers": 2, "max_steps": 6, "valid_interval": 6}) for recipe in RECIPES]
+    command = [sys.executable, str(root / "tests" / "models" / "processes.py"), "killed", "11", *map(str, configs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for config in configs:
+        name = f"killed_{config.stem}"
+        folder = load_config(config, [f"exp_name={name}"]).run_dir
+        assert last(folder)["callbacks"]["Position"] == {"batches": 8}
+        train(config, name, resume=True)
+        assert_same_training(train(config, f"straight_{config.stem}", "train.num_workers=0"), folder)
+        assert not list(folder.rglob(".*"))
 
 
 def test_a_finished_run_goes_on_when_steps_are_added(
@@ -139,10 +151,10 @@ def test_every_batch_has_its_own_random_numbers(
     recipe: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
     module = importlib.import_module("sonolume.models." + recipe.replace("/", ".") + ".task")
-    seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(module, "step_generator", lambda *place: (seen.append(place[:2]), step_generator(*place))[1])
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(module, "step_draws", lambda *place: (seen.append(place), step_draws(*place))[1])
     train(tiny_config(recipe), "run", "train.max_steps=3", "train.random_seed=7")
-    assert [place for place in seen if place[0] == 7] == [(7, batch) for batch in range(6)]
+    assert seen == [(7, batch, 2, 0, 1) for batch in range(6)]
 
 
 def test_the_run_folder(tiny_config: Callable[..., Path]):
@@ -181,9 +193,66 @@ def test_previews_show_the_average(tiny_config: Callable[..., Path], monkeypatch
     monkeypatch.setattr(EMA, "on_validation_epoch_start", remember)
     monkeypatch.setattr(Task, "_preview", lambda task: shown.append(next(task.parameters()).detach().clone()))
     folder = train(tiny_config("tta/audioldm"), "run", "train.max_steps=4")
-    assert shown[0].equal(average[-1] if len(average) == 1 else average[1])
+    validations = average[2:]  # of step 0, which shows nothing, and of an export
+    assert shown[0].equal(validations[0])
     first = next(iter(last(folder)["current_model_state"].values()))
     assert not shown[0].equal(first)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_held_out_loss_is_known_before_training(
+    recipe: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    logged: list[tuple[int, float]] = []
+
+    def remember(logger: Any, metrics: dict[str, float], step: int) -> None:
+        if "val/loss" in metrics:
+            logged.append((step, metrics["val/loss"]))
+
+    monkeypatch.setattr(TensorBoardLogger, "log_metrics", remember)
+    config = tiny_config(recipe)
+    for batches in (0, 1):  # 3 items in batches of 2
+        with pytest.raises(PowerCut):
+            train(config, f"run{batches}", f"train.valid_batches={batches}", at=(0, cut_power))
+    assert [step for step, _ in logged] == [0, 0] and logged[0][1] != logged[1][1]
+    folder = load_config(config, ["exp_name=run0"]).run_dir
+    assert not (folder / "checkpoints").exists() and not (folder / "pipeline").exists()  # nothing is worth saving yet
+
+    train(config, "run", "train.max_steps=4")
+    logged.clear()
+    train(config, "run", resume=True)
+    assert logged and all(step > 4 for step, _ in logged)
+
+
+def test_the_average_shares_what_is_frozen(tiny_config: Callable[..., Path]):
+    task = Task(load_config(tiny_config("tta/audioldm")))
+    average: Any = AveragedModel(task).module
+    assert isinstance(task.frozen, Frozen) and average.frozen["vae"] is task.frozen["vae"]
+    assert not any(one is two for one, two in zip(average.parameters(), task.parameters(), strict=True))
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk(tiny_config: Callable[..., Path], capsys: Any):
+    """A limit on the size of files stands for the full disk; the old checkpoint stays, and the run goes on from it."""
+    config = tiny_config("tta/audioldm", train={"save_checkpoints_steps": 1})
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+
+    def main(argv: list[str]) -> None:
+        train(config, "run", at=(2, fill_disk))
+
+    try:
+        code = cli.run(main, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error", "Traceback"))]
+    folder = load_config(config).run_dir
+    assert code == 1 and len(errors) == 1 and str(folder / "checkpoints" / "last.ckpt") in errors[0]
+    assert last(folder)["callbacks"]["Position"] == {"batches": 2}
+    assert not list(folder.rglob(".*"))
+    train(config, "run", "train.max_steps=2", resume=True)
+    assert last(folder)["callbacks"]["Position"] == {"batches": 4}
 
 
 def refused(message: str, *args: Any, **options: Any) -> None:
@@ -261,9 +330,9 @@ def test_random_numbers_of_a_step():
 
 
 def test_the_learning_rate():
-    def rates(**options: Any) -> list[float]:
+    def rates(start: int = 0, **options: Any) -> list[float]:
         config = TrainConfig(max_steps=10, **options)
-        adamw, schedule = optimizer([torch.nn.Parameter(torch.zeros(1))], config)
+        adamw, schedule = optimizer([torch.nn.Parameter(torch.zeros(1))], config, start)
         found = []
         for _ in range(11):
             found.append(adamw.param_groups[0]["lr"] / config.adam.lr)
@@ -273,5 +342,7 @@ def test_the_learning_rate():
 
     assert rates() == [1.0] * 11
     assert rates(warmup_steps=3)[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert rates(start=4, warmup_steps=3)[4:9] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
     cosine = rates(lr_schedule=LRSchedule.cosine)
+    assert rates(start=4, lr_schedule=LRSchedule.cosine)[4:] == cosine[4:]
     assert cosine[0] == 1 and cosine[5] == pytest.approx(0.5) and cosine[10] == pytest.approx(0, abs=1e-7)

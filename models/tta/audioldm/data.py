@@ -1,7 +1,11 @@
 """Data of the latent diffusion model: VAE moments and text states, computed once and kept on disk.
 
 Cached under {processed_dir}/{dataset}/cache/, keyed by a hash of the VAE, the text encoder and the clips, as flat
-arrays that are memory-mapped, so that many workers and large data sets share them.
+arrays that are memory-mapped, so that many workers and large data sets share them. Of several processes that start
+together one fills it and the others wait.
+
+With `model.text_mask` false the U-Net attends to padding as in the seed: to T5's outputs there, which depend on the
+text. They are cached too, up to the longest caption of the split; a batch takes them up to its own longest caption.
 """
 
 import argparse
@@ -23,10 +27,11 @@ from sonolume.models.tta.audioldm.parts import TextEncoder, check_fit
 from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
 from sonolume.models.tta.features import load_mel, mel_path, read_rows
 from sonolume.preprocessors import text_audio
-from sonolume.utils import files, paths
+from sonolume.utils import files, lock, paths
 from sonolume.utils.manifest import Row
 
 SPLITS = ("train", "valid")
+FORM = 2  # of the cache's files
 CLIP_BATCH = 16  # clips of one forward pass while caching
 TEXT_BATCH = 64  # captions of one
 
@@ -34,7 +39,7 @@ TEXT_BATCH = 64  # captions of one
 @dataclass
 class Batch:
     moments: Tensor  # (B, 2z, h, w) mean and log-variance of the latents
-    states: Tensor  # (B, L, D) text states, zeros where padded
+    states: Tensor  # (B, L, D) text states; where padded zeros, or T5's outputs with `text_mask` off
     mask: Tensor  # (B, L) 1 for text
 
     def to(self, device: torch.device) -> "Batch":
@@ -44,7 +49,7 @@ class Batch:
 
 def preprocess(config: Config, args: argparse.Namespace) -> None:
     """Recordings or scenes -> manifest and mel features; then moments and text states if the VAE is there."""
-    text_audio.prepare(config.preprocess, args.dataset, args.input)
+    text_audio.prepare(config.preprocess, args.dataset, args.input, audio_dir=args.audio_dir)
     if (paths.resolve(config.model.autoencoder_path) / "config.json").is_file():
         training_data(config)
     else:
@@ -56,24 +61,33 @@ def training_data(config: Config) -> TrainingData:
     vae = autoencoder.load(config.model.autoencoder_path)
     text = TextEncoder(config.model.text_encoder, config.model.text_mask)
     check_fit(config.model, vae, text)
-    empty = text([""])[0]
-    train, valid = (_dataset(config, split, vae, text, empty) for split in SPLITS)
+    train, valid = (_dataset(config, split, vae, text) for split in SPLITS)
     return TrainingData(train, valid, collate)
 
 
-def _dataset(config: Config, split: str, vae: AutoencoderKL, text: TextEncoder, empty: Tensor) -> "LatentDataset":
+def _dataset(config: Config, split: str, vae: AutoencoderKL, text: TextEncoder) -> "LatentDataset":
     rows = read_rows(config.preprocess, config.dataset, split, captions=True)
-    return LatentDataset(config, split, rows, _cache(config, split, rows, vae, text), empty)
+    folder = _cache(config, split, rows, vae, text)
+    return LatentDataset(config, split, rows, folder, text([""], length=_longest(folder))[0])
 
 
-class LatentDataset(Dataset[tuple[Tensor, Tensor]]):
-    """(moments (2z, h, w), text states (L, D)) of one split; captions alternate, some are emptied in training."""
+def _longest(folder: Path) -> int:
+    """Tokens of the longest caption."""
+    return int(np.load(folder / "counts.npy").max(initial=1))
+
+
+Item = tuple[Tensor, Tensor, int]  # moments (2z, h, w), text states (L, D), tokens of text: L, or fewer with padding
+
+
+class LatentDataset(Dataset[Item]):
+    """The items of one split; captions alternate, some are emptied in training."""
 
     def __init__(self, config: Config, split: str, rows: list[Row], folder: Path, empty: Tensor) -> None:
         self.texts = [row.captions[0] for row in rows]  # for previews
         self.moments = np.load(folder / "moments.npy", mmap_mode="r")  # (N, 2z, h, w)
         self.states = np.load(folder / "states.npy", mmap_mode="r")  # (all tokens, D)
-        self.ends = np.load(folder / "ends.npy")  # (captions,) where each caption's tokens end
+        self.ends = np.load(folder / "ends.npy")  # (captions,) where each caption's states end
+        self.counts = np.load(folder / "counts.npy")  # (captions,) tokens of each caption, without padding
         self.firsts = np.load(folder / "firsts.npy")  # (N + 1,) first caption of each clip
         self.empty = empty
         self.seed = config.train.random_seed
@@ -82,13 +96,14 @@ class LatentDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.moments)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: tuple[int, int]) -> Item:
         epoch, index = item
         random = np.random.default_rng([self.seed, epoch, index])
         moments = torch.from_numpy(self.moments[index].astype(np.float32))
         if random.uniform() < self.drop:
-            return moments, self.empty
-        return moments, self.caption(int(random.integers(self.firsts[index], self.firsts[index + 1])))
+            return moments, self.empty, 1
+        number = int(random.integers(self.firsts[index], self.firsts[index + 1]))
+        return moments, self.caption(number), int(self.counts[number])
 
     def caption(self, number: int) -> Tensor:
         """Text states (L, D) of one caption."""
@@ -96,26 +111,31 @@ class LatentDataset(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(self.states[start : self.ends[number]].astype(np.float32))
 
 
-def collate(items: list[tuple[Tensor, Tensor]]) -> Batch:
-    states = [state for _, state in items]
-    mask = [torch.ones(len(state), dtype=torch.long) for state in states]
-    pad = torch.nn.utils.rnn.pad_sequence
-    return Batch(torch.stack([moments for moments, _ in items]), pad(states, True), pad(mask, True))
+def collate(items: list[Item]) -> Batch:
+    """Padded to the longest caption of the batch."""
+    moments, states, counts = zip(*items, strict=True)
+    longest = max(counts)
+    mask = torch.arange(longest)[None] < torch.tensor(counts)[:, None]
+    padded = torch.nn.utils.rnn.pad_sequence([state[:longest] for state in states], batch_first=True)
+    return Batch(torch.stack(moments), padded, mask.long())
 
 
 def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text: TextEncoder) -> Path:
     key = hashlib.sha256()
     key.update(_fingerprint(vae.state_dict().values()) + _fingerprint(text.parameters()))
-    key.update(repr((config.preprocess.frames, config.model.text_mask, config.train.precision)).encode())
+    key.update(repr((FORM, config.preprocess.frames, config.model.text_mask, config.train.precision)).encode())
     for row in rows:
         path = mel_path(config.preprocess, row)
         written = path.stat().st_mtime_ns if path.is_file() else 0  # prepared anew: cached anew
         key.update(repr((row.dataset, row.uid, row.captions, written)).encode())
     folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache" / key.hexdigest()[:16]
-    if not folder.is_dir():
-        with files.atomic_folder(folder) as unfinished:
-            np.save(unfinished / "moments.npy", _moments(config, split, rows, vae))
-            _save_states(split, rows, text, unfinished)
+    if folder.is_dir():
+        return folder
+    with lock.alone(folder.parent / ".lock", f"caching latents and texts in {folder.parent}"):
+        if not folder.is_dir():  # still: the one before may have made it
+            with files.atomic_folder(folder) as unfinished:
+                np.save(unfinished / "moments.npy", _moments(config, split, rows, vae))
+                _save_states(split, rows, text, unfinished)
     return folder
 
 
@@ -141,13 +161,18 @@ def _moments(config: Config, split: str, rows: list[Row], vae: AutoencoderKL) ->
 
 def _save_states(split: str, rows: list[Row], text: TextEncoder, folder: Path) -> None:
     captions = [caption for row in rows for caption in row.captions]
-    firsts = np.cumsum([0] + [len(row.captions) for row in rows])
-    unique = sorted(set(captions), key=len)  # neighbours of like length waste no padding
-    states: dict[str, np.ndarray] = {}
-    for start in tqdm(range(0, len(unique), TEXT_BATCH), desc=f"texts of {split}", unit="batch"):
-        chunk = unique[start : start + TEXT_BATCH]
-        for caption, state in zip(chunk, text(chunk), strict=True):
-            states[caption] = state.half().numpy()
-    np.save(folder / "firsts.npy", firsts)
-    np.save(folder / "ends.npy", np.cumsum([len(states[caption]) for caption in captions]))
-    np.save(folder / "states.npy", np.concatenate([states[caption] for caption in captions]))
+    counts = np.array(text.count(captions) if captions else [], dtype=np.int64)
+    lengths = counts if text.masked else np.full_like(counts, counts.max(initial=1))
+    ends = np.cumsum(lengths)
+    np.save(folder / "firsts.npy", np.cumsum([0] + [len(row.captions) for row in rows]))
+    np.save(folder / "counts.npy", counts)
+    np.save(folder / "ends.npy", ends)
+    shape = (int(lengths.sum()), text.model.config.d_model)
+    states = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float16, shape)
+    order = np.argsort(counts, kind="stable")  # neighbours of like length waste no padding
+    for start in tqdm(range(0, len(order), TEXT_BATCH), desc=f"texts of {split}", unit="batch"):
+        numbers = order[start : start + TEXT_BATCH]
+        found = text([captions[number] for number in numbers], length=int(lengths[numbers].max()))
+        for number, state in zip(numbers, found, strict=True):
+            states[ends[number] - lengths[number] : ends[number]] = state.half().cpu().numpy()
+    states.flush()

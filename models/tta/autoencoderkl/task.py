@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sonolume.config.tta.autoencoderkl import Config
-from sonolume.models.training import optimizer, step_generator
+from sonolume.models.training import optimizer, step_draws
 from sonolume.models.tta.autoencoderkl import pipeline
 from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
 from sonolume.modules.discriminator import PatchDiscriminator
@@ -37,7 +37,7 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         train = self.config.train
         vae, vae_rate = optimizer(self.vae.parameters(), train)
-        disc, disc_rate = optimizer(self.discriminator.parameters(), train)
+        disc, disc_rate = optimizer(self.discriminator.parameters(), train, start=self.config.model.loss.disc_start)
         return [vae, disc], [vae_rate, disc_rate]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -50,12 +50,18 @@ class Task(pl.LightningModule):
         loss, accumulate = self.config.model.loss, self.config.train.accumulate
         step = self.steps_done // accumulate
         with_gan = loss.disc_factor > 0 and step >= loss.disc_start
-        odd = step % 2 == 1
-        recon, kl = self._reconstruct(x)
-        if not (loss.alternate and odd):
-            self._generator_step(x, recon, kl, with_gan)
-        if with_gan and (odd or not loss.alternate):
-            self._discriminator_step(x, recon.detach())
+        for_vae = not loss.alternate or step % 2 == 0
+        for_discriminator = with_gan and not (loss.alternate and for_vae)
+        vae, discriminator = self.optimizers()  # type: ignore[misc]
+        if for_vae or for_discriminator:
+            recon, kl = self._reconstruct(x)
+            if for_vae:
+                with self.toggled_optimizer(vae):
+                    self._generator_step(x, recon, kl, with_gan)
+                self._step(vae)
+            if for_discriminator:
+                self._discriminator_step(x, recon.detach())
+                self._step(discriminator)
         self.steps_done += 1
         for rate in self.lr_schedulers():  # type: ignore[union-attr]
             if self.steps_done % accumulate == 0:
@@ -63,9 +69,11 @@ class Task(pl.LightningModule):
 
     def _reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         posterior = self.vae.encode(x).latent_dist
-        random = step_generator(self.config.train.random_seed, self.steps_done, self.global_rank)
-        noise = torch.randn(posterior.mean.shape, generator=random).to(posterior.mean)  # (B, z, h, w)
-        recon = self.vae.decode(posterior.mean + posterior.std * noise).sample          # (B, 1, M, T)
+        mean = posterior.mean  # (B, z, h, w)
+        world = self.trainer.world_size
+        draws = step_draws(self.config.train.random_seed, self.steps_done, len(x), self.global_rank, world)
+        noise = draws(lambda count, random: torch.randn(count, *mean.shape[1:], generator=random)).to(mean)
+        recon = self.vae.decode(mean + posterior.std * noise).sample  # (B, 1, M, T)
         return recon.float(), posterior.kl().mean()
 
     def _generator_step(self, x: Tensor, recon: Tensor, kl: Tensor, with_gan: bool) -> None:
@@ -79,26 +87,22 @@ class Task(pl.LightningModule):
                 loss.disc_weight, loss.min_adapt_d_weight, loss.max_adapt_d_weight,
             )  # fmt: skip
             total = total + weight * loss.disc_factor * gan
-            self.log_dict({"train/gan": gan, "train/gan_weight": weight})
-        self._update(total, 0)
-        self.log("train/l1", (x - recon).abs().mean(), prog_bar=True)
-        self.log_dict({"train/loss": total, "train/kl": kl})
+            self.log_dict({"train/gan": gan, "train/gan_weight": weight}, sync_dist=True)
+        self.manual_backward(total / self.config.train.accumulate)
+        self.log("train/l1", (x - recon).abs().mean(), prog_bar=True, sync_dist=True)
+        self.log_dict({"train/loss": total, "train/kl": kl}, sync_dist=True)
 
     def _discriminator_step(self, x: Tensor, recon: Tensor) -> None:
         loss = discriminator_loss(self.discriminator(x), self.discriminator(recon))
-        self._update(self.config.model.loss.disc_factor * loss, 1)
-        self.log("train/discriminator", loss)
+        self.manual_backward(self.config.model.loss.disc_factor * loss / self.config.train.accumulate)
+        self.log("train/discriminator", loss, sync_dist=True)
 
-    def _update(self, loss: Tensor, index: int) -> None:
-        """Backward; every `accumulate` batches clip and step. Lightning does neither under manual optimisation."""
+    def _step(self, chosen: Any) -> None:
+        """Every `accumulate` batches clip and step. Lightning does neither under manual optimisation."""
         train = self.config.train
-        chosen = self.optimizers()[index]  # type: ignore[index]
-        self.toggle_optimizer(chosen)
-        self.manual_backward(loss / train.accumulate)
-        self.untoggle_optimizer(chosen)
         if (self.steps_done + 1) % train.accumulate == 0:
             if train.gradient_clip:
-                self.clip_gradients(chosen, train.gradient_clip, "norm")  # type: ignore[arg-type]
+                self.clip_gradients(chosen, train.gradient_clip, "norm")
             chosen.step()
             chosen.zero_grad()
 

@@ -1,0 +1,93 @@
+"""Training in processes of its own, for tests.
+
+torchrun ... processes.py pair FOLDER LATENT_CONFIG VAE_CONFIG   two ranks; each writes FOLDER/rank{0,1}.json
+python processes.py killed BATCH CONFIG ...                      each run is killed (SIGKILL) at the beginning of BATCH
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sonolume.config.load import load_config
+from sonolume.models.training import fit
+
+
+def run(
+    config_file: Path, name: str, *overrides: str, at: tuple[int, Callable[[], None]] | None = None
+) -> tuple[list[float], str]:
+    """Trains as bins/train.py does; the loss of every batch, and a hash of the trained weights.
+
+    Args:
+        at: (batch, what happens at its beginning).
+    """
+    config = load_config(config_file, [f"exp_name={name}", *overrides])
+    recipe = "sonolume.models." + config.recipe.replace("/", ".")
+    data = importlib.import_module(f"{recipe}.data").training_data(config)
+    task: Any = importlib.import_module(f"{recipe}.task").Task(config)
+    losses: list[float] = []
+    task._preview = lambda: None
+    task.on_train_batch_end = lambda *_: losses.append(float(task.trainer.callback_metrics["train/loss"]))
+    task.on_train_batch_start = lambda _, index: at[1]() if at and at[0] == index else None
+    try:
+        fit(task, data, config, config.train, resume=False)
+    except SystemExit as stopped:
+        assert stopped.code == 128 + signal.SIGTERM
+    digest = hashlib.sha256()
+    for weight in task.parameters():
+        digest.update(weight.detach().numpy().tobytes())
+    return losses, digest.hexdigest()
+
+
+def watch_the_cache(folder: Path, rank: str) -> None:
+    """Both ranks begin at once, and it shows who computed."""
+    data = importlib.import_module("sonolume.models.tta.audioldm.data")
+    moments = data._moments
+
+    def slow(config: Any, split: str, *others: Any) -> Any:
+        (folder / f"computed-{split}-{rank}").touch()
+        time.sleep(1)
+        return moments(config, split, *others)
+
+    data._moments = slow
+    (folder / f"ready-{rank}").touch()
+    while len(list(folder.glob("ready-*"))) < 2:
+        time.sleep(0.01)
+
+
+def pair(folder: Path, latent: Path, vae: Path) -> None:
+    rank = os.environ["RANK"]
+
+    def told_to_stop() -> None:
+        if rank == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    watch_the_cache(folder, rank)
+    found: dict[str, Any] = {"latent": run(latent, "latent")}
+    found["vae"] = run(vae, "vae", "model.loss.disc_start=100")
+    gan = ["model.loss.disc_start=1", "train.max_steps=30", "train.accumulate=1", "train.ema_decay=0"]
+    found["gan"] = run(vae, "gan", *gan, at=(2, told_to_stop))
+    (folder / f"rank{rank}.json").write_text(json.dumps(found))
+
+
+def killed(batch: int, configs: list[Path]) -> None:
+    for config in configs:
+        child = os.fork()  # nothing was computed yet, so there are no threads to lose
+        if child == 0:
+            run(config, f"killed_{config.stem}", at=(batch, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+if __name__ == "__main__":
+    paths = [Path(argument) for argument in sys.argv[2:]]
+    if sys.argv[1] == "pair":
+        pair(*paths)
+    else:
+        killed(int(sys.argv[2]), paths[1:])
