@@ -9,21 +9,29 @@ from typing import Any
 import torch
 
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.parts import CONVERT
 
 # what torch.load raises for files that are cut or no checkpoints at all
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
+OFFICIAL = ("*.pt", "checkpoints/*.pt", "*/checkpoints/*.pt", "g_*")  # what official training runs leave
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     """A dictionary saved by `torch.save`, on the CPU.
+
+    Args:
+        mapped: leave the tensors in the file until they are used; what is never used then costs no memory.
 
     Raises:
         UserError: absent, cut, not a checkpoint, or holding objects that only running code could rebuild.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
+    whole = zipfile.is_zipfile(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not whole:
+            _check_beginning(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and whole)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: not a plain checkpoint, refused ({first_line(error)})") from error
     except DAMAGED as error:
@@ -31,6 +39,17 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not the dictionary of a checkpoint")
     return content
+
+
+def _check_beginning(path: Path) -> None:
+    """A file that is not a whole zip archive may be of torch's older format, but not one of these."""
+    with path.open("rb") as file:
+        beginning = file.read(60)
+    if beginning.startswith(b"PK\x03\x04"):
+        size = path.stat().st_size
+        raise UserError(f"{path}: cut or damaged, its end is missing ({size} bytes): copy or download it again")
+    if beginning.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path}: a Git LFS pointer, not the file itself: run 'git lfs pull' or download it again")
 
 
 def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:
@@ -73,7 +92,7 @@ def check_folder(folder: Path, *kinds: str) -> None:
     try:
         config = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{folder}: no {name} in it: not an exported model") from error
+        raise UserError(f"{folder}: no {name} in it: not an exported model{_hint(folder)}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{folder / name}: broken JSON ({error})") from error
     if not isinstance(config, dict):
@@ -81,9 +100,14 @@ def check_folder(folder: Path, *kinds: str) -> None:
     found = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
     found = found[-1] if isinstance(found, list) else found
     if found not in kinds:
-        raise UserError(f"{folder}: holds a {found}, not a {kinds[0]}")
+        raise UserError(f"{folder}: holds a {found}, not a {kinds[0]}{_hint(folder)}")
     for weights in sorted(folder.rglob("*.safetensors")):
         _check_safetensors(weights)
+
+
+def _hint(folder: Path) -> str:
+    """What to do with the folder of an official training run."""
+    return CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
 
 
 def _check_safetensors(path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
+CONVERT = "; official checkpoints are made into folders by bins/convert.py (see its --help)"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -24,7 +25,7 @@ def locate(source: str, key: str, remedy: str = "") -> str:
     if folder.is_dir():
         return str(folder)
     if folder.exists():
-        raise UserError(f"{key} {source}: is a file, not the folder of a model")
+        raise UserError(f"{key} {source}: is a file, not the folder of a model{CONVERT}")
     if HUB_ID.fullmatch(source) and not source.startswith("."):
         return source
     raise UserError(f"{key} {source}: no such folder{f'; {remedy}' if remedy else ''}")

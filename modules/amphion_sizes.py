@@ -1,0 +1,97 @@
+"""Sizes of Amphion's text-to-audio networks, read from the shapes of their weights.
+
+What shapes do not tell is the published setting: 32 groups in every GroupNorm, 8 attention heads, dilations 1, 3, 5.
+Each function takes a whole official state dict and raises a ValueError that names the first tensor it misses.
+"""
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from sonolume.config.tta.audioldm import AudioLDMConfig
+from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.config.tta.hifigan import HifiGanConfig
+
+DILATIONS = [1, 3, 5]
+
+
+def vae_sizes(official: dict[str, Tensor]) -> AutoencoderKLConfig:
+    """Of `AutoencoderKL` (names such as `encoder.down.0.block.0.conv1.weight`)."""
+    ch, in_channels, *_ = _shape(official, "encoder.conv_in.weight")
+    levels = _count(official, r"encoder\.down\.(\d+)\.")
+    return AutoencoderKLConfig(
+        ch=ch,
+        ch_mult=[_shape(official, f"encoder.down.{i}.block.0.conv1.weight")[0] // ch for i in range(levels)],
+        num_res_blocks=_count(official, r"encoder\.down\.0\.block\.(\d+)\."),
+        in_channels=in_channels,
+        out_ch=_shape(official, "decoder.conv_out.weight")[0],
+        z_channels=_shape(official, "decoder.conv_in.weight")[1],
+    )
+
+
+def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfig:
+    """Of `AudioLDM` (names start with `unet.`)."""
+    inner = {name.removeprefix("unet."): tensor for name, tensor in official.items()}
+    channels, in_channels, *_ = _shape(inner, "input_blocks.0.0.weight")
+    levels = 1 + sum(name.endswith(".op.weight") for name in inner)
+    per_level = _count(inner, r"input_blocks\.(\d+)\.") // levels  # residual blocks and the downsampling (or conv_in)
+    attends = [f"input_blocks.{1 + level * per_level}.1.norm.weight" in inner for level in range(levels)]
+    texts = [tensor for name, tensor in inner.items() if name.endswith(".attn2.to_k.weight")]
+    if not texts:
+        raise ValueError("it has no attn2.to_k.weight, where the text enters")
+    return AudioLDMConfig(
+        in_channels=in_channels,
+        out_channels=_shape(inner, "out.2.weight")[0],
+        model_channels=channels,
+        attention_resolutions=[2**level for level in range(levels) if attends[level]],
+        num_res_blocks=per_level - 1,
+        channel_mult=[
+            _shape(inner, f"input_blocks.{1 + level * per_level}.0.in_layers.2.weight")[0] // channels
+            for level in range(levels)
+        ],
+        num_heads=num_heads,
+        transformer_depth=_count(inner, r"middle_block\.1\.transformer_blocks\.(\d+)\."),
+        context_dim=texts[0].shape[1],
+        use_checkpoint=False,
+    )
+
+
+def hifigan_sizes(official: dict[str, Tensor], settings: dict[str, Any] | None = None) -> HifiGanConfig:
+    """Of HiFi-GAN's `Generator` (resblock "1").
+
+    Args:
+        settings: the config.json beside the weights. Without one a kernel is taken for twice its upsampling rate, and
+            dilations for 1, 3, 5, as in all published sizes.
+    """
+    settings = settings or {}
+    kernels = [_kernel(official, f"ups.{i}") for i in range(_count(official, r"ups\.(\d+)\."))]
+    per_stage = _count(official, r"resblocks\.(\d+)\.") // max(1, len(kernels))
+    dilations = DILATIONS[: _count(official, r"resblocks\.0\.convs1\.(\d+)\.")]
+    return HifiGanConfig(
+        upsample_rates=settings.get("upsample_rates", [kernel // 2 for kernel in kernels]),
+        upsample_kernel_sizes=kernels,
+        upsample_initial_channel=_shape(official, _weight(official, "conv_pre"))[0],
+        resblock_kernel_sizes=[_kernel(official, f"resblocks.{i}.convs1.0") for i in range(per_stage)],
+        resblock_dilation_sizes=settings.get("resblock_dilation_sizes", [dilations] * per_stage),
+    )
+
+
+def _weight(official: dict[str, Tensor], layer: str) -> str:
+    """A layer's weight is split in two while weight norm is on."""
+    return f"{layer}.weight" if f"{layer}.weight" in official else f"{layer}.weight_v"
+
+
+def _kernel(official: dict[str, Tensor], layer: str) -> int:
+    return _shape(official, _weight(official, layer))[2]
+
+
+def _shape(official: dict[str, Tensor], name: str) -> tuple[int, ...]:
+    if name not in official:
+        raise ValueError(f"it has no {name}")
+    return tuple(official[name].shape)
+
+
+def _count(official: dict[str, Tensor], pattern: str) -> int:
+    """One more than the largest number in a place of the names."""
+    return 1 + max((int(found[1]) for name in official if (found := re.match(pattern, name))), default=-1)
