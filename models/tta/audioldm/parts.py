@@ -10,9 +10,13 @@ from torch import Tensor
 from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, ModelConfig, NoiseSchedulerConfig
+from sonolume.models.tta.hifigan import pipeline as hifigan
+from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
 from sonolume.utils import checkpoint, parts
 from sonolume.utils.errors import UserError, first_line
+
+MAX_TOKENS = 512  # T5 was trained on so many; longer texts are cut
 
 
 def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
@@ -54,39 +58,32 @@ def noise_settings(config: NoiseSchedulerConfig) -> dict[str, Any]:
     }
 
 
-def load_vocoder(source: str, bands: int) -> SpeechT5HifiGan | None:
+def load_vocoder(source: str, settings: MelSettings) -> SpeechT5HifiGan | None:
     """A HiFi-GAN from its folder, a pipeline folder that holds one, or a hub id; None for "" (Griffin-Lim).
 
     Raises:
-        UserError: it cannot be loaded, or takes another number of mel bands; names the config key.
+        UserError: it cannot be loaded, or takes other mels than `settings`; names the config key.
     """
-    if not source:
-        return None
-    where = parts.inside(parts.locate(source, "model.vocoder"), "vocoder")
-    if parts.is_local(where):
-        checkpoint.check_folder(Path(where), "SpeechT5HifiGan")
-    try:
-        vocoder = SpeechT5HifiGan.from_pretrained(where).eval().requires_grad_(False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.vocoder {source!r} cannot be loaded: {first_line(error)}") from error
-    if vocoder.config.model_in_dim != bands:
-        raise UserError(f"model.vocoder {source!r} takes {vocoder.config.model_in_dim} mel bands, not {bands}")
-    return vocoder
+    remedy = 'train one with egs/tta/hifigan/run_train.sh, or leave it "" for Griffin-Lim'
+    return hifigan.load(source, "model.vocoder", settings, remedy) if source else None
 
 
 class TextEncoder:
     """A frozen T5: texts -> their states, one (L, D) tensor each. Not a Module, so no checkpoint holds it.
 
+    T5 itself always gets the attention mask, as in the seed's training, so texts do not depend on each other.
+
     Args:
         source: folder or hub id of a T5 with its tokenizer, or a pipeline folder that holds both.
-        masked: give T5 the attention mask (texts of a batch then do not depend on each other's padding).
+        masked: the U-Net ignores padding, so states end with the text; else T5's outputs at padding may be asked for.
+        key: the config key or flag that named it, for messages.
 
     Raises:
-        UserError: it cannot be loaded; names the config key.
+        UserError: it cannot be loaded; names the key.
     """
 
-    def __init__(self, source: str, masked: bool = True) -> None:
-        where = parts.locate(source, "model.text_encoder")
+    def __init__(self, source: str, masked: bool = True, key: str = "model.text_encoder") -> None:
+        where = parts.locate(source, key)
         tokens, model = parts.inside(where, "tokenizer"), parts.inside(where, "text_encoder")
         if parts.is_local(model):
             checkpoint.check_folder(Path(model), "T5EncoderModel", "T5ForConditionalGeneration")
@@ -95,7 +92,7 @@ class TextEncoder:
             self.model = T5EncoderModel.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"model.text_encoder {source!r} cannot be loaded: {first_line(error)} "
+                f"{key} {source!r} cannot be loaded: {first_line(error)} "
                 "(a folder or a hub id of a T5 encoder; the hub needs a network or an earlier download)"
             ) from error
         self.masked = masked
@@ -104,12 +101,19 @@ class TextEncoder:
         """For fingerprints."""
         return self.model.parameters()
 
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self.tokenizer(texts, truncation=True, max_length=MAX_TOKENS).input_ids]
+
     @torch.no_grad()
-    def __call__(self, texts: list[str]) -> list[Tensor]:
-        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=512, return_tensors="pt")
-        mask = tokens.attention_mask
-        states = self.model(tokens.input_ids, attention_mask=mask if self.masked else None).last_hidden_state
-        return [state[: int(count)] for state, count in zip(states, mask.sum(1), strict=True)]
+    def __call__(self, texts: list[str], length: int = 0) -> list[Tensor]:
+        """States of each text; (length, D) with T5's outputs at padding behind the text if not `masked`."""
+        keep = 0 if self.masked else length
+        pad: dict[str, Any] = {"padding": "max_length", "max_length": keep} if keep else {"max_length": MAX_TOKENS}
+        tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, **({"padding": True} | pad))
+        mask = tokens.attention_mask.to(self.model.device)
+        states = self.model(tokens.input_ids.to(self.model.device), attention_mask=mask).last_hidden_state
+        return [state[: keep or int(count)] for state, count in zip(states, mask.sum(1), strict=True)]
 
 
 def check_fit(config: ModelConfig, vae: AutoencoderKL, text: TextEncoder) -> None:

@@ -1,0 +1,155 @@
+"""tta/hifigan: a vocoder, ln mel to sound (HiFi-GAN, Kong et al. 2020; Amphion's text-to-audio vocoder)."""
+
+import math
+from dataclasses import dataclass, field
+
+from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+
+INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "device", "dtype")
+EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device")
+
+
+@dataclass
+class HifiGanPreprocessConfig(PreprocessConfig):
+    segment_size: int = 8192  # samples of one training item, a multiple of hop_size
+    train_clips: int = 0  # clips whose waves are kept for training, evenly drawn from all; 0 = all
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least("preprocess", 1, "segment_size")
+        self.at_least("preprocess", 0, "train_clips")
+        self.require(
+            self.segment_size % self.hop_size == 0,
+            f"preprocess.segment_size {self.segment_size} is not divisible by hop_size {self.hop_size}",
+        )
+        self.require(
+            (self.n_fft - self.hop_size) // 2 < self.segment_size <= self.frames * self.hop_size,
+            f"preprocess.segment_size {self.segment_size} must be above (n_fft {self.n_fft} - hop_size "
+            f"{self.hop_size}) / 2 and at most frames {self.frames} x hop_size",
+        )
+
+
+@dataclass
+class HifiGanConfig(Strict):
+    """The generator. Names as in the published config; the defaults are V1."""
+
+    upsample_rates: list[int] = field(default_factory=lambda: [8, 8, 2, 2])  # their product is the hop
+    upsample_kernel_sizes: list[int] = field(default_factory=lambda: [16, 16, 4, 4])  # one for each rate
+    upsample_initial_channel: int = 512  # channels at the input; each upsampling halves them
+    resblock_kernel_sizes: list[int] = field(default_factory=lambda: [3, 7, 11])  # residual blocks of one stage
+    resblock_dilation_sizes: list[list[int]] = field(default_factory=lambda: [[1, 3, 5]] * 3)  # of each block
+    leaky_relu_slope: float = 0.1
+    weight_norm: bool = True  # in training; the exported weights are folded
+
+    def __post_init__(self) -> None:
+        key = "model.hifigan"
+        rates, kernels = self.upsample_rates, self.upsample_kernel_sizes
+        blocks, dilations = self.resblock_kernel_sizes, self.resblock_dilation_sizes
+        self.at_least(key, 1, "upsample_initial_channel")
+        self.at_least(key, 0, "leaky_relu_slope")
+        self.require(len(rates) > 0 and min(rates) > 0, f"{key}.upsample_rates must be numbers above 0, got {rates}")
+        self.require(
+            len(rates) == len(kernels),
+            f"{key}: {len(rates)} upsample_rates but {len(kernels)} upsample_kernel_sizes",
+        )
+        for rate, kernel in zip(rates, kernels, strict=True):
+            self.require(
+                kernel >= rate and (kernel - rate) % 2 == 0,
+                f"{key}: upsample_kernel_sizes {kernel} must be upsample_rates {rate} plus an even number",
+            )
+        self.require(
+            self.upsample_initial_channel % 2 ** len(rates) == 0,
+            f"{key}.upsample_initial_channel {self.upsample_initial_channel} cannot be halved {len(rates)} times",
+        )
+        self.require(
+            len(blocks) == len(dilations) > 0,
+            f"{key}: {len(blocks)} resblock_kernel_sizes but {len(dilations)} resblock_dilation_sizes",
+        )
+        self.require(
+            all(kernel > 0 and kernel % 2 == 1 for kernel in blocks),
+            f"{key}.resblock_kernel_sizes must be odd, got {blocks}",
+        )
+        self.require(
+            all(row and min(row) > 0 for row in dilations),
+            f"{key}.resblock_dilation_sizes must be lists of numbers above 0, got {dilations}",
+        )
+
+    @property
+    def hop(self) -> int:
+        """Samples made of one frame."""
+        return math.prod(self.upsample_rates)
+
+
+@dataclass
+class DiscriminatorConfig(Strict):
+    periods: list[int] = field(default_factory=lambda: [2, 3, 5, 7, 11])  # of the multi-period discriminator
+    scales: int = 3  # of the multi-scale discriminator, each at half the rate of the one before; 0 = none
+    width: float = 1.0  # factor of all channels; 1 = published (71 M parameters)
+
+    def __post_init__(self) -> None:
+        key = "model.discriminator"
+        self.at_least(key, 0, "scales")
+        self.require(self.width > 0, f"{key}.width must be above 0, got {self.width}")
+        self.require(
+            all(period > 0 for period in self.periods), f"{key}.periods must be above 0, got {self.periods}"
+        )
+        self.require(len(self.periods) + self.scales > 0, f"{key}: no periods and no scales: keep one of them")
+
+
+@dataclass
+class LossConfig(Strict):
+    """loss = mel_weight * mel + stft_weight * stft + adversarial_weight * (LSGAN + feature_weight * features)."""
+
+    mel_weight: float = 45.0  # of the L1 of ln mels
+    feature_weight: float = 2.0  # of the L1 of the discriminators' features
+    adversarial_weight: float = 1.0  # 0 = no discriminators
+    stft_weight: float = 0.0  # of the multi-resolution STFT loss (Yamamoto et al. 2020); published: none
+    disc_start: int = 0  # first optimizer step with the discriminators
+
+    def __post_init__(self) -> None:
+        self.at_least(
+            "model.loss", 0, "mel_weight", "feature_weight", "adversarial_weight", "stft_weight", "disc_start"
+        )
+
+
+@dataclass
+class ModelConfig(Strict):
+    hifigan: HifiGanConfig = field(default_factory=HifiGanConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    reconstruct: str = ""  # folder or hub id of a VAE whose reconstructed mels are trained on, too; "" = none
+    reconstruct_prob: float = 0.5  # share of items that take the reconstructed mel
+    pretrained: str = ""  # folder or hub id of a SpeechT5HifiGan to start from; "" = fresh weights
+    pretrained_discriminators: str = ""  # an official do_* checkpoint to start the discriminators from; "" = fresh
+
+    def __post_init__(self) -> None:
+        share = self.reconstruct_prob
+        self.require(0 <= share <= 1, f"model.reconstruct_prob must be from 0 to 1, got {share}")
+
+
+@dataclass
+class HifiGanTrainConfig(TrainConfig):
+    adam: AdamConfig = field(default_factory=lambda: AdamConfig(lr=2e-4, betas=[0.8, 0.99]))
+    batch_size: int = 16  # items of one forward pass on one device
+    lr_decay: float = 1.0  # factor of the learning rate after each epoch, besides lr_schedule
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0 < self.lr_decay <= 1, f"train.lr_decay must be above 0 and at most 1, got {self.lr_decay}")
+
+
+@dataclass
+class Config(RunConfig):
+    log_dir: str = "ckpts/tta"
+    preprocess: HifiGanPreprocessConfig = field(default_factory=HifiGanPreprocessConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: HifiGanTrainConfig = field(default_factory=HifiGanTrainConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hop, rates = self.preprocess.hop_size, self.model.hifigan.upsample_rates
+        self.require(
+            self.model.hifigan.hop == hop,
+            f"model.hifigan.upsample_rates {rates} multiply to {self.model.hifigan.hop}, "
+            f"not to preprocess.hop_size {hop}",
+        )

@@ -1,0 +1,135 @@
+"""Discriminators of HiFi-GAN (Kong et al. 2020): multi-period and multi-scale. Names as in the official checkpoints.
+
+B batch, N samples, p period, C channels.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+SLOPE = 0.1  # of every leaky ReLU
+PERIOD_CHANNELS = (32, 128, 512, 1024, 1024)
+SCALE_LAYERS = (  # channels, kernel, stride, groups
+    (128, 15, 1, 1),
+    (128, 41, 2, 4),
+    (256, 41, 2, 16),
+    (512, 41, 4, 16),
+    (1024, 41, 4, 16),
+    (1024, 41, 1, 16),
+    (1024, 5, 1, 1),
+)
+
+SPECTRAL_NAMES = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}  # torch's older names -> newer
+WEIGHT_NORM_NAMES = {"weight_g": "original0", "weight_v": "original1"}
+
+Judgement = tuple[list[Tensor], list[Tensor]]  # logits of every discriminator; features of every layer of every one
+
+
+class PeriodDiscriminator(nn.Module):
+    """Looks at every p-th sample: (B, N) -> logits (B, about N / 81) and 6 feature maps (B, C, steps, p).
+
+    A length that p does not divide is completed by reflection.
+    """
+
+    def __init__(self, period: int, width: float = 1.0) -> None:
+        super().__init__()
+        self.period = period
+        sizes = [1, *(_scaled(channels, width) for channels in PERIOD_CHANNELS)]
+        strides = (3, 3, 3, 3, 1)
+        self.convs = nn.ModuleList(
+            weight_norm(nn.Conv2d(sizes[i], sizes[i + 1], (5, 1), (strides[i], 1), (2, 0))) for i in range(len(strides))
+        )
+        self.conv_post = weight_norm(nn.Conv2d(sizes[-1], 1, (3, 1), 1, (1, 0)))
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
+        missing = -wave.shape[-1] % self.period
+        x = F.pad(wave[:, None], (0, missing), "reflect") if missing else wave[:, None]
+        return _layers(self.convs, self.conv_post, x.unflatten(-1, (-1, self.period)))  # (B, 1, N / p, p)
+
+
+class ScaleDiscriminator(nn.Module):
+    """Looks at the wave itself: (B, N) -> logits (B, about N / 64) and 8 feature maps (B, C, steps)."""
+
+    def __init__(self, width: float = 1.0, spectral: bool = False) -> None:
+        super().__init__()
+        norm = spectral_norm if spectral else weight_norm
+        convs, before = [], 1
+        for full, kernel, stride, groups in SCALE_LAYERS:
+            channels = _scaled(full, width)
+            shared = math.gcd(groups, before, channels)
+            convs.append(norm(nn.Conv1d(before, channels, kernel, stride, kernel // 2, groups=shared)))
+            before = channels
+        self.convs = nn.ModuleList(convs)
+        self.conv_post = norm(nn.Conv1d(before, 1, 3, 1, 1))
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return _layers(self.convs, self.conv_post, wave[:, None])
+
+
+class MultiPeriodDiscriminator(nn.Module):
+    def __init__(self, periods: Sequence[int] = (2, 3, 5, 7, 11), width: float = 1.0) -> None:
+        super().__init__()
+        self.discriminators = nn.ModuleList(PeriodDiscriminator(period, width) for period in periods)
+
+    def forward(self, wave: Tensor) -> Judgement:
+        return _joined([discriminator(wave) for discriminator in self.discriminators])
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """The first hears the wave itself, under spectral norm; each other one its average at half the rate before."""
+
+    def __init__(self, scales: int = 3, width: float = 1.0) -> None:
+        super().__init__()
+        self.discriminators = nn.ModuleList(ScaleDiscriminator(width, scale == 0) for scale in range(scales))
+
+    def forward(self, wave: Tensor) -> Judgement:
+        found = []
+        for scale, discriminator in enumerate(self.discriminators):
+            wave = F.avg_pool1d(wave, 4, 2, padding=2) if scale else wave
+            found.append(discriminator(wave))
+        return _joined(found)
+
+
+class WaveformDiscriminator(nn.Module):
+    """Both together: (B, N) -> logits of all discriminators and all their feature maps."""
+
+    def __init__(self, periods: Sequence[int] = (2, 3, 5, 7, 11), scales: int = 3, width: float = 1.0) -> None:
+        super().__init__()
+        self.mpd = MultiPeriodDiscriminator(periods, width)
+        self.msd = MultiScaleDiscriminator(scales, width)
+
+    def forward(self, wave: Tensor) -> Judgement:
+        logits, features = self.mpd(wave)
+        more_logits, more_features = self.msd(wave)
+        return logits + more_logits, features + more_features
+
+
+def official_weights(official: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The "mpd" and "msd" of an official `do_*` checkpoint -> state dict of `WaveformDiscriminator` of width 1."""
+    named = {f"{part}.{name}": tensor for part in ("mpd", "msd") for name, tensor in official[part].items()}
+    weights = {}
+    for name, tensor in named.items():
+        stem, _, leaf = name.rpartition(".")
+        names = SPECTRAL_NAMES if f"{stem}.weight_orig" in named else WEIGHT_NORM_NAMES
+        weights[f"{stem}.parametrizations.weight.{names[leaf]}" if leaf in names else name] = tensor
+    return weights
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
+
+
+def _layers(convs: nn.ModuleList, last: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    features = []
+    for conv in convs:
+        x = F.leaky_relu(conv(x), SLOPE)
+        features.append(x)
+    x = last(x)
+    return x.flatten(1), [*features, x]
+
+
+def _joined(found: list[tuple[Tensor, list[Tensor]]]) -> Judgement:
+    return [logits for logits, _ in found], [feature for _, features in found for feature in features]
