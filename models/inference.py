@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sonolume.config.base import RunConfig
-from sonolume.utils import files, parts, paths
+from sonolume.utils import audio, files, parts, paths
 from sonolume.utils.errors import UserError, first_line
 
+DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is taken
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -18,10 +20,12 @@ def find_checkpoint(flag: str | None, config: RunConfig, shipped: str) -> str:
     """--checkpoint, else the run's own pipeline folder, else the shipped miniature one (which is said on stderr).
 
     Raises:
-        UserError: --checkpoint names a folder that is not there.
+        UserError: --checkpoint names a folder that is not there, or a file.
     """
     if flag is not None:
         given = Path(flag).expanduser()
+        if given.is_file():
+            raise UserError(f"--checkpoint {flag}: is a file, not the folder of a model{parts.CONVERT}")
         return str(given.resolve()) if given.exists() else parts.locate(flag, "--checkpoint")
     trained = config.run_dir / "pipeline"
     if trained.is_dir():
@@ -42,6 +46,8 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.partition(":")[0] not in DEVICES:
+        raise UserError(f"--device {name}: no such device: choose {', '.join(DEVICES)}")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -77,6 +83,25 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"--output_dir {folder}: {error.strerror}: name a folder that can be written") from error
     return folder
+
+
+def save_sound(path: Path, wave: np.ndarray, sample_rate: int, gain: float = 1.0) -> dict[str, float]:
+    """Write a wav (n,), made quieter where it would leave -1..1, which is said on stderr.
+
+    Args:
+        gain: what it was multiplied by before.
+
+    Returns:
+        For the json: "peak" of what was generated, and "gain", what it was multiplied by in all.
+    """
+    peak = float(np.abs(wave).max(initial=0.0))
+    generated = max(peak, 1 / gain) if gain < 1 else peak
+    if peak > 1:
+        gain, wave = gain / peak, wave / peak
+    if gain < 1:
+        print(f"{path.name}: its peak was {generated:.2f}, scaled by {gain:.3f} to fit", file=sys.stderr)
+    audio.save_wav(path, wave, sample_rate)
+    return {"peak": generated, "gain": gain}
 
 
 def describe(**facts: Any) -> dict[str, Any]:

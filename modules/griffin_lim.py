@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 
+FRAMES_AT_ONCE = 40_000  # of all sounds together; one sound is taken as a whole
 _EPSILON = 1e-10
 
 
@@ -41,10 +42,14 @@ def mel_to_wave(
     length = log_mel.shape[-1] * mel.settings.hop_size
     if start is not None and start.shape != (len(log_mel), length):
         raise ValueError(f"start is {tuple(start.shape)}, expected {(len(log_mel), length)}")
+    at_once, waves = max(1, FRAMES_AT_ONCE // log_mel.shape[-1]), []
     with torch.no_grad():
-        magnitude = mel_to_linear(log_mel.float(), mel.basis)
-        first = random_phases(magnitude, seed) if start is None else unit_phases(mel.stft(start.float()))
-        return fast_griffin_lim(magnitude, mel, num_iters, momentum, first)
+        for first in range(0, len(log_mel), at_once):
+            some = slice(first, first + at_once)
+            magnitude = mel_to_linear(log_mel[some].float(), mel.basis)
+            phase = random_phases(magnitude, seed) if start is None else unit_phases(mel.stft(start[some].float()))
+            waves.append(fast_griffin_lim(magnitude, mel, num_iters, momentum, phase))
+    return torch.cat(waves)
 
 
 def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tensor:
@@ -56,10 +61,10 @@ def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tens
     target = target.clamp(min=0.0)  # (B, M, T)
     magnitude = (torch.linalg.pinv(basis) @ target).clamp(min=0.0)
     magnitude = magnitude + 1e-3 * (basis.T @ target)  # zeros would stay zeros
-    numerator = basis.T @ target    # (B, K, T)
-    gram = basis.T @ basis          # (K, K)
+    numerator = basis.T @ target                        # (B, K, T)
     for _ in range(num_updates):
-        magnitude = magnitude * numerator / (gram @ magnitude + _EPSILON)
+        denominator = basis.T @ (basis @ magnitude)     # a third of the cost of (basis.T @ basis) @ magnitude
+        magnitude = magnitude * numerator / (denominator + _EPSILON)
     return magnitude
 
 
@@ -81,28 +86,35 @@ def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, mom
     Args:
         phase: complex of length 1 to start from, (K, T) or (B, K, T).
     """
+    weight = window_weight(mel, magnitude.shape[-1])
     previous = torch.zeros((), dtype=phase.dtype, device=phase.device)
     for _ in range(num_iters):
-        consistent = mel.stft(inverse_stft(magnitude * phase, mel))    # (B, K, T), c_n of the paper
-        accelerated = consistent + momentum * (consistent - previous)  # t_n of the paper
+        consistent = mel.stft(inverse_stft(magnitude * phase, mel, weight))  # (B, K, T), c_n of the paper
+        accelerated = consistent + momentum * (consistent - previous)        # t_n of the paper
         phase = unit_phases(accelerated)
         previous = consistent
-    return inverse_stft(magnitude * phase, mel)
+    return inverse_stft(magnitude * phase, mel, weight)
 
 
-def inverse_stft(spectrum: Tensor, mel: MelSpectrogram) -> Tensor:
-    """(B, K, T) -> (B, T * hop_size), the least-squares inverse of `mel.stft` with its padding cut off.
+def inverse_stft(spectrum: Tensor, mel: MelSpectrogram, weight: Tensor) -> Tensor:
+    """(B, K, T) and `window_weight` -> (B, T * hop_size), the least-squares inverse of `mel.stft`, cut to size.
 
     torch.istft refuses frames that are not centred: the window is zero at the outermost sample.
     """
     n_fft, hop, padding = mel.settings.n_fft, mel.settings.hop_size, mel.settings.padding
     frames = spectrum.shape[-1]
-    length = (frames - 1) * hop + n_fft
     pieces = torch.fft.irfft(spectrum, n=n_fft, dim=1) * mel.window[:, None]  # (B, n_fft, T)
-    weight = mel.window.square()[None, :, None].expand(1, n_fft, frames)
-
-    def overlap_add(columns: Tensor) -> Tensor:                               # (B, n_fft, T) -> (B, length)
-        return F.fold(columns, (1, length), (1, n_fft), stride=(1, hop)).flatten(1)
-
-    wave = overlap_add(pieces) / overlap_add(weight).clamp(min=1e-8)
+    wave = overlap_add(pieces, hop) / weight                                  # (B, length)
     return wave[:, padding : padding + frames * hop]
+
+
+def overlap_add(columns: Tensor, hop: int) -> Tensor:
+    """(B, n, T) -> (B, (T - 1) * hop + n)."""
+    _, size, frames = columns.shape
+    return F.fold(columns, (1, (frames - 1) * hop + size), (1, size), stride=(1, hop)).flatten(1)
+
+
+def window_weight(mel: MelSpectrogram, frames: int) -> Tensor:
+    """(1, length) sum of the squared windows over every sample, kept above 0."""
+    squares = mel.window.square()[None, :, None].expand(1, -1, frames)
+    return overlap_add(squares, mel.settings.hop_size).clamp(min=1e-8)

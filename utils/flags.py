@@ -5,12 +5,27 @@ A recipe's config module names its own in INFERENCE_FLAGS and EVALUATION_FLAGS; 
 
 import argparse
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from sonolume.utils.errors import UserError
 
 LARGEST_SEED = 2**62  # torch takes 64 bits; the samples of one run count on from the seed
+SPAN = re.compile(r"(\d{1,6}(?:\.\d*)?|\.\d+)-(\d{1,6}(?:\.\d*)?|\.\d+)?")
+
+
+def spans(text: str) -> list[tuple[float, float | None]]:
+    """"1.5-3,4-" -> [(1.5, 3.0), (4.0, None)], in seconds; None is the end.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not written so.
+    """
+    found = [SPAN.fullmatch(part.strip()) for part in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not written as START-END or START- in seconds, like 1.5-3.0")
+    return [(float(match[1]), float(match[2]) if match[2] else None) for match in found if match]
+
 
 INFERENCE: dict[str, dict[str, Any]] = {
     "text": {"action": "append", "metavar": "TEXT", "help": "what should be heard; may be given several times"},
@@ -25,8 +40,23 @@ INFERENCE: dict[str, dict[str, Any]] = {
     "negative_text": {"default": "", "metavar": "TEXT", "help": "what should not be heard"},
     "scheduler": {"metavar": "NAME", "help": "sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, ..."},
     "preset": {"metavar": "NAME", "help": "reference, balanced (default) or fast"},
-    "duration": {"type": float, "metavar": "SECONDS", "help": "length of the sound, at most one clip of the model"},
-    "batch_size": {"type": int, "default": 4, "help": "samples made at once"},
+    "guidance_rescale": {"type": float, "default": 0.0, "help": "0 to 1: against too loud and too coloured results"},
+    "guidance_interval": {
+        "type": float, "nargs": 2, "default": (0.0, 1.0), "metavar": ("LOW", "HIGH"),
+        "help": "guide only at these noise times, of 0 (clean) to 1 (noise): faster (default: 0 1)",
+    },
+    "duration": {"type": float, "metavar": "SECONDS", "help": "length of the sound, 0.5 to 600 (default: one clip)"},
+    "window_overlap": {"type": float, "default": 0.5, "help": "of a long sound's windows, 0 to 0.9 (default: 0.5)"},
+    "init_audio": {"type": Path, "metavar": "FILE", "help": "a sound to start from, instead of from noise"},
+    "strength": {"type": float, "help": "how much of --init_audio is given up, above 0 to 1 (default: 0.8)"},
+    "mask": {
+        "type": spans, "action": "extend", "metavar": "START-END",
+        "help": "seconds of --init_audio to make anew; all else is kept; several: 1-2,3.5-",
+    },
+    "continuation": {"action": "store_true", "default": False, "help": "keep --init_audio, go on to --duration"},
+    "lora": {"type": Path, "metavar": "FILE", "help": "LoRA weights for the pipeline, from run_finetune.sh"},
+    "lora_scale": {"type": float, "default": 1.0, "help": "strength of --lora (default: 1)"},
+    "batch_size": {"type": int, "default": 4, "help": "samples, or windows of long ones, made at once"},
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"},
     "dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16"), "help": "of the networks"},
 }
@@ -36,6 +66,7 @@ EVALUATION: dict[str, dict[str, Any]] = {name: dict(INFERENCE[name]) for name in
 EVALUATION["output_dir"] |= {"default": Path("evaluation"), "help": "folder of the report (default: evaluation)"}
 EVALUATION["num_samples"] |= {"default": 600, "help": "captions or clips to score (default: 600)"}
 EVALUATION["batch_size"] |= {"default": 16}
+NEEDS = {"strength": "init_audio", "mask": "init_audio", "continuation": "init_audio", "lora_scale": "lora"}
 
 
 def add(parser: argparse.ArgumentParser, flags: dict[str, dict[str, Any]]) -> None:
@@ -53,14 +84,17 @@ def check(args: argparse.Namespace, flags: dict[str, dict[str, Any]], useful: tu
     """
     if not useful:
         raise UserError(f"{recipe}: there is nothing to run here for this recipe, it can only be trained")
+    given = set(vars(args))
     for name, options in flags.items():
-        if name in vars(args) and name not in useful:
+        if name in given and name not in useful:
             raise UserError(f"{recipe} has no use for --{name} (it takes --{', --'.join(useful)})")
+        if name in given and NEEDS.get(name, name) not in given:
+            raise UserError(f"--{name} needs --{NEEDS[name]}")
         vars(args).setdefault(name, options.get("default"))
     for name in ("num_samples", "num_steps", "batch_size"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    for name in ("guidance_scale", "duration"):
+    for name in ("guidance_scale", "duration", "lora_scale"):
         if not math.isfinite(getattr(args, name, None) or 0):
             raise UserError(f"--{name} must be a finite number, got {getattr(args, name)}")
     if not 0 <= args.seed < LARGEST_SEED:

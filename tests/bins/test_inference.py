@@ -36,14 +36,14 @@ def errors(stderr: str) -> list[str]:
 
 
 def test_a_sound_its_picture_and_its_facts(infer: Infer, tmp_path: Path):
-    code, (wav,), _ = infer("--text", "a dog barks", "--seed", "3", "--duration", "0.25")
+    code, (wav,), _ = infer("--text", "a dog barks", "--seed", "3", "--duration", "0.5")
     assert code == 0 and wav == tmp_path / "out" / "a_dog_barks_3.wav"
     assert {path.suffix for path in wav.parent.iterdir()} == {".wav", ".png", ".json"}
     wave, rate = soundfile.read(wav)
-    assert (len(wave), rate) == (4000, 16000) and np.abs(wave).max() > 0
+    assert (len(wave), rate) == (8000, 16000) and np.abs(wave).max() > 0
     facts = json.loads(wav.with_suffix(".json").read_text())
     assert (facts["text"], facts["seed"], facts["num_steps"]) == ("a dog barks", 3, 2)
-    assert (facts["duration"], facts["vocoder"]) == (0.25, "Griffin-Lim")
+    assert (facts["duration"], facts["vocoder"]) == (0.5, "Griffin-Lim")
     assert set(facts["versions"]) == {"sonolume", "torch", "diffusers", "transformers"}
 
 
@@ -86,6 +86,185 @@ def test_each_flag_reaches_the_pipeline(infer: Infer):
     assert np.isfinite(samples("--dtype", "bfloat16")).all()
 
 
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """Three quarters of a second of 16-bit noise, longer than a clip of the tiny pipeline."""
+    samples = (np.random.default_rng(0).standard_normal(12000) * 3000).astype(np.int16)
+    soundfile.write(tmp_path / "noise.wav", samples, 16000, subtype="PCM_16")
+    return tmp_path / "noise.wav"
+
+
+def samples_of(path: Path) -> np.ndarray:
+    return soundfile.read(path, dtype="int16")[0]
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("flags", "facts"),
+    [
+        ("--guidance_rescale 0.7", {"guidance_rescale": 0.7}),
+        ("--guidance_interval 0.3 0.6", {"guidance_interval": [0.3, 0.6]}),
+        ("--duration 0.75", {"duration": 0.75}),
+        ("--duration 0.75 --window_overlap 0.2", {"duration": 0.75, "window_overlap": 0.2}),
+        ("--scheduler ddim", {"scheduler": "DDIMScheduler", "preset": None}),
+        ("--preset fast", {"scheduler": "DEISMultistepScheduler", "preset": "fast"}),
+        ("--negative_text wind", {"negative_text": "wind"}),
+        ("--guidance_scale 2", {"guidance_scale": 2.0}),
+        ("--dtype bfloat16", {"dtype": "bfloat16"}),
+        ("--batch_size 2", {"batch_size": 2, "device": "cpu"}),
+    ],
+)
+def test_each_flag_is_noted(infer: Infer, flags: str, facts: dict[str, Any]):
+    code, (wav,), stderr = infer("--text", "rain", *flags.split())
+    assert code == 0, stderr
+    found = facts_of(wav)
+    assert {key: found[key] for key in facts} == facts
+    assert found["init_audio"] is None and found["kept"] == [] and found["lora"] is None
+    assert len(samples_of(wav)) == round(found["duration"] * 16000)
+
+
+def test_guidance_and_window_flags_reach_the_pipeline(infer: Infer):
+    def samples(*flags: str) -> np.ndarray:
+        return samples_of(infer("--text", "rain", "--duration", "0.75", *flags)[1][0])
+
+    plain = samples()
+    for flags in ("--guidance_rescale 1", "--guidance_interval 0 0.1", "--window_overlap 0.25"):
+        assert not np.array_equal(samples(*flags.split()), plain), flags
+
+
+def test_batch_size_bounds_what_is_made_at_once(infer: Infer, monkeypatch: pytest.MonkeyPatch):
+    from diffusers import UNet2DConditionModel
+
+    sizes: list[int] = []
+    forward = UNet2DConditionModel.forward
+    monkeypatch.setattr(
+        UNet2DConditionModel, "forward", lambda self, x, *a, **k: (sizes.append(len(x)), forward(self, x, *a, **k))[1]
+    )
+    for flags in (["--num_samples", "4", "--batch_size", "2"], ["--duration", "1.5", "--batch_size", "3"]):
+        sizes.clear()
+        assert infer("--text", "rain", *flags)[0] == 0
+        assert max(sizes) == 2 * int(flags[3])
+
+
+def test_a_sound_from_a_sound(infer: Infer, sound: Path):
+    results = {}
+    for strength in ("0.5", "1"):
+        code, (wav,), stderr = infer("--text", "rain", "--init_audio", str(sound), "--strength", strength, steps="4")
+        assert code == 0, stderr
+        results[strength] = samples_of(wav)
+        assert len(results[strength]) == 12000
+        assert facts_of(wav)["strength"] == float(strength) and facts_of(wav)["init_audio"] == str(sound)
+    assert not np.array_equal(results["0.5"], results["1"])
+    _, (wav,), _ = infer("--text", "rain", "--init_audio", str(sound))
+    assert facts_of(wav)["strength"] == 0.8
+
+
+def test_inpainting_keeps_the_rest(infer: Infer, sound: Path):
+    flags = ["--init_audio", str(sound), "--mask", "0.1-0.2,0.3-0.4", "--mask", "0.6-"]
+    code, paths, stderr = infer("--text", "rain", "--text", "a dog", *flags)
+    assert code == 0, stderr
+    before, facts = samples_of(sound), facts_of(paths[0])
+    assert facts["mask"] == [[0.1, 0.2], [0.3, 0.4], [0.6, None]] and facts["strength"] == 1
+    assert facts["kept"] == [[0.0, 0.1], [0.2, 0.3], [0.4, 0.6]]
+    for path in paths:
+        after = samples_of(path)
+        for start, end in facts["kept"]:
+            place = slice(round(start * 16000), round(end * 16000))
+            np.testing.assert_array_equal(after[place], before[place])
+        assert not np.array_equal(after[2000:2800], before[2000:2800])
+    assert facts["peak"] > 1 > facts["gain"] > 0  # random weights are loud: only what was made is brought down
+
+
+def test_a_sound_of_another_rate_goes_on(infer: Infer, tmp_path: Path):
+    wave = 0.1 * np.random.default_rng(0).standard_normal((22050, 2))
+    soundfile.write(tmp_path / "stereo.flac", wave, 22050)
+    given = ["--text", "rain", "--init_audio", str(tmp_path / "stereo.flac"), "--continuation"]
+    code, (wav,), stderr = infer(*given, "--duration", "1.4")
+    assert code == 0, stderr
+    assert len(samples_of(wav)) == 22400 and samples_of(wav)[16400:].std() > 0
+    facts = facts_of(wav)
+    assert facts["continuation"] and facts["kept"] == [[0.0, 1.0]] and facts["mask"] == [[1.0, None]]
+    for flags in ([], ["--duration", "1"]):
+        code, _, stderr = infer(*given, *flags)
+        assert code == 2 and "--continuation needs a --duration above the 1 s of" in errors(stderr)[0]
+
+
+def test_a_sound_that_cannot_be_used_is_one_line(infer: Infer, sound: Path, tmp_path: Path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    soundfile.write(tmp_path / "short.wav", np.ones(1600) * 0.1, 16000)
+    soundfile.write(tmp_path / "nan.wav", np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
+    (tmp_path / "text.wav").write_text("no sound")
+    for name, flags, message in (
+        ("silent.wav", [], "silent.wav: is silent: there is nothing to start from"),
+        ("short.wav", [], "short.wav: is too short: 0.1 s, at least 0.5 s are needed"),
+        ("nan.wav", [], "nan.wav: holds NaN or infinite values"),
+        ("text.wav", [], "text.wav: "),
+        ("noise.wav", ["--mask", "0.5-0.8"], "mask 0.5-0.8 lies outside the sound, which lasts 0.75 s"),
+        ("noise.wav", ["--mask", "0.5-0.5"], "mask 0.5-0.5 is empty"),
+        ("noise.wav", ["--mask", "0.5-0.2"], "mask 0.5-0.2 is reversed"),
+        ("noise.wav", ["--mask", "half"], "--mask: 'half' is not written as START-END or START-"),
+        ("noise.wav", ["--mask", "0.6-0.7", "--duration", "0.65"], "lies outside the sound, which lasts 0.65 s"),
+        ("noise.wav", ["--mask", "0.2-0.3", "--duration", "1"], "duration 1 s is longer than init_audio (0.75 s)"),
+        ("noise.wav", ["--strength", "1.1"], "strength must be above 0 and at most 1, got 1.1"),
+        ("noise.wav", ["--strength", "0"], "strength must be above 0 and at most 1, got 0"),
+        ("noise.wav", ["--duration", "1"], "duration 1 s is longer than init_audio (0.75 s)"),
+    ):
+        code, printed, stderr = infer("--text", "rain", "--init_audio", str(tmp_path / name), *flags)
+        (line,) = errors(stderr)
+        assert code == 2 and not printed and message in line, line
+
+
+def test_a_loud_result_is_scaled_and_said(infer: Infer, monkeypatch: pytest.MonkeyPatch):
+    from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+
+    peak = facts_of(infer("--text", "rain")[1][0])["peak"]
+    vocode = TextToAudioPipeline.vocode
+
+    def at_peak(wanted: float) -> tuple[Path, str]:
+        loud = lambda self, mel: wanted / peak * vocode(self, mel)  # noqa: E731
+        monkeypatch.setattr(TextToAudioPipeline, "vocode", loud)
+        code, (wav,), stderr = infer("--text", "rain")
+        assert code == 0
+        return wav, stderr
+
+    (quiet, said), (loud, said_loud) = at_peak(0.5), at_peak(2.0)
+    assert "its peak" not in said and f"{loud.name}: its peak was 2.00, scaled by 0.500 to fit" in said_loud
+    assert facts_of(quiet)["peak"] == pytest.approx(0.5) and facts_of(quiet)["gain"] == 1
+    assert facts_of(loud)["peak"] == pytest.approx(2) and facts_of(loud)["gain"] == pytest.approx(0.5)
+    assert np.abs(samples_of(loud).astype(int)).max() >= 32767
+    np.testing.assert_allclose(soundfile.read(loud)[0], 2 * soundfile.read(quiet)[0], atol=2e-4)  # nothing is clipped
+
+
+def test_without_a_vocoder_one_line_says_so(infer: Infer):
+    _, _, stderr = infer("--text", "rain", "--num_samples", "2", "--batch_size", "1")
+    assert stderr.count("has no vocoder: Griffin-Lim makes the waves") == 1
+
+
+def test_a_long_text_is_refused_in_one_line_only(infer: Infer):
+    _, _, stderr = infer("--text", 10_000 * "x")
+    assert "Token indices" not in stderr and "10001 tokens" in stderr
+
+
+def test_a_lora_file_changes_the_sound_by_its_scale(infer: Infer, tmp_path: Path, tiny_checkpoint: Path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tiny_checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
+    name = next(key for key in sorted(weights) if key.endswith("attn2.to_v.weight")).removesuffix(".weight")
+    outputs, inputs = weights[f"{name}.weight"].shape
+    pair = {"lora_A": torch.randn(2, inputs), "lora_B": torch.randn(outputs, 2)}
+    save_file({f"unet.{name}.{key}.weight": value for key, value in pair.items()}, tmp_path / "a.safetensors")
+    flags = ["--text", "rain", "--lora", str(tmp_path / "a.safetensors")]
+    plain, whole = infer("--text", "rain")[1][0], infer(*flags)[1][0]
+    none = infer(*flags, "--lora_scale", "0")[1][0]
+    assert not np.array_equal(samples_of(whole), samples_of(plain))
+    np.testing.assert_array_equal(samples_of(none), samples_of(plain))
+    assert (facts_of(whole)["lora"], facts_of(none)["lora_scale"]) == (str(tmp_path / "a.safetensors"), 0.0)
+
+
 def test_a_preset_brings_its_steps(infer: Infer, tiny_config: Callable[..., Path]):
     _, (wav,), _ = infer("--text", "rain", "--preset", "fast", steps="7")
     assert json.loads(wav.with_suffix(".json").read_text())["num_steps"] == 7
@@ -111,12 +290,24 @@ def test_a_preset_brings_its_steps(infer: Infer, tiny_config: Callable[..., Path
         (["--text", "rain", "--num_samples", "many"], "--num_samples: invalid int value: 'many'"),
         (["--text", "rain", "--guidance_scale", "nan"], "--guidance_scale must be a finite number"),
         (["--text", "rain", "--seed", "99999999999999999999"], "--seed must be at least 0"),
-        (["--text", "rain", "--duration", "60"], "at most 0.512 s (one clip), got 60"),
-        (["--text", "rain", "--duration", "0"], "duration must be above 0"),
+        (["--text", "rain", "--duration", "601"], "duration must be from 0.5 to 600 s, got 601"),
+        (["--text", "rain", "--duration", "0.4"], "duration must be from 0.5 to 600 s, got 0.4"),
+        (["--text", "rain", "--duration", "inf"], "--duration must be a finite number, got inf"),
+        (["--text", "rain", "--window_overlap", "1"], "window_overlap must be from 0 to 0.9, got 1"),
+        (["--text", "rain", "--guidance_rescale", "-1"], "guidance_rescale must be from 0 to 1, got -1"),
+        (["--text", "rain", "--guidance_interval", "0.9", "0.1"], "guidance_interval must be LOW HIGH with 0 <= LOW"),
+        (["--text", "rain", "--guidance_interval", "0.9"], "--guidance_interval: expected 2 arguments"),
+        (["--text", "rain", "--strength", "0.5"], "--strength needs --init_audio"),
+        (["--text", "rain", "--mask", "1-2"], "--mask needs --init_audio"),
+        (["--text", "rain", "--continuation"], "--continuation needs --init_audio"),
+        (["--text", "rain", "--lora_scale", "0.5"], "--lora_scale needs --lora"),
+        (["--text", "rain", "--lora", "/nowhere/lora.safetensors"], "/nowhere/lora.safetensors: no such LoRA file"),
+        (["--text", "rain", "--init_audio", "/nowhere/a.wav"], "/nowhere/a.wav: no such sound file"),
         (["--text", "rain", "--preset", "best"], "no preset 'best'"),
         (["--text", "rain", "--scheduler", "flow-euler"], "no scheduler 'flow-euler'"),
         (["--text", "rain", "--dtype", "int8"], "--dtype: invalid choice"),
-        (["--text", "rain", "--device", "toaster"], "--device toaster: not on this machine"),
+        (["--text", "rain", "--device", "gpu"], "--device gpu: no such device: choose auto, cpu, cuda, cuda:1, mps"),
+        (["--text", "rain", "--device", "cuda:x"], "--device cuda:x: not on this machine"),
         (["--text", "rain", "--device", "cuda:99"], "--device cuda:99: not on this machine"),
         (["--text_file", "/nowhere/texts"], "--text_file /nowhere/texts: No such file"),
         (["--text", "rain", "model.audioldm.num_headz=1"], "did you mean 'num_heads'?"),
@@ -203,7 +394,7 @@ def damaged(how: str, folder: Path) -> Path:
         ("other class", "holds a StableDiffusionPipeline, not a TextToAudioPipeline"),
         ("broken index", "model_index.json: broken JSON"),
         ("list", "model_index.json: holds no settings"),
-        ("file", "model_index.json: "),
+        ("file", "model_index.json: is a file, not the folder of a model; official checkpoints are made"),
         ("not a model", "no config.json in it: not an exported model"),
         ("absent", "--checkpoint"),
     ],

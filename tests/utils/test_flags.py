@@ -33,6 +33,38 @@ def test_what_is_refused(argv: list[str], message: str):
         checked(*argv)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1.5-3.0", [(1.5, 3.0)]),
+        ("0-.5", [(0.0, 0.5)]),
+        ("3.-", [(3.0, None)]),
+        ("1-2, 4-", [(1.0, 2.0), (4.0, None)]),
+    ],
+)
+def test_spans_of_seconds(text: str, found: list[tuple[float, float | None]]):
+    assert flags.spans(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "1", "-2", "1-2-3", "1-2,", "a-b", "nan-1", "1e3-2", "9999999-"])
+def test_what_is_no_span_of_seconds(text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not written as START-END or START-"):
+        flags.spans(text)
+
+
+def test_several_masks_add_up():
+    useful = ("text", "seed", "num_samples", "init_audio", "mask", "continuation")
+    args = checked("--init_audio", "a.wav", "--mask", "1-2,3-4", "--mask", "5-", useful=useful)
+    assert args.mask == [(1, 2), (3, 4), (5, None)] and args.continuation is False
+    assert checked("--init_audio", "a.wav", "--continuation", useful=useful).continuation is True
+    assert checked("--text", "rain").mask is None
+
+
+def test_a_flag_that_needs_another():
+    with pytest.raises(UserError, match="--mask needs --init_audio"):
+        checked("--mask", "1-2", useful=("text", "seed", "num_samples", "init_audio", "mask"))
+
+
 def test_a_recipe_without_flags_has_nothing_to_run():
     with pytest.raises(UserError, match="can only be trained"):
         checked(useful=())

@@ -1,6 +1,7 @@
 """Texts -> wav, spectrogram and json files."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config
 from sonolume.models import inference
-from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+from sonolume.models.tta.audioldm.pipeline import LONGEST, TextToAudioPipeline
+from sonolume.modules.editing import given_strength, renewed_samples, spans_of
 from sonolume.utils import audio, checkpoint, files, parts
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.spectrogram import spectrogram_png
@@ -24,10 +26,17 @@ def run(config: Config, args: argparse.Namespace) -> None:
     where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
     pipe = load(where, args.device, args.dtype)
     _choose_sampler(pipe, args)
+    if args.lora is not None:
+        from sonolume.models.tta.audioldm import lora
+
+        lora.load(pipe, args.lora, args.lora_scale)
+    options = read_options(pipe, args)
+    if pipe.vocoder is None:
+        print(f"{where} has no vocoder: Griffin-Lim makes the waves, which sounds hollow", file=sys.stderr)
     folder = inference.make_folder(args.output_dir)
     jobs = [(text, args.seed + number) for text in texts for number in range(args.num_samples)]
     for start in tqdm(range(0, len(jobs), args.batch_size), unit="batch", disable=len(jobs) <= args.batch_size):
-        _generate(pipe, jobs[start : start + args.batch_size], where, folder, args)
+        _generate(pipe, jobs[start : start + args.batch_size], options, where, folder, args)
 
 
 def read_texts(given: list[str] | None, file: Path | None) -> list[str]:
@@ -79,50 +88,94 @@ def _choose_sampler(pipe: TextToAudioPipeline, args: argparse.Namespace) -> None
         raise UserError(str(error)) from error
 
 
+def read_options(pipe: TextToAudioPipeline, args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say, as arguments of the pipeline's call.
+
+    Raises:
+        UserError: --init_audio is not readable, or --continuation without a --duration beyond its end.
+    """
+    wave, mask = None, args.mask
+    if args.init_audio is not None:
+        rate = pipe.mel_settings.sample_rate
+        wave = audio.load(args.init_audio, rate, seconds=LONGEST + 1)
+        if args.continuation:
+            seconds = len(wave) / rate
+            if args.duration is None or args.duration <= seconds:
+                raise UserError(f"--continuation needs a --duration above the {seconds:g} s of {args.init_audio}")
+            mask = [*(mask or []), (seconds, None)]
+    return {
+        "negative_prompt": args.negative_text,
+        "num_inference_steps": args.num_steps or pipe.config.num_steps,
+        "guidance_scale": pipe.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
+        "guidance_rescale": args.guidance_rescale,
+        "guidance_interval": tuple(args.guidance_interval),
+        "duration": args.duration,
+        "window_overlap": args.window_overlap,
+        "windows_at_once": args.batch_size,
+        "init_audio": wave,
+        "strength": args.strength,
+        "mask": mask,
+    }
+
+
 def _generate(
-    pipe: TextToAudioPipeline, jobs: list[tuple[str, int]], where: str, folder: Path, args: argparse.Namespace
+    pipe: TextToAudioPipeline,
+    jobs: list[tuple[str, int]],
+    options: dict[str, Any],
+    where: str,
+    folder: Path,
+    args: argparse.Namespace,
 ) -> None:
     generators = [inference.generators(seed, 1)[0] for _, seed in jobs]
     try:
-        mels: Any = pipe(
-            [text for text, _ in jobs],
-            negative_prompt=args.negative_text,
-            num_inference_steps=args.num_steps,
-            guidance_scale=args.guidance_scale,
-            duration=args.duration,
-            generator=generators,
-            output_type="mel",
-        ).audios
+        made = pipe([text for text, _ in jobs], generator=generators, **options)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        reason = str(error)
+        about = f"--init_audio {args.init_audio}: " if reason.startswith("init_audio ") else ""
+        raise UserError(about + reason.removeprefix("init_audio ")) from error
+    mels: Any = made.mels
+    gains: Any = made.gains
     if not mels.isfinite().all():
         raise UserError(f"{where}: gave no numbers (NaN) with --dtype {args.dtype} at these settings: try float32")
-    samples = round((args.duration or pipe.duration) * pipe.mel_settings.sample_rate)
-    for (text, seed), mel, wave in zip(jobs, mels, pipe.vocode(mels)[:, :samples], strict=True):
+    settings = pipe.mel_settings
+    for (text, seed), mel, wave, gain in zip(jobs, mels.cpu().numpy(), made.audios, gains.tolist(), strict=True):
         path = inference.result_path(folder, text, seed, ".wav")
-        settings = pipe.mel_settings
-        audio.save_wav(path, wave.cpu().numpy(), settings.sample_rate)
+        level = inference.save_sound(path, wave, settings.sample_rate, gain)
         spectrogram_png(
-            path.with_suffix(".png"),
-            mel.cpu().numpy(),
-            settings.sample_rate,
-            settings.hop_size,
-            settings.fmin,
-            settings.fmax,
+            path.with_suffix(".png"), mel, settings.sample_rate, settings.hop_size, settings.fmin, settings.fmax
         )
-        facts = inference.describe(
-            text=text,
-            negative_text=args.negative_text,
-            seed=seed,
-            num_steps=args.num_steps or pipe.config.num_steps,
-            guidance_scale=pipe.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
-            scheduler=type(pipe.scheduler).__name__,
-            preset=None if args.scheduler else args.preset or "balanced",
-            duration=samples / pipe.mel_settings.sample_rate,
-            sample_rate=pipe.mel_settings.sample_rate,
-            vocoder="Griffin-Lim" if pipe.vocoder is None else type(pipe.vocoder).__name__,
-            dtype=args.dtype,
-            model=where,
-        )
-        files.write_json(path.with_suffix(".json"), facts)
+        facts = _describe(pipe, options, args, len(wave))
+        files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed, "model": where} | facts | level)
         print(path)
+
+
+def _describe(
+    pipe: TextToAudioPipeline, options: dict[str, Any], args: argparse.Namespace, samples: int
+) -> dict[str, Any]:
+    """The json beside a sound: everything that decided it."""
+    rate, mask, edited = pipe.mel_settings.sample_rate, options["mask"], args.init_audio is not None
+    kept = [] if mask is None else spans_of(~renewed_samples(mask, samples, rate))
+    return inference.describe(
+        negative_text=args.negative_text,
+        num_steps=options["num_inference_steps"],
+        guidance_scale=options["guidance_scale"],
+        guidance_rescale=args.guidance_rescale,
+        guidance_interval=list(args.guidance_interval),
+        scheduler=type(pipe.scheduler).__name__,
+        preset=None if args.scheduler else args.preset or "balanced",
+        duration=samples / rate,
+        window_overlap=args.window_overlap,
+        init_audio=str(args.init_audio) if edited else None,
+        strength=given_strength(args.strength, mask) if edited else None,
+        mask=mask,
+        continuation=args.continuation,
+        kept=[[start / rate, end / rate] for start, end in kept],
+        lora=None if args.lora is None else str(args.lora),
+        lora_scale=None if args.lora is None else args.lora_scale,
+        sample_rate=rate,
+        vocoder="Griffin-Lim" if pipe.vocoder is None else type(pipe.vocoder).__name__,
+        polish=0 if pipe.vocoder is None else pipe.config.polish,
+        dtype=args.dtype,
+        device=str(pipe.device),
+        batch_size=args.batch_size,
+    )

@@ -45,9 +45,10 @@ def run(config: Config, args: argparse.Namespace) -> None:
         recon = reconstruct(vae, real)
         distance = float((real - recon).abs().mean())
         result = files.free_path(folder, f"{files.safe_name(path.stem)}_reconstructed", ".wav")
-        audio.save_wav(result, mel_to_wave(recon[None], settings)[0].numpy(), settings.sample_rate)
+        level = inference.save_sound(result, mel_to_wave(recon[None], settings)[0].numpy(), settings.sample_rate)
         spectrogram_grid(result.with_suffix(".png"), [real[None].numpy(), recon[None].numpy()], [path.name])
-        files.write_json(result.with_suffix(".json"), inference.describe(audio=str(path), model=where, mel_l1=distance))
+        facts = inference.describe(audio=str(path), model=where, mel_l1=distance, **level)
+        files.write_json(result.with_suffix(".json"), facts)
         print(result)
         made += 1
     if not made:

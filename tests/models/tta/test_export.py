@@ -52,12 +52,14 @@ def test_stock_diffusers_gives_the_same_sound(make_pipeline, tmp_path: Path):
 
 def test_the_folder_is_self_contained(tiny_checkpoint: Path):
     code = {path.name: path.read_text() for path in tiny_checkpoint.glob("*.py")}
-    assert set(code) == {"pipeline.py", "unet.py", "mel.py", "griffin_lim.py", "portable.py", "presets.py"}
+    modules = ["unet", "mel", "griffin_lim", "portable", "presets", "editing", "guidance", "latent_windows", "latents"]
+    assert set(code) == {f"{name}.py" for name in ["pipeline", "vocoder_chunks", *modules]}
     for name, text in code.items():
         imports = [line for line in text.splitlines() if line.lstrip().startswith(("import ", "from "))]
         assert not [line for line in imports if "sonolume" in line], name
     index = json.loads((tiny_checkpoint / "model_index.json").read_text())
     assert index["_class_name"] == ["pipeline", "TextToAudioPipeline"]
+    assert not [path for path in tiny_checkpoint.rglob("*.json") if "_name_or_path" in path.read_text()]
     assert not [path for path in tiny_checkpoint.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
 
