@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     task = importlib.import_module(f"{recipe}.task").Task(config)
     training = importlib.import_module("sonolume.models.training")
     folder = training.fit(task, data, config, config.train, args.resume)
-    print(folder / "pipeline")
+    print(folder / getattr(task, "export_folder", "pipeline"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict
 
 INFERENCE_FLAGS = (
     "text", "text_file", "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale",
-    "negative_text", "scheduler", "preset", "duration", "batch_size", "device", "dtype",
+    "guidance_rescale", "guidance_interval", "negative_text", "scheduler", "preset", "duration", "window_overlap",
+    "init_audio", "strength", "mask", "continuation", "lora", "lora_scale", "batch_size", "device", "dtype",
 )  # fmt: skip
 EVALUATION_FLAGS = (
     "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
@@ -35,6 +36,17 @@ class Attention(StrEnum):
     auto = "auto"
     sdpa = "sdpa"
     plain = "plain"
+
+
+class Method(StrEnum):
+    full = "full"
+    lora = "lora"
+
+
+class LoraTarget(StrEnum):
+    attention = "attention"
+    feedforward = "feedforward"
+    convolution = "convolution"
 
 
 @dataclass
@@ -121,17 +133,36 @@ class NoiseSchedulerConfig(Strict):
 
 
 @dataclass
+class LoraConfig(Strict):
+    """Low-rank adapters (Hu et al. 2021) beside the frozen U-Net, for `method: lora`."""
+
+    rank: int = 16  # of every adapter: more learns more and makes a bigger file
+    alpha: float = 16.0  # adapters are multiplied by alpha / rank
+    targets: list[LoraTarget] = field(default_factory=lambda: [LoraTarget.attention])  # layers that get adapters
+
+    def __post_init__(self) -> None:
+        self.at_least("model.lora", 1, "rank")
+        self.require(self.alpha > 0, f"model.lora.alpha must be above 0, got {self.alpha}")
+        self.require(len(self.targets) > 0, "model.lora.targets must not be empty")
+
+
+@dataclass
 class ModelConfig(Strict):
     autoencoder_path: str = "ckpts/tta/autoencoderkl/pipeline"  # folder or hub id of the VAE
     text_encoder: str = "google-t5/t5-base"  # folder or hub id of a T5 encoder with its tokenizer
     vocoder: str = ""  # folder or hub id of a SpeechT5HifiGan; "" = Griffin-Lim
     audioldm: AudioLDMConfig = field(default_factory=AudioLDMConfig)
     noise_scheduler: NoiseSchedulerConfig = field(default_factory=NoiseSchedulerConfig)
+    polish: int = 0  # rounds of Griffin-Lim after the vocoder; for one too small to hit the level of every band
     text_mask: bool = True  # attention ignores padded text; false as the seed
     latent_scale: str = "auto"  # latents are multiplied by it; "auto" or "0" = 1 / measured standard deviation
     attention: Attention = Attention.auto  # auto: sdpa, but plain for training on a CPU
+    pretrained: str = ""  # folder or hub id of a pipeline to fine-tune; run_finetune.sh fills in what it decides
+    method: Method = Method.full  # of fine-tuning: all weights of the U-Net, or adapters beside them
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
+        self.at_least("model", 0, "polish")
         self.require(
             self.latent_scale == "auto" or _is_scale(self.latent_scale),
             f'model.latent_scale must be "auto" or a number of at least 0, got {self.latent_scale!r}',
@@ -153,3 +184,10 @@ class Config(RunConfig):
     preprocess: AudioLDMPreprocessConfig = field(default_factory=AudioLDMPreprocessConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=5e-5)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(
+            not (self.train.compile and self.model.method is Method.lora),
+            "train.compile has no effect with model.method lora: set it to false",
+        )

@@ -3,6 +3,7 @@
 B items, z latent channels, h x w latent size, L text tokens, D text width.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from sonolume.config.tta.audioldm import Attention, Config
-from sonolume.models.training import optimizer, step_generator
-from sonolume.models.tta.audioldm import parts
+from sonolume.config.tta.audioldm import Attention, Config, Method
+from sonolume.models.training import Draw, Frozen, item_draws, optimizer, step_draws
+from sonolume.models.tta.audioldm import finetune, lora, parts
 from sonolume.models.tta.audioldm.data import Batch
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline, normalise
 from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
@@ -22,6 +23,7 @@ from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss, draw_time
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.presets import preset
 from sonolume.modules.unet import with_positions, zero_init
+from sonolume.utils.errors import UserError
 
 SCALE_BATCHES = 64  # clips on which the latents' mean and deviation are measured
 PREVIEW = ("preview", 4)  # TensorBoard tag, number of captions
@@ -30,20 +32,41 @@ PREVIEW = ("preview", 4)  # TensorBoard tag, number of captions
 class Task(pl.LightningModule):
     def __init__(self, config: Config) -> None:
         super().__init__()
-        torch.manual_seed(config.train.random_seed)
         self.config = config
-        self.unet = parts.build_unet(config.model.audioldm)
-        zero_init(self.unet)
-        if self._plain_attention():
-            self.unet.set_attn_processor(AttnProcessor())
+        self.frozen = Frozen(self._frozen())
+        self._set_unet()
         noise = config.model.noise_scheduler
         self.schedule = alphas_cumprod(
             str(noise.beta_schedule), noise.beta_start, noise.beta_end, noise.num_train_timesteps
         )
-        self.frozen: dict[str, Any] = {  # outside state_dict
-            "vae": autoencoder.load(config.model.autoencoder_path),
-            "vocoder": parts.load_vocoder(config.model.vocoder, config.preprocess.n_mel),
+
+    def _frozen(self) -> dict[str, Any]:
+        model = self.config.model
+        if model.pretrained:
+            base = finetune.load(self.config)
+            return {"base": base, "vae": base.vae, "vocoder": base.vocoder}
+        return {
+            "vae": autoencoder.load(model.autoencoder_path),
+            "vocoder": parts.load_vocoder(model.vocoder, MelSettings.of(self.config.preprocess)),
         }
+
+    def _set_unet(self) -> None:
+        """The network, fresh or pretrained; beside LoRA adapters it is frozen, so it too stays out of state_dict."""
+        model = self.config.model
+        torch.manual_seed(self.config.train.random_seed)
+        if model.pretrained:
+            unet = self.frozen["base"].unet.train()
+        else:
+            unet = parts.build_unet(model.audioldm)
+            zero_init(unet)
+        if self._plain_attention():
+            unet.set_attn_processor(AttnProcessor())
+        if model.method is Method.lora:
+            self.__dict__["unet"] = unet
+            self.adapters = lora.add(unet, model.lora)
+            self.export_folder = "lora"
+        else:
+            self.unet = unet
 
     def _plain_attention(self) -> bool:
         """The fused kernel's backward pass is slower than plain attention on a CPU."""
@@ -52,18 +75,22 @@ class Task(pl.LightningModule):
         return choice is Attention.plain or (choice is Attention.auto and on_cpu)
 
     def configure_optimizers(self) -> Any:
-        adamw, rate = optimizer(self.unet.parameters(), self.config.train)
+        adamw, rate = optimizer(self.parameters(), self.config.train)
         return [adamw], [{"scheduler": rate, "interval": "step"}]
 
     def on_fit_start(self) -> None:
+        if self.config.model.pretrained:  # its latents are measured, and a frozen network is moved by nobody else
+            self.unet.to(self.device)  # type: ignore[arg-type]  # a decorator of diffusers hides its signature
+            return
         measure_latents(self.frozen["vae"], self.trainer.datamodule.data.train.moments, self.config.model.latent_scale)  # type: ignore[attr-defined]
 
-    def _loss(self, batch: Batch, random: torch.Generator) -> Tensor:
+    def _loss(self, batch: Batch, draws: Callable[[Draw], Tensor]) -> Tensor:
         noise_config = self.config.model.noise_scheduler
+        sampling = str(noise_config.timestep_sampling)
         mean, logvar = batch.moments.chunk(2, dim=1)                                         # (B, z, h, w)
-        sample = torch.randn(mean.shape, generator=random).to(mean)
-        noise = torch.randn(mean.shape, generator=random).to(mean)
-        times = draw_times(len(mean), str(noise_config.timestep_sampling), random).to(mean)  # (B,)
+        normal: Draw = lambda count, random: torch.randn(count, *mean.shape[1:], generator=random)  # noqa: E731
+        sample, noise = draws(normal).to(mean), draws(normal).to(mean)                       # (B, z, h, w)
+        times = draws(lambda count, random: draw_times(count, sampling, random)).to(mean)    # (B,)
         latents = normalise(mean + (0.5 * logvar).exp() * sample, self.frozen["vae"])
         target = make_target(
             latents, noise, times, str(noise_config.prediction_type), self.schedule, noise_config.min_snr_gamma
@@ -73,16 +100,18 @@ class Task(pl.LightningModule):
         return diffusion_loss(self.unet(x, target.timesteps, batch.states, encoder_attention_mask=mask).sample, target)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        loss = self._loss(batch, step_generator(self.config.train.random_seed, batch_index, self.global_rank))
-        self.log("train/loss", loss, prog_bar=True)
+        share = len(batch.mask), self.global_rank, self.trainer.world_size
+        loss = self._loss(batch, step_draws(self.config.train.random_seed, batch_index, *share))
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        loss = self._loss(batch, step_generator(0, batch_index, self.global_rank))  # the same noise at every validation
+        items = self.trainer.datamodule.valid_batches[batch_index]  # type: ignore[attr-defined]
+        loss = self._loss(batch, item_draws(items))  # the same noise at every validation
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.mask), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        if self.trainer.is_global_zero and self.logger is not None:
+        if self.trainer.is_global_zero and self.logger is not None and self.global_step:  # untrained: noise
             self._preview()
 
     def _preview(self) -> None:
@@ -105,8 +134,10 @@ class Task(pl.LightningModule):
     def pipeline(self) -> TextToAudioPipeline:
         """The model as it stands, ready to generate, with the sampler of the "balanced" preset."""
         config = self.config
+        if config.model.pretrained:
+            return self.frozen["base"].to(self.device)
         if "text" not in self.frozen:
-            self.frozen["text"] = parts.TextEncoder(config.model.text_encoder, config.model.text_mask)
+            self.frozen["text"] = parts.TextEncoder(config.model.text_encoder)
         noise = parts.noise_settings(config.model.noise_scheduler)
         scheduler, steps = preset("balanced", str(config.model.noise_scheduler.prediction_type), noise)
         return TextToAudioPipeline(
@@ -121,11 +152,29 @@ class Task(pl.LightningModule):
             noise=noise,
             text_mask=config.model.text_mask,
             num_steps=steps,
+            polish=config.model.polish,
         )
 
     def export(self, folder: Path) -> None:
-        """A diffusers pipeline folder."""
-        self.pipeline().save_pretrained(folder)
+        """A diffusers pipeline folder, or the LoRA file alone."""
+        model = self.config.model
+        if model.method is Method.lora:
+            lora.save(self.unet, folder / lora.FILE, model.lora, finetune.short_name(model.pretrained))
+        else:
+            self.pipeline().save_pretrained(folder)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.config.model.method is Method.lora:
+            checkpoint["base"] = lora.fingerprint(self.unet)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse adapters that were trained beside other weights."""
+        base = checkpoint.get("base")
+        if base and base != lora.fingerprint(self.unet):
+            raise UserError(
+                f"model.pretrained {self.config.model.pretrained}: its weights are not those that this run began with: "
+                "name that pipeline, or start anew with another exp_name=..."
+            )
 
 
 def measure_latents(vae: Any, moments: np.ndarray, scale: str) -> None:

@@ -1,0 +1,169 @@
+"""LoRA of the U-Net (Hu et al. 2021): small trained matrices beside frozen ones, in a file of their own.
+
+The file is the one diffusers and peft know (`unet.{layer}.lora_A.weight`, `.lora_B.weight`). Training needs peft;
+`load` merges the matrices into the weights itself, so using a file needs no peft and costs no time.
+r rank, i and o inputs and outputs of a layer, k its kernel size.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sonolume.config.tta.audioldm import LoraConfig
+from sonolume.utils import files
+from sonolume.utils.errors import UserError, first_line
+
+FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for in a folder
+PREFIX = "unet."  # without it diffusers passes over every weight and only logs a line
+SETTINGS = "lora_adapter_metadata"  # diffusers' key of peft's settings in the file's header
+LAYERS = {  # ends of the names of diffusers' layers
+    "attention": ["to_q", "to_k", "to_v", "to_out.0"],
+    "feedforward": ["ff.net.0.proj", "ff.net.2"],
+    "convolution": ["conv1", "conv2", "conv_shortcut"],
+}
+
+
+def add(unet: UNet2DConditionModel, config: LoraConfig) -> nn.ModuleDict:
+    """Freeze `unet` and put adapters into it that change nothing yet; returns them, sharing their weights.
+
+    Raises:
+        UserError: no layer of this U-Net has a name of `config.targets`.
+    """
+    import peft  # an extra
+
+    wanted = [name for target in config.targets for name in LAYERS[str(target)]]
+    unet.requires_grad_(False)
+    try:
+        unet.add_adapter(peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=wanted))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UserError(f"model.lora.targets: {first_line(error)}") from error
+    layers = {name: layer for name, layer in unet.named_modules() if hasattr(layer, "lora_A")}
+    pairs = {name: {"lora_A": layer.lora_A, "lora_B": layer.lora_B} for name, layer in layers.items()}
+    return nn.ModuleDict({name.replace(".", "/"): nn.ModuleDict(pair) for name, pair in pairs.items()})
+
+
+def save(unet: UNet2DConditionModel, path: Path, config: LoraConfig, base: str) -> None:
+    """Write the adapters of `unet`, whole or not at all.
+
+    Args:
+        base: name of the pipeline that was fine-tuned, noted in the file's header.
+    """
+    from peft.utils import get_peft_model_state_dict
+
+    weights = get_peft_model_state_dict(unet)
+    weights = {PREFIX + name: weight.float().cpu().contiguous() for name, weight in weights.items()}
+    targets = sorted({name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in weights})
+    settings = {"r": config.rank, "lora_alpha": config.alpha, "target_modules": targets}
+    header = {
+        "format": "pt",
+        "rank": str(config.rank),
+        "alpha": str(config.alpha),
+        "base_model": base,
+        "sonolume_version": importlib.metadata.version("sonolume"),
+        SETTINGS: json.dumps({PREFIX + name: value for name, value in settings.items()}),
+    }
+    with files.atomic_path(path) as unfinished:
+        save_file(weights, unfinished, header)
+
+
+def fingerprint(unet: UNet2DConditionModel) -> str:
+    """A hash of the frozen weights that the adapters stand beside."""
+    digest = hashlib.sha256()
+    for name, weight in unet.named_parameters():
+        if ".lora_" not in name:
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
+    """Merge a LoRA file into the U-Net of a pipeline: W + scale * alpha / r * B A. Several files add up.
+
+    The result is a pipeline like any other, also for `save_pretrained`. If it fails, nothing was changed.
+
+    Args:
+        path: a safetensors file, or a folder that holds `FILE`.
+        scale: strength; 0 leaves the weights exactly as they are.
+
+    Raises:
+        UserError: no such file, cut, not a LoRA of a U-Net, or of another network than this one.
+    """
+    path = path / FILE if path.is_dir() else path
+    if not math.isfinite(scale):
+        raise UserError(f"the scale of a LoRA must be a finite number, got {scale}")
+    weights, header = _read(path)
+    pairs = _pairs(weights, path)
+    layers = dict(pipe.unet.named_modules())
+    for name, (down, up) in pairs.items():
+        _check(name, layers.get(name), down, up, path)
+    alpha = _alpha(header, path)
+    if scale == 0:
+        return
+    for name, (down, up) in pairs.items():
+        weight = layers[name].weight
+        factor = scale if alpha is None else scale * alpha / len(down)
+        change = (up.flatten(1).float() @ down.flatten(1).float()).view(weight.shape)  # (o, i) or (o, i, k, k)
+        weight.copy_(weight.float() + factor * change.to(weight.device))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights and header."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such LoRA file")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path}: cut, damaged or no safetensors file ({first_line(error)})") from error
+
+
+def _pairs(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Layer name -> (A (r, i), B (o, r)), with kernel dimensions (k, k) and (1, 1) for convolutions."""
+    if not weights:
+        raise UserError(f"{path}: holds no weights")
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for name, weight in weights.items():
+        layer, _, kind = name.rpartition(".lora_")
+        if not name.startswith(PREFIX) or kind not in ("A.weight", "B.weight"):
+            raise UserError(
+                f"{path}: not a LoRA of this kind of model: {name!r} is not '{PREFIX}LAYER.lora_A.weight' "
+                "or '...lora_B.weight'"
+            )
+        pairs.setdefault(layer.removeprefix(PREFIX), {})[kind[0]] = weight
+    halves = [layer for layer, pair in pairs.items() if len(pair) < 2]
+    if halves:
+        raise UserError(f"{path}: {halves[0]} has only one of lora_A and lora_B")
+    return {layer: (pair["A"], pair["B"]) for layer, pair in pairs.items()}
+
+
+def _check(name: str, layer: nn.Module | None, down: Tensor, up: Tensor, path: Path) -> None:
+    weight = getattr(layer, "weight", None)
+    if weight is None:
+        raise UserError(f"{path}: belongs to another network: this U-Net has no {name}")
+    needed = (weight.shape[0], *weight.shape[1:])
+    found = (up.shape[0], *down.shape[1:])
+    if needed != found or up.shape[1] != down.shape[0]:
+        raise UserError(
+            f"{path}: belongs to another network: {name} is {tuple(needed)} in this U-Net, {tuple(found)} in the file"
+        )
+
+
+def _alpha(header: dict[str, str], path: Path) -> float | None:
+    """What the factor's alpha is; None where the file does not say, which means the rank (a factor of 1)."""
+    try:
+        settings = json.loads(header.get(SETTINGS, "{}"))
+        unknown = [name for name in ("use_rslora", "use_dora", "alpha_pattern") if settings.get(PREFIX + name)]
+        if unknown:
+            raise UserError(f"{path}: {', '.join(unknown)}: a kind of LoRA that cannot be merged here")
+        return float(settings[PREFIX + "lora_alpha"]) if PREFIX + "lora_alpha" in settings else None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: its header is damaged: {SETTINGS} ({first_line(error)})") from error
