@@ -24,6 +24,7 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "text_to_audio": (
         ("egs/mini/text_encoder.json", (MINI,)),
         (WORLD, (TTA, DATA)),
+        ("egs/tta/hifigan/tiny.json", (TTA, DATA)),
         (
             "egs/tta/audioldm/tiny.json",
             (
@@ -31,6 +32,7 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
                 DATA,
                 "model.autoencoder_path='{work}/ckpts/tta/tiny_autoencoderkl/pipeline'",
                 "model.text_encoder='{work}/ckpts/mini/text_encoder/pipeline'",  # not the shipped one
+                "model.vocoder='{work}/ckpts/tta/tiny_hifigan/pipeline'",
             ),
         ),
     ),

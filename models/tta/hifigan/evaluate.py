@@ -1,4 +1,4 @@
-"""How close vocoded validation clips are to the real ones, beside Griffin-Lim on the same mels."""
+"""How close vocoded validation clips are to the real ones, polished by Griffin-Lim or not, beside Griffin-Lim alone."""
 
 import argparse
 from collections.abc import Callable
@@ -20,10 +20,11 @@ from sonolume.utils.spectrogram import spectrogram_grid
 
 SHOWN = 8  # clips in samples.png
 BATCH = 16  # clips vocoded at once
+POLISH = 16  # rounds of Griffin-Lim from the vocoder's phases
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
-    """Write report.json and samples.png (real, vocoder, Griffin-Lim)."""
+    """Write report.json and samples.png (real, vocoder, polished, Griffin-Lim)."""
     where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
     vocoder, settings = load(where, config, args.device, torch.float32)
     clips = WaveDataset(config, "valid")
@@ -34,6 +35,9 @@ def run(config: Config, args: argparse.Namespace) -> None:
     mel = MelSpectrogram(settings)
     made = {
         "vocoder": _all(lambda batch: resynthesise(vocoder, batch), mels, "vocoder"),
+        "polished": _all(
+            lambda batch: mel_to_wave(batch, settings, POLISH, start=resynthesise(vocoder, batch)), mels, "polished"
+        ),
         "griffin_lim": _all(lambda batch: mel_to_wave(batch, settings).clamp(-1, 1), mels, "Griffin-Lim"),
     }
     scores = {name: compare(real, waves, mel) for name, waves in made.items()}

@@ -364,7 +364,8 @@ def test_resynthesis_and_evaluation(make_config: Callable[..., Path], vocoder: P
 
     assert cli.run(evaluate.main, [*given, "--device", "cpu", "--output_dir", str(tmp_path / "report")]) == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["griffin_lim"]["mel_l1"] < report["vocoder"]["mel_l1"]  # this vocoder has learned nothing
+    levels = [report[name]["mel_l1"] for name in ("griffin_lim", "polished", "vocoder")]
+    assert levels[0] <= levels[1] < levels[2]  # this vocoder has learned nothing
     assert report["clips"] > 0 and (tmp_path / "report" / "samples.png").is_file()
 
 
