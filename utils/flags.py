@@ -66,7 +66,16 @@ EVALUATION: dict[str, dict[str, Any]] = {name: dict(INFERENCE[name]) for name in
 EVALUATION["output_dir"] |= {"default": Path("evaluation"), "help": "folder of the report (default: evaluation)"}
 EVALUATION["num_samples"] |= {"default": 600, "help": "captions or clips to score (default: 600)"}
 EVALUATION["batch_size"] |= {"default": 16}
-NEEDS = {"strength": "init_audio", "mask": "init_audio", "continuation": "init_audio", "lora_scale": "lora"}
+EVALUATION |= {
+    "generated": {"type": Path, "metavar": "FOLDER", "help": "score these sounds instead of generating"},
+    "reference": {"type": Path, "metavar": "FOLDER_OR_MANIFEST", "help": "recordings to compare --generated with"},
+    "embedder": {"action": "append", "metavar": "KIND:SOURCE", "help": "listens to --generated; may be given again"},
+    "cache_dir": {"type": Path, "metavar": "FOLDER", "help": "keeps embeddings (default: in the output folder)"},
+}
+NEEDS = {
+    "strength": "init_audio", "mask": "init_audio", "continuation": "init_audio", "lora_scale": "lora",
+    "reference": "generated", "embedder": "generated", "cache_dir": "generated",
+}  # fmt: skip
 
 
 def add(parser: argparse.ArgumentParser, flags: dict[str, dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ INFERENCE_FLAGS = (
 )  # fmt: skip
 EVALUATION_FLAGS = (
     "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
+    "generated", "reference", "embedder", "cache_dir",
 )  # fmt: skip
 
 

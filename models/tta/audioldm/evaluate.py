@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config
 from sonolume.models import inference
+from sonolume.models.evaluation import folders
 from sonolume.models.mini import scores
 from sonolume.models.mini.scores import Share
 from sonolume.models.mini.sound_judge import pipeline as sound_judge
@@ -31,7 +32,10 @@ TEST_SEED = 1
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
-    """Generate, listen, and write report.json, report.md and samples.png."""
+    """Generate, listen, and write report.json, report.md and samples.png; or score a folder of sounds."""
+    if args.generated is not None:
+        folders.run(args)
+        return
     if "miniworld" not in config.dataset:
         raise UserError(f"{config.exp_name}: only the miniature world has judges: use tiny.json (dataset: miniworld)")
     where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)

@@ -1,7 +1,9 @@
 """Texts -> wav, spectrogram and json files."""
 
 import argparse
+import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,21 @@ def run(config: Config, args: argparse.Namespace) -> None:
         print(f"{where} has no vocoder: Griffin-Lim makes the waves, which sounds hollow", file=sys.stderr)
     folder = inference.make_folder(args.output_dir)
     jobs = [(text, args.seed + number) for text in texts for number in range(args.num_samples)]
-    for start in tqdm(range(0, len(jobs), args.batch_size), unit="batch", disable=len(jobs) <= args.batch_size):
-        _generate(pipe, jobs[start : start + args.batch_size], options, where, folder, args)
+    rounds = list(batches(jobs, args.batch_size, apart=not pipe.config.text_mask))
+    for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
+        _generate(pipe, batch, options, where, folder, args)
+
+
+def batches(jobs: list[tuple[str, int]], size: int, apart: bool) -> Iterator[list[tuple[str, int]]]:
+    """At most `size` jobs (text, seed) at once.
+
+    Args:
+        apart: no two texts in one batch: without a mask, the shorter would hear the longer one's padding.
+    """
+    groups = itertools.groupby(jobs, key=lambda job: job[0] if apart else None)
+    for _, group in groups:
+        same = list(group)
+        yield from (same[start : start + size] for start in range(0, len(same), size))
 
 
 def read_texts(given: list[str] | None, file: Path | None) -> list[str]:

@@ -10,6 +10,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig, T5Config, T5Enc
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.models.tta.audioldm.inference import batches
 from sonolume.models.tta.audioldm.parts import TextEncoder, build_unet, noise_settings
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline, denormalise, normalise
 from sonolume.models.tta.autoencoderkl.pipeline import build
@@ -251,3 +252,9 @@ def test_polish_brings_a_poor_vocoder_to_the_levels_of_the_mel(goldens: SimpleNa
     errors = [float((MelSpectrogram()(wave) - mel).abs().mean()) for wave in (raw, polished)]
     assert errors[1] < 0.5 * errors[0]
     assert not torch.allclose(polished, mel_to_wave(mel, num_iters=8), atol=1e-3)  # it starts from the vocoder's phases
+
+
+def test_texts_are_kept_apart_where_no_mask_would():
+    jobs = [("bell", 0), ("bell", 1), ("bell", 2), ("rain", 0)]
+    assert list(batches(jobs, 2, apart=False)) == [jobs[:2], jobs[2:]]
+    assert list(batches(jobs, 2, apart=True)) == [jobs[:2], jobs[2:3], jobs[3:]]
