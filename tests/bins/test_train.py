@@ -65,17 +65,15 @@ def test_a_mistake_is_one_line(run: Train, tmp_path: Path, recipe: str, argument
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("damage", ["absent", "cut", "other bands"])
+@pytest.mark.parametrize("damage", ["cut", "other bands"])
 def test_a_bad_mel_is_one_line(run: Train, tiny_data: Path, tmp_path: Path, damage: str):
     import numpy as np
 
     shutil.copytree(tiny_data / "noise", tmp_path / "data" / "noise", ignore=shutil.ignore_patterns("cache"))
     path = tmp_path / "data" / "noise" / "mel" / "train3.npy"
-    whole = path.read_bytes()
-    path.unlink()
     if damage == "cut":
-        path.write_bytes(whole[:1000])
-    elif damage == "other bands":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
         np.save(path, np.zeros((40, 16), np.float32))
     for recipe in ("tta/autoencoderkl", "tta/audioldm"):
         code, _, (error,) = run(recipe, "train.max_steps=6", preprocess={"processed_dir": str(tmp_path / "data")})

@@ -94,7 +94,8 @@ def test_a_picture_judge_trains_and_judges(root: Path, tmp_path: Path) -> None:
 
 def test_rows_without_scenes_are_refused(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "other"
-    folder.mkdir()
+    (folder / "mel").mkdir(parents=True)
+    (folder / "mel" / "a.npy").touch()
     (folder / "train.json").write_text('[{"Dataset": "other", "Uid": "a", "Caption": "a dog"}]')
     overrides = [f'preprocess.processed_dir="{tmp_path}"', "dataset=[other]"]
     config = load_config(root / "egs" / "mini" / "sound_judge.json", overrides)
