@@ -167,7 +167,8 @@ def _rate(step: int, start: int, config: TrainConfig) -> float:
 
 def _quiet() -> None:
     """Keep Lightning's advertisements and its remarks about itself out of the log."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*")  # a discriminator that starts later

@@ -77,6 +77,11 @@ NEEDS = {
     "reference": "generated", "embedder": "generated", "cache_dir": "generated",
 }  # fmt: skip
 
+RANGES = {  # flag -> lowest, highest, unit; checked here because the pipeline is slow to load
+    "duration": (0.5, 600.0, " s"), "guidance_rescale": (0.0, 1.0, ""), "window_overlap": (0.0, 0.9, ""),
+}  # fmt: skip
+INPUTS = ("text_file", "init_audio", "lora", "generated", "reference")  # paths that must be there
+
 
 def add(parser: argparse.ArgumentParser, flags: dict[str, dict[str, Any]]) -> None:
     """Declare the flags; one that is not given stays absent until `check` fills in its default."""
@@ -106,5 +111,31 @@ def check(args: argparse.Namespace, flags: dict[str, dict[str, Any]], useful: tu
     for name in ("guidance_scale", "duration", "lora_scale"):
         if not math.isfinite(getattr(args, name, None) or 0):
             raise UserError(f"--{name} must be a finite number, got {getattr(args, name)}")
+    _check_ranges(args)
+    _check_inputs(args)
     if not 0 <= args.seed < LARGEST_SEED:
         raise UserError(f"--seed must be at least 0 and below {LARGEST_SEED}, got {args.seed}")
+
+
+def _check_ranges(args: argparse.Namespace) -> None:
+    for name, (low, high, unit) in RANGES.items():
+        value = getattr(args, name, None)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{name} must be from {low:g} to {high:g}{unit}, got {value:g}")
+    strength = getattr(args, "strength", None)
+    if strength is not None and not 0 < strength <= 1:
+        raise UserError(f"--strength must be above 0 and at most 1, got {strength:g}")
+    low, high = getattr(args, "guidance_interval", None) or (0.0, 1.0)
+    if not 0 <= low < high <= 1:
+        raise UserError(f"--guidance_interval must be LOW HIGH with 0 <= LOW < HIGH <= 1, got {low:g} {high:g}")
+    for start, end in getattr(args, "mask", None) or []:
+        if end is not None and end <= start:
+            raise UserError(f"--mask {start:g}-{end:g} is {'empty' if end == start else 'reversed'}: its end must be "
+                            "after its start")  # fmt: skip
+
+
+def _check_inputs(args: argparse.Namespace) -> None:
+    for name in INPUTS:
+        path = getattr(args, name, None)
+        if path is not None and not path.exists():
+            raise UserError(f"--{name} {path}: no such file{' or folder' if name in ('lora', 'generated') else ''}")

@@ -61,7 +61,7 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
     pipe = TextToAudioPipeline(
         vae=vae.model, text_encoder=text.model, tokenizer=text.tokenizer, unet=unet.model, scheduler=scheduler,
         vocoder=vocoder and vocoder.model, mel=mel, frames=vae.facts["frames"], noise=unet.facts["noise"],
-        text_mask=masked, num_steps=steps,
+        text_mask=masked, num_steps=steps, polish=_polish(given.get("vocoder")),
     )  # fmt: skip
     _say(vae, unet, vocoder, given["text_encoder"], masked)
     with files.atomic_folder(folder) as temporary:
@@ -138,6 +138,11 @@ def load_vocoder(source: str, settings: MelSettings) -> Part:
                 f"vocoder {source}: takes mels with {name} {value}, the autoencoder makes {getattr(settings, name)}"
             )
     return Part(converted.model, str(official), converted.mel)
+
+
+def _polish(source: str | None) -> int:
+    """Rounds of Griffin-Lim that the pipeline which holds the vocoder makes after it."""
+    return _stored(Path(_locate(source, "vocoder")), "model_index.json").get("polish", 0) if source else 0
 
 
 def _official(source: str, network: str) -> Path | None:

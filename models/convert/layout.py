@@ -83,7 +83,8 @@ def published(source: Path, latent: str | None) -> dict[str, str]:
         UserError: the pair of networks is not there, or both sizes are and `latent` does not choose.
     """
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder")
+        what = "is a file, not the folder of the published runs" if source.exists() else "no such folder"
+        raise UserError(f"{source}: {what}")
     root = _root(source)
     complete = [size for size in LATENTS if all((root / RUNS[kind][size]).is_dir() for kind in ("vae", "audioldm"))]
     if latent is None and len(complete) > 1:

@@ -1,4 +1,6 @@
 import argparse
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,7 +54,9 @@ def test_what_is_no_span_of_seconds(text: str):
         flags.spans(text)
 
 
-def test_several_masks_add_up():
+def test_several_masks_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.wav").touch()
     useful = ("text", "seed", "num_samples", "init_audio", "mask", "continuation")
     args = checked("--init_audio", "a.wav", "--mask", "1-2,3-4", "--mask", "5-", useful=useful)
     assert args.mask == [(1, 2), (3, 4), (5, None)] and args.continuation is False
@@ -73,3 +77,27 @@ def test_a_recipe_without_flags_has_nothing_to_run():
 def test_evaluation_has_its_own_defaults():
     assert flags.EVALUATION["num_samples"]["default"] == 600
     assert flags.INFERENCE["num_samples"]["default"] == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--duration 0.4", "--duration must be from 0.5 to 600 s, got 0.4"),
+        ("--duration 601", "--duration must be from 0.5 to 600 s, got 601"),
+        ("--guidance_rescale 1.5", "--guidance_rescale must be from 0 to 1, got 1.5"),
+        ("--window_overlap 1", "--window_overlap must be from 0 to 0.9, got 1"),
+        ("--guidance_interval 0.9 0.2", "with 0 <= LOW < HIGH <= 1, got 0.9 0.2"),
+        ("--init_audio here --strength 0", "--strength must be above 0 and at most 1, got 0"),
+        ("--init_audio here --strength 1.1", "--strength must be above 0 and at most 1, got 1.1"),
+        ("--init_audio here --mask 3-1", "--mask 3-1 is reversed"),
+        ("--init_audio here --mask 2-2", "--mask 2-2 is empty"),
+        ("--init_audio nowhere", "--init_audio nowhere: no such file"),
+    ],
+)
+def test_numbers_and_files_are_looked_at_before_anything_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: str, message: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").touch()
+    with pytest.raises(UserError, match=re.escape(message)):
+        checked(*argv.split(), useful=tuple(flags.INFERENCE))

@@ -84,13 +84,16 @@ def load(where: str, device: str = "auto", dtype: str = "float32") -> TextToAudi
     """
     if parts.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
+    place = inference.pick_device(device)
+    if dtype == "float16" and place.type == "cpu":
+        raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
     diffusers.utils.logging.disable_progress_bar()  # of loading, which takes a second; denoising keeps its own
     transformers.utils.logging.disable_progress_bar()
     try:
         pipe = TextToAudioPipeline.from_pretrained(where, dtype=inference.DTYPES[dtype])
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
-    return pipe.to(inference.pick_device(device))
+    return pipe.to(place)
 
 
 def _choose_sampler(pipe: TextToAudioPipeline, args: argparse.Namespace) -> None:
