@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .mel import MEL_FLOOR, MelSettings, MelSpectrogram
 
+FRAMES_AT_ONCE = 40_000  # of all sounds together; one sound is taken as a whole
 _EPSILON = 1e-10
 
 
@@ -19,23 +20,36 @@ def mel_to_wave(
     num_iters: int = 32,
     momentum: float = 0.99,
     seed: int = 0,
+    start: Tensor | None = None,
 ) -> Tensor:
     """(B, M, T) ln mel -> (B, T * hop_size) float32, aligned so that `MelSpectrogram` of it has the same T frames.
 
     Deterministic: every item starts from the same random phases, drawn on the CPU from `seed`, so a result does not
     depend on the rest of the batch.
 
+    Args:
+        start: waves (B, T * hop_size) whose phases to start from instead, such as a vocoder's.
+
     Raises:
-        ValueError: the bands are not those of `settings`, or T is too short to be reflected (below 2 by default).
+        ValueError: the bands are not those of `settings`, T is too short to be reflected (below 2 by default), or
+            `start` is of another length.
     """
     mel = MelSpectrogram(settings).to(log_mel.device)
     if log_mel.ndim != 3 or log_mel.shape[1] != mel.settings.n_mel:
         raise ValueError(f"log_mel is {tuple(log_mel.shape)}, expected (batch, {mel.settings.n_mel}, frames)")
     if log_mel.shape[-1] * mel.settings.hop_size <= mel.settings.padding:
         raise ValueError(f"{log_mel.shape[-1]} frames are too few for a padding of {mel.settings.padding} samples")
+    length = log_mel.shape[-1] * mel.settings.hop_size
+    if start is not None and start.shape != (len(log_mel), length):
+        raise ValueError(f"start is {tuple(start.shape)}, expected {(len(log_mel), length)}")
+    at_once, waves = max(1, FRAMES_AT_ONCE // log_mel.shape[-1]), []
     with torch.no_grad():
-        magnitude = mel_to_linear(log_mel.float(), mel.basis)
-        return fast_griffin_lim(magnitude, mel, num_iters, momentum, seed)
+        for first in range(0, len(log_mel), at_once):
+            some = slice(first, first + at_once)
+            magnitude = mel_to_linear(log_mel[some].float(), mel.basis)
+            phase = random_phases(magnitude, seed) if start is None else unit_phases(mel.stft(start[some].float()))
+            waves.append(fast_griffin_lim(magnitude, mel, num_iters, momentum, phase))
+    return torch.cat(waves)
 
 
 def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tensor:
@@ -47,40 +61,60 @@ def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tens
     target = target.clamp(min=0.0)  # (B, M, T)
     magnitude = (torch.linalg.pinv(basis) @ target).clamp(min=0.0)
     magnitude = magnitude + 1e-3 * (basis.T @ target)  # zeros would stay zeros
-    numerator = basis.T @ target    # (B, K, T)
-    gram = basis.T @ basis          # (K, K)
+    numerator = basis.T @ target                        # (B, K, T)
     for _ in range(num_updates):
-        magnitude = magnitude * numerator / (gram @ magnitude + _EPSILON)
+        denominator = basis.T @ (basis @ magnitude)     # a third of the cost of (basis.T @ basis) @ magnitude
+        magnitude = magnitude * numerator / (denominator + _EPSILON)
     return magnitude
 
 
-def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, momentum: float, seed: int) -> Tensor:
-    """(B, K, T) magnitudes -> (B, T * hop_size) wave whose spectrogram is consistent with them."""
+def random_phases(magnitude: Tensor, seed: int) -> Tensor:
+    """(K, T) complex of length 1, equal for every item of a batch."""
     generator = torch.Generator().manual_seed(seed)
     turns = torch.rand(magnitude.shape[1:], generator=generator).to(magnitude.device)
-    phase = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)  # (K, T)
+    return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
+
+
+def unit_phases(spectrum: Tensor) -> Tensor:
+    """The same directions with length 1."""
+    return spectrum / (spectrum.abs() + _EPSILON)
+
+
+def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, momentum: float, phase: Tensor) -> Tensor:
+    """(B, K, T) magnitudes -> (B, T * hop_size) wave whose spectrogram is consistent with them.
+
+    Args:
+        phase: complex of length 1 to start from, (K, T) or (B, K, T).
+    """
+    weight = window_weight(mel, magnitude.shape[-1])
     previous = torch.zeros((), dtype=phase.dtype, device=phase.device)
     for _ in range(num_iters):
-        consistent = mel.stft(inverse_stft(magnitude * phase, mel))    # (B, K, T), c_n of the paper
-        accelerated = consistent + momentum * (consistent - previous)  # t_n of the paper
-        phase = accelerated / (accelerated.abs() + _EPSILON)
+        consistent = mel.stft(inverse_stft(magnitude * phase, mel, weight))  # (B, K, T), c_n of the paper
+        accelerated = consistent + momentum * (consistent - previous)        # t_n of the paper
+        phase = unit_phases(accelerated)
         previous = consistent
-    return inverse_stft(magnitude * phase, mel)
+    return inverse_stft(magnitude * phase, mel, weight)
 
 
-def inverse_stft(spectrum: Tensor, mel: MelSpectrogram) -> Tensor:
-    """(B, K, T) -> (B, T * hop_size), the least-squares inverse of `mel.stft` with its padding cut off.
+def inverse_stft(spectrum: Tensor, mel: MelSpectrogram, weight: Tensor) -> Tensor:
+    """(B, K, T) and `window_weight` -> (B, T * hop_size), the least-squares inverse of `mel.stft`, cut to size.
 
     torch.istft refuses frames that are not centred: the window is zero at the outermost sample.
     """
     n_fft, hop, padding = mel.settings.n_fft, mel.settings.hop_size, mel.settings.padding
     frames = spectrum.shape[-1]
-    length = (frames - 1) * hop + n_fft
     pieces = torch.fft.irfft(spectrum, n=n_fft, dim=1) * mel.window[:, None]  # (B, n_fft, T)
-    weight = mel.window.square()[None, :, None].expand(1, n_fft, frames)
-
-    def overlap_add(columns: Tensor) -> Tensor:                               # (B, n_fft, T) -> (B, length)
-        return F.fold(columns, (1, length), (1, n_fft), stride=(1, hop)).flatten(1)
-
-    wave = overlap_add(pieces) / overlap_add(weight).clamp(min=1e-8)
+    wave = overlap_add(pieces, hop) / weight                                  # (B, length)
     return wave[:, padding : padding + frames * hop]
+
+
+def overlap_add(columns: Tensor, hop: int) -> Tensor:
+    """(B, n, T) -> (B, (T - 1) * hop + n)."""
+    _, size, frames = columns.shape
+    return F.fold(columns, (1, (frames - 1) * hop + size), (1, size), stride=(1, hop)).flatten(1)
+
+
+def window_weight(mel: MelSpectrogram, frames: int) -> Tensor:
+    """(1, length) sum of the squared windows over every sample, kept above 0."""
+    squares = mel.window.square()[None, :, None].expand(1, -1, frames)
+    return overlap_add(squares, mel.settings.hop_size).clamp(min=1e-8)

@@ -1,10 +1,31 @@
 """Code that travels with a saved model: a module and the modules it imports, side by side in one folder."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 IMPORT = re.compile(r"^from (sonolume\.modules)?\.(\w+) import", re.MULTILINE)
+
+
+def make_portable(folder: Path, source: Path, class_name: str) -> None:
+    """Make a folder that diffusers' `save_pretrained` wrote loadable where sonolume is not installed.
+
+    Args:
+        source: the file of the pipeline's class, called pipeline.py.
+    """
+    copy_code(source, folder)
+    _edit(folder / "model_index.json", {"_class_name": [source.stem, class_name]})  # diffusers imports source.stem
+    for config in (folder / "model_index.json", *folder.glob("*/config.json")):
+        _edit(config, {"_name_or_path": None})  # where a part was once loaded from is nobody else's business
+
+
+def _edit(path: Path, changes: dict[str, Any]) -> None:
+    """Set fields of a json file; None takes one away."""
+    content = json.loads(path.read_text(encoding="utf-8")) | changes
+    kept = {name: value for name, value in content.items() if name not in changes or value is not None}
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def copy_code(source: Path, folder: Path) -> None:

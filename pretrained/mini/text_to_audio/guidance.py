@@ -1,0 +1,49 @@
+"""Classifier-free guidance: how strongly, how it is kept from overshooting, and when."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+
+    Args:
+        scale: 1 is no guidance.
+        rescale: from 0 to 1: how far to bring the deviation back to the conditional prediction's (Lin et al. 2023,
+            arXiv 2305.08891, phi of equation 16).
+        interval: guide only while the time of the noise schedule, from 0 (clean) to 1 (noise), is in it; outside only
+            the conditional branch is computed (Kynkaanniemi et al. 2024, arXiv 2404.07724).
+
+    Raises:
+        ValueError: rescale or interval out of range.
+    """
+
+    scale: float
+    rescale: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"guidance_rescale must be from 0 to 1, got {self.rescale:g}")
+        low, high = self.interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"guidance_interval must be LOW HIGH with 0 <= LOW < HIGH <= 1, got {low:g} {high:g}")
+
+    @property
+    def is_used(self) -> bool:
+        return self.scale != 1
+
+    def is_on(self, time: float) -> bool:
+        """Whether a step at this time, from 0 (clean) to 1 (noise), needs the unconditional branch."""
+        return self.is_used and self.interval[0] <= time <= self.interval[1]
+
+    def combine(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
+        """(B, ...) predictions of both branches -> the guided one (Lin et al. 2023, equations 14 to 16)."""
+        guided = unconditional + self.scale * (conditional - unconditional)
+        if not self.rescale:
+            return guided
+        axes = tuple(range(1, guided.ndim))
+        ratio = conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8)
+        return guided * (1 + self.rescale * (ratio - 1))
