@@ -48,7 +48,7 @@ def _check_beginning(path: Path) -> None:
     if beginning.startswith(b"PK\x03\x04"):
         size = path.stat().st_size
         raise UserError(f"{path}: cut or damaged, its end is missing ({size} bytes): copy or download it again")
-    if not beginning.startswith(b"\x80"):  # neither zip nor pickle
+    if beginning and not beginning.startswith(b"\x80"):  # neither zip nor pickle; an empty file was cut
         what = "a Git LFS pointer, not the file itself: run 'git lfs pull' or download it again"
         is_pointer = beginning.startswith(b"version https://git-lfs")
         raise UserError(f"{path}: {what if is_pointer else 'no checkpoint of torch: name a .pt, .ckpt or g_* file'}")

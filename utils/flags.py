@@ -138,4 +138,5 @@ def _check_inputs(args: argparse.Namespace) -> None:
     for name in INPUTS:
         path = getattr(args, name, None)
         if path is not None and not path.exists():
-            raise UserError(f"--{name} {path}: no such file{' or folder' if name in ('lora', 'generated') else ''}")
+            kind = "file" if name in ("text_file", "init_audio") else "file or folder"
+            raise UserError(f"--{name} {path}: no such {kind}")

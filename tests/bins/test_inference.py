@@ -306,6 +306,7 @@ def test_a_preset_brings_its_steps(infer: Infer, tiny_config: Callable[..., Path
         (["--text", "rain", "--preset", "best"], "no preset 'best'"),
         (["--text", "rain", "--scheduler", "flow-euler"], "no scheduler 'flow-euler'"),
         (["--text", "rain", "--dtype", "int8"], "--dtype: invalid choice"),
+        (["--text", "rain", "--dtype", "float16", "--device", "cpu"], "on a CPU use bfloat16 or float32"),
         (["--text", "rain", "--device", "gpu"], "--device gpu: no such device: choose auto, cpu, cuda, cuda:1, mps"),
         (["--text", "rain", "--device", "cuda:x"], "--device cuda:x: not on this machine"),
         (["--text", "rain", "--device", "cuda:99"], "--device cuda:99: not on this machine"),

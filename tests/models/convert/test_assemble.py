@@ -177,3 +177,11 @@ def test_a_vocoder_of_other_mels(given: dict[str, str], tmp_path: Path):
     amphion.convert("hifigan", tmp_path / "run/g_01250000", tmp_path / "vocoder")
     assert hifigan.load(str(tmp_path / "vocoder"), "vocoder").config.model_in_dim == 80
     refused(message, tmp_path / "x", given | {"vocoder": str(tmp_path / "vocoder")})
+
+
+def test_a_vocoder_brings_the_polish_of_its_pipeline(tmp_path: Path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "model_index.json").write_text('{"polish": 7}')
+    (tmp_path / "vocoder").mkdir()
+    assert assemble._polish(str(tmp_path / "whole")) == 7
+    assert assemble._polish(str(tmp_path / "vocoder")) == assemble._polish(None) == 0

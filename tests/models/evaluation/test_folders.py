@@ -55,7 +55,7 @@ def test_results_of_other_embedders_are_not_ranked(folders: Path, capsys: pytest
     [
         ([], "--generated needs --embedder"),
         (["--embedder", "ears:x"], "there is no such kind"),
-        (["--embedder", "mel:", "--reference", "nowhere"], "nowhere: no such manifest or folder"),
+        (["--embedder", "mel:", "--reference", "nowhere"], "--reference nowhere: no such file or folder"),
     ],
 )
 def test_bad_input(folders: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str) -> None:
