@@ -157,6 +157,19 @@ def optimizer(
     return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: _rate(step, start, config))
 
 
+def clip_and_step(task: pl.LightningModule, chosen: Any, batches: int, config: TrainConfig) -> None:
+    """Every `accumulate` batches clip and step; Lightning does neither under manual optimisation.
+
+    Args:
+        chosen: one of `task.optimizers()`. batches: finished before this one.
+    """
+    if (batches + 1) % config.accumulate == 0:
+        if config.gradient_clip:
+            task.clip_gradients(chosen, config.gradient_clip, "norm")
+        chosen.step()
+        chosen.zero_grad()
+
+
 def _rate(step: int, start: int, config: TrainConfig) -> float:
     warm = min(1.0, max(0, step - start + 1) / (config.warmup_steps + 1))
     if config.lr_schedule is LRSchedule.constant:

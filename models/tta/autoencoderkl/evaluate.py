@@ -2,7 +2,6 @@
 
 import argparse
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -11,6 +10,7 @@ from sonolume.models import inference
 from sonolume.models.tta.autoencoderkl import pipeline
 from sonolume.models.tta.autoencoderkl.inference import SHIPPED, reconstruct
 from sonolume.models.tta.features import MelDataset
+from sonolume.modules.metrics import reconstruction
 from sonolume.utils import files
 from sonolume.utils.errors import UserError
 from sonolume.utils.spectrogram import spectrogram_grid
@@ -28,8 +28,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
         raise UserError(f"{config.dataset}: no validation clips to evaluate on")
     real = torch.stack([clips[0, index][0] for index in range(count)])
     recon = torch.stack([reconstruct(vae, mel) for mel in tqdm(real, desc="reconstruct", unit="clip")])
-    l1 = (real - recon).abs().mean(dim=(1, 2)).numpy()
-    distance = (20 / np.log(10)) * (real - recon).square().mean(dim=1).sqrt().mean(dim=1).numpy()
+    l1, distance = reconstruction.mel_l1(real, recon), reconstruction.log_spectral_distance(real, recon)
     folder = inference.make_folder(args.output_dir)
     facts = inference.describe(
         model=where, clips=count, mel_l1=float(l1.mean()), log_spectral_distance_db=float(distance.mean())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sonolume.config.tta.autoencoderkl import Config
-from sonolume.models.training import optimizer, step_draws
+from sonolume.models.training import clip_and_step, optimizer, step_draws
 from sonolume.models.tta.autoencoderkl import pipeline
 from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
 from sonolume.modules.discriminator import PatchDiscriminator
@@ -58,10 +58,10 @@ class Task(pl.LightningModule):
             if for_vae:
                 with self.toggled_optimizer(vae):
                     self._generator_step(x, recon, kl, with_gan)
-                self._step(vae)
+                clip_and_step(self, vae, self.steps_done, self.config.train)
             if for_discriminator:
                 self._discriminator_step(x, recon.detach())
-                self._step(discriminator)
+                clip_and_step(self, discriminator, self.steps_done, self.config.train)
         self.steps_done += 1
         for rate in self.lr_schedulers():  # type: ignore[union-attr]
             if self.steps_done % accumulate == 0:
@@ -96,15 +96,6 @@ class Task(pl.LightningModule):
         loss = discriminator_loss(self.discriminator(x), self.discriminator(recon))
         self.manual_backward(self.config.model.loss.disc_factor * loss / self.config.train.accumulate)
         self.log("train/discriminator", loss, sync_dist=True)
-
-    def _step(self, chosen: Any) -> None:
-        """Every `accumulate` batches clip and step. Lightning does neither under manual optimisation."""
-        train = self.config.train
-        if (self.steps_done + 1) % train.accumulate == 0:
-            if train.gradient_clip:
-                self.clip_gradients(chosen, train.gradient_clip, "norm")
-            chosen.step()
-            chosen.zero_grad()
 
     def validation_step(self, x: Tensor, batch_index: int) -> None:
         recon = self.vae.decode(self.vae.encode(x).latent_dist.mode()).sample

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sonolume.config.tta.hifigan import Config
-from sonolume.models.training import optimizer
+from sonolume.models.training import clip_and_step, optimizer
 from sonolume.models.tta.hifigan import pipeline, warm_start
 from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -69,10 +69,10 @@ class Task(pl.LightningModule):
         if with_gan:
             with self.toggled_optimizer(discriminator):
                 self._discriminator_step(real, fake.detach())
-            self._step(discriminator)
+            clip_and_step(self, discriminator, self.steps_done, self.config.train)
         with self.toggled_optimizer(generator):  # the discriminators pass gradients on and collect none
             self._generator_step(real, fake, with_gan)
-        self._step(generator)
+        clip_and_step(self, generator, self.steps_done, self.config.train)
         self.steps_done += 1
         for rate in self.lr_schedulers():  # type: ignore[union-attr]
             if self.steps_done % accumulate == 0:
@@ -105,15 +105,6 @@ class Task(pl.LightningModule):
         gan, features = vocoder_loss.generator_loss(logits), vocoder_loss.feature_loss(wanted, found)
         self.log_dict({"train/gan": gan, "train/features": features}, sync_dist=True)
         return gan + self.config.model.loss.feature_weight * features
-
-    def _step(self, chosen: Any) -> None:
-        """Every `accumulate` batches clip and step. Lightning does neither under manual optimisation."""
-        train = self.config.train
-        if (self.steps_done + 1) % train.accumulate == 0:
-            if train.gradient_clip:
-                self.clip_gradients(chosen, train.gradient_clip, "norm")
-            chosen.step()
-            chosen.zero_grad()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         mel, real = batch
