@@ -4,13 +4,7 @@ import functools
 import io
 import itertools
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +13,8 @@ import numpy as np
 import torch
 
 from sonolume.modules.mel import MelSettings, MelSpectrogram
+from sonolume.preprocessors.parallel import ordered
+from sonolume.preprocessors.refusals import MIN_SECONDS, of_wave
 from sonolume.utils import audio
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
@@ -27,8 +23,6 @@ from sonolume.utils.files import atomic_path, write_json
 if TYPE_CHECKING:
     from sonolume.preprocessors.miniworld.scene import Scene
 
-MIN_SECONDS = 0.1  # shorter clips are refused, shorter last windows left out
-MIN_PEAK = 1e-4  # -80 dB of full scale: quieter clips count as silent
 SETTINGS_FILE = "settings.json"
 
 
@@ -112,21 +106,7 @@ def compute(clips: Sequence[Clip], plan: Plan, num_workers: int = 1) -> Iterator
         MemoryError: the system killed a process.
         OSError: a feature could not be written; it names the file.
     """
-    work = functools.partial(compute_one, plan=plan)
-    if num_workers <= 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield from map(work, clips)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
-    with ProcessPoolExecutor(num_workers, context, initializer=_start_worker) as pool:
-        try:
-            yield from pool.map(work, clips, chunksize=max(1, min(32, len(clips) // (4 * num_workers))))
-        except BrokenProcessPool as error:
-            raise MemoryError("a preprocessing process was killed; try preprocess.num_workers=1") from error
+    return ordered(functools.partial(compute_one, plan=plan), clips, num_workers)
 
 
 def compute_one(clip: Clip, plan: Plan) -> Outcome:
@@ -138,24 +118,11 @@ def compute_one(clip: Clip, plan: Plan) -> Outcome:
         wave = _wave(clip.source, plan)
     except SoundError as error:
         return Outcome(clip.uid, reason=error.reason, detail=str(error))
-    reason, detail = _refusal(wave, plan.mel)
+    least = max(MIN_SECONDS, (plan.mel.padding + 1) / plan.mel.sample_rate)
+    reason, detail = of_wave(wave, plan.mel.sample_rate, least)
     if reason:
         return Outcome(clip.uid, reason=reason, detail=detail)
     return Outcome(clip.uid, _write_windows(clip.uid, wave, plan))
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered once, by the main process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose main process was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 @functools.cache
@@ -171,20 +138,6 @@ def _wave(source: "Path | Scene", plan: Plan) -> np.ndarray:
     from sonolume.preprocessors.miniworld import world  # recordings do not need the synthesiser
 
     return world.render(source)
-
-
-def _refusal(wave: np.ndarray, mel: MelSettings) -> tuple[str, str]:
-    """(reason, detail), both empty for a usable wave."""
-    least = max(MIN_SECONDS, (mel.padding + 1) / mel.sample_rate)
-    if not len(wave):
-        return "empty", "no samples"
-    if not np.isfinite(wave).all():
-        return "NaN", f"{np.count_nonzero(~np.isfinite(wave))} samples are NaN or infinite"
-    if len(wave) < least * mel.sample_rate:
-        return "too short", f"{len(wave) / mel.sample_rate:.3f} s, at least {least:.3g} s are needed"
-    if np.abs(wave).max() < MIN_PEAK:
-        return "silent", f"peak {np.abs(wave).max():.1e} of full scale"
-    return "", ""
 
 
 def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> tuple[tuple[str, float], ...]:

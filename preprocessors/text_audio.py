@@ -4,9 +4,8 @@ The sounds are recordings (a folder or a manifest) or scenes of the miniature wo
 interrupted run stopped.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,14 @@ from sonolume.config.base import MiniworldConfig, PreprocessConfig
 from sonolume.modules.mel import MelSettings
 from sonolume.preprocessors import audiocaps, mel_features
 from sonolume.preprocessors.mel_features import Clip, Outcome, Plan
+from sonolume.preprocessors.refusals import Refusal, finish, tell
 from sonolume.utils import files, paths
-from sonolume.utils.audio import PYAV_REMEDY
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import Row, assign_splits, read_manifest, write_manifest
+from sonolume.utils.manifest import Row, assign_splits, read_manifest
 
-REPORT_FILE = "report.json"
 RAW_FOLDER = "raw"  # inside a data set: where recordings are looked for when no input is named
 CLIPS_PER_WORKER = 50  # fewer are not worth the start of a process
 TINY_CONFIG = "egs/tta/autoencoderkl/tiny.json"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A row that is left out, and why."""
-
-    uid: str
-    reason: str
-    detail: str = ""
-    audio: str | None = None
 
 
 def prepare(
@@ -84,7 +72,9 @@ def prepare(
         mel_features.claim(plan.folder, _settings(plan) | origin)
     outcomes = _run(clips, plan, config.num_workers, dataset)
     examples, unusable = _examples(rows, outcomes)
-    counts = _finish(config, folder, examples, refusals + unusable, outcomes)
+    names = {"train": config.train_file, "valid": config.valid_file}
+    reused = sum(outcome.reused for outcome in outcomes)
+    counts = finish(folder, examples, refusals + unusable, names, len(outcomes), reused)
     for path in left_by_a_killed_run:
         path.unlink(missing_ok=True)
     return counts
@@ -179,41 +169,6 @@ def _examples(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> tuple[list[Ro
     return examples, refusals
 
 
-def _finish(
-    config: PreprocessConfig, folder: Path, examples: list[Row], refusals: list[Refusal], outcomes: list[Outcome]
-) -> dict[str, int]:
-    counts = dict(Counter(str(row.split) for row in examples))
-    reasons = dict(Counter(refusal.reason for refusal in refusals).most_common())
-    report = {"examples": counts, "refused": reasons, "refusals": [asdict(refusal) for refusal in refusals]}
-    files.write_json(folder / REPORT_FILE, report)
-    refused = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    if not examples:
-        first = f" (the first: {refusals[0].detail})" if refusals and refusals[0].detail else ""
-        raise UserError(f"{folder}: not one usable clip ({refused}); see {folder / REPORT_FILE}{first}")
-    if set(counts) == {"valid"}:
-        raise UserError(f"{folder}: all clips went to validation: bring more, or give some the Split train")
-    names = {"train": config.train_file, "valid": config.valid_file}
-    for split in {"train", "valid", *counts}:
-        name = names.get(split, f"{files.safe_name(split)}.json")
-        write_manifest([row for row in examples if row.split == split], folder / name)
-    reused = sum(outcome.reused for outcome in outcomes)
-    print(f"{folder}: {_listed(counts)}" + (f" ({reused} clips were done before)" if reused else ""))
-    if not counts.get("valid"):
-        print(f"{folder}: nothing to validate on: more clips, or some with Split valid, would help")
-    _print_refusals(folder, refusals, refused, len(outcomes))
-    return counts
-
-
-def _print_refusals(folder: Path, refusals: list[Refusal], refused: str, looked_at: int) -> None:
-    counts = Counter(refusal.reason for refusal in refusals)
-    if refusals:
-        print(f"{folder}: left out {len(refusals)}: {refused}; see {folder / REPORT_FILE}")
-    if counts["missing"]:
-        print(f"{folder}: {counts['missing']:,} of {looked_at:,} clips are not there: listed in {REPORT_FILE}")
-    if counts["needs PyAV"]:
-        print(f"{folder}: m4a, aac and videos are read with PyAV: {PYAV_REMEDY}, then run again")
-
-
 def _prepared_before(config: PreprocessConfig, folder: Path, plan: Plan) -> dict[str, int]:
     """A data set that came ready, or whose recordings were named in an earlier run."""
     if (plan.folder / mel_features.SETTINGS_FILE).is_file():
@@ -231,11 +186,7 @@ def _prepared_before(config: PreprocessConfig, folder: Path, plan: Plan) -> dict
             f"{plan.folder}: holds no features of the {len(listed)} clips of {folder}, such as {without[0]}.npy; put "
             "them there, or name the recordings with --input"
         )
-    print(f"{folder}: {_listed(counts)}, prepared before (name recordings with --input to start from them)")
+    print(f"{folder}: {tell(counts)}, prepared before (name recordings with --input to start from them)")
     if without:
         print(f"{folder}: {len(without):,} of {len(listed):,} have no features ({without[0]} ...): training skips them")
     return counts
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {split}" for split, count in sorted(counts.items()))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from sonolume.preprocessors.mel_features import MIN_PEAK, MIN_SECONDS
+from sonolume.preprocessors.refusals import MIN_PEAK, MIN_SECONDS
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
