@@ -24,5 +24,5 @@ test: check ## what CI runs: checks and all tests but the long ones
 test-full: check ## also trains everything from nothing
 	$(python) -m pytest -q -n 2 --dist worksteal -m 'not benchmark'
 
-results: dev ## the tables of pretrained/mini/README.md, measured anew
-	PYTHON=$(python) sh egs/mini/run_eval.sh
+results: dev ## measure all shipped parts, and write the README's table of results
+	$(python) bins/results.py

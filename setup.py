@@ -33,7 +33,7 @@ setup(
         "tensorboard>=2.15,<3",
         "safetensors>=0.4,<1",
         "numpy>=1.26,<3",
-        "pillow>=10",
+        "pillow>=10.1",
         "json5>=0.9.25,<1",
         "tqdm>=4.66,<5",
     ],

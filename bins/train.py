@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from sonolume.config.load import load_config
+from sonolume.models.embedders.load import check
 from sonolume.utils import cli
 
 
@@ -20,6 +21,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     args = parse(argv)
     config = load_config(args.config, args.overrides)
+    evaluation = getattr(config, "evaluation", None)
+    for embedder in evaluation.embedders if evaluation and evaluation.num_samples else ():
+        check(embedder)
     recipe = f"sonolume.models.{config.recipe.replace('/', '.')}"
     data = importlib.import_module(f"{recipe}.data").training_data(config)  # slow imports start here
     task = importlib.import_module(f"{recipe}.task").Task(config)

@@ -137,6 +137,27 @@ class PreprocessConfig(Strict):
 
 
 @dataclass
+class EvaluationConfig(Strict):
+    """Samples that training makes and scores at its validations: the curves eval/... of TensorBoard."""
+
+    num_samples: int = 0  # validation clips whose captions are generated; 0 = off
+    interval: int = 1  # validations from one evaluation to the next
+    embedders: list[str] = field(default_factory=lambda: ["mel:"])  # KIND:SOURCE each, as --embedder of run_eval.sh
+    references: int = 1000  # validation clips at most that make the reference of the Frechet distance; 0 = all
+    num_steps: int = 0  # denoising steps; 0 = the pipeline's
+    guidance_scale: float = 0.0  # how closely to follow the text; 0 = the pipeline's
+    batch_size: int = 16  # samples made, and clips heard, at once
+
+    def __post_init__(self) -> None:
+        self.at_least("evaluation", 0, "num_samples", "references", "num_steps", "guidance_scale")
+        self.at_least("evaluation", 1, "interval", "batch_size")
+        self.require(
+            not self.num_samples or len(self.embedders) > 0,
+            f"evaluation.embedders must name at least one where num_samples is {self.num_samples}",
+        )
+
+
+@dataclass
 class RunConfig(Strict):
     """The top level of every recipe."""
 

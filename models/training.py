@@ -20,10 +20,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sonolume.config.base import LRSchedule, RunConfig, TrainConfig
+from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
 from sonolume.config.load import save_config
 from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped
-from sonolume.utils import checkpoint
+from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError, first_line
 
 Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> one row of random numbers an item
@@ -204,7 +204,7 @@ def _trainer(config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback]
         accumulate_grad_batches=1 if manual else train.accumulate,
         gradient_clip_val=None if manual or not train.gradient_clip else train.gradient_clip,
         max_epochs=1,  # one pass over StepBatches, whose length is max_steps
-        val_check_interval=min(train.valid_interval, train.max_steps) * train.accumulate,
+        val_check_interval=_validate_every(train),
         check_val_every_n_epoch=None,
         limit_val_batches=train.valid_batches or None,
         num_sanity_val_steps=0,
@@ -218,6 +218,22 @@ def _trainer(config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback]
     if manual and isinstance(trainer.strategy, DDPStrategy):  # one network rests while the other learns
         trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
     return trainer
+
+
+def _validate_every(train: TrainConfig) -> int:
+    """Batches from one validation to the next."""
+    return min(train.valid_interval, train.max_steps) * train.accumulate
+
+
+def _evaluation(config: RunConfig, train: TrainConfig, data: TrainingData, position: Position) -> list[pl.Callback]:
+    """Of a recipe whose config has the section, where it is on."""
+    section: EvaluationConfig | None = getattr(config, "evaluation", None)
+    if not section or not section.num_samples:
+        return []
+    from sonolume.models.evaluation.validation import Evaluation  # slow, and needed only here
+
+    folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"  # type: ignore[attr-defined]
+    return [Evaluation(section, data.valid.rows, folder, position, _validate_every(train))]  # type: ignore[attr-defined]
 
 
 def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: TrainConfig, resume: bool) -> Path:
@@ -242,6 +258,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     callbacks: list[pl.Callback] = [position, ProgressBar(refresh_rate=10)]
     if train.ema_decay:
         callbacks.append(EMA(decay=train.ema_decay))
+    callbacks += _evaluation(config, train, data, position)
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
     try:
         callbacks += [save, FirstValidation(position)]

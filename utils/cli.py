@@ -1,6 +1,6 @@
 """What every command line shares: one-line errors, exit codes, and flags that are spelled right or refused.
 
-Exit codes: 0 done; 2 wrong usage, config or input; 1 failure (disk full, out of memory); 130 interrupted.
+Exit codes: 0 done; 2 wrong usage, config or input; 1 failure (disk full, out of memory, NaN); 130 interrupted.
 SONOLUME_DEBUG=1 shows the traceback behind a one-line error.
 """
 
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.files import PARTLY, safetensors_errors
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -70,6 +70,8 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
         return 130
     except UserError as error:
         return _report(error, str(error), 2)
+    except ComputationError as error:
+        return _report(error, str(error), 1)
     except (OSError, MemoryError, RuntimeError, *safetensors_errors()) as error:
         line = _failure(error)
         if line is None:

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +21,7 @@ from sonolume.utils.files import write_json
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # their sound track is read
 PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # not read by libsndfile
 AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 COLUMNS = ("Dataset", "Uid", "Audio", "Caption", "Captions", "Image", "Video", "Label", "Split", "Duration", "Scene")
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")
 SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train", "testing": "test"}
@@ -113,6 +114,15 @@ def find_sounds(path: Path) -> list[Path]:
 
 def sounds_in(folder: Path) -> list[Path]:
     """All sound files and videos in a folder and below, sorted, videos last; linked folders are followed."""
+    return sorted(_files_in(folder, AUDIO_SUFFIXES), key=lambda file: (is_video(file), file))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All picture files in a folder and below, sorted; linked folders are followed."""
+    return sorted(_files_in(folder, PICTURE_SUFFIXES))
+
+
+def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
     found, visited = [], set()
     for place, subfolders, names in os.walk(folder, followlinks=True):
         here = os.path.realpath(place)
@@ -120,8 +130,8 @@ def sounds_in(folder: Path) -> list[Path]:
             subfolders.clear()
             continue
         visited.add(here)
-        found += [Path(place, name) for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES]
-    return sorted((file for file in found if file.is_file()), key=lambda file: (is_video(file), file))
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
+    return [file for file in found if file.is_file()]
 
 
 def is_video(path: Path) -> bool:
@@ -221,13 +231,14 @@ def _read_folder(folder: Path, dataset: str | None) -> list[Row]:
             uid=file.relative_to(folder).with_suffix("").as_posix(),
             audio=file,
             video=file if is_video(file) else None,
-            captions=_sidecar_captions(file),
+            captions=sidecar_captions(file),
         )
         for file in audio
     ]
 
 
-def _sidecar_captions(audio: Path) -> list[str]:
+def sidecar_captions(audio: Path) -> list[str]:
+    """The lines of the text file of the same name; none without one."""
     sidecar = audio.with_suffix(".txt")
     if not sidecar.is_file():
         return []

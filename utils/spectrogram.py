@@ -1,5 +1,6 @@
 """Pictures of log-mel spectrograms, low frequencies at the bottom, with axes in seconds and Hz."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,22 +43,27 @@ def spectrogram_png(
         picture.save(temporary, format="PNG")
 
 
-def spectrogram_grid(path: Path | str, columns: list[np.ndarray], labels: list[str]) -> None:
+def spectrogram_grid(
+    path: Path | str, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()
+) -> None:
     """Write a PNG that compares clips: one row a clip, one column a source, the label above each row.
 
     Args:
         columns: arrays (clips, bands, frames), such as the real and the generated ones.
         labels: one a clip.
+        titles: one a column, at the very top.
     """
     bands, frames = columns[0].shape[1:]
-    width, height = (frames * 2 + 8) * len(columns), bands * 2 + 18
-    picture = Image.new("RGB", (width, height * len(labels)), "white")
+    width, height, top = (frames * 2 + 8) * len(columns), bands * 2 + 18, 16 if titles else 0
+    picture = Image.new("RGB", (width, top + height * len(labels)), "white")
     draw = ImageDraw.Draw(picture)
+    for column, title in enumerate(titles):
+        draw.text((4 + column * (frames * 2 + 8), 3), title[: frames // 3], fill=_INK)
     for row, label in enumerate(labels):
-        draw.text((4, row * height + 3), label[: width // 6], fill=_INK)
+        draw.text((4, top + row * height + 3), label[: width // 6], fill=_INK)
         for column, mels in enumerate(columns):
             plot = Image.fromarray(colours(mels[row])[::-1]).resize((frames * 2, bands * 2), Image.NEAREST)
-            picture.paste(plot, (4 + column * (frames * 2 + 8), row * height + 16))
+            picture.paste(plot, (4 + column * (frames * 2 + 8), top + row * height + 16))
     with atomic_path(Path(path)) as temporary:
         picture.save(temporary, format="PNG")
 

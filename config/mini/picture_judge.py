@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from sonolume.config.base import AdamConfig, MiniworldConfig, RunConfig, Strict, TrainConfig
 
 INFERENCE_FLAGS: tuple[str, ...] = ()
-EVALUATION_FLAGS: tuple[str, ...] = ()
+EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device")
 
 
 @dataclass

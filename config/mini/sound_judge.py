@@ -6,7 +6,7 @@ from enum import StrEnum
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
 
 INFERENCE_FLAGS: tuple[str, ...] = ()
-EVALUATION_FLAGS: tuple[str, ...] = ()
+EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device")
 DIVISORS = {"frames": 8, "n_mel": 16}  # frames per step and mel bands per token of the networks
 
 

@@ -3,7 +3,14 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import (
+    AdamConfig,
+    EvaluationConfig,
+    PreprocessConfig,
+    RunConfig,
+    Strict,
+    TrainConfig,
+)
 
 INFERENCE_FLAGS = (
     "text", "text_file", "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale",
@@ -185,6 +192,7 @@ class Config(RunConfig):
     preprocess: AudioLDMPreprocessConfig = field(default_factory=AudioLDMPreprocessConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=5e-5)))
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

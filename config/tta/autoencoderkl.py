@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
 
 INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "device", "dtype")
-EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device")
+EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device", "generated", "reference")
 
 
 @dataclass

@@ -1,8 +1,13 @@
 #!/bin/sh
-# sh egs/mini/run_eval.sh [--num_samples 600] [--help]: score the shipped text-to-audio part by its judges
+# sh egs/mini/run_eval.sh [PART] [--num_samples 600] [--help]: score a shipped part; text_to_audio where none is named
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
 root=$(cd -- "$here/../.." && pwd) || exit 1
 . "$root/egs/_run.sh"
 find_python
-exec "$python" "$root/bins/evaluate.py" --config "$root/egs/tta/audioldm/tiny.json" \
-    --checkpoint "$root/pretrained/mini/text_to_audio" "$@"
+case ${1-} in
+    '' | -* | *=*) part=text_to_audio ;;
+    *) part=$1 && shift ;;
+esac
+config=egs/mini/$part.json
+if [ "$part" = text_to_audio ]; then config=egs/tta/audioldm/tiny.json; fi
+exec "$python" "$root/bins/evaluate.py" --config "$root/$config" --checkpoint "$root/pretrained/mini/$part" "$@"

@@ -28,8 +28,10 @@ from sonolume.utils.errors import UserError
 
 Item = TypeVar("Item", Path, str)
 READERS = 4  # threads that read ahead
-FORMAT = 1  # to be raised when embeddings are computed in another way
-SILENT, CLIPPED = 1, 2  # flags of a sound
+FORMAT = 2  # to be raised when embeddings are computed in another way, or flags mean something else
+SILENT, CLIPPED = 1, 2  # flags of a sound; a picture of one colour has the first
+SMALLEST = 16  # pixels of a picture's shorter side: processors take fewer for colour channels
+SHOW_AFTER = 1.0  # seconds until a progress bar appears; below another bar, such as training's, it goes when done
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Embedded(Generic[Item]):
     logits: Tensor | None
     """(N, K) of those kept, None of an embedder that tells no classes"""
     silent: list[Item]
-    """sounds that stay below -80 dB of full scale, kept or not"""
+    """sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not"""
     clipped: list[Item]
     """sounds with flat tops at full scale; they are kept"""
     computed: int
@@ -88,10 +90,19 @@ def embed_sounds(
 
 
 def embed_pictures(
-    paths: Sequence[Path], embedder: Embedder, folder: Path | None = None, batch_size: int = BATCH
+    paths: Sequence[Path],
+    embedder: Embedder,
+    folder: Path | None = None,
+    batch_size: int = BATCH,
+    keep_blank: bool = True,
 ) -> Embedded[Path]:
-    """Embeddings of picture files; arguments and errors as `embed_sounds`."""
-    return _embed(paths, _Medium("pictures", _digest, _open_picture, embedder.look), embedder, folder, batch_size)
+    """Embeddings of picture files; arguments and errors as `embed_sounds`.
+
+    Args:
+        keep_blank: a picture of one colour counts like any other.
+    """
+    medium = _Medium("pictures", _digest, open_picture, embedder.look)
+    return _embed(paths, medium, embedder, folder, batch_size, keep_blank)
 
 
 def embed_texts(
@@ -115,7 +126,7 @@ def _embed(
     embedder: Embedder,
     folder: Path | None,
     batch_size: int,
-    keep_silent: bool = True,
+    keep_empty: bool = True,
 ) -> Embedded[Any]:
     embedder.require(medium.name)
     store = Store(folder and _folder_of(embedder, medium.name, folder))
@@ -124,8 +135,9 @@ def _embed(
     faults = _compute(missing, medium, store, batch_size, embedder.name.partition("@")[0])
     rows = {item: store.rows[digest] for item, digest in digests.items() if digest in store.rows}
     reasons |= {item: faults[digest] for item, digest in digests.items() if digest in faults}
-    if not keep_silent:
-        reasons |= {item: "silent" for item, row in rows.items() if row.flags & SILENT}
+    if not keep_empty:
+        reason = "silent" if medium.name == "sounds" else "of one colour"
+        reasons |= {item: reason for item, row in rows.items() if row.flags & SILENT}
     kept = [item for item in items if item not in reasons]
     has_logits = bool(embedder.labels) and medium.name != "texts"
     return Embedded(
@@ -139,10 +151,15 @@ def _embed(
     )
 
 
+def key_facts(embedder: Embedder, medium: str) -> dict[str, Any]:
+    """All that decides the numbers of an item, beside its content."""
+    libraries = {name: version(name) for name in ("torch", "transformers")}
+    return {"medium": medium, "format": FORMAT, **embedder.facts(), **libraries}
+
+
 def _folder_of(embedder: Embedder, medium: str, folder: Path) -> Path:
     """The folder's name is readable, and holds a hash of all that decides the numbers."""
-    libraries = {name: version(name) for name in ("torch", "transformers")}
-    facts = {"medium": medium, "format": FORMAT, **embedder.facts(), **libraries}
+    facts = key_facts(embedder, medium)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     own = folder / f"{files.safe_name(embedder.name, 60)}-{medium}-{key}"
     if not (own / "facts.json").is_file():
@@ -168,7 +185,7 @@ def _compute(missing: dict[bytes, Any], medium: _Medium, store: Store, batch_siz
     faults: dict[bytes, str] = {}
     with (
         ThreadPoolExecutor(READERS) as pool,
-        tqdm(total=len(missing), desc=title, unit=medium.name[:-1], disable=len(missing) < 2) as bar,
+        tqdm(total=len(missing), desc=title, unit=medium.name[:-1], delay=SHOW_AFTER, leave=None) as bar,
     ):
         try:
             for batch in _ahead(pool, medium.open, missing.items(), batch_size):
@@ -225,9 +242,15 @@ def _digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _open_picture(path: Path) -> tuple[Image.Image, int]:
+def open_picture(path: Path) -> tuple[Image.Image, int]:
+    """RGB, and SILENT if it is of one colour; raises a UserError for what cannot be looked at."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB"), 0
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not readable as a picture") from error
+    if min(picture.size) < SMALLEST:
+        width, height = picture.size
+        raise UserError(f"{path}: {width} x {height} pixels, below {SMALLEST} x {SMALLEST}")
+    pixels = np.asarray(picture)
+    return picture, SILENT * bool((pixels == pixels[0, 0]).all())

@@ -14,7 +14,8 @@ KINDS = {
     "clap": "ID_OR_FOLDER", "ast": "ID_OR_FOLDER", "clip": "ID_OR_FOLDER", "siglip": "ID_OR_FOLDER",
     "wav2vec2": "ID_OR_FOLDER[#LAYER]", "hubert": "ID_OR_FOLDER[#LAYER]", "wavlm": "ID_OR_FOLDER[#LAYER]",
     "encodec": "ID_OR_FOLDER", "dac": "ID_OR_FOLDER", "torchscript": "FILE.pt@RATE",
-    "mini": "sound_judge, sound_judge_second, picture_judge or a FOLDER", "mel": "",
+    "mini": "sound_judge, sound_judge_second, picture_judge, world or a FOLDER", "mel": "",
+    "pair": "SOUND_SPEC|PICTURE_SPEC",
 }  # fmt: skip
 SPEECH = ("wav2vec2", "hubert", "wavlm")
 
@@ -30,6 +31,8 @@ def check(spec: str) -> tuple[str, str]:
         raise UserError(f"embedder {spec!r}: there is no such kind; write KIND:SOURCE with one of {', '.join(KINDS)}")
     if bool(source) != bool(KINDS[kind]):
         raise UserError(f"embedder {spec!r}: write {kind}:{KINDS[kind]}")
+    if kind == "pair":
+        _halves(spec, source)
     if kind == "torchscript" and not source.rpartition("@")[2].isdecimal():
         raise UserError(f"embedder {spec!r}: say the sample rate that the model wants, as in torchscript:FILE.pt@16000")
     return kind, source
@@ -43,6 +46,11 @@ def load(spec: str, device: "torch.device | str" = "cpu") -> "Embedder":
         UserError: an unknown kind, or a source that is not there, is damaged or holds something else.
     """
     kind, source = check(spec)
+    if kind == "pair":
+        from sonolume.models.embedders.pair import PairEmbedder
+
+        ears, eyes = _halves(spec, source)
+        return PairEmbedder(load(ears, device), load(eyes, device))
     if kind == "mel":
         from sonolume.models.embedders.mel_statistics import MelStatistics
 
@@ -57,6 +65,14 @@ def load(spec: str, device: "torch.device | str" = "cpu") -> "Embedder":
         path, _, rate = source.rpartition("@")
         return TorchScriptEmbedder(Path(path).expanduser(), int(rate), device)
     return _load_pretrained(kind, source, device)
+
+
+def _halves(spec: str, source: str) -> tuple[str, str]:
+    """The embedder of sounds and that of pictures, each checked."""
+    ears, bar, eyes = source.partition("|")
+    if not bar or "|" in eyes:
+        raise UserError(f"embedder {spec!r}: write pair:{KINDS['pair']} in quotes, as in 'pair:clap:a|clip:b'")
+    return ":".join(check(ears)), ":".join(check(eyes))
 
 
 def _load_pretrained(kind: str, source: str, device: "torch.device | str") -> "Embedder":

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from sonolume.utils.errors import UserError, first_line
 
 class TorchScriptEmbedder(Embedder):
     """Called on float32 (B, n) at the stated rate; must return (B, d), or (B, T, d), of which the mean over T is taken.
-    Sounds of less than a second get silence behind.
+    Sounds of less than a second get silence behind. The mean makes one sample of a sound, where published FAD on VGGish
+    counts every frame: such numbers are not comparable with published ones.
 
     Loading a file runs its graph, a program in torch's own language: no Python of the file's author is imported or
     unpickled, but it may use every operator of torch, which can read files and fill the memory. Take files from
@@ -44,6 +46,10 @@ class TorchScriptEmbedder(Embedder):
         self.device, self.sample_rate = device, sample_rate
         self.name = f"torchscript:{path.name}@{hash_of(path)}"
         self.dim = self._hear([np.zeros(sample_rate, np.float32)]).embeddings.shape[-1]
+
+    def facts(self) -> dict[str, Any]:
+        """FAD as VGGish's authors published it takes every frame as a sample; here a sound is one."""
+        return super().facts() | {"frames": "mean of a sound"}
 
     @torch.no_grad()
     def _hear(self, waves: list[np.ndarray]) -> Features:

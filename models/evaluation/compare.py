@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.models.evaluation.protocol import differences
+from sonolume.models.evaluation.score import shown
 from sonolume.utils.errors import UserError
 
 
@@ -59,8 +60,6 @@ def _row(name: str, reports: list[dict[str, Any]], ranked: bool) -> str:
         if score is None or score["value"] is None:
             cells.append("-")
             continue
-        text = f"{score['value']:.4g}"
-        if score["low"] is not None:
-            text += f" ({score['low']:.4g} to {score['high']:.4g})"
+        text = shown((score["value"], score["low"], score["high"]), score.get("unit", ""))
         cells.append(f"**{text}**" if ranked and score["value"] == best else text)
     return f"| {name} | " + " | ".join(cells) + " |"

@@ -1,25 +1,28 @@
-"""A folder of generated sounds against recordings, by metrics that know no recipe."""
+"""A folder of generated sounds or pictures against real ones, by metrics that know no recipe.
+
+What the files are decides: sounds, or videos for their sound tracks, or else pictures.
+"""
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from sonolume.models import inference
+from sonolume.models.embedders.base import Embedder
 from sonolume.models.embedders.load import check, load
-from sonolume.models.evaluation import results
-from sonolume.models.evaluation.pairing import by_uid
+from sonolume.models.evaluation import onsets, pictures, results, showing, sounds
+from sonolume.models.evaluation.gathering import gather
+from sonolume.models.evaluation.pictures import Pictures
 from sonolume.models.evaluation.protocol import fingerprint
 from sonolume.models.evaluation.results import Result
-from sonolume.models.evaluation.sounds import Sounds, score
-from sonolume.utils import manifest
+from sonolume.models.evaluation.sounds import Sounds
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import Row
 
 CACHE = "embeddings"  # in the output folder, unless --cache_dir names another
 
 
 def run(args: argparse.Namespace) -> None:
-    """Score --generated against --reference by every --embedder; write report.json and report.md.
+    """Score --generated against --reference by every --embedder; write report.json, report.md and pictures for it.
 
     Raises:
         UserError: no embedder, nothing to score, or an input that cannot be used.
@@ -28,53 +31,34 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--generated needs --embedder KIND:SOURCE, such as clap:laion/clap-htsat-unfused or mel:")
     for spec in args.embedder:
         check(spec)
-    sounds = gather(args.generated, args.reference)
+    gathered = gather(args.generated, args.reference)
+    files = gathered.files
     device = inference.pick_device(args.device)
     embedders = [load(spec, device) for spec in args.embedder]
-    folder = inference.make_folder(args.output_dir)
-    conditions = fingerprint(
-        [embedder.name for embedder in embedders],
-        sounds.reference or sounds.captions.values(),
-        len(sounds.generated),
-        inference.versions(),
-        heard=[embedder.facts() for embedder in embedders],
-    )
-    result = Result(conditions, facts={"generated": str(args.generated), "reference": str(args.reference or "none")})
+    what = "sounds" if isinstance(files, Sounds) else "pictures"
     for embedder in embedders:
-        score(result, sounds, embedder, args.cache_dir or folder / CACHE, args.batch_size)
-    path = results.write(result, folder)
+        embedder.require(what)
+    folder = inference.make_folder(args.output_dir)
+    asked = files.reference or files.captions.values() or files.labels
+    conditions = fingerprint([embedder.facts() for embedder in embedders], asked, len(files.generated))
+    result = Result(conditions, facts={"generated": str(args.generated), "reference": str(args.reference or "none")})
+    result.facts |= gathered.facts
+    result.counts |= gathered.counts
+    result.left_out += gathered.left_out
+    score(result, files, embedders, args.cache_dir or folder / CACHE, args.batch_size)
+    path = results.write(result, folder, showing.sheets(folder, result, files))
     print((folder / "report.md").read_text(encoding="utf-8"))
     print(path)
 
 
-def gather(generated: Path, reference: Path | None) -> Sounds:
-    """Sounds by Uid (file name without suffix). Captions are the reference's, else those in the json beside a sound.
-
-    Raises:
-        UserError: a folder or manifest that cannot be read, or holds no sounds.
-    """
-    root = generated if generated.is_dir() else generated.parent
-    made = by_uid(manifest.find_sounds(generated), root)
-    rows = [] if reference is None else [row for row in manifest.read_manifest(reference) if row.audio]
-    if reference is not None and not rows:
-        raise UserError(f"--reference {reference}: names no sounds")
-    captions = {uid: text for uid, path in made.items() if (text := _text_beside(path))}
-    captions |= {row.uid: row.captions[0] for row in rows if row.captions}
-    labels = {row.uid: row.label for row in rows if row.label}
-    return Sounds(made, {row.uid: _audio(row) for row in rows}, captions, labels)
-
-
-def _audio(row: Row) -> Path:
-    assert row.audio is not None
-    return row.audio
-
-
-def _text_beside(sound: Path) -> str:
-    """What run_inference.sh wrote into the json beside a sound; "" without one."""
-    path = sound.with_suffix(".json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    text = content.get("text") if isinstance(content, dict) else None
-    return text if isinstance(text, str) else ""
+def score(
+    result: Result, files: Sounds | Pictures, embedders: Sequence[Embedder], cache: Path | None, batch_size: int
+) -> None:
+    """Add all that the embedders can tell, and the onsets of sounds that were made from videos."""
+    for embedder in embedders:
+        if isinstance(files, Sounds):
+            sounds.score(result, files, embedder, cache, batch_size)
+        else:
+            pictures.score(result, files, embedder, cache, batch_size)
+    if isinstance(files, Sounds) and files.videos:
+        onsets.score(result, files.generated, files.reference)

@@ -1,7 +1,7 @@
-"""Scores with their uncertainty, as a json and as a readable page."""
+"""The scores of one evaluation, as a json and as a readable page: one format for every recipe."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,28 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from sonolume.models.evaluation.protocol import Fingerprint, digest
-from sonolume.modules.metrics.interval import bootstrap_mean
+from sonolume.models.evaluation.score import Cell, Score, shown
+from sonolume.modules.metrics.interval import Share, bootstrap_mean
 from sonolume.utils import files
 
 OUTLIERS = 10  # listed in the report
-
-
-@dataclass
-class Score:
-    """One number, in the direction `better` ("up" or "down"), with its 95 % interval where there is one."""
-
-    name: str
-    value: float
-    better: str = "up"
-    low: float | None = None
-    high: float | None = None
-    count: int = 0
-    note: str = ""
-    chance: float | None = None
-
-    def __str__(self) -> str:
-        value = f"{self.value:.4g}"
-        return value if self.low is None or self.high is None else f"{value} ({self.low:.4g} to {self.high:.4g})"
 
 
 @dataclass
@@ -52,16 +35,70 @@ class Result:
     outliers: list[tuple[str, str, float]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
+    def add(self, score: Score) -> None:
+        self.scores.append(score)
+
     def add_mean(
-        self, name: str, values: Tensor, uids: Sequence[str], better: str = "up", list_worst: bool = True, **more: Any
+        self,
+        name: str,
+        values: Tensor,
+        uids: Sequence[str],
+        better: str = "up",
+        list_worst: bool = True,
+        beside: Mapping[str, Tensor | Cell] | None = None,
+        note: str = "",
+        **more: Any,
     ) -> None:
-        """The mean of one value a sample, (N,), with a bootstrap interval; its worst samples become outliers."""
-        low, high = bootstrap_mean(values)
-        self.scores.append(Score(name, float(values.double().mean()), better, low, high, len(values), **more))
-        if not list_worst:
-            return
-        worst = values.double().argsort(descending=better == "down")[:OUTLIERS].tolist()
-        self.outliers += [(name, uids[index], float(values[index])) for index in worst]
+        """The mean of one value a sample, (N,), with a bootstrap interval; its worst samples become outliers.
+
+        A value that is NaN or infinite has no part in the mean, which the remark then says; of none the mean is NaN.
+
+        Args:
+            uids: of the N samples.
+            beside: the same values of something else, (M,), by the name of its column; or a cell.
+            more: unit, chance, headline.
+        """
+        known = values.isfinite()
+        count = int(known.sum())
+        notes = [note, f"{len(values) - count} of {len(values)} undefined" if count < len(values) else ""]
+        columns = {key: _cell(other) if isinstance(other, Tensor) else other for key, other in (beside or {}).items()}
+        said = "; ".join(filter(None, notes))
+        mean, low, high = _cell(values)
+        self.add(Score(name, mean, better, low, high, count, said, beside=columns, **more))
+        if list_worst:
+            order = values.double().argsort(descending=better == "down").tolist()
+            worst = [index for index in order if known[index]][:OUTLIERS]
+            self.outliers += [(name, uids[index], float(values[index])) for index in worst]
+
+    def add_share(
+        self,
+        name: str,
+        share: Share,
+        chance: float | None = None,
+        beside: Mapping[str, Share] | None = None,
+        **more: Any,
+    ) -> None:
+        """How many of all, with Wilson's interval.
+
+        Args:
+            beside: the same share of something else, by the name of its column.
+            more: better, note, headline.
+        """
+        columns = {key: (other.value, other.low, other.high) for key, other in (beside or {}).items()}
+        self.add(
+            Score(
+                name, share.value, low=share.low, high=share.high, count=share.total, chance=chance, unit="%",
+                beside=columns, **more,
+            )
+        )  # fmt: skip
+
+
+def _cell(values: Tensor) -> Cell:
+    """The mean of what is finite, with its interval; one value alone tells nothing of its spread."""
+    found = values[values.isfinite()].double()
+    if len(found) < 2:
+        return float(found[0]) if len(found) else math.nan, None, None
+    return (float(found.mean()), *bootstrap_mean(found))
 
 
 def write(result: Result, folder: Path, pictures: Sequence[str] = ()) -> Path:
@@ -81,20 +118,35 @@ def page(result: Result, pictures: Sequence[str] = ()) -> list[str]:
     """The lines of report.md."""
     facts = [f"{name} {value}" for name, value in result.facts.items() if not isinstance(value, (dict, list))]
     lines = [", ".join(facts) + ".", ""] if facts else []
-    lines += ["| score | value (95 %) | better | chance | N | remark |", "|---|---|---|---|---|---|"]
-    for score in result.scores:
-        chance = "" if score.chance is None else f"{score.chance:.3g}"
-        lines.append(f"| {score.name} | {score} | {score.better} | {chance} | {score.count} | {score.note} |")
+    lines += _table(result.scores)
     lines += ["", f"Fingerprint {digest(result.conditions)}: results with another cannot be ranked with these."]
     if result.counts:
         lines += ["", ", ".join(f"{count} {what}" for what, count in result.counts.items()) + "."]
     if result.left_out:
-        lines += ["", "Left out:", *(f"- `{name}`: {reason}" for name, reason in result.left_out[:OUTLIERS])]
+        lines += ["", "Left out:", "", *(f"- `{name}`: {reason}" for name, reason in result.left_out[:OUTLIERS])]
         lines += [f"- and {len(result.left_out) - OUTLIERS} more, in report.json"] * (len(result.left_out) > OUTLIERS)
     if result.outliers:
         lines += ["", "Worst samples:", "", "| score | Uid | value |", "|---|---|---|"]
-        lines += [f"| {name} | `{uid}` | {value:.4g} |" for name, uid, value in result.outliers]
+        lines += [f"| {name} | `{_in_cell(uid)}` | {value:.4g} |" for name, uid, value in result.outliers]
     return lines + [line for picture in pictures for line in ("", f"![]({picture})")]
+
+
+def _table(scores: Sequence[Score]) -> list[str]:
+    """One row a score; what stands beside any of them gets a column."""
+    columns = list(dict.fromkeys(column for score in scores for column in score.beside))
+    header = ["score", "value (95 %)", "chance", *columns, "better", "N", "remark"]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for score in scores:
+        chance = "" if score.chance is None else shown((score.chance, None, None), score.unit)
+        others = [shown(score.beside[name], score.unit) if name in score.beside else "" for name in columns]
+        row = [score.name, str(score), chance, *others, score.better, str(score.count), score.note]
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def _in_cell(name: str) -> str:
+    """A file name that does not end the cell of a table."""
+    return name.replace("|", "\\|")
 
 
 def _without_nan(content: Any) -> Any:

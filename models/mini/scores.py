@@ -5,16 +5,15 @@ Every score is a `Share` with its interval; `CHANCE` is what a generator that ig
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sonolume.models.mini.truth import IGNORE, picture_truth, sound_truth
 from sonolume.modules.judges import PictureJudgement, SoundJudgement
+from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene
 
-Z95 = 1.959964  # standard deviations that hold 95 % of a normal distribution
 CHANCE = {
     "single": 1 / len(KINDS),
     "count": 1 / 3,
@@ -28,37 +27,6 @@ CHANCE = {
     "then: places": 1 / 2,
     "over: places": 1 / 2,
 }
-
-
-@dataclass(frozen=True)
-class Share:
-    """`right` of `total`, with Wilson's 95 % interval (E. B. Wilson, 1927); of nothing, all are NaN."""
-
-    right: int
-    total: int
-
-    @property
-    def value(self) -> float:
-        return self.right / self.total if self.total else math.nan
-
-    @property
-    def low(self) -> float:
-        return self._bound(-1)
-
-    @property
-    def high(self) -> float:
-        return self._bound(1)
-
-    def _bound(self, sign: int) -> float:
-        if not self.total:
-            return math.nan
-        p, n, z2 = self.value, self.total, Z95**2
-        half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        bound = (p + z2 / (2 * n) + sign * half) / (1 + z2 / n)
-        return min(1.0, max(0.0, bound))
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%}, N {self.total})"
 
 
 def rows(

@@ -40,8 +40,13 @@ def _magnitudes(wave: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
 
 
 def si_sdr(real: Tensor, rebuilt: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), (B,), in dB, of waves (B, N)."""
-    return scale_invariant_signal_distortion_ratio(rebuilt.double(), real.double())
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), (B,), in dB, of waves (B, N).
+
+    NaN where one of the two is all zeros: a ratio of nothings, which must not count as 0 dB.
+    """
+    ratio = scale_invariant_signal_distortion_ratio(rebuilt.double(), real.double())
+    heard = real.any(dim=1) & rebuilt.any(dim=1)
+    return ratio.where(heard, torch.nan)
 
 
 def codebook_perplexity(codes: Tensor, size: int) -> float:

@@ -37,3 +37,18 @@ def mean_reciprocal_rank(found: Tensor) -> float:
 
 def median_rank(found: Tensor) -> float:
     return float(found.double().quantile(0.5))
+
+
+def by_chance(right: Tensor) -> Tensor:
+    """(M,) how likely ranks 1 to M are where answers come in random order, the mean over the queries.
+
+    Args:
+        right: (N, M) bool, the right answers of each query, at least one.
+    """
+    answers = right.shape[1]
+    several, queries = right.sum(dim=1).unique(return_counts=True)
+    passed = torch.arange(answers, dtype=torch.float64)                                 # wrong answers seen before
+    wrong = (answers - several[:, None] - passed).clamp(min=0)                          # and those still to come
+    later = (wrong / (answers - passed)).cumprod(dim=1)                                 # rank above 1, 2 ... M
+    likely = torch.cat([torch.ones(len(several), 1).double(), later[:, :-1]], dim=1) - later
+    return (likely * queries[:, None]).sum(dim=0) / len(right)

@@ -35,6 +35,16 @@ def test_resampling_keeps_the_wave(tmp_path: Path):
     )
 
 
+def test_a_tone_keeps_its_energy_from_rate_to_rate(tmp_path: Path):
+    wave, rate = tone(1000, 1.0, 44100), 44100
+    power = (wave**2).mean()
+    for new_rate in (16000, 48000):
+        soundfile.write(tmp_path / f"{rate}.wav", wave, rate, subtype="FLOAT")
+        wave, rate = audio.load(tmp_path / f"{rate}.wav", new_rate), new_rate
+        assert len(wave) == rate
+        assert (wave[rate // 50 : -rate // 50] ** 2).mean() == pytest.approx(power, rel=1e-3)
+
+
 def test_channels(tmp_path: Path):
     left, right = tone(300, 0.2, 16000), np.zeros(3200, np.float32)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")

@@ -69,6 +69,19 @@ def test_a_flag_that_needs_another():
         checked("--mask", "1-2", useful=("text", "seed", "num_samples", "init_audio", "mask"))
 
 
+@pytest.mark.parametrize(
+    ("recipe_takes", "message"),
+    [
+        (("init_audio",), "--strength needs --init_audio"),
+        (("init_image",), "--strength needs --init_image"),
+        (("init_audio", "init_image"), "--strength needs --init_audio or --init_image"),
+    ],
+)
+def test_a_flag_that_needs_one_of_two(recipe_takes: tuple[str, ...], message: str):
+    with pytest.raises(UserError, match=f"{message}$"):
+        checked("--strength", "0.5", useful=("seed", "num_samples", "strength", *recipe_takes))
+
+
 def test_a_recipe_without_flags_has_nothing_to_run():
     with pytest.raises(UserError, match="can only be trained"):
         checked(useful=())
@@ -92,6 +105,13 @@ def test_evaluation_has_its_own_defaults():
         ("--init_audio here --mask 3-1", "--mask 3-1 is reversed"),
         ("--init_audio here --mask 2-2", "--mask 2-2 is empty"),
         ("--init_audio nowhere", "--init_audio nowhere: no such file"),
+        ("--init_image nowhere", "--init_image nowhere: no such file"),
+        ("--height 60", "--height must be a multiple of 8, got 60"),
+        ("--width 8", "--width must be from 16 to 4096 px, got 8"),
+        ("--text a --mix 1.5", "--mix must be from 0 to 1, got 1.5"),
+        ("--audio_strength nan", "--audio_strength must be from 0 to 2, got nan"),
+        ("--window 0", "--window must be from 0.1 to 3600 s, got 0"),
+        ("--hop 1", "--hop needs --window"),
     ],
 )
 def test_numbers_and_files_are_looked_at_before_anything_slow(

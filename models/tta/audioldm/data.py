@@ -10,7 +10,6 @@ text. They are cached too, up to the longest caption of the split; a batch takes
 
 import argparse
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +21,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config
+from sonolume.models.frozen_features import fingerprint, once
 from sonolume.models.training import TrainingData
 from sonolume.models.tta.audioldm.parts import TextEncoder, check_fit
 from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
 from sonolume.models.tta.features import load_mel, mel_path, read_rows
 from sonolume.preprocessors import text_audio
-from sonolume.utils import files, lock, paths
+from sonolume.utils import paths
 from sonolume.utils.manifest import Row
 
 SPLITS = ("train", "valid")
@@ -83,6 +83,7 @@ class LatentDataset(Dataset[Item]):
     """The items of one split; captions alternate, some are emptied in training."""
 
     def __init__(self, config: Config, split: str, rows: list[Row], folder: Path, empty: Tensor) -> None:
+        self.rows = rows
         self.texts = [row.captions[0] for row in rows]  # for previews
         self.moments = np.load(folder / "moments.npy", mmap_mode="r")  # (N, 2z, h, w)
         self.states = np.load(folder / "states.npy", mmap_mode="r")  # (all tokens, D)
@@ -122,28 +123,19 @@ def collate(items: list[Item]) -> Batch:
 
 def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text: TextEncoder) -> Path:
     key = hashlib.sha256()
-    key.update(_fingerprint(vae.state_dict().values()) + _fingerprint(text.parameters()))
+    key.update(fingerprint(vae.state_dict().values()) + fingerprint(text.parameters()))
     key.update(repr((FORM, config.preprocess.frames, config.model.text_mask, config.train.precision)).encode())
     for row in rows:
         path = mel_path(config.preprocess, row)
         written = path.stat().st_mtime_ns if path.is_file() else 0  # prepared anew: cached anew
         key.update(repr((row.dataset, row.uid, row.captions, written)).encode())
     folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache" / key.hexdigest()[:16]
-    if folder.is_dir():
-        return folder
-    with lock.alone(folder.parent / ".lock", f"caching latents and texts in {folder.parent}"):
-        if not folder.is_dir():  # still: the one before may have made it
-            with files.atomic_folder(folder) as unfinished:
-                np.save(unfinished / "moments.npy", _moments(config, split, rows, vae))
-                _save_states(split, rows, text, unfinished)
-    return folder
 
+    def make(unfinished: Path) -> None:
+        np.save(unfinished / "moments.npy", _moments(config, split, rows, vae))
+        _save_states(split, rows, text, unfinished)
 
-def _fingerprint(tensors: Iterable[Tensor]) -> bytes:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return digest.digest()
+    return once(folder, "caching latents and texts", make)
 
 
 @torch.no_grad()

@@ -1,34 +1,43 @@
-"""Does the sound have what the text says? Scored in the miniature world by frozen judges of sound.
+"""Does the sound have what the text says? One sample for each caption of a test set, scored beside real recordings.
 
-One sample per caption, in wordings that training never showed, with every attribute said; beside chance and the upper
-bounds: real renderings of the same scenes, and their reconstructions by the VAE and the vocoder.
+In the miniature world, frozen judges of sound tell what they hear, beside chance and the upper bounds: real renderings
+of the same scenes, and their reconstructions by the VAE and the vocoder. On recordings, any embedders compare.
 """
 
 import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from torch import Tensor
-from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config
 from sonolume.models import inference
-from sonolume.models.evaluation import folders
-from sonolume.models.mini import scores
-from sonolume.models.mini.scores import Share
-from sonolume.models.mini.sound_judge import pipeline as sound_judge
+from sonolume.models.embedders.base import Embedder, hash_of
+from sonolume.models.embedders.load import check
+from sonolume.models.embedders.load import load as load_embedder
+from sonolume.models.evaluation import beside, folders, generation, heldout, results, showing
+from sonolume.models.evaluation.protocol import fingerprint
+from sonolume.models.evaluation.results import Result
+from sonolume.models.evaluation.sounds import Sounds, score
+from sonolume.models.mini import hearing
+from sonolume.models.tta.audioldm import test_set
 from sonolume.models.tta.audioldm.inference import SHIPPED, load
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+from sonolume.models.tta.audioldm.test_set import TestSet
 from sonolume.modules.mel import MelSpectrogram
-from sonolume.preprocessors.miniworld import world
-from sonolume.utils import files, paths
+from sonolume.utils import audio, parts
 from sonolume.utils.errors import UserError
-from sonolume.utils.spectrogram import spectrogram_grid
 
-JUDGES = ("pretrained/mini/sound_judge", "pretrained/mini/sound_judge_second")
-SHOWN = 8  # generated beside real spectrograms in the report
-TEST_SEED = 1
+IN_WORLD = ("mini:sound_judge", "mini:sound_judge_second", "mel:")
+ON_RECORDINGS = ("mel:",)
+USUAL = "--embedder clap:laion/clap-htsat-unfused --embedder ast:MIT/ast-finetuned-audioset-10-10-0.4593"
+LONGEST_TEXT = 512  # tokens
 
 
 def run(config: Config, args: argparse.Namespace) -> None:
@@ -36,104 +45,196 @@ def run(config: Config, args: argparse.Namespace) -> None:
     if args.generated is not None:
         folders.run(args)
         return
-    if "miniworld" not in config.dataset:
-        raise UserError(f"{config.exp_name}: only the miniature world has judges: use tiny.json (dataset: miniworld)")
+    for spec in args.embedder or ():
+        check(spec)
     where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
-    pipe = load(where, args.device)
-    if args.preset:
-        pipe.use_preset(args.preset)
-    mini = config.preprocess.miniworld
-    scenes = list(world.scenes("test", args.num_samples, TEST_SEED, list(mini.kinds), mini.pairs))
-    captions = [world.captions(scene, 1, "test", mention=1.0)[0] for scene in scenes]
-    real = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))
-    mel = MelSpectrogram(pipe.mel_settings)
-    heard = {
-        "generated": listen(generate(pipe, captions, args), mel),
-        "VAE": listen(reconstruct(pipe, listen(real, mel), args.batch_size), mel),
-        "real": listen(real, mel),
-    }
-    judges = [sound_judge.load(paths.root() / folder) for folder in JUDGES]
-    judged = {name: [sound_judge.listen(judge, mels) for judge in judges] for name, mels in heard.items()}
-    table = {name: scores.rows(outputs[0], scenes) for name, outputs in judged.items()}
-    second = scores.rows(judged["generated"][1], scenes)
-    folder = inference.make_folder(args.output_dir)
-    write_report(folder, where, table, second, pipe, args)
-    pairs = [mels[:SHOWN].numpy() for mels in (heard["real"], heard["generated"])]
-    spectrogram_grid(folder / "samples.png", pairs, captions[:SHOWN])
-    print((folder / "report.md").read_text(encoding="utf-8"))
-    print(folder / "report.json")
-
-
-def generate(pipe: TextToAudioPipeline, captions: list[str], args: argparse.Namespace) -> Tensor:
-    """One wave per caption, (N, samples)."""
-    pipe.set_progress_bar_config(disable=True)
-    waves = []
-    for start in tqdm(range(0, len(captions), args.batch_size), desc="generate", unit="batch"):
-        texts = captions[start : start + args.batch_size]
-        output = pipe(
-            texts,
-            num_inference_steps=args.num_steps,
-            guidance_scale=args.guidance_scale,
-            generator=inference.generators(args.seed + start, len(texts)),
-            output_type="pt",
-        )
-        waves.append(output.audios.float().cpu())
-    return torch.cat(waves)
-
-
-@torch.no_grad()
-def reconstruct(pipe: TextToAudioPipeline, mels: Tensor, batch_size: int) -> Tensor:
-    """Through the VAE and the vocoder: (N, M, T) -> waves (N, samples)."""
-    waves = []
-    for start in tqdm(range(0, len(mels), batch_size), desc="reconstruct", unit="batch"):
-        x = mels[start : start + batch_size, None].to(pipe.device)
-        waves.append(pipe.vocode(pipe.vae.decode(pipe.vae.encode(x).latent_dist.mode()).sample[:, 0]).cpu())
-    return torch.cat(waves)
-
-
-@torch.no_grad()
-def listen(waves: Tensor, mel: MelSpectrogram) -> Tensor:
-    """Waves (N, samples) -> log-mels (N, M, T)."""
-    return torch.cat([mel(chunk) for chunk in waves.split(64)])
-
-
-def write_report(
-    folder: Path,
-    where: str,
-    table: dict[str, dict[str, Share]],
-    second: dict[str, Share],
-    pipe: TextToAudioPipeline,
-    args: argparse.Namespace,
-) -> None:
-    """report.json and report.md: one row per score, with its 95 % interval."""
-    columns = list(table)
-    lines = [
-        f"{args.num_samples} captions, {args.num_steps or pipe.config.num_steps} steps, guidance "
-        f"{args.guidance_scale or pipe.config.guidance_scale:g}, one sample each, seed {args.seed}.",
-        "",
-        f"| score | chance | {' | '.join(columns)} | generated, second judge | N |",
-        "|---|---|" + "---|" * (len(columns) + 2),
-    ]
-    for name, share in table["generated"].items():
-        cells = [_cell(table[column][name]) for column in columns] + [f"{100 * second[name].value:.1f}"]
-        lines.append(f"| {name} | {100 * scores.CHANCE[name]:.1f} | {' | '.join(cells)} | {share.total} |")
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    everything = table | {"generated, second judge": second}
-    facts = inference.describe(
-        model=where,
-        captions=args.num_samples,
-        num_steps=args.num_steps or pipe.config.num_steps,
-        guidance_scale=args.guidance_scale or pipe.config.guidance_scale,
-        scheduler=type(pipe.scheduler).__name__,
-        seed=args.seed,
-        judges=list(JUDGES),
-        scores={
-            column: {name: [share.value, share.low, share.high, share.total] for name, share in rows.items()}
-            for column, rows in everything.items()
-        },
+    in_world = args.reference is None and heldout.is_world(
+        config, config.preprocess, args.checkpoint, where, SHIPPED
     )
-    files.write_json(folder / "report.json", facts)
+    pipe = load(where, args.device)
+    settings = _settings(pipe, where, args)
+    folder = inference.make_folder(args.output_dir)
+    tests = _test_set(config, args, pipe, folder, in_world)
+    embedders = [load_embedder(spec, pipe.device) for spec in _embedders(args, in_world)]
+    for embedder in embedders:
+        embedder.require("sounds")
+    made = generate(pipe, tests, settings, args, folder / "generated")
+    rebuilt = reconstruct(pipe, tests, settings, args, folder / "reconstructed")
+    result = Result(_conditions(tests, made, embedders, args), facts=_facts(tests, settings, where, args))
+    result.left_out += tests.left_out
+    _compare(result, tests, made, rebuilt, embedders, args.cache_dir or folder / folders.CACHE, args.batch_size)
+    if tests.scenes:
+        _judge(result, pipe, tests, made, rebuilt)
+    sounds = Sounds(made, tests.reference, tests.captions)
+    report = results.write(result, folder, showing.sheets(folder, result, sounds))
+    print((folder / "report.md").read_text(encoding="utf-8"))
+    print(report)
 
 
-def _cell(share: Share) -> str:
-    return f"{100 * share.value:.1f} ({100 * share.low:.0f}-{100 * share.high:.0f})"
+def _embedders(args: argparse.Namespace, in_world: bool) -> list[str]:
+    if args.embedder:
+        return list(dict.fromkeys(args.embedder))
+    if not in_world:
+        print(f"scored by mel: alone, which is no published metric; usual, if they may be downloaded: {USUAL}",
+              file=sys.stderr)  # fmt: skip
+    return list(IN_WORLD if in_world else ON_RECORDINGS)
+
+
+def _test_set(
+    config: Config, args: argparse.Namespace, pipe: TextToAudioPipeline, folder: Path, in_world: bool
+) -> TestSet:
+    """Captions that the text encoder can read, with their sounds."""
+    if in_world:
+        return test_set.of_world(config.preprocess.miniworld, args.num_samples, folder)
+    rate = pipe.mel_settings.sample_rate
+    data = (config.preprocess, config.dataset, args.reference)
+    tests = test_set.of_recordings(*data, args.num_samples, folder, rate, pipe.duration)
+    limit = min(pipe.tokenizer.model_max_length, LONGEST_TEXT)
+    for uid in [uid for uid, text in tests.captions.items() if len(pipe.tokenizer(text).input_ids) > limit]:
+        tests.left_out.append((uid, f"its caption has more than {limit} tokens, which the text encoder takes"))
+        del tests.captions[uid], tests.reference[uid]
+    if not tests.captions:
+        raise UserError(f"{tests.source['source']}: all captions are longer than {limit} tokens")
+    return tests
+
+
+def _settings(pipe: TextToAudioPipeline, where: str, args: argparse.Namespace) -> dict[str, Any]:
+    """All that decides a sound, beside its caption and its seed."""
+    if args.preset:
+        try:
+            pipe.use_preset(args.preset)
+        except ValueError as error:
+            raise UserError(f"--preset: {error}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return {
+        "model": _version(where),
+        "num_steps": args.num_steps or pipe.config.num_steps,
+        "guidance_scale": pipe.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
+        "preset": args.preset or "the model's",
+        "scheduler": type(pipe.scheduler).__name__,
+        "versions": inference.versions(),
+    }
+
+
+def _version(where: str) -> str:
+    """A hash of all weights and settings of a folder, the commit of a hub id."""
+    if not parts.is_local(where):
+        return Path(snapshot_download(where, local_files_only=True)).name
+    return hash_of(*sorted(path for kind in ("json", "safetensors", "bin") for path in Path(where).rglob(f"*.{kind}")))
+
+
+def generate(
+    pipe: TextToAudioPipeline, tests: TestSet, settings: dict[str, Any], args: argparse.Namespace, folder: Path
+) -> dict[str, Path]:
+    """One sound for each caption."""
+
+    def make(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
+        made = pipe(
+            [tests.captions[uid] for uid in uids],
+            num_inference_steps=settings["num_steps"],
+            guidance_scale=settings["guidance_scale"],
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            duration=tests.seconds,
+        )
+        waves = np.asarray(made.audios)
+        if not np.isfinite(waves).all():
+            raise UserError(f"{settings['model']}: gave no numbers (NaN) for {uids[0]} or its neighbours")
+        return list(waves)
+
+    return generation.generate(
+        folder, tests.captions, settings, make, test_set.saver(pipe.mel_settings.sample_rate),
+        batch_size=args.batch_size if pipe.config.text_mask else 1,  # unmasked, texts would hear each other's padding
+        seed=args.seed,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def reconstruct(
+    pipe: TextToAudioPipeline, tests: TestSet, settings: dict[str, Any], args: argparse.Namespace, folder: Path
+) -> dict[str, Path]:
+    """The real sounds through the VAE and the vocoder: the best that the latent model could reach."""
+    rate = pipe.mel_settings.sample_rate
+
+    def make(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
+        waves = [audio.load(tests.reference[uid], rate) for uid in uids]
+        mels = MelSpectrogram(pipe.mel_settings)(_padded(waves, round(tests.seconds * rate)))  # (B, M, T)
+        latents = pipe.vae.encode(mels[:, None].to(pipe.device)).latent_dist.mode()            # (B, z, h, w)
+        rebuilt = pipe.vocode(pipe.vae.decode(latents).sample[:, 0]).cpu().numpy()             # (B, n)
+        return [new[: len(wave)] for new, wave in zip(rebuilt, waves, strict=True)]
+
+    inputs = {uid: str(path.relative_to(folder.parent)) for uid, path in tests.reference.items()}
+    made_by = {"model": settings["model"], "versions": settings["versions"], **tests.source}
+    return generation.generate(
+        folder, inputs, made_by, make, test_set.saver(rate), batch_size=args.batch_size, title="reconstruct"
+    )
+
+
+def _padded(waves: list[np.ndarray], size: int) -> Tensor:
+    """(B, size)."""
+    return torch.from_numpy(np.stack([np.pad(wave[:size], (0, max(0, size - len(wave)))) for wave in waves]))
+
+
+def _conditions(
+    tests: TestSet, made: Mapping[str, Path], embedders: list[Embedder], args: argparse.Namespace
+) -> dict[str, Any]:
+    asked = [f"{uid}: {caption}" for uid, caption in tests.captions.items()]
+    more = {"judges": hearing.judges()} if tests.scenes else {}
+    return fingerprint(
+        [embedder.facts() for embedder in embedders], asked, len(made),
+        seed=args.seed, sample_rate=tests.sample_rate, window=tests.seconds, **more,
+    )  # fmt: skip
+
+
+def _facts(tests: TestSet, settings: dict[str, Any], where: str, args: argparse.Namespace) -> dict[str, Any]:
+    """For the reader."""
+    told = {name: value for name, value in settings.items() if name not in ("model", "versions")}
+    return {"model": where, "weights": settings["model"], "captions": len(tests.captions), **told,
+            "seed": args.seed, "of": tests.source["source"]}  # fmt: skip
+
+
+def _compare(
+    result: Result,
+    tests: TestSet,
+    made: Mapping[str, Path],
+    rebuilt: Mapping[str, Path],
+    embedders: list[Embedder],
+    cache: Path,
+    batch_size: int,
+) -> None:
+    """What the embedders tell, beside the reconstructions, the real sounds, and sounds of other captions as chance."""
+    sounds = Sounds(made, tests.reference, tests.captions, tests.labels)
+
+    def scored(those: Sounds) -> Result:
+        other = Result({})
+        for embedder in embedders:
+            score(other, those, embedder, cache, batch_size)
+        return other
+
+    for embedder in embedders:
+        score(result, sounds, embedder, cache, batch_size)
+    beside.put_beside(result, scored(replace(sounds, generated=rebuilt)), "VAE")
+    beside.put_beside(result, scored(replace(sounds, generated=tests.reference, reference={})), "real")
+    if len(made) > 1:
+        beside.put_chance(result, scored(replace(sounds, generated=beside.shifted(made, list(made)))))
+
+
+@torch.no_grad()
+def _judge(
+    result: Result,
+    pipe: TextToAudioPipeline,
+    tests: TestSet,
+    made: Mapping[str, Path],
+    rebuilt: Mapping[str, Path],
+) -> None:
+    """What the judges of the miniature world hear, in front of all other scores."""
+    mel, rate, size = MelSpectrogram(pipe.mel_settings), tests.sample_rate, round(tests.seconds * tests.sample_rate)
+
+    def heard(files: Mapping[str, Path]) -> Tensor:
+        """(N, M, T)"""
+        sounds = [audio.load(files[uid], rate) for uid in tests.captions]
+        return torch.cat([mel(some) for some in _padded(sounds, size).split(64)])
+
+    others = result.scores
+    result.scores = []
+    hearing.add_shares(result, tests.scenes, heard(made), {"VAE": heard(rebuilt), "real": heard(tests.reference)})
+    result.scores += others

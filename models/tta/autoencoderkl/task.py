@@ -16,6 +16,7 @@ from sonolume.models.tta.autoencoderkl import pipeline
 from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
 from sonolume.modules.discriminator import PatchDiscriminator
 from sonolume.modules.mel import MelSettings
+from sonolume.modules.metrics import reconstruction
 
 
 class Task(pl.LightningModule):
@@ -98,10 +99,14 @@ class Task(pl.LightningModule):
         self.log("train/discriminator", loss, sync_dist=True)
 
     def validation_step(self, x: Tensor, batch_index: int) -> None:
-        recon = self.vae.decode(self.vae.encode(x).latent_dist.mode()).sample
-        self.log("val/loss", (x - recon.float()).abs().mean(), prog_bar=True, batch_size=len(x), sync_dist=True)
+        real, recon = x[:, 0], self.vae.decode(self.vae.encode(x).latent_dist.mode()).sample[:, 0].float()  # (B, M, T)
+        l1 = reconstruction.mel_l1(real, recon).mean()
+        distance = reconstruction.log_spectral_distance(real, recon).mean()
+        found = {"val/mel_l1": l1, "val/log_spectral_distance": distance}  # nats, dB; as run_eval.sh reports them
+        self.log_dict(found, batch_size=len(x), sync_dist=True)
+        self.log("val/loss", l1, prog_bar=True, batch_size=len(x), sync_dist=True)
         if batch_index == 0:
-            self._show(x[:4, 0], recon[:4, 0].float())
+            self._show(real[:4], recon[:4])
 
     def _show(self, real: Tensor, recon: Tensor) -> None:
         """Real above reconstructed spectrograms in TensorBoard, low frequencies at the bottom."""

@@ -16,6 +16,7 @@ from sonolume.models.training import clip_and_step, optimizer
 from sonolume.models.tta.hifigan import pipeline, warm_start
 from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
+from sonolume.modules.metrics import reconstruction
 from sonolume.modules.waveform_discriminators import WaveformDiscriminator
 
 SHOWN = 3  # validation clips in TensorBoard
@@ -110,8 +111,12 @@ class Task(pl.LightningModule):
         mel, real = batch
         fake = pipeline.vocode(self.generator, mel).float()
         with torch.autocast(real.device.type, enabled=False):
-            loss = vocoder_loss.mel_loss(real, fake, self.mel)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(mel), sync_dist=True)
+            wanted, found = self.mel(real), self.mel(fake)  # (B, M, T)
+        l1 = reconstruction.mel_l1(wanted, found).mean()
+        distance = reconstruction.log_spectral_distance(wanted, found).mean()
+        logged = {"val/mel_l1": l1, "val/log_spectral_distance": distance}  # nats, dB; as run_eval.sh reports them
+        self.log_dict(logged, batch_size=len(mel), sync_dist=True)
+        self.log("val/loss", l1, prog_bar=True, batch_size=len(mel), sync_dist=True)
         if batch_index == 0 and self.steps_done and self.trainer.is_global_zero and self.logger is not None:
             self._show(real[:SHOWN], fake[:SHOWN])
 

@@ -1,6 +1,8 @@
 """The cache, on an embedder that counts its calls."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sonolume.models.embedders import store
 from sonolume.models.embedders.base import Embedder, Features
 from sonolume.models.embedders.cache import embed_pictures, embed_sounds, embed_texts
 from sonolume.utils.errors import UserError
@@ -99,6 +102,40 @@ def test_an_interrupted_run_goes_on_where_it_stopped(sounds: list[Path], tmp_pat
     found = embed_sounds(sounds, embedder, tmp_path / "cache", batch_size=2)
     assert (found.computed, embedder.batches) == (3, [2, 1])
     assert found.embeddings[:, 0].tolist() == levels(1, 2, 3, 4, 5, 6, 7)
+
+
+def test_a_killed_run_loses_its_last_chunk_alone(sounds: list[Path], tmp_path: Path) -> None:
+    """SIGKILL at the fourth batch of two, with a chunk on disk after each four."""
+
+    class Killed(Level):
+        def _hear(self, waves: list[np.ndarray]) -> Features:
+            if len(self.batches) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super()._hear(waves)
+
+    child = os.fork()
+    if child == 0:
+        store.SAVE_ROWS = 4
+        embed_sounds(sounds, Killed(), tmp_path / "cache", batch_size=2)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    embedder = Level()
+    found = embed_sounds(sounds, embedder, tmp_path / "cache", batch_size=2)
+    assert (found.computed, embedder.batches) == (3, [2, 1])
+    assert found.embeddings[:, 0].tolist() == levels(1, 2, 3, 4, 5, 6, 7)
+
+
+def test_files_are_heard_at_the_embedders_rate(tmp_path: Path, wav: Wav) -> None:
+    """One second of 48 kHz stereo is 16000 samples of an embedder of 16 kHz."""
+    heard: list[int] = []
+
+    class Ears(Level):
+        def _hear(self, waves: list[np.ndarray]) -> Features:
+            heard.extend(len(wave) for wave in waves)
+            return super()._hear(waves)
+
+    embed_sounds([wav("a.wav", np.full((48000, 2), 0.25, np.float32), 48000)], Ears(), None)
+    assert heard == [16000]
 
 
 def test_what_cannot_be_embedded_is_listed(sounds: list[Path], tmp_path: Path, wav: Wav) -> None:

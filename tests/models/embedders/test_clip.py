@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,23 @@ def test_cosines_are_those_of_the_librarys_own_call(
     assert seen.shape == (3, embedder.dim) and read.shape == (2, embedder.dim)
     np.testing.assert_allclose(torch.nn.functional.normalize(seen, dim=1), output.image_embeds, atol=1e-6)
     np.testing.assert_allclose(torch.nn.functional.normalize(read, dim=1), output.text_embeds, atol=1e-6)
+
+
+def test_features_may_come_bare_or_wrapped(
+    model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some releases of transformers return a tensor, others an output that holds it."""
+    embedder = load(f"clip:{model_folder('clip')}")
+    expected = embedder.pictures(pictures()), embedder.texts(["rain"])
+    for name in ("get_image_features", "get_text_features"):
+        wrapped = getattr(embedder.model, name)
+
+        def bare(wrapped: Callable[..., Any] = wrapped, **inputs: Any) -> torch.Tensor:
+            return wrapped(**inputs).pooler_output
+
+        monkeypatch.setattr(embedder.model, name, bare)
+    assert torch.equal(embedder.pictures(pictures()), expected[0])
+    assert torch.equal(embedder.texts(["rain"]), expected[1])
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

@@ -9,6 +9,8 @@ from sonolume.models.embedders.load import load
 from sonolume.models.mini.sound_judge.pipeline import listen
 from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram
+from sonolume.modules.metrics.retrieval import ranks, recall_at
+from sonolume.modules.metrics.similarity import cosine_matrix
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils.errors import UserError
 
@@ -74,3 +76,38 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
 def test_a_judge_that_is_not_there() -> None:
     with pytest.raises(UserError, match="nobody"):
         load("mini:nobody")
+
+
+def test_in_the_joint_space_what_belongs_together_is_nearest() -> None:
+    """Sounds, pictures and held-out captions of the same scenes, no two of which have the same kinds."""
+    chosen: dict[frozenset[str], world.Scene] = {}
+    for scene in world.scenes("test", 120):
+        chosen.setdefault(frozenset(event.kind for event in scene.events), scene)
+    picked = list(chosen.values())[:40]
+    assert len(picked) == 40
+    embedder = load("mini:world")
+    sides = {
+        "sound": embedder.sounds([world.render(scene) for scene in picked]),
+        "picture": embedder.pictures([Image.fromarray(world.picture(scene)) for scene in picked]),
+        "text": embedder.texts([world.captions(scene, 1, "test")[0] for scene in picked]),
+    }
+    assert all(rows.shape == (40, 12) for rows in sides.values())
+    for one, other in (("sound", "picture"), ("sound", "text"), ("picture", "text")):
+        similarity = cosine_matrix(sides[one], sides[other])
+        assert float(recall_at(ranks(similarity), 1).mean()) > 0.8, (one, other)  # chance 1 / 40
+        assert float(similarity.diagonal().mean()) > 0.8
+        assert abs(float((similarity.sum() - similarity.trace()) / (40 * 39))) < 0.15
+    assert float(recall_at(ranks(cosine_matrix(sides["sound"], sides["picture"].roll(1, 0))), 1).mean()) < 0.2
+
+
+def test_texts_about_nothing_here_are_far_from_everything() -> None:
+    embedder = load("mini:world")
+    nothing, bell, dog, both = embedder.texts(["a piano", "a bell rings", "a dog", "a bell rings as a dog barks"])
+    found = cosine_matrix(torch.stack([nothing, bell, both]), torch.stack([bell, dog]))
+    expected = [[0, 0], [1, -1 / 11], [10 / 12 / (11 / 12 * 21 / 12) ** 0.5] * 2]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_joint_space_tells_classes_as_its_judges() -> None:
+    waves = [world.render(scene) for scene in scenes("dog")]
+    np.testing.assert_array_equal(load("mini:world").logits(waves), load("mini:sound_judge").logits(waves))

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import torch
+from PIL import Image
 
 from sonolume.bins import compare, evaluate
+from sonolume.preprocessors.miniworld import world
 from sonolume.utils import audio, cli
+from tests.videos import film
 
 RATE = 16000
 
@@ -50,6 +55,94 @@ def test_results_of_other_embedders_are_not_ranked(folders: Path, capsys: pytest
     assert "measured differently" in capsys.readouterr().err
 
 
+@pytest.fixture
+def seen(tmp_path: Path) -> Path:
+    """Eight scenes of the miniature world: real pictures and sounds with captions and labels; made: the pictures anew.
+
+    wrong: the pictures of other scenes.
+    """
+    rows = []
+    scenes = list(world.scenes("test", 8, kinds=["bell", "rain", "dog", "clock"], pairs=False))
+    for place, scene in enumerate(scenes):
+        for name, shown in (("real", scene), ("made", scene), ("wrong", scenes[place - 3])):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(world.picture(shown)).save(tmp_path / name / f"{scene.uid}.png")
+        audio.save_wav(tmp_path / "real" / f"{scene.uid}.wav", world.render(scene), RATE)
+        files = {"Image": f"{scene.uid}.png", "Audio": f"{scene.uid}.wav"}
+        words = {"Caption": world.captions(scene, 1, "test")[0], "Label": scene.events[0].kind}
+        rows.append({"Uid": scene.uid, **files, **words})
+    (tmp_path / "real" / "metadata.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def test_pictures_are_scored_by_all_that_belongs_to_them(seen: Path) -> None:
+    found = {}
+    for name in ("made", "wrong"):
+        (seen / name / "bad.png").write_text("no picture")
+        looking = ["--reference", str(seen / "real"), "--embedder", "mini:world"]
+        assert score(seen, name, *looking, "--cache_dir", str(seen / "cache")) == 0
+        report = json.loads((seen / f"{name}_scored" / "report.json").read_text())
+        found[name] = {row["name"].removesuffix(" mini:world"): row["value"] for row in report["scores"]}
+        assert [Path(entry[0]).name for entry in report["left_out"]] == ["bad", "bad.png"]
+    made, wrong = found["made"], found["wrong"]
+    assert made["FID"] == pytest.approx(0, abs=1e-5) and made["class accuracy"] == 1
+    higher = ("cosine to the reference", "CLIP score", "AIS", "AIS cosine", "IIS", "class accuracy")
+    for name in (*higher, "MRR text to picture"):
+        assert made[name] > wrong[name], name
+    assert {"KID", "IS", "KL softmax", "R@1 sound to picture", "R@5 picture to text"} <= made.keys()
+    page = (seen / "made_scored" / "report.md").read_text()
+    for name in ("samples.png", "worst.png"):
+        assert f"![]({name})" in page and (seen / "made_scored" / name).is_file()
+
+
+def test_sounds_are_shown_beside_their_reference(folders: Path) -> None:
+    assert score(folders, "near", "--reference", str(folders / "real"), "--embedder", "mel:") == 0
+    with Image.open(folders / "near_scored" / "samples.png") as sheet:
+        assert sheet.width > 2 * 2 * 60  # two columns of a second
+
+
+def test_a_video_is_heard_by_its_sound_track_and_its_onsets(tmp_path: Path) -> None:
+    film(tmp_path / "real" / "a.mp4", sound=True)
+    film(tmp_path / "made" / "a.mp4", sound=True)
+    assert score(tmp_path, "made", "--reference", str(tmp_path / "real"), "--embedder", "mel:") == 0
+    report = json.loads((tmp_path / "made_scored" / "report.json").read_text())
+    found = {row["name"]: row["value"] for row in report["scores"]}
+    assert found["onset F1"] == 1 and report["conditions"]["onsets"]["tolerance"] == 0.1
+    assert found["cosine to the reference mel:"] == pytest.approx(1)
+
+
+def test_an_embedder_that_gives_nan(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, wave: torch.Tensor) -> torch.Tensor:
+            return wave.mean(dim=1, keepdim=True) * float("nan")
+
+    torch.jit.script(Broken()).save(str(folders / "broken.pt"))
+    assert score(folders, "near", "--embedder", f"torchscript:{folders / 'broken.pt'}@16000") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "not one usable generated sound among 8" in error and "its embedding is not finite" in error
+
+
+def test_sounds_of_nan_and_none_at_all(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(folders / "near" / "nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
+    (folders / "near" / "empty.wav").touch()
+    assert score(folders, "near", "--reference", str(folders / "real"), "--embedder", "mel:") == 0
+    report = json.loads((folders / "near_scored" / "report.json").read_text())
+    reasons = {Path(name).name: reason for name, reason in report["left_out"]}
+    assert reasons["nan.wav"] == "holds NaN or infinite values" and reasons["empty.wav"] == "an empty file"
+    assert report["counts"]["generated without a reference"] == 2
+    (folders / "none").mkdir()
+    capsys.readouterr()
+    assert score(folders, "none", "--embedder", "mel:") == 2
+    assert "neither sounds nor pictures in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["real", "made"])
+def test_an_embedder_of_the_wrong_medium(seen: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(seen, name, "--embedder", "mini:picture_judge" if name == "real" else "mel:") == 2
+    assert "choose another embedder" in capsys.readouterr().err
+    assert not (seen / f"{name}_scored").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -62,9 +155,3 @@ def test_bad_input(folders: Path, capsys: pytest.CaptureFixture[str], more: list
     assert score(folders, "near", *more) == 2
     assert message in capsys.readouterr().err
     assert not (folders / "near_scored").exists()
-
-
-def test_an_embedder_without_sounds_to_hear(capsys: pytest.CaptureFixture[str]) -> None:
-    config = str(Path(__file__).parents[3] / "egs/tta/audioldm/tiny.json")
-    assert cli.run(evaluate.main, ["--config", config, "--embedder", "mel:"]) == 2
-    assert "--embedder needs --generated" in capsys.readouterr().err

@@ -1,18 +1,21 @@
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 
-from sonolume.models.evaluation import compare, results
+from sonolume.models.evaluation import compare, protocol, results
 from sonolume.models.evaluation.protocol import Fingerprint, differences, digest, fingerprint
-from sonolume.models.evaluation.results import Result, Score
+from sonolume.models.evaluation.results import Result
+from sonolume.models.evaluation.score import Score
+from sonolume.modules.metrics.interval import Share
 from sonolume.utils.errors import UserError
 
 
 def conditions(**more: object) -> Fingerprint:
-    base = {"embedders": ["clap:x@1"], "reference": ["b", "a"], "generated": 2, "versions": {"torch": "2"}}
+    base = {"embedders": ["clap:x@1"], "reference": ["b", "a"], "generated": 2}
     return fingerprint(**(base | more))  # type: ignore[arg-type]
 
 
@@ -24,10 +27,21 @@ def make(folder: Path, value: float, better: str = "up", **more: object) -> Path
 def test_the_fingerprint_ignores_order_and_sees_everything_else() -> None:
     same = conditions(reference=["a", "b"])
     assert digest(conditions()) == digest(same)
-    for change in ({"reference": ["a", "c"]}, {"embedders": ["clap:x@2"]}, {"generated": 3}, {"window": 10}):
+    changes: tuple[dict[str, object], ...] = (
+        {"reference": ["a", "c"]}, {"embedders": ["clap:x@2"]}, {"embedders": [{"embedder": "clap:x@1"}]},
+        {"generated": 3}, {"window": 10}, {"sample_rate": 8000}, {"seed": 1}, {"steps": 5},
+    )  # fmt: skip
+    for change in changes:
         other = conditions(**change)
         assert digest(other) != digest(same)
         assert next(iter(change)) in " ".join(differences(same, other))
+
+
+def test_the_fingerprint_holds_the_versions_of_what_decides() -> None:
+    found = conditions()
+    assert found["versions"]["torch"] == version("torch")
+    assert found["resampler"] == f"soxr {version('soxr')} HQ"
+    assert found["formulas"] == protocol.FORMULAS
 
 
 def test_a_result_is_written_as_json_and_as_a_page(tmp_path: Path) -> None:
@@ -49,6 +63,41 @@ def test_outliers_of_a_distance_are_the_largest() -> None:
     result = Result(conditions())
     result.add_mean("mel L1", torch.tensor([0.1, 0.9]), ["a", "b"], better="down")
     assert result.outliers[0] == ("mel L1", "b", pytest.approx(0.9))
+
+
+def test_what_is_undefined_is_no_zero_and_is_said() -> None:
+    result = Result(conditions())
+    result.add_mean("SI-SDR", torch.tensor([math.nan, 1.0, 3.0, -math.inf]), list("abcd"), note="waves", unit="dB")
+    result.add_mean("mel L1", torch.tensor([math.nan]), ["a"])
+    assert (result.scores[0].value, result.scores[0].count) == (2.0, 2)
+    assert result.scores[0].note == "waves; 2 of 4 undefined"
+    assert [uid for _, uid, _ in result.outliers] == ["b", "c"]
+    assert str(result.scores[1]) == "-" and result.scores[1].low is None
+
+
+def test_shares_are_printed_in_percent_and_what_stands_beside_gets_columns() -> None:
+    result = Result(conditions())
+    real = {"real": Share(20, 20), "VAE": Share(0, 0)}
+    result.add_share("single", Share(15, 20), chance=1 / 12, beside=real, headline=True)
+    quarters, polished = torch.full((3,), 0.25), {"polished": torch.ones(3)}
+    result.add_mean("mel L1", quarters, ["a", "b", "c"], "down", unit="nats", beside=polished)
+    header, _, single, distance = results.page(result)[:4]
+    assert header == "| score | value (95 %) | chance | real | VAE | polished | better | N | remark |"
+    assert single == "| single | 75.0 % (53.1 to 88.8) | 8.3 % | 100.0 % (83.9 to 100.0) | - |  | up | 20 |  |"
+    assert distance == "| mel L1 | 0.25 nats (0.25 to 0.25) |  |  |  | 1 nats (1 to 1) | down | 3 |  |"
+    assert [score.headline for score in result.scores] == [True, False]
+
+
+def test_what_stands_beside_is_kept_in_the_json_and_not_compared(tmp_path: Path) -> None:
+    paths = []
+    for name, right in (("a", 5), ("b", 8)):
+        (tmp_path / name).mkdir()
+        result = Result(conditions())
+        result.add_share("single", Share(right, 10), beside={"real": Share(10, 10)})
+        paths.append(results.write(result, tmp_path / name))
+    assert json.loads(paths[0].read_text())["scores"][0]["beside"]["real"][0] == 1.0
+    row = compare.table(paths)[-1]
+    assert row.startswith("| single | 50.0 % (23.7 to 76.3) | **80.0 % (") and "100" not in row
 
 
 def test_the_best_of_each_row_is_bold(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
 """Scores of judgements that are made up: right, wrong in one way, and empty."""
 
-import math
-
 import pytest
 import torch
 
 from sonolume.models.mini import scores
-from sonolume.models.mini.scores import Share
 from sonolume.models.mini.truth import picture_truth, sound_truth
 from sonolume.modules.judges import PictureJudgement, SoundJudgement
 from sonolume.preprocessors.miniworld.scene import KINDS, scenes
@@ -31,16 +28,6 @@ def seen() -> PictureJudgement:
     return PictureJudgement(
         truth.presence * 8 - 4, logits(truth.layout, 3), logits(truth.panels, len(KINDS)), logits(truth.repeats, 3)
     )
-
-
-def test_wilson_interval() -> None:
-    """Values of Newcombe (1998), Statistics in Medicine 17, table I, method 3."""
-    share = Share(81, 263)
-    assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
-    share = Share(0, 20)
-    assert (share.low, round(share.high, 4)) == (0.0, 0.1611)
-    assert str(Share(1, 2)).startswith("50.0%")
-    assert math.isnan(Share(0, 0).value) and math.isnan(Share(0, 0).low)
 
 
 def test_what_is_right_scores_in_full() -> None:

@@ -19,6 +19,14 @@ def test_divergence_of_two_distributions_by_hand() -> None:
     assert float(paired_divergence(logits_of([q]), logits_of([p]))) == pytest.approx(back)  # not symmetric
 
 
+def test_divergence_of_two_bernoulli_rows_pair_by_pair() -> None:
+    even, uneven = [0.5, 0.5], [0.25, 0.75]
+    found = paired_divergence(logits_of([even, uneven]), logits_of([uneven, uneven]))
+    assert found.tolist() == pytest.approx([0.1438410, 0], abs=1e-7)
+    assert float(found.mean()) == pytest.approx(0.0719205, abs=1e-7)
+    assert float(paired_divergence(logits_of([uneven, even]), logits_of([uneven, even])).abs().max()) < 1e-12
+
+
 def test_divergence_of_independent_classes_by_hand() -> None:
     logit = math.log(0.7 / 0.3)
     expected = (0.7 * math.log(0.7 / 0.5) + 0.3 * math.log(0.3 / 0.5)) / 2  # the second class agrees

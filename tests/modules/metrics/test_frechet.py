@@ -1,6 +1,12 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from sonolume.modules.metrics import frechet
 from sonolume.modules.metrics.frechet import (
     FrechetDistance,
     fit_line,
@@ -36,9 +42,30 @@ def test_covariances_without_common_axes() -> None:
 
 
 def test_a_shift_alone_is_its_square_and_equal_sets_have_none() -> None:
-    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
-    assert frechet_distance(x, x + 2) == pytest.approx(12, rel=1e-6)
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(3)).double()
+    assert frechet_distance(x, x + 2) == pytest.approx(12, rel=1e-9)
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(x.float(), x.float() + 2) == pytest.approx(12, rel=1e-6)
+
+
+def test_neither_the_order_of_samples_nor_that_of_dimensions_matters() -> None:
+    random = torch.Generator().manual_seed(7)
+    x, y = torch.randn(50, 6, generator=random).double(), torch.rand(40, 6, generator=random).double()
+    samples, dims = torch.randperm(50, generator=random), torch.randperm(6, generator=random)
+    expected = pytest.approx(frechet_distance(x, y), rel=1e-9)
+    assert frechet_distance(x[samples], y.flip(0)) == expected
+    assert frechet_distance(x[:, dims], y[:, dims]) == expected
+    assert frechet_distance(x[:, dims], y) != expected
+
+
+def test_fewer_samples_than_dimensions_lose_no_digits() -> None:
+    """The eigenvalues of the covariances' product would: of 60 empty dimensions each adds the root of 1e-13."""
+    random = torch.Generator().manual_seed(5)
+    x, y = (30 * torch.randn(count, 64, generator=random).double() for count in (5, 7))
+    (s, u), (t, v) = ((rows - rows.mean(0), len(rows) - 1) for rows in (x, y))
+    shared = torch.linalg.svdvals(s @ t.T).sum() / (u * v) ** 0.5
+    expected = (x.mean(0) - y.mean(0)).square().sum() + s.square().sum() / u + t.square().sum() / v - 2 * shared
+    assert frechet_distance(x, y) == pytest.approx(float(expected), rel=1e-7)
     assert frechet_distance(x, x.flip(0)) == pytest.approx(0, abs=1e-6)
 
 
@@ -72,6 +99,34 @@ def test_two_processes_sum_to_one() -> None:
     assert float(halves[0].compute()) == pytest.approx(float(whole.compute()), rel=1e-10)
 
 
+def test_two_processes_give_what_one_does(tmp_path: Path) -> None:
+    """For real: two processes over gloo, each with a part of its own size."""
+    code = f"""if True:
+        import sys, torch
+        from sonolume.modules.metrics.frechet import FrechetDistance
+        rank = int(sys.argv[1])
+        torch.distributed.init_process_group("gloo", init_method={(tmp_path / "meeting").as_uri()!r}, rank=rank,
+                                             world_size=2)
+        random = torch.Generator().manual_seed(8)
+        a, b = torch.randn(70, 3, generator=random), 2 * torch.rand(50, 3, generator=random) + 1
+        metric = FrechetDistance(3)
+        for rows, real, cut in ((a, True, 30), (b, False, 35)):
+            metric.update(rows[:cut] if rank == 0 else rows[cut:], real=real)
+        print(repr(float(metric.compute())))
+        torch.distributed.destroy_process_group()
+        """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(rank)], stdout=subprocess.PIPE, text=True, env=environment)
+        for rank in range(2)
+    ]
+    found = [float(process.communicate(timeout=300)[0]) for process in started]
+    random = torch.Generator().manual_seed(8)
+    a, b = torch.randn(70, 3, generator=random), 2 * torch.rand(50, 3, generator=random) + 1
+    assert found == pytest.approx([frechet_distance(a, b)] * 2, rel=1e-9)
+    assert found[0] != pytest.approx(frechet_distance(a[:30], b[:35]), rel=0.01)
+
+
 def test_small_samples_of_one_distribution_are_far_apart_and_said_to_be() -> None:
     random = torch.Generator().manual_seed(5)
     few, many = torch.randn(40, 32, generator=random), torch.randn(4000, 32, generator=random)
@@ -93,7 +148,14 @@ def test_the_extrapolation_takes_the_bias_of_the_sample_size_away() -> None:
 
 def test_a_line_is_recovered() -> None:
     x = [1 / size for size in (100, 150, 400)]
-    assert fit_line(x, [3 + 20 * value for value in x]) == pytest.approx((3, 20), rel=1e-5)
+    assert fit_line(x, [3 + 20 * value for value in x]) == pytest.approx((3, 20), rel=1e-9)
+
+
+def test_the_extrapolation_recovers_an_exact_line_in_one_over_n(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frechet, "frechet_distance", lambda real, rows: 3 + 20 / len(rows))
+    found = frechet_infinity(torch.zeros(10, 4), torch.zeros(200, 4))
+    assert (found.value, found.slope) == pytest.approx((3, 20), rel=1e-9)
+    assert (found.sizes[0], found.sizes[-1], len(found.sizes)) == (100, 200, 15)
 
 
 def test_bad_input() -> None:

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from sonolume.modules.metrics.interval import bootstrap_mean
+from sonolume.modules.metrics.interval import GROUPS, T95, Share, bootstrap_mean, jackknife
 
 
 def test_the_interval_has_the_width_of_the_normal_approximation() -> None:
@@ -27,6 +29,37 @@ def test_equal_values_leave_no_doubt_and_seeds_repeat() -> None:
     assert bootstrap_mean(values, seed=1) == bootstrap_mean(values, seed=1)
 
 
+def test_leaving_out_one_value_at_a_time_gives_the_standard_error_of_a_mean() -> None:
+    values = torch.randn(GROUPS, generator=torch.Generator().manual_seed(3)).double()
+    error = T95 * float(values.std()) / GROUPS**0.5
+    mean = float(values.mean())
+    assert jackknife(lambda rows: float(rows.mean()), values) == pytest.approx((mean - error, mean + error), rel=1e-9)
+
+
+def test_the_jackknife_covers_what_is_no_mean_as_often_as_it_says() -> None:
+    random = torch.Generator().manual_seed(4)
+    hits = 0
+    for _ in range(150):
+        low, high = jackknife(lambda rows: float(rows.mean().exp()), torch.randn(200, generator=random))
+        hits += low <= 1 <= high
+    assert 0.88 < hits / 150 < 0.995
+
+
+def test_the_jackknife_needs_a_row_for_each_group() -> None:
+    with pytest.raises(ValueError, match="20 groups needs as many rows, got 19"):
+        jackknife(lambda rows: 0.0, torch.zeros(GROUPS - 1))
+
+
 def test_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing"):
         bootstrap_mean(torch.tensor([]))
+
+
+def test_wilson_interval() -> None:
+    """Values of Newcombe (1998), Statistics in Medicine 17, table I, method 3."""
+    share = Share(81, 263)
+    assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
+    share = Share(0, 20)
+    assert (share.low, round(share.high, 4)) == (0.0, 0.1611)
+    assert str(Share(1, 2)).startswith("50.0%")
+    assert math.isnan(Share(0, 0).value) and math.isnan(Share(0, 0).low)

@@ -1,6 +1,6 @@
 import pytest
 
-from sonolume.modules.metrics.onsets import onset_agreement
+from sonolume.modules.metrics.onsets import onset_agreement, shuffled_agreement
 
 
 def test_by_hand() -> None:
@@ -17,3 +17,18 @@ def test_silence_and_nothing_seen() -> None:
     assert onset_agreement([], []) == (1, 1, 1)
     assert onset_agreement([], [1.0]) == (0, 0, 0)
     assert onset_agreement([1.0], []) == (0, 0, 0)
+
+
+def test_shuffled_pairs_never_meet_their_own() -> None:
+    times = [[0.5], [1.5], [2.5]]
+    assert shuffled_agreement(times, times) == 0
+    assert shuffled_agreement([[1.0], [1.0]], [[1.0], [1.0]]) == 1  # all alike: chance is as good
+    assert shuffled_agreement([[1.0], [1.0], [3.0]], [[1.0], [1.0], [3.0]]) == pytest.approx(1 / 3)  # all six pairings
+    with pytest.raises(ValueError, match="at least two"):
+        shuffled_agreement([[1.0]], [[1.0]])
+
+
+def test_shuffled_pairs_are_the_same_ones_each_time() -> None:
+    heard = [[0.1 * place, 1.0 + 0.2 * place] for place in range(30)]
+    assert shuffled_agreement(heard, heard, draws=3) == shuffled_agreement(heard, heard, draws=3)
+    assert shuffled_agreement(heard, heard, draws=3) != shuffled_agreement(heard, heard, draws=3, seed=1)

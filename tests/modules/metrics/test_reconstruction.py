@@ -45,6 +45,12 @@ def test_si_sdr_by_hand_and_at_any_scale() -> None:
     assert float(si_sdr(wave, 5 * (wave + error))) == pytest.approx(20, abs=1e-3)
 
 
+def test_si_sdr_of_silence_is_no_number() -> None:
+    wave = torch.stack([torch.randn(4000), torch.randn(4000), torch.zeros(4000)])
+    found = si_sdr(wave, wave * torch.tensor([2.0, 0.0, 1.0])[:, None])
+    assert found[0] > 50 and found[1:].isnan().all()
+
+
 def test_perplexity_counts_the_codes_in_use() -> None:
     assert codebook_perplexity(torch.tensor([[0, 1], [2, 3]]), 16) == pytest.approx(4)
     assert codebook_perplexity(torch.tensor([7, 7, 7]), 16) == pytest.approx(1)

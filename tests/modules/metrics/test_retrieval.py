@@ -1,7 +1,9 @@
+import itertools
+
 import pytest
 import torch
 
-from sonolume.modules.metrics.retrieval import mean_reciprocal_rank, median_rank, ranks, recall_at
+from sonolume.modules.metrics.retrieval import by_chance, mean_reciprocal_rank, median_rank, ranks, recall_at
 
 SIMILARITY = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.1, 0.2, 0.6]])
 
@@ -22,6 +24,24 @@ def test_an_encoder_that_says_one_thing_scores_nothing() -> None:
 def test_several_right_answers_count_the_best() -> None:
     right = torch.tensor([[False, True, True], [True, False, False], [False, False, True]])
     assert ranks(SIMILARITY, right).tolist() == [2, 1, 1]
+
+
+def test_a_tie_with_a_wrong_answer_costs_a_rank() -> None:
+    similarity = SIMILARITY.clone()
+    similarity[0, 1] = similarity[0, 0]
+    assert ranks(similarity).tolist() == [2, 2, 1]
+    assert float(recall_at(ranks(similarity), 1).mean()) == pytest.approx(1 / 3)
+    assert mean_reciprocal_rank(ranks(similarity)) == pytest.approx(2 / 3)
+
+
+def test_chance_is_what_random_orders_give() -> None:
+    assert by_chance(torch.eye(5, dtype=torch.bool)).tolist() == pytest.approx([0.2] * 5)
+    right = torch.tensor([[True, True, False, False], [False, False, True, False]])
+    counted = torch.zeros(4)
+    for order in itertools.permutations([0.1, 0.2, 0.3, 0.4]):
+        for rank in ranks(torch.tensor([order, order]), right).tolist():
+            counted[rank - 1] += 1
+    assert by_chance(right).tolist() == pytest.approx((counted / counted.sum()).tolist())
 
 
 def test_bad_input() -> None:

@@ -12,6 +12,13 @@ def test_cosines_of_known_directions_at_any_length() -> None:
     assert cosine_matrix(a, b[:1]).shape == (4, 1)
 
 
+def test_a_fake_encoder_of_orthonormal_axes_scores_one_zero_and_minus_one() -> None:
+    """As CLAP and CLIP scores are made: one axis a meaning, whatever the length."""
+    axes = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)))[0]
+    heard, read = torch.stack([3 * axes[0], axes[1], 0.1 * axes[2]]), torch.stack([axes[0], axes[2], -5 * axes[2]])
+    assert cosines(heard, read).tolist() == pytest.approx([1, 0, -1], abs=1e-6)
+
+
 def test_rank_share_by_hand() -> None:
     similarity = torch.tensor([[0.9, 0.1, 0.5], [0.4, 0.3, 0.2], [0.7, 0.7, 0.7]])
     assert rank_share(similarity).tolist() == [1.0, 0.5, 0.5]

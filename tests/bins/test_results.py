@@ -1,0 +1,62 @@
+"""bins/results.py: what can be measured is found, measured, and written into a page between its marks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sonolume.bins import results
+from sonolume.models.evaluation import summary
+from sonolume.models.evaluation.results import Result, write
+from sonolume.models.evaluation.score import Score
+from sonolume.modules.metrics.interval import Share
+from sonolume.utils import cli
+
+JUDGES = ("mini/picture_judge", "mini/sound_judge")
+
+
+def page(folder: Path, text: str = "before\n\n<!-- results -->\nold\n<!-- /results -->\n\nafter\n") -> Path:
+    (folder / "PAGE.md").write_text(text)
+    return folder / "PAGE.md"
+
+
+def test_every_recipe_with_a_shipped_part_is_found(root: Path) -> None:
+    found = {one.title: one for one in summary.measurable()}
+    assert {"tta/autoencoderkl", "tta/audioldm", "tta/hifigan", "mini/sound_judge_second", *JUDGES} <= set(found)
+    assert all(one.checkpoint.is_dir() and one.config.is_file() for one in found.values())
+    assert found["tta/audioldm"].checkpoint == root / "pretrained" / "mini" / "text_to_audio"
+    assert len({one.name for one in found.values()}) == len(found)
+
+
+def test_the_shipped_judges_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judges = [one for one in summary.measurable() if one.title in JUDGES]
+    monkeypatch.setattr(summary, "measurable", lambda: judges)
+    given = ["--output_dir", str(tmp_path / "out"), "--readme", str(page(tmp_path)), "--num_samples", "32"]
+    assert cli.run(results.main, given) == 0
+    lines = (tmp_path / "PAGE.md").read_text().splitlines()
+    assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines
+    singles = [line for line in lines if "| single |" in line]
+    assert [line.split("`")[1] for line in singles] == list(JUDGES)
+    report = json.loads((tmp_path / "out" / "mini_sound_judge" / "report.json").read_text())
+    single = next(score for score in report["scores"] if score["name"] == "single")
+    assert single["value"] > 0.9 and single["count"] >= 8
+
+
+def test_rows_are_the_headlines(tmp_path: Path) -> None:
+    result = Result({}, [Score("FAD", 1.0, "down"), Score("mel L1", 0.25, "down", 0.2, 0.3, 40, headline=True)])
+    result.add_share("single", Share(9, 10), 0.1, {"real": Share(10, 10)}, headline=True)
+    write(result, tmp_path / "a_b")
+    one = summary.Measurable("a/b", Path("tiny.json"), Path("part"))
+    assert summary.table([one], tmp_path)[2:] == [
+        "| `a/b` | mel L1 | 0.25 (0.2 to 0.3) |  |  | 40 |",
+        "| `a/b` | single | 90.0 % (59.6 to 98.2) | 10.0 % | real 100.0 % | 10 |",
+    ]
+
+
+@pytest.mark.parametrize("text", ["no marks", "<!-- results -->", "<!-- /results --> <!-- results -->"])
+def test_a_page_without_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str,
+                              capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setattr(summary, "measurable", lambda: [])
+    assert cli.run(results.main, ["--output_dir", str(tmp_path), "--readme", str(page(tmp_path, text))]) == 2
+    assert "must hold the lines <!-- results --> and <!-- /results -->" in capsys.readouterr().err
+    assert (tmp_path / "PAGE.md").read_text() == text
