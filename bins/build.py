@@ -13,6 +13,7 @@ from sonolume.config.load import load_config
 from sonolume.utils import cli, paths
 
 WORLD = "egs/tta/autoencoderkl/tiny.json"  # makes the mel features that other parts train on, too
+PAIRS = "egs/a2i/audiotoken/tiny.json"  # prepares sounds with pictures first
 DATA = "preprocess.processed_dir='{work}/data'"
 MINI, TTA = "log_dir='{work}/ckpts/mini'", "log_dir='{work}/ckpts/tta'"
 
@@ -21,6 +22,20 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "sound_judge": (("egs/mini/sound_judge.json", (MINI, DATA)),),
     "sound_judge_second": (("egs/mini/sound_judge_second.json", (MINI, DATA)),),
     "picture_judge": (("egs/mini/picture_judge.json", (MINI,)),),
+    "beats": (("egs/mini/beats.json", (MINI,)),),
+    "stable_diffusion": (
+        ("egs/mini/clip_text.json", (MINI,)),
+        ("egs/mini/picture_vae.json", (MINI,)),
+        (
+            "egs/mini/stable_diffusion.json",
+            (
+                MINI,
+                "cache_dir='{work}/data/miniworld/cache'",
+                "model.vae='{work}/ckpts/mini/picture_vae/pipeline'",
+                "model.text_encoder='{work}/ckpts/mini/clip_text/pipeline'",
+            ),
+        ),
+    ),
     "text_to_audio": (
         ("egs/mini/text_encoder.json", (MINI,)),
         (WORLD, (TTA, DATA)),
@@ -36,6 +51,7 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
             ),
         ),
     ),
+    "audiotoken": ((PAIRS, ("log_dir='{work}/ckpts/a2i'", DATA)),),  # beside the shipped stable_diffusion and beats
 }
 
 
@@ -50,8 +66,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def make(part: str, output_dir: Path, work_dir: Path) -> Path:
     """Train one part (resuming what was begun) and put it, in half precision, into `output_dir`."""
     root, work = paths.root(), work_dir.resolve()
-    if not (work / "data" / "miniworld" / "train.json").is_file():
+    needs_mels = any(DATA in templates for _, templates in PARTS[part])
+    if needs_mels and not (work / "data" / "miniworld" / "train.json").is_file():
         preprocess.main(["--config", str(root / WORLD), DATA.format(work=work)])
+    if part == "audiotoken" and not (work / "data" / "miniworld_pairs" / "train.json").is_file():
+        preprocess.main(["--config", str(root / PAIRS), DATA.format(work=work)])
     run_dir = work
     for config, templates in PARTS[part]:
         overrides = [template.format(work=work) for template in templates]

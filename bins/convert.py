@@ -2,6 +2,8 @@
 
 python bins/convert.py amphion ckpts/tta my_pipeline
 python bins/convert.py amphion-vae ckpts/tta/autoencoder_kl_debug vae
+python bins/convert.py beats BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt beats
+python bins/convert.py audiotoken embedder_learned_embeds.bin my_audiotoken --beats beats
 python bins/convert.py assemble text-to-audio my_pipeline vae=vae unet=unet text_encoder=google-t5/t5-base
 """
 
@@ -21,6 +23,7 @@ NETWORKS = {
     "amphion-hifigan": "a HiFi-GAN generator (g_*) -> transformers SpeechT5HifiGan",
 }
 T5 = "google-t5/t5-base"
+BEATS = "pretrained/beats"
 KINDS = {  # of pipelines -> their parts and settings: (required ones, others)
     "text-to-audio": (("vae", "unet", "text_encoder"), ("vocoder", "text_mask", "preset")),
 }
@@ -44,6 +47,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     whole.add_argument("folder", type=Path, metavar="FOLDER", help="where the pipeline goes")
     whole.add_argument("--latent", choices=layout.LATENTS, help="which published size, where both are there")
     whole.add_argument("--text_encoder", default=T5, metavar="FOLDER_OR_ID", help=f"a T5 encoder (default: {T5})")
+    beats = add("beats", "a BEATs sound encoder, finetuned or not -> a folder of its own")
+    beats.add_argument("source", type=Path, metavar="SOURCE", help="the file BEATs*.pt, or the folder that holds it")
+    beats.add_argument("folder", type=Path, metavar="FOLDER", help="where the model goes")
+    token = add("audiotoken", "AudioToken's embedder (embedder_learned_embeds.bin) -> what run_inference.sh takes")
+    token.add_argument("source", type=Path, metavar="SOURCE", help="the file, or the folder that holds it")
+    token.add_argument("folder", type=Path, metavar="FOLDER", help="where it goes")
+    token.add_argument("--lora", type=Path, metavar="FILE", help="lora_layers_learned_embeds.bin, trained with it")
+    token.add_argument("--beats", default=BEATS, metavar="FOLDER_OR_ID", help=f"its sound encoder (default: {BEATS})")
+    token.add_argument("--stable_diffusion", metavar="FOLDER_OR_ID", help="default: as published, by its width")
     parts = add("assemble", "parts -> one pipeline folder")
     parts.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     parts.add_argument("folder", type=Path, metavar="FOLDER", help="where the pipeline goes")
@@ -65,6 +77,11 @@ def main(argv: list[str]) -> None:
         path = layout.weights_file(args.source, network)
         amphion = importlib.import_module("sonolume.models.convert.amphion")  # slow: imports torch
         amphion.convert(network, path, args.folder, getattr(args, "config", None))
+    elif args.system == "beats":
+        importlib.import_module("sonolume.models.convert.beats").convert(args.source, args.folder)
+    elif args.system == "audiotoken":
+        convert = importlib.import_module("sonolume.models.convert.audiotoken").convert
+        convert(args.source, args.folder, args.beats, args.stable_diffusion, args.lora)
     else:
         given = read_parts(args.kind, args.parts) if args.system == "assemble" else published(args)
         importlib.import_module("sonolume.models.convert.assemble").text_to_audio(args.folder, given)

@@ -97,7 +97,7 @@ def identify(path: Path, content: dict[str, Any]) -> tuple[str, dict[str, Tensor
         raise UserError(f"{path}: a training checkpoint of Lightning: the model of a run is its folder pipeline/")
     weights = content.get("generator", content.get("model", content))
     if not isinstance(weights, dict) or not weights or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise UserError(f"{path}: no weights under 'model' or 'generator'; it holds {_some(content)}")
+        raise UserError(f"{path}: no weights under 'model' or 'generator'; it holds {some(content)}")
     weights = {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
     if any(name.startswith("unet.") for name in weights):
         return "audioldm", weights
@@ -105,10 +105,11 @@ def identify(path: Path, content: dict[str, Any]) -> tuple[str, dict[str, Tensor
         return "vae", weights
     if any(name.startswith("conv_pre.") for name in weights):
         return "hifigan", weights
-    raise UserError(f"{path}: none of Amphion's text-to-audio networks: its weights are {_some(weights)}")
+    raise UserError(f"{path}: none of Amphion's text-to-audio networks: its weights are {some(weights)}")
 
 
-def _some(content: dict[str, Any]) -> str:
+def some(content: dict[str, Any]) -> str:
+    """The first names of a dictionary, for a message."""
     names = [str(name) for name in content]
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "nothing"
 
@@ -117,7 +118,7 @@ def _read_vae(path: Path, official: dict[str, Tensor], config: Path | None, sour
     with torch.device("meta"):
         vae = autoencoderkl.build(amphion_sizes.vae_sizes(official))
     mel = asdict(MelSettings()) | {"frames": FRAMES}
-    return Converted(_fill(vae, amphion_names.vae_weights(official)), source, mel)
+    return Converted(fill(vae, amphion_names.vae_weights(official)), source, mel)
 
 
 def _read_audioldm(path: Path, official: dict[str, Tensor], config: Path | None, source: dict[str, Any]) -> Converted:
@@ -130,7 +131,7 @@ def _read_audioldm(path: Path, official: dict[str, Tensor], config: Path | None,
     objective = str(PredictionType(noise.prediction_type))
     source |= {"objective": objective, "noise": noise_settings(noise), "text_mask": False}
     source |= {"latent": latent} if (latent := layout.latent_of(path)) else {}
-    return Converted(_fill(unet, amphion_names.unet_weights(official)), source, {})
+    return Converted(fill(unet, amphion_names.unet_weights(official)), source, {})
 
 
 def _read_hifigan(path: Path, official: dict[str, Tensor], config: Path | None, source: dict[str, Any]) -> Converted:
@@ -150,11 +151,15 @@ def _read_hifigan(path: Path, official: dict[str, Tensor], config: Path | None, 
             raise ValueError(f"it has {name} {value}, but {getattr(mel, name)} in its mel settings (config.json)")
     with torch.device("meta"):
         vocoder = hifigan.build(sizes, mel)
-    return Converted(_fill(vocoder, weights), source, asdict(mel))
+    return Converted(fill(vocoder, weights), source, asdict(mel))
 
 
-def _fill(model: Any, weights: dict[str, Tensor]) -> Any:
-    """Put all weights into a model without any; every name and shape must fit."""
+def fill(model: Any, weights: dict[str, Tensor]) -> Any:
+    """Put all weights into a model without any, for evaluation.
+
+    Raises:
+        ValueError: a name or shape that does not fit, or values that are not numbers.
+    """
     difference = checkpoint.first_difference(weights, model.state_dict())
     if difference:
         raise ValueError(difference)

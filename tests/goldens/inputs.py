@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 AMPHION = Path(__file__).parent / "amphion_tta"  # outputs of the official text-to-audio code
+AUDIOTOKEN = Path(__file__).parent / "audiotoken"  # outputs of the official audio-to-image code
 
 
 def input_for(name: str, shape: tuple[int, ...], scale: float = 1.0) -> Tensor:
@@ -70,3 +71,40 @@ def golden(name: str) -> Any:
 def assert_close(got: Tensor, wanted: Tensor, atol: float) -> None:
     """Equal to an absolute tolerance, and of the same shape."""
     torch.testing.assert_close(got, wanted, rtol=0.0, atol=atol)
+
+
+def _chirp(length: int, span: float) -> np.ndarray:
+    """(length,) float64 at 16 kHz: a chirp of amplitude 0.5 that rises from 50 Hz to 7 kHz within `span` seconds."""
+    seconds = np.arange(length, dtype=np.float64) / 16000
+    return 0.5 * np.sin(2 * np.pi * (50 * seconds + 0.5 * (7000 - 50) / span * seconds * seconds))
+
+
+def audiotoken_waves() -> Tensor:
+    """(2, 16000): noise, and a chirp that stops after 12000 samples."""
+    chirp = _chirp(16000, 1.0)
+    chirp[12000:] = 0
+    return torch.stack([input_for("audiotoken.wave", (16000,), 0.1), torch.from_numpy(chirp.astype(np.float32))])
+
+
+def audiotoken_wave10() -> Tensor:
+    """(1, 160000): ten seconds of noise."""
+    return input_for("audiotoken.wave10", (1, 160000), 0.1)
+
+
+def audiotoken_padding_mask() -> Tensor:
+    """(2, 16000) bool, True is padding: the second sound ends after 9000 samples."""
+    mask = torch.zeros(2, 16000, dtype=torch.bool)
+    mask[1, 9000:] = True
+    return mask
+
+
+def beats_checkpoint(size: str) -> dict[str, Any]:
+    """A checkpoint {"cfg", "model"} with the official names, of audiotoken/keys_beats_{size}.json: "small" or "full".
+
+    The table of relative places is one tensor, listed in every layer.
+    """
+    table = json.loads((AUDIOTOKEN / f"keys_beats_{size}.json").read_text())
+    tail = ".self_attn.relative_attention_bias.weight"
+    shared = {name: "encoder.layers.0" + tail for name in table["keys"] if name.endswith(tail)}
+    weights = {name: value_for(shared.get(name, name), tuple(shape)) for name, shape in table["keys"].items()}
+    return {"cfg": table["config"], "model": weights}

@@ -1,0 +1,268 @@
+"""BEATs with the official names of weights, and attention by torch's fused kernel.
+
+B sounds, n samples at 16 kHz, F frames, T = 8 (F // 16) tokens, D width, H heads, E = D / H, C classes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sonolume.modules.beats import audioset
+from sonolume.modules.beats.fbank import BANDS, FRAME, HOP, SAMPLE_RATE, fbank
+
+GATES = 4  # values that the official gate sums, for each of its two
+CACHED = 2**22  # entries of gate x bias that a CPU handles at once: they are written and read while in its cache
+
+
+class BEATsOutput(NamedTuple):
+    hidden: Tensor  # (B, T, D) output of the last layer
+    layers: tuple[Tensor, ...]  # (B, T, D) outputs of the layers that were asked for
+    token_mask: Tensor | None  # (B, T) bool, True is padding; None where no mask was given
+
+
+class BEATs(ModelMixin, ConfigMixin):
+    """A sound -> tokens of 160 ms x 16 mel bands, and the probability of each class if it has a head.
+
+    Tokens are in order of time, the 8 bands of a moment beside each other. The defaults are the published iter3 model;
+    settings have their official names.
+
+    Args:
+        input_patch_size: frames and bands of a token. embed_dim: width of a patch before `post_extract_proj`.
+        conv_bias: of the patches. conv_pos, conv_pos_groups: kernel and groups of the convolution that tells places.
+        num_buckets, max_distance: of relative places, as T5's. deep_norm: weigh residuals by (2 layers)^(1/4).
+        predictor_class: C, 0 without a head. labels: names or AudioSet ids of the C classes.
+
+    Raises:
+        ValueError: settings that do not divide.
+    """
+
+    config_name = "config.json"
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        input_patch_size: int = 16,
+        embed_dim: int = 512,
+        conv_bias: bool = False,
+        encoder_layers: int = 12,
+        encoder_embed_dim: int = 768,
+        encoder_ffn_embed_dim: int = 3072,
+        encoder_attention_heads: int = 12,
+        deep_norm: bool = True,
+        conv_pos: int = 128,
+        conv_pos_groups: int = 16,
+        num_buckets: int = 320,
+        max_distance: int = 800,
+        predictor_class: int = 0,
+        labels: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        if BANDS % input_patch_size or encoder_embed_dim % encoder_attention_heads:
+            raise ValueError(
+                f"input_patch_size {input_patch_size} must divide {BANDS} bands, and encoder_attention_heads "
+                f"{encoder_attention_heads} encoder_embed_dim {encoder_embed_dim}"
+            )
+        if labels and len(labels) != predictor_class:
+            raise ValueError(f"{len(labels)} labels for {predictor_class} classes")
+        self.patch_embedding = nn.Conv2d(1, embed_dim, input_patch_size, input_patch_size, bias=conv_bias)
+        self.layer_norm = nn.LayerNorm(embed_dim)
+        same = embed_dim == encoder_embed_dim
+        self.post_extract_proj = None if same else nn.Linear(embed_dim, encoder_embed_dim)
+        self.encoder = Encoder(
+            encoder_layers, encoder_embed_dim, encoder_ffn_embed_dim, encoder_attention_heads,
+            (2 * encoder_layers) ** 0.25 if deep_norm else 1.0, conv_pos, conv_pos_groups, num_buckets, max_distance,
+        )  # fmt: skip
+        self.predictor = nn.Linear(encoder_embed_dim, predictor_class) if predictor_class else None
+        self.apply(_initialise)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the C classes, AudioSet's ids in words; () without a head or where they are not known."""
+        return tuple(audioset.name(label) for label in self.config.labels)
+
+    @property
+    def shortest(self) -> int:
+        """Samples of the shortest sound that fills a patch: 2800 of the published model, 0.175 s."""
+        return FRAME + HOP * (self.config.input_patch_size - 1)
+
+    def forward(self, waves: Tensor, padding_mask: Tensor | None = None, layers: Sequence[int] = ()) -> BEATsOutput:
+        """Hear.
+
+        Args:
+            waves: (B, n) at 16 kHz in [-1, 1], n at least `shortest`; the front end is always float32.
+            padding_mask: (B, n) bool, True is padding. Reduced to tokens as the official code does: as if the tokens,
+                8 at each moment, were moments.
+            layers: whose outputs to give too, counted from 1; AudioToken takes 4, 8 and 12 of 12.
+
+        Raises:
+            ValueError: too short, NaN or infinity, all padding, a mask of another shape, or a layer that it has not.
+        """
+        self._check(waves, padding_mask, layers)
+        features = fbank(waves)                                                # (B, F, 128)
+        patches = self.patch_embedding(features[:, None].to(self.dtype))       # (B, C, F / 16, 8)
+        x = self.layer_norm(patches.flatten(2).mT)                             # (B, T, C)
+        if self.post_extract_proj is not None:
+            x = self.post_extract_proj(x)                                      # (B, T, D)
+        token_mask = None if padding_mask is None else _fewer(_fewer(padding_mask, features.shape[1]), x.shape[1])
+        if token_mask is not None and token_mask.all(1).any():
+            raise ValueError("padding_mask: a sound is nothing but padding")
+        hidden, outputs = self.encoder(x, token_mask, layers)
+        return BEATsOutput(hidden, outputs, token_mask)
+
+    def logits(self, heard: BEATsOutput) -> Tensor:
+        """(B, C): the head's, averaged over the tokens that are no padding.
+
+        Raises:
+            ValueError: it has no head.
+        """
+        if self.predictor is None:
+            raise ValueError("this BEATs has no head (predictor_class 0): it tells no classes")
+        logits, mask = self.predictor(heard.hidden), heard.token_mask          # (B, T, C)
+        if mask is None:
+            return logits.mean(1)
+        return logits.masked_fill(mask[..., None], 0).sum(1) / (~mask).sum(1, keepdim=True)
+
+    @torch.no_grad()
+    def tags(self, waves: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """(B, n) -> (B, C) float32, the probability of each class, independent of the others; errors as `forward`."""
+        return self.logits(self(waves, padding_mask)).float().sigmoid()
+
+    def _check(self, waves: Tensor, padding_mask: Tensor | None, layers: Sequence[int]) -> None:
+        if waves.ndim != 2 or waves.shape[1] < self.shortest:
+            raise ValueError(
+                f"waves must be (B, n) with n at least {self.shortest} samples "
+                f"({self.shortest / SAMPLE_RATE:.3f} s at 16 kHz), got {tuple(waves.shape)}"
+            )
+        if not waves.isfinite().all():
+            raise ValueError("waves hold values that are not numbers (NaN or infinity)")
+        if padding_mask is not None and padding_mask.shape != waves.shape:
+            raise ValueError(f"padding_mask is {tuple(padding_mask.shape)}, the waves are {tuple(waves.shape)}")
+        wrong = [layer for layer in layers if not 1 <= layer <= self.config.encoder_layers]
+        if wrong:
+            raise ValueError(f"layers {wrong}: they are counted from 1 to {self.config.encoder_layers}")
+
+
+class Encoder(nn.Module):
+    def __init__(
+        self, layers: int, width: int, hidden: int, heads: int, residual: float, kernel: int, groups: int,
+        buckets: int, max_distance: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.pos_conv = nn.Sequential(nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups))
+        self.layer_norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(EncoderLayer(width, hidden, heads, residual) for _ in range(layers))
+        first: Attention = self.layers[0].self_attn  # type: ignore[assignment]
+        first.relative_attention_bias = nn.Embedding(buckets, heads)  # one for all layers, under its official name
+        self.max_distance = max_distance
+
+    def forward(
+        self, x: Tensor, token_mask: Tensor | None, wanted: Sequence[int]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(B, T, D) -> the last layer's output and those of the layers `wanted`, all (B, T, D)."""
+        if token_mask is not None:
+            x = x.masked_fill(token_mask[..., None], 0)
+        places = self.pos_conv(x.mT)[..., : x.shape[1]].mT                     # an even kernel gives one too many
+        x = self.layer_norm(x + F.gelu(places))
+        bias, outputs = self.bias(x.shape[1]), []                              # (H, T, T), the same for all layers
+        for layer in self.layers:
+            x = layer(x, bias, token_mask)
+            outputs.append(x)
+        return x, tuple(outputs[layer - 1] for layer in wanted)
+
+    def bias(self, tokens: int) -> Tensor:
+        """(H, T, T): what a token at i adds for one at j, a function of j - i; only 2 T - 1 values are looked up."""
+        table: Tensor = self.get_parameter("layers.0.self_attn.relative_attention_bias.weight")  # (count, H)
+        distances = torch.arange(1 - tokens, tokens, device=table.device)
+        line = table[_buckets(distances, len(table), self.max_distance)].T     # (H, 2 T - 1)
+        return line.unfold(1, tokens, 1).flip(1)                               # row i begins at distance -i
+
+
+class EncoderLayer(nn.Module):
+    """Attention and two linear layers, each followed by a norm; `residual` weighs what is carried past them."""
+
+    def __init__(self, width: int, hidden: int, heads: int, residual: float) -> None:
+        super().__init__()
+        self.self_attn = Attention(width, heads)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.residual = residual
+
+    def forward(self, x: Tensor, bias: Tensor, token_mask: Tensor | None) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        x = self.self_attn_layer_norm(torch.add(self.self_attn(x, bias, token_mask), x, alpha=self.residual))
+        return self.final_layer_norm(torch.add(self.fc2(F.gelu(self.fc1(x))), x, alpha=self.residual))
+
+
+class Attention(nn.Module):
+    """softmax(q k / sqrt(E) + gate bias) v; the gate of a row depends on its query (Chi et al. 2021, XLM-E)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.grep_linear = nn.Linear(width // heads, 2 * GATES)
+        self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
+
+    def forward(self, x: Tensor, bias: Tensor, token_mask: Tensor | None) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        q, k, v = (project(x).unflatten(2, (self.heads, -1)).transpose(1, 2)   # (B, H, T, E)
+                   for project in (self.q_proj, self.k_proj, self.v_proj))     # fmt: skip
+        size = max(1, CACHED // bias.numel()) if x.device.type == "cpu" else len(x)  # sounds at once
+        parts = zip(q.split(size), k.split(size), v.split(size), self.gate(q).split(size), strict=True)
+        mixed = torch.cat([
+            _attend(q, k, v, gate, bias, None if token_mask is None else token_mask[number * size :][:size])
+            for number, (q, k, v, gate) in enumerate(parts)
+        ])                                                                     # (B, H, T, E)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def gate(self, q: Tensor) -> Tensor:
+        """(B, H, T, E) -> (B, H, T, 1). The official sums of four are taken over the weights, once."""
+        weight = self.grep_linear.weight.unflatten(0, (2, GATES)).sum(1)       # (2, E)
+        offset = self.grep_linear.bias.unflatten(0, (2, GATES)).sum(1)         # (2,)
+        a, b = F.linear(q, weight, offset).sigmoid().chunk(2, dim=-1)
+        return a * (b * self.grep_a - 1) + 2
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor, token_mask: Tensor | None) -> Tensor:
+    """(b, H, T, E) -> (b, H, T, E)."""
+    added = (gate * bias).to(q.dtype)                                          # (b, H, T, T)
+    if token_mask is not None:
+        added = added.masked_fill(token_mask[:, None, None], -math.inf)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=added)
+
+
+def _buckets(distances: Tensor, count: int, max_distance: int) -> Tensor:
+    """Row of the table for each signed distance: exact below count / 4, then logarithmic up to `max_distance`."""
+    half, exact = count // 2, count // 4
+    far = (distances.abs().float() / exact).log() / math.log(max_distance / exact) * (half - exact)
+    wide = (exact + far.clamp(min=0).long()).clamp(max=half - 1)
+    near = distances.abs()
+    return half * (distances > 0) + torch.where(near < exact, near, wide)
+
+
+def _fewer(mask: Tensor, count: int) -> Tensor:
+    """(B, N) -> (B, count): True where all of a group are; what does not divide is left out at the end."""
+    whole = mask.shape[1] // count * count
+    return mask[:, :whole].unflatten(1, (count, -1)).all(-1)
+
+
+def _initialise(module: nn.Module) -> None:
+    """As the paper's models begin; DeepNorm (Wang et al. 2022) wants small values at first."""
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, EncoderLayer):
+        beta = 1 if module.residual == 1 else 2**-0.5 / module.residual  # (8 layers)^(-1/4)
+        attention = module.self_attn
+        for linear in (attention.v_proj, attention.out_proj, module.fc1, module.fc2):
+            nn.init.xavier_normal_(linear.weight, gain=beta)
+        for linear in (attention.q_proj, attention.k_proj):
+            nn.init.xavier_normal_(linear.weight)
