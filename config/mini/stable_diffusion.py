@@ -1,0 +1,68 @@
+"""mini/stable_diffusion: a tiny Stable Diffusion of the miniature world's 64 x 64 pictures."""
+
+from dataclasses import dataclass, field
+
+from sonolume.config.base import AdamConfig, MiniworldConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
+
+INFERENCE_FLAGS: tuple[str, ...] = ()
+EVALUATION_FLAGS = (
+    "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "batch_size", "device",
+)  # fmt: skip
+
+
+@dataclass
+class UNetConfig(Strict):
+    """diffusers' UNet2DConditionModel."""
+
+    block_out_channels: list[int] = field(default_factory=lambda: [56, 72, 72])  # each level but the last halves
+    cross_attention: list[bool] = field(default_factory=lambda: [False, True, True])  # levels that read the text
+    layers_per_block: int = 1
+    num_heads: int = 4  # of every attention
+    norm_num_groups: int = 8  # groups of every GroupNorm
+
+    def __post_init__(self) -> None:
+        key = "model.unet"
+        self.at_least(key, 1, "layers_per_block", "num_heads", "norm_num_groups")
+        levels, flags = len(self.block_out_channels), len(self.cross_attention)
+        self.require(
+            levels == flags, f"{key}: block_out_channels names {levels} levels, cross_attention {flags}: the same"
+        )
+        self.require(any(self.cross_attention), f"{key}.cross_attention: no level reads the text")
+        for channels in self.block_out_channels:
+            for name in ("norm_num_groups", "num_heads"):
+                divisor = getattr(self, name)
+                self.require(
+                    channels > 0 and channels % divisor == 0,
+                    f"{key}.block_out_channels: {channels} is not divisible by {name} {divisor}",
+                )
+
+
+@dataclass
+class ModelConfig(Strict):
+    vae: str = "ckpts/mini/picture_vae/pipeline"  # folder of the picture autoencoder
+    text_encoder: str = "ckpts/mini/clip_text/pipeline"  # folder of the CLIP text encoder and its tokenizer
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    noise_scheduler: NoiseSchedulerConfig = field(
+        default_factory=lambda: NoiseSchedulerConfig(beta_end=0.02, prediction_type=PredictionType.v_prediction)
+    )
+    cond_mask_prob: float = 0.1  # share of captions replaced by "" in training, for classifier-free guidance
+
+    def __post_init__(self) -> None:
+        self.fraction("model", "cond_mask_prob")
+        for name in ("vae", "text_encoder"):
+            self.require(bool(getattr(self, name)), f"model.{name} must not be empty")
+        self.require(
+            self.noise_scheduler.prediction_type is not PredictionType.flow,
+            "model.noise_scheduler.prediction_type flow: Stable Diffusion's pipelines know epsilon and v_prediction",
+        )
+
+
+@dataclass
+class Config(RunConfig):
+    log_dir: str = "ckpts/mini"
+    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # pictures and captions are made once
+    cache_dir: str = "data/miniworld/cache"  # latents and text states of them
+    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1e-3)))
