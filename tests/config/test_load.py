@@ -70,7 +70,7 @@ def test_numbers_may_stand_for_texts_and_interpolations_for_values() -> None:
         ('"train": {"lrr": 1}', "train.lrr: no such field (did you mean 'adam.lr'?)"),
         ('"train": {"adam": {"lrr": 1}}', "train.adam.lrr: no such field (did you mean 'lr'?)"),
         ('"batch_size": 1', "batch_size: no such field (did you mean 'train.batch_size'?)"),
-        ('"zzz": 1', "zzz: no such field (there are: recipe, exp_name, log_dir, dataset, preprocess, model, train, eva"),
+        ('"zzz": 1', "zzz: no such field (there are: recipe, exp_name, log_dir, dataset, preprocess, model, train, "),
         ('"_target_": "os.system"', "_target_: no such field"),
         ('"train": 3', "train: needs a section {...}, got the number 3"),
         ('"train": null', "train: needs a section {...}, got null"),
