@@ -94,10 +94,16 @@ EVALUATION |= {
     "reference": {"type": Path, "metavar": "FOLDER_OR_MANIFEST", "help": "recordings to compare with"},
     "embedder": {"action": "append", "metavar": "KIND:SOURCE", "help": "what listens or looks; may be given again"},
     "cache_dir": {"type": Path, "metavar": "FOLDER", "help": "keeps embeddings (default: in the output folder)"},
+    "text_to_audio": {
+        "metavar": "FOLDER_OR_ID", "help": "a round trip: this pipeline makes the sounds from the captions first",
+    },
+    "captions": {
+        "type": Path, "metavar": "FILE", "help": "manifest with the captions to start from (default: the test pairs')",
+    },
 }
 NEEDS = {
     "strength": "init_audio|init_image", "mask": "init_audio", "continuation": "init_audio", "lora_scale": "lora",
-    "mix": "text", "hop": "window",
+    "mix": "text", "hop": "window", "captions": "text_to_audio",
 }  # fmt: skip
 
 RANGES = {  # flag -> lowest, highest, unit; checked here because the pipeline is slow to load
@@ -105,7 +111,8 @@ RANGES = {  # flag -> lowest, highest, unit; checked here because the pipeline i
     "audio_strength": (0.0, 2.0, ""), "mix": (0.0, 1.0, ""), "window": (0.1, 3600.0, " s"), "hop": (0.1, 3600.0, " s"),
     "height": (16, 4096, " px"), "width": (16, 4096, " px"),
 }  # fmt: skip
-INPUTS = ("text_file", "init_audio", "init_image", "lora", "generated", "reference")  # paths that must be there
+# paths that must be there
+INPUTS = ("text_file", "init_audio", "init_image", "lora", "generated", "reference", "captions")
 
 
 def add(parser: argparse.ArgumentParser, flags: dict[str, dict[str, Any]]) -> None:

@@ -1,0 +1,157 @@
+"""Eight sounds to pictures, ours and the seed's way: pytest -m benchmark -s tests/benchmarks/test_audio_to_image.py
+
+The seed loads the whole pipeline again for every picture and draws them one by one; we load once and draw a batch. Same
+folder, sampler, steps, type and threads, pictures asserted equal. Processor time of one thread; on a GPU, wall time.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CLIPS, STEPS = 8, 10
+SHIPPED = Path("pretrained/mini/stable_diffusion")
+
+
+class Token:
+    """An encoder that costs nothing: both ways hear alike, and what is measured is what follows."""
+
+    sample_rate, shortest, window, prompt = 16000, 0.2, 5.0, "a photo of <*>"
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def hear(self, waves: Sequence[Any]) -> Any:
+        import torch
+
+        tokens = [torch.randn(self.width, generator=torch.Generator().manual_seed(int(wave[0]))) for wave in waves]
+        return 0.02 * torch.stack(tokens)[:, None]
+
+    def condition(self, heard: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
+        from sonolume.modules.audiotoken.injection import inject, tokenise
+
+        ids = tokenise(tokenizer, prompts).to(text_encoder.device)
+        return inject(text_encoder, ids, heard.to(text_encoder.device, text_encoder.dtype)).last_hidden_state
+
+
+def clips() -> list[Any]:
+    import torch
+
+    return [torch.full((8000,), 1.0 + number) for number in range(CLIPS)]
+
+
+def load(folder: Path, device: str, dtype: Any) -> Any:
+    from sonolume.models.a2i import stable_diffusion
+    from sonolume.models.a2i.pipeline import AudioToImagePipeline
+
+    sd = stable_diffusion.load(str(folder), "--stable_diffusion", dtype).to(device)
+    sd.set_progress_bar_config(disable=True)
+    pipe = AudioToImagePipeline(Token(sd.text_encoder.config.hidden_size), sd)
+    pipe.use_preset("reference")
+    return pipe
+
+
+def generators(*seeds: int) -> list[Any]:
+    import torch
+
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def ours(folder: Path, device: str, dtype: Any) -> list[Any]:
+    pipe = load(folder, device, dtype)
+    return pipe(clips(), num_inference_steps=STEPS, generator=generators(*range(CLIPS))).images
+
+
+def seeds_way(folder: Path, device: str, dtype: Any) -> list[Any]:
+    """As AudioToken's inference.py: from_pretrained inside the loop, batch 1."""
+    images = []
+    for number, wave in enumerate(clips()):
+        pipe = load(folder, device, dtype)
+        images += pipe([wave], num_inference_steps=STEPS, generator=generators(number)).images
+    return images
+
+
+def seconds(device: str) -> float:
+    import torch
+
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def compare(folder: Path, device: str, dtype: Any, runs: int, tolerance: int) -> list[list[str]]:
+    """Rows of the table; the two ways take turns, the least time of each counts."""
+    import numpy as np
+
+    times: dict[str, list[float]] = {"the seed's way": [], "ours": []}
+    made: dict[str, list[Any]] = {}
+    seeds_way(folder, device, dtype) if device != "cpu" else ours(folder, device, dtype)  # not counted
+    for _ in range(runs):
+        for name, way in (("the seed's way", seeds_way), ("ours", ours)):
+            start = seconds(device)
+            made[name] = way(folder, device, dtype)
+            times[name].append(seconds(device) - start)
+    one, other = (np.stack([np.asarray(image).astype(int) for image in images]) for images in made.values())
+    difference = int(np.abs(one - other).max())
+    assert difference <= tolerance, f"the pictures differ by {difference} of 255"
+    best = {name: min(found) for name, found in times.items()}
+    rows = [[name, f"{found:.2f}", f"{found / CLIPS:.3f}"] for name, found in best.items()]
+    slow, fast = best.values()
+    return [*rows, ["ratio", f"{slow / fast:.2f}x", f"largest difference {difference} / 255"]]
+
+
+@pytest.mark.benchmark
+def test_the_shipped_miniature(root: Path, print_table: Callable[..., None]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    rows = compare(root / SHIPPED, "cpu", torch.float32, runs=3, tolerance=1)
+    title = f"{SHIPPED}, {CLIPS} clips, PNDM {STEPS} steps, float32, 1 thread; processor seconds, least of 3"
+    print_table(title, ["", "all", "a picture"], rows)
+
+
+@pytest.mark.benchmark
+def test_real_size_on_a_gpu(tmp_path: Path, root: Path, print_table: Callable[..., None]) -> None:
+    """Shapes of Stable Diffusion 1.x with random weights; the tokenizer is the miniature's."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device: torch.cuda.is_available() is false")
+    folder = real_size(tmp_path / "sd", root / SHIPPED)
+    table = []
+    for dtype, tolerance in ((torch.float32, 3), (torch.bfloat16, 32)):
+        torch.cuda.reset_peak_memory_stats()
+        kind = str(dtype).removeprefix("torch.")
+        rows = compare(folder, "cuda", dtype, runs=2, tolerance=tolerance)
+        peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most"
+        table += [[kind, *row, peak if row[0] == "ours" else ""] for row in rows]
+    title = f"{torch.cuda.get_device_name()}: Stable Diffusion 1.x shapes, {CLIPS} of 512 x 512, PNDM {STEPS} steps"
+    print_table(title, ["", "", "all, s", "a picture, s", ""], table)
+
+
+def real_size(folder: Path, miniature: Path) -> Path:
+    """A stock folder of the published sizes (U-Net 860 M, text encoder 123 M, VAE 84 M), random weights."""
+    import torch
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(miniature / "tokenizer")
+    text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                          bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)  # fmt: skip
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+                              steps_offset=1)  # fmt: skip
+    pipe = StableDiffusionPipeline(vae, CLIPTextModel(text), tokenizer, unet, scheduler, None, None,
+                                   requires_safety_checker=False)  # type: ignore[arg-type]  # fmt: skip
+    pipe.save_pretrained(folder)
+    assert json.loads((folder / "unet" / "config.json").read_text())["cross_attention_dim"] == 768
+    return folder

@@ -1,0 +1,116 @@
+"""A Stable Diffusion of a few thousand random weights, and an encoder that hears with a formula."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WIDTH = 32  # of the text encoder and of the tokens
+PICTURE = 32  # px
+
+
+def write_tokenizer(folder: Path, longest: int = 77) -> None:
+    """CLIP's own class on a vocabulary of letters; files written by hand, so that no hub is asked."""
+    from transformers import CLIPTokenizer
+
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789,.<>*!?'-"]
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(words)}, merges=[], pad_token="<|endoftext|>",
+        model_max_length=longest,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+
+
+def make_stable_diffusion(folder: Path, prediction: str = "epsilon", width: int = WIDTH) -> Path:
+    """A folder of a stock StableDiffusionPipeline; pictures of 32 x 32."""
+    import torch
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    write_tokenizer(folder / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
+        num_attention_heads=2, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 16), layers_per_block=1, cross_attention_dim=width, norm_num_groups=4,
+        attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+    )  # fmt: skip
+    vae.quant_conv.weight.data[4:], vae.quant_conv.bias.data[4:] = 0, -20  # sure of its latents, as trained ones are
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1,
+        prediction_type=prediction,
+    )  # fmt: skip
+    pipe = StableDiffusionPipeline(
+        vae, CLIPTextModel(text).eval(), tokenizer, unet, scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,  # type: ignore[arg-type]
+    )  # fmt: skip
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stock Stable Diffusion folder of random weights, 32 wide, pictures of 32 x 32; tests copy it to damage it."""
+    return make_stable_diffusion(tmp_path_factory.mktemp("stable diffusion") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def build_stable_diffusion() -> Callable[..., Path]:
+    """build_stable_diffusion(folder, prediction="epsilon", width=32)."""
+    return make_stable_diffusion
+
+
+class Ear:
+    """An encoder whose tokens tell loudness, brightness and length; it injects as AudioToken does."""
+
+    sample_rate, shortest, window, prompt = 16000, 0.2, 1.0, "a photo of <*>"
+
+    def __init__(self, width: int = WIDTH, tokens: int = 1) -> None:
+        import torch
+
+        self.width, self.tokens = width, tokens
+        self.directions = torch.randn(tokens, 3, width, generator=torch.Generator().manual_seed(0))
+        self.lengths: list[list[int]] = []  # of the waves of each call
+
+    def hear(self, waves: Sequence[Any]) -> Any:
+        import torch
+
+        self.lengths.append([len(wave) for wave in waves])
+        stack = torch.stack(list(waves))                                     # (B, n)
+        loud = stack.square().mean(dim=1).sqrt()
+        bright = stack.diff(dim=1).square().mean(dim=1).sqrt() / loud
+        facts = torch.stack([5 * loud, bright, torch.full_like(loud, stack.shape[1] / 16000)], dim=1)
+        return torch.einsum("bf,kfd->bkd", facts, self.directions)
+
+    def condition(self, heard: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
+        from sonolume.modules.audiotoken.injection import inject, tokenise
+
+        ids = tokenise(tokenizer, prompts).to(text_encoder.device)
+        return inject(text_encoder, ids, heard.to(text_encoder.device)).last_hidden_state
+
+
+@pytest.fixture
+def ear() -> Callable[..., Ear]:
+    """ear(width=32, tokens=1): a sound encoder without weights."""
+    return Ear
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_stable_diffusion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves, for the `Ear`."""
+    folder = tmp_path_factory.mktemp("exported")
+    settings = {"recipe": "a2i/audiotoken", "stable_diffusion": str(tiny_stable_diffusion), "prompt": Ear.prompt}
+    (folder / "audio_to_image.json").write_text(json.dumps(settings))
+    return folder

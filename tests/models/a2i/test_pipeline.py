@@ -1,0 +1,372 @@
+"""The pipeline that every recipe of audio to image shares, on random weights and an encoder that is a formula."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sonolume.models.a2i import stable_diffusion
+from sonolume.models.a2i.encoder import without_sound
+from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
+from sonolume.utils.errors import ComputationError, UserError
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def sd(tiny_stable_diffusion: Path) -> Any:
+    """Loaded once; a pipeline around it only changes the sampler."""
+    return loaded(tiny_stable_diffusion)
+
+
+@pytest.fixture
+def pipe(sd: Any, ear: Callable[..., Any]) -> AudioToImagePipeline:
+    return build(sd, ear())
+
+
+def loaded(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    sd = stable_diffusion.load(str(folder), "--stable_diffusion", dtype)
+    sd.set_progress_bar_config(disable=True)
+    return sd
+
+
+def build(sd: Any, encoder: Any) -> AudioToImagePipeline:
+    pipe = AudioToImagePipeline(encoder, sd)
+    pipe.num_steps = 3
+    return pipe
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def noise(seconds: float, seed: int = 0, level: float = 0.1) -> torch.Tensor:
+    return level * torch.randn(round(seconds * RATE), generator=torch.Generator().manual_seed(seed))
+
+
+def tone(seconds: float, hertz: float = 440) -> torch.Tensor:
+    return 0.3 * torch.sin(torch.arange(round(seconds * RATE)) * (hertz * 2 * torch.pi / RATE))
+
+
+def draw(pipe: AudioToImagePipeline, *waves: torch.Tensor, seed: int = 0, **options: Any) -> np.ndarray:
+    """(B, H, W, 3) in 0..1."""
+    images = pipe(list(waves), generator=generators(*range(seed, seed + len(waves))), **options).images
+    return np.stack([np.asarray(image, dtype=np.float64) / 255 for image in images])
+
+
+def test_a_picture_of_each_sound(pipe: AudioToImagePipeline) -> None:
+    made = draw(pipe, noise(0.5), tone(0.7))
+    assert made.shape == (2, 32, 32, 3)
+    same_noise = [draw(pipe, wave)[0] for wave in (noise(0.5), tone(0.7))]
+    assert np.abs(same_noise[0] - same_noise[1]).mean() > 1e-3  # with equal noise, the sound makes the difference
+
+
+def test_the_token_comes_where_the_official_code_puts_it(pipe: AudioToImagePipeline, tiny_stable_diffusion: Path):
+    """AudioToken adds a row to the embeddings, overwrites it with the token, and calls the pipeline with a prompt."""
+    heard = pipe.hear([noise(0.5)])
+    pipe.use_preset("reference")
+    ours = pipe(heard, "a photo of <*>, 4k", negative_prompt="dull", num_inference_steps=4, generator=generators(5))
+    theirs = loaded(tiny_stable_diffusion)
+    theirs.tokenizer.add_tokens("<*>")
+    theirs.text_encoder.resize_token_embeddings(len(theirs.tokenizer))
+    table = theirs.text_encoder.get_input_embeddings().weight.data
+    table[theirs.tokenizer.convert_tokens_to_ids("<*>")] = heard[0, 0]
+    official = theirs(
+        "a photo of <*>, 4k", negative_prompt="dull", num_inference_steps=4, generator=generators(5)[0]
+    ).images[0]
+    np.testing.assert_array_equal(np.asarray(ours.images[0]), np.asarray(official))
+
+
+def test_a_batch_equals_single_calls(pipe: AudioToImagePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    waves, prompts = [noise(0.5), tone(0.7), noise(1.6, 3)], ["a <*>", "<*> in red", "a photo of <*>"]
+    latents: list[torch.Tensor] = []
+    decode = pipe._decode
+    monkeypatch.setattr(pipe, "_decode", lambda found: (latents.append(found), decode(found))[1])
+    pipe(waves, prompts, generator=generators(4, 5, 6))
+    again = pipe(waves, prompts, generator=generators(4, 5, 6))
+    for number, wave in enumerate(waves):
+        pipe([wave], prompts[number], generator=generators(4 + number))
+    assert latents[0].equal(latents[1]) and len(again.images) == 3
+    difference = (latents[0] - torch.cat(latents[2:])).abs().max() / latents[0].abs().max()
+    assert difference < 3e-6, difference
+
+
+def test_widths_must_agree(sd: Any, ear: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="gives tokens of width 48, the text encoder .* takes 32: choose one of 48"):
+        build(sd, ear(width=48))
+
+
+def test_several_places_for_one_sound_or_several(pipe: AudioToImagePipeline) -> None:
+    one, two = pipe.hear([noise(0.5)]), pipe.hear([tone(0.7)])
+    twice = pipe.condition(one, ["<*> and <*>"])
+    both = pipe.condition(torch.cat([one, two], dim=1), ["<*> and <*>"])
+    assert twice.shape == both.shape == (1, 77, 32)
+    assert twice[0, :5].equal(both[0, :5]) and not twice[0, 5:].allclose(both[0, 5:])  # "and" is three letters here
+    for wrong in ("a <*>", "<*> <*> <*>"):
+        with pytest.raises(ValueError, match="placeholders for 2 vectors"):
+            pipe.condition(torch.cat([one, two], dim=1), [wrong])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("a photo", "has no <\\*>"), ("a" * 75 + " <*>", "has 76 tokens, the text encoder reads 75: shorten it")],
+)
+def test_a_prompt_that_would_lose_the_sound_is_refused(pipe: AudioToImagePipeline, prompt: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipe([noise(0.5)], prompt)
+
+
+def test_audio_strength_goes_from_the_words_alone_beyond_the_sound(pipe: AudioToImagePipeline) -> None:
+    heard, prompt = pipe.hear([noise(0.5)]), ["a photo of <*>, big"]
+    none, half, whole, more = (pipe.condition(heard, prompt, audio_strength=s) for s in (0.0, 0.5, 1.0, 1.5))
+    assert none.equal(pipe.encode_text(["a photo of, big"], 77))
+    torch.testing.assert_close(half, (none + whole) / 2)
+    torch.testing.assert_close(more - whole, whole - half)
+    plain = draw(pipe, noise(0.5), prompt=prompt[0])
+    distance = [np.abs(draw(pipe, noise(0.5), prompt=prompt[0], audio_strength=s) - plain).mean() for s in (0.7, 0.0)]
+    assert 0 < distance[0] < distance[1]
+
+
+def test_text_is_mixed_in(pipe: AudioToImagePipeline) -> None:
+    heard, text = pipe.hear([noise(0.5)]), ["a red dog"]
+    sound, both = pipe.condition(heard, ["<*>"]), pipe.condition(heard, ["<*>"], text, mix=0.25)
+    torch.testing.assert_close(both, 0.75 * sound + 0.25 * pipe.encode_text(text, 77))
+    assert pipe.condition(heard, ["<*>"], text, mix=1.0).allclose(pipe.encode_text(text, 77), atol=1e-6)
+    assert pipe.condition(heard, ["<*>"], text, mix=0.0).equal(sound)
+
+
+def test_encoders_of_other_lengths_can_be_mixed(pipe: AudioToImagePipeline) -> None:
+    """audio2img gives 48 states, and two sequences side by side are longer than the text encoder reads."""
+    for length in (48, 125):
+        states = pipe.encode_text(["a dog"], length)
+        assert states.shape == (1, length, 32)
+    assert states[:, 77:].eq(states[:, 76:77]).all()
+    with pytest.raises(ValueError, match="reads 46: shorten it"):
+        pipe.encode_text(["a" * 47], 48)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [("a photo of <*>, 4k", "a photo of, 4k"), ("<*>", ""), ("<*>, by night.", "by night."), ("a <*> b", "a b")],
+)
+def test_the_words_of_a_prompt(prompt: str, words: str) -> None:
+    assert without_sound(prompt) == words
+
+
+def test_every_number_reaches_the_picture(pipe: AudioToImagePipeline) -> None:
+    plain = draw(pipe, noise(0.5))
+    others: list[dict[str, Any]] = [
+        {"negative_prompt": "red"}, {"guidance_scale": 3.0}, {"guidance_scale": 1.0}, {"num_inference_steps": 4},
+        {"prompt": "big <*>"}, {"text": "a dog"}, {"seed": 1},
+    ]  # fmt: skip
+    for options in others:
+        assert np.abs(draw(pipe, noise(0.5), **options) - plain).max() > 0, options
+    assert draw(pipe, noise(0.5), height=16, width=48).shape == (1, 16, 48, 3)
+    assert draw(pipe, noise(0.5), width=48).shape == (1, 32, 48, 3)
+
+
+def test_a_long_sound_is_the_mean_of_its_windows(pipe: AudioToImagePipeline) -> None:
+    """Evenly spread, so that they cover it; silence does not count."""
+    parts = [noise(1.0), tone(1.0)]
+    lone = pipe.hear(parts)
+    torch.testing.assert_close(pipe.hear([torch.cat(parts)])[0], lone.mean(dim=0))
+    assert pipe.encoder.lengths[-1] == [RATE, RATE]  # type: ignore[attr-defined]
+    with_silence = torch.cat([parts[0], torch.zeros(RATE)])
+    torch.testing.assert_close(pipe.hear([with_silence])[0], lone[0])
+    pipe.hear([noise(2.5)])
+    assert pipe.encoder.lengths[-1] == [RATE] * 3  # type: ignore[attr-defined]
+
+
+def test_only_equal_lengths_are_heard_at_once_and_the_order_stays(pipe: AudioToImagePipeline) -> None:
+    waves = [noise(0.5), tone(0.7), tone(0.5), noise(3.0)]
+    together = pipe.hear(waves)
+    assert sorted(map(set, pipe.encoder.lengths), key=max) == [{8000}, {11200}, {16000}]  # type: ignore[attr-defined]
+    torch.testing.assert_close(together, torch.cat([pipe.hear([wave]) for wave in waves]))
+
+
+@pytest.mark.parametrize(
+    ("wave", "message"),
+    [
+        (noise(0.1), "sound 1 lasts 0.1 s, at least 0.2 s are needed"),
+        (torch.zeros(RATE), "sound 1 is silent"),
+        (torch.full((RATE,), torch.nan), "sound 1 holds NaN"),
+        (torch.ones(2, RATE), r"sound 1 is \(2, 16000\): expected one channel"),
+    ],
+)
+def test_a_sound_that_cannot_be_seen(pipe: AudioToImagePipeline, wave: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipe([tone(0.5), wave])
+
+
+def test_a_picture_to_start_from_stays_at_low_strength(pipe: AudioToImagePipeline) -> None:
+    start = Image.fromarray(np.linspace(0, 255, 32 * 32 * 3).astype(np.uint8).reshape(32, 32, 3))
+    pipe.num_steps = 10
+    kept = [draw(pipe, noise(0.5), init_image=start, strength=s) for s in (0.01, 0.1, 0.3, 0.6, 1.0)]
+    assert np.array_equal(kept[0], kept[1])  # at least one step is made
+    with torch.no_grad():
+        pixels = pipe.sd.image_processor.preprocess(start)
+        seen = pipe.sd.vae.decode(pipe.sd.vae.encode(pixels).latent_dist.mode()).sample[0]
+    best = (seen / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy()
+    distance = [float(np.abs(made[0] - best).mean()) for made in kept]
+    assert distance == sorted(distance) and distance[0] < 0.5 * distance[-1]
+
+
+@pytest.mark.parametrize("preset", ["reference", "balanced", "fast"])
+def test_the_sampler_is_not_changed_by_a_picture_to_start_from(pipe: AudioToImagePipeline, preset: str) -> None:
+    pipe.use_preset(preset)
+    settings = dict(pipe.sd.scheduler.config)
+    before = draw(pipe, noise(0.5), num_inference_steps=6)
+    draw(pipe, noise(0.5), num_inference_steps=6, init_image=Image.new("RGB", (20, 50), "red"), strength=0.5)
+    assert dict(pipe.sd.scheduler.config) == settings
+    np.testing.assert_array_equal(draw(pipe, noise(0.5), num_inference_steps=6), before)
+
+
+def test_a_picture_is_cut_to_the_shape() -> None:
+    wide = Image.new("RGB", (300, 100), "red")
+    wide.paste(Image.new("RGB", (100, 100), "blue"), (100, 0))
+    found = np.asarray(fitted(wide, (32, 64)))
+    assert found.shape == (32, 64, 3) and found[4:-4, 22:-22].reshape(-1, 3).tolist() == [[0, 0, 255]] * 24 * 20
+    assert (found[:, [2, -3]] == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_presets_of_both_objectives(
+    tmp_path: Path, build_stable_diffusion: Callable[..., Path], ear: Callable[..., Any], prediction: str
+) -> None:
+    pipe = build(loaded(build_stable_diffusion(tmp_path / "sd", prediction)), ear())
+    found = {}
+    for name in ("reference", "balanced", "fast"):
+        found[name] = pipe.use_preset(name), type(pipe.sd.scheduler).__name__
+        config = pipe.sd.scheduler.config
+        assert config.prediction_type == prediction and config.beta_schedule == "scaled_linear"
+        assert np.isfinite(draw(pipe, noise(0.5), num_inference_steps=3)).all()
+    assert found == {
+        "reference": (50, "PNDMScheduler"), "balanced": (20, "UniPCMultistepScheduler"),
+        "fast": (10, "DEISMultistepScheduler"),
+    }  # fmt: skip
+    pipe.use_scheduler("ddim")
+    assert pipe.sd.scheduler.config.clip_sample is False  # its default would cut latents off at 1
+    for wrong in ("best", "flow-euler"):
+        with pytest.raises(ValueError, match="no "):
+            pipe.use_scheduler(wrong)
+    with pytest.raises(ValueError, match="no preset 'best': reference, balanced, fast"):
+        pipe.use_preset("best")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mix": 1.1}, "mix must be from 0 to 1"),
+        ({"audio_strength": 2.5}, "audio_strength must be from 0 to 2"),
+        ({"strength": 0.5}, "strength needs init_image"),
+        ({"strength": 0.0, "init_image": Image.new("RGB", (8, 8))}, "strength must be above 0"),
+        ({"height": 33}, "height must be a multiple of 8, got 33"),
+        ({"prompt": ["<*>", "<*>"]}, "2 prompts for 1 sounds"),
+        ({"text": "a" * 76}, "has 76 tokens, the text encoder reads 75"),
+        ({"negative_prompt": "a" * 76}, "has 76 tokens, the text encoder reads 75"),
+    ],
+)
+def test_what_is_refused(pipe: AudioToImagePipeline, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipe([noise(0.5)], **options)
+
+
+# Numbers that overflow
+
+
+def broken(pipe: AudioToImagePipeline, monkeypatch: pytest.MonkeyPatch, part: str, value: float) -> None:
+    """What leaves the unet or the vae's decoder becomes `value` in half precision, and stays in float32."""
+    module = getattr(pipe.sd, part)
+    method = "forward" if part == "unet" else "decode"
+    whole = getattr(module, method)
+
+    def fail(x: torch.Tensor, *args: Any, **options: Any) -> Any:
+        found = whole(x, *args, **options)
+        first = found[0] if isinstance(found, tuple) else found.sample
+        if first.dtype != torch.float32 or value == 0:
+            first.fill_(value)
+        return found
+
+    monkeypatch.setattr(module, method, fail)
+
+
+def test_nan_is_no_picture(
+    tiny_stable_diffusion: Path, ear: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = build(loaded(tiny_stable_diffusion, torch.bfloat16), ear())
+    assert pipe([noise(0.5)]).images[0] is not None
+    broken(pipe, monkeypatch, "unet", torch.nan)
+    with pytest.raises(ComputationError, match="the network gave NaN in bfloat16: try --dtype float32"):
+        pipe([noise(0.5)])
+
+
+def test_the_autoencoder_is_run_again_in_float32(
+    tiny_stable_diffusion: Path, ear: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = build(loaded(tiny_stable_diffusion, torch.bfloat16), ear())
+    whole = pipe([noise(0.5)], generator=generators(0))
+    broken(pipe, monkeypatch, "vae", torch.inf)
+    again = pipe([noise(0.5)], generator=generators(0))
+    assert (whole.upcast, again.upcast) == (False, True) and pipe.sd.vae.dtype == torch.bfloat16
+    pictures = [np.asarray(made.images[0]).astype(int) for made in (whole, again)]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 4
+
+
+def test_one_colour_is_no_picture(pipe: AudioToImagePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(pipe, monkeypatch, "vae", 0.0)
+    with pytest.raises(ComputationError, match="a picture came out in one colour.*the settings or the weights"):
+        pipe([noise(0.5)])
+
+
+def test_a_refused_picture_is_none(pipe: AudioToImagePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe.sd, "run_safety_checker", lambda image, device, dtype: (image, [True, False]))
+    images = pipe([noise(0.5), noise(0.5)]).images
+    assert images[0] is None and images[1] is not None
+
+
+# Folders
+
+
+@pytest.fixture
+def copy(tiny_stable_diffusion: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_stable_diffusion, tmp_path / "a copy"))
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("unet", r"its unet is missing \(no unet/config.json\)"),
+        ("vae/config.json", "its vae is missing"),
+        ("text_encoder/model.safetensors", r"its text_encoder has no weights \(text_encoder/\*.safetensors\)"),
+        ("tokenizer", "its tokenizer is missing"),
+        ("scheduler", "its scheduler is missing"),
+        ("model_index.json", "no config.json in it: not an exported model"),
+    ],
+)
+def test_a_missing_part_is_named(copy: Path, gone: str, message: str) -> None:
+    path = copy / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=message):
+        stable_diffusion.load(str(copy), "--stable_diffusion", torch.float32)
+
+
+def test_folders_of_other_models(copy: Path) -> None:
+    index = copy / "model_index.json"
+    text = index.read_text()
+    index.write_text(text.replace('"safety_checker": [\n    null,\n    null', '"safety_checker": [\n    "a",\n    "B"'))
+    with pytest.raises(UserError, match="its safety_checker is missing: download it, or --no_safety_checker"):
+        stable_diffusion.load(str(copy), "--stable_diffusion", torch.float32)
+    assert stable_diffusion.load(str(copy), "", torch.float32, safety_checker=False).safety_checker is None
+    index.write_text(text.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"))
+    with pytest.raises(UserError, match="holds a StableDiffusionXLPipeline, not a StableDiffusionPipeline"):
+        stable_diffusion.load(str(copy), "--stable_diffusion", torch.float32)
+    index.write_text(text)
+    config = copy / "unet" / "config.json"
+    config.write_text(config.read_text().replace('"in_channels": 4', '"in_channels": 9'))
+    with pytest.raises(UserError, match="cannot be loaded|takes 9 channels"):
+        stable_diffusion.load(str(copy), "--stable_diffusion", torch.float32)

@@ -1,0 +1,12 @@
+"""Started by torchrun: each rank trains CONFIG as a part of one run and writes FOLDER/rank{0,1}.json."""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    run = runpy.run_path(str(Path(__file__).parent.parent / "processes.py"))["run"]
+    found = run(Path(sys.argv[2]), "two", "train.devices=2", "train.strategy=ddp", "train.batch_size=2")
+    Path(sys.argv[1], f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))
