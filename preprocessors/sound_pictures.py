@@ -6,6 +6,7 @@ world. Running again continues where an interrupted run stopped.
 
 import functools
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def prepare(
         return _prepared_before(config, folder)
     pairs, refusals = _world(config, dataset) if source is None else _recordings(config, dataset, source, media_dir)
     assign_splits([pair.row for pair in pairs], config.valid_fraction)
-    left_by_a_killed_run = files.unfinished(folder, below=True)
+    left_by_a_killed_run = list(folder.rglob(f"{files.TEMPORARY}*"))
     if pairs:
         _claim(folder, config, source)
     workers = min(config.num_workers, len(pairs) // CLIPS_PER_WORKER)
@@ -66,7 +67,7 @@ def prepare(
     remark = f"; {low} sounds were recorded below {config.sample_rate} Hz" if low else ""
     print(f"{folder}: {taken} pictures{remark}")
     for path in left_by_a_killed_run:
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return counts
 
 

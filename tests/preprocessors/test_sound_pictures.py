@@ -103,7 +103,11 @@ def test_running_again_reuses_what_is_there(tmp_path: Path, capsys: pytest.Captu
     prepare(config, "mine", tmp_path / "films")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data/mine").rglob("*.[wj][ap][vg]")}
     assert len(before) + len(list((tmp_path / "data/mine").rglob("*.png"))) == 2 + 2 * 4
+    killed = tmp_path / "data/mine/frames/.tmp-0123456789ab"  # as SIGKILL leaves it
+    killed.mkdir()
+    (killed / "000.500.png").touch()
     prepare(config, "mine", tmp_path / "films")
+    assert not killed.exists()
     assert "2 clips were done before" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "data/mine").rglob("*.[wj][ap][vg]")}
     with pytest.raises(UserError, match=r"made with other settings: frames 4 \(now 2\)"):
