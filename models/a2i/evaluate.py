@@ -24,11 +24,10 @@ from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
 from sonolume.models.a2i.test_pairs import TestPairs
 from sonolume.models.embedders import clips
 from sonolume.models.embedders.base import Embedder, hash_of
-from sonolume.models.embedders.load import check
-from sonolume.models.embedders.load import load as load_embedder
+from sonolume.models.embedders.load import check, load_all
 from sonolume.models.evaluation import beside, folders, generation, heldout, results, showing
 from sonolume.models.evaluation.pictures import Pictures, score
-from sonolume.models.evaluation.protocol import fingerprint
+from sonolume.models.evaluation.protocol import digest, fingerprint
 from sonolume.models.evaluation.results import Result
 from sonolume.models.mini import seeing
 from sonolume.utils import audio, parts
@@ -54,7 +53,7 @@ def run(config: Any, args: argparse.Namespace, load_encoder: LoadEncoder, shippe
         check(spec)
     where = inference.find_checkpoint(args.checkpoint, config, shipped)
     in_world = args.captions is None and heldout.is_world(config, config.preprocess, args.checkpoint, where, shipped)
-    embedders = [load_embedder(spec) for spec in args.embedder or (IN_WORLD if in_world else ())]
+    embedders = load_all(args.embedder or (IN_WORLD if in_world else ()))
     if not any("pictures" in embedder.takes for embedder in embedders):
         raise UserError(f"recordings have no judge: name what looks at the pictures, usual is {USUAL}")
     pipe, models = loading.load(where, config.recipe, load_encoder, args.device)
@@ -224,7 +223,9 @@ def _pixels(picture: Image.Image) -> Tensor:
 def _conditions(
     pairs: TestPairs, made: Mapping[str, Path], embedders: list[Embedder], args: argparse.Namespace
 ) -> dict[str, Any]:
-    more: dict[str, Any] = {"judge": seeing.judge()} if pairs.scenes else {}
+    files = [*pairs.sounds.values(), *pairs.reference.values()]
+    contents = pairs.source if pairs.scenes else digest([hash_of(path) for path in files])
+    more: dict[str, Any] = {"compared_with": contents} | ({"judge": seeing.judge()} if pairs.scenes else {})
     facts = [embedder.facts() for embedder in embedders]
     asked = list(pairs.sounds)
     if args.text_to_audio is not None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from sonolume.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from sonolume.models.embedders.base import Embedder
@@ -73,6 +75,20 @@ def _halves(spec: str, source: str) -> tuple[str, str]:
     if not bar or "|" in eyes:
         raise UserError(f"embedder {spec!r}: write pair:{KINDS['pair']} in quotes, as in 'pair:clap:a|clip:b'")
     return ":".join(check(ears)), ":".join(check(eyes))
+
+
+def load_all(specs: "Sequence[str]", device: "torch.device | str" = "cpu") -> "list[Embedder]":
+    """Each of `specs` once.
+
+    Raises:
+        UserError: as `load`, or two of them would have the same name in a report.
+    """
+    found = [load(spec, device) for spec in dict.fromkeys(specs)]
+    names = [embedder.name.partition("@")[0] for embedder in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"--embedder: two of them are called {twice} in a report: score with one at a time")
+    return found
 
 
 def _load_pretrained(kind: str, source: str, device: "torch.device | str") -> "Embedder":

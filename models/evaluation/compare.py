@@ -9,6 +9,8 @@ from sonolume.models.evaluation.protocol import differences
 from sonolume.models.evaluation.score import shown
 from sonolume.utils.errors import UserError
 
+NEEDED = {"name", "value", "better", "low", "high"}  # of a score
+
 
 def read(path: Path) -> dict[str, Any]:
     """A report.json, or the one in a folder.
@@ -25,11 +27,20 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not a report ({error})") from error
     if not isinstance(content, dict) or not {"conditions", "scores"} <= content.keys():
         raise UserError(f"{file}: not a report of run_eval.sh: it has no scores or no conditions")
+    if not isinstance(content["conditions"], dict) or not _are_scores(content["scores"]):
+        raise UserError(f"{file}: not as run_eval.sh wrote it: its scores or conditions are of another form")
     return content
+
+
+def _are_scores(content: Any) -> bool:
+    """Each has what a row of the table needs."""
+    return isinstance(content, list) and all(isinstance(score, dict) and score.keys() >= NEEDED for score in content)
 
 
 def table(paths: Sequence[Path], ranked: bool = True) -> list[str]:
     """Markdown lines, one column a report; with `ranked` the best of each row is bold.
+
+    A score over other numbers of samples, such as of those that got another score right, has no best: N is printed.
 
     Raises:
         UserError: fewer than two reports, or `ranked` and their conditions differ; names the fields.
@@ -54,12 +65,15 @@ def _row(name: str, reports: list[dict[str, Any]], ranked: bool) -> str:
     found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
     values = [score["value"] for score in found if score and score["value"] is not None]
     up = next(score["better"] == "up" for score in found if score)
-    best = (max(values) if up else min(values)) if values else None
+    counts = {score.get("count") for score in found if score and score["value"] is not None}
+    comparable = len(counts) == 1 and len(set(values)) > 1  # one value alone beats nothing
+    best = (max(values) if up else min(values)) if comparable else None
     cells = []
     for score in found:
         if score is None or score["value"] is None:
             cells.append("-")
             continue
         text = shown((score["value"], score["low"], score["high"]), score.get("unit", ""))
+        text += f", N {score.get('count')}" if len(counts) > 1 else ""
         cells.append(f"**{text}**" if ranked and score["value"] == best else text)
     return f"| {name} | " + " | ".join(cells) + " |"

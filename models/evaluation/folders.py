@@ -4,16 +4,17 @@ What the files are decides: sounds, or videos for their sound tracks, or else pi
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sonolume.models import inference
-from sonolume.models.embedders.base import Embedder
-from sonolume.models.embedders.load import check, load
+from sonolume.models.embedders.base import Embedder, hash_of
+from sonolume.models.embedders.load import check, load_all
 from sonolume.models.evaluation import onsets, pictures, results, showing, sounds
 from sonolume.models.evaluation.gathering import gather
 from sonolume.models.evaluation.pictures import Pictures
-from sonolume.models.evaluation.protocol import fingerprint
+from sonolume.models.evaluation.protocol import digest, fingerprint
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.sounds import Sounds
 from sonolume.utils.errors import UserError
@@ -34,14 +35,19 @@ def run(args: argparse.Namespace) -> None:
     gathered = gather(args.generated, args.reference)
     files = gathered.files
     device = inference.pick_device(args.device)
-    embedders = [load(spec, device) for spec in args.embedder]
+    embedders = load_all(args.embedder, device)
     what = "sounds" if isinstance(files, Sounds) else "pictures"
     for embedder in embedders:
         embedder.require(what)
+    useful = _useful(files, embedders)
+    if args.reference is not None and not any(useful):
+        names = " and ".join(embedder.name for embedder in embedders)
+        raise UserError(f"--reference {args.reference}: has no {what}, and nothing else that {names} can compare with")
     folder = inference.make_folder(args.output_dir)
-    asked = files.reference or files.captions.values() or files.labels
-    conditions = fingerprint([embedder.facts() for embedder in embedders], asked, len(files.generated))
-    result = Result(conditions, facts={"generated": str(args.generated), "reference": str(args.reference or "none")})
+    facts = {"generated": str(args.generated), "reference": str(args.reference or "none")}
+    listened = [embedder.facts() for embedder in embedders]
+    conditions = fingerprint(listened, generated=len(files.generated), **_conditions(useful, files, what))
+    result = Result(conditions, facts=facts)
     result.facts |= gathered.facts
     result.counts |= gathered.counts
     result.left_out += gathered.left_out
@@ -49,6 +55,40 @@ def run(args: argparse.Namespace) -> None:
     path = results.write(result, folder, showing.sheets(folder, result, files))
     print((folder / "report.md").read_text(encoding="utf-8"))
     print(path)
+
+
+def _useful(files: Sounds | Pictures, embedders: Sequence[Embedder]) -> list[Mapping[str, Path | str]]:
+    """What is known beside the generated files, by Uid, of which some embedder makes use."""
+    takes = {taken for embedder in embedders for taken in embedder.takes}
+    tells = "texts" in takes or any(embedder.labels for embedder in embedders)
+    other, inputs = ("pictures", files.pictures) if isinstance(files, Sounds) else ("sounds", files.sounds)
+    return [
+        files.reference,
+        inputs if other in takes else {},
+        files.captions if "texts" in takes else {},
+        files.labels if tells else {},
+    ]
+
+
+def _conditions(useful: Sequence[Mapping[str, Path | str]], files: Sounds | Pictures, what: str) -> dict[str, Any]:
+    """For the fingerprint: the content of all that is compared with, and which of it has a generated file."""
+    uids = list(dict.fromkeys(uid for side in useful for uid in side))
+    paired = sorted(files.generated.keys() & set(uids))
+    return {
+        "reference": [str((uid, *(_content(side.get(uid)) for side in useful))) for uid in uids],
+        "compared": what,
+        "pairs": len(paired),
+        "pairs_hash": digest(paired),
+    }
+
+
+def _content(found: Path | str | None) -> str | None:
+    if not isinstance(found, Path):
+        return found
+    try:
+        return hash_of(found)
+    except OSError:  # listed later
+        return "unreadable"
 
 
 def score(

@@ -50,4 +50,4 @@ def _image_image(scored: Scored, made: Side, real: Side) -> None:
         return
     ranked = rank_share(cosine_matrix(made.rows, real.rows))
     note = f"rank form: the share of the other {len(made.uids) - 1} references less like the picture than its own"
-    scored.result.add_mean(f"IIS {scored.name}", ranked, made.uids, chance=0.5, note=note)
+    scored.result.add_mean(f"IIS {scored.name}", ranked, made.uids, chance=0.5, note=note, list_worst=False)

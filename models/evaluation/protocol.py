@@ -60,8 +60,17 @@ def differences(first: Fingerprint, second: Fingerprint) -> list[str]:
     for name in sorted(first.keys() | second.keys()):
         a, b = first.get(name), second.get(name)
         if a != b:
-            found.append(f"{name} {json.dumps(a)} / {json.dumps(b)}")
+            found.append(f"{name} {json.dumps(_less(a, b))} / {json.dumps(_less(b, a))}")
     return found
+
+
+def _less(content: Any, other: Any) -> Any:
+    """Without the entries that two lists or objects have in common."""
+    if isinstance(content, dict) and isinstance(other, dict):
+        return {key: value for key, value in content.items() if key not in other or other[key] != value}
+    if isinstance(content, list) and isinstance(other, list):
+        return [entry for entry in content if entry not in other]
+    return content
 
 
 def _plain(embedder: str | Mapping[str, Any]) -> str | dict[str, Any]:

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from sonolume.models import inference
 from sonolume.models.embedders import clips
+from sonolume.models.embedders.base import hash_of
 from sonolume.models.evaluation import results
 from sonolume.models.evaluation.pairing import by_uid, claimed, paired
-from sonolume.models.evaluation.protocol import Fingerprint, fingerprint
+from sonolume.models.evaluation.protocol import Fingerprint, digest, fingerprint
 from sonolume.models.evaluation.results import Result
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction as metrics
@@ -184,7 +185,8 @@ def score(result: Result, pairs: Mapping[str, tuple[Path, Path]], settings: MelS
         raise UserError(f"not one of {len(pairs)} pairs can be used: {result.left_out[-1][1]}")
     add(result, list(values), joined(list(values.values())), {})
     result.counts |= {"pairs": len(values), "left out": len(result.left_out), **counts}
-    result.conditions |= conditions(settings, list(values), "waves")
+    contents = [hash_of(pairs[uid][1]) for uid in values]
+    result.conditions |= conditions(settings, list(values), "waves", contents=digest(contents))
     return shown
 
 

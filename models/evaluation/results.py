@@ -13,7 +13,8 @@ from sonolume.models.evaluation.score import Cell, Score, shown
 from sonolume.modules.metrics.interval import Share, bootstrap_mean
 from sonolume.utils import files
 
-OUTLIERS = 10  # listed in the report
+OUTLIERS = 10  # of a score, in the json; as many files that were left out are listed in the page
+WORST = 3  # of a score, in the page
 
 
 @dataclass
@@ -94,9 +95,9 @@ class Result:
 
 
 def _cell(values: Tensor) -> Cell:
-    """The mean of what is finite, with its interval; one value alone tells nothing of its spread."""
+    """The mean of what is finite, with its interval; one value, or several equal ones, tell nothing of their spread."""
     found = values[values.isfinite()].double()
-    if len(found) < 2:
+    if not len(found) or (found == found[0]).all():
         return float(found[0]) if len(found) else math.nan, None, None
     return (float(found.mean()), *bootstrap_mean(found))
 
@@ -126,13 +127,13 @@ def page(result: Result, pictures: Sequence[str] = ()) -> list[str]:
         lines += ["", "Left out:", "", *(f"- `{name}`: {reason}" for name, reason in result.left_out[:OUTLIERS])]
         lines += [f"- and {len(result.left_out) - OUTLIERS} more, in report.json"] * (len(result.left_out) > OUTLIERS)
     if result.outliers:
-        lines += ["", "Worst samples:", "", "| score | Uid | value |", "|---|---|---|"]
-        lines += [f"| {name} | `{_in_cell(uid)}` | {value:.4g} |" for name, uid, value in result.outliers]
+        lines += ["", *_worst(result.outliers)]
     return lines + [line for picture in pictures for line in ("", f"![]({picture})")]
 
 
 def _table(scores: Sequence[Score]) -> list[str]:
-    """One row a score; what stands beside any of them gets a column."""
+    """One row a score, headlines first; what stands beside any of them gets a column."""
+    scores = sorted(scores, key=lambda score: not score.headline)
     columns = list(dict.fromkeys(column for score in scores for column in score.beside))
     header = ["score", "value (95 %)", "chance", *columns, "better", "N", "remark"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
@@ -142,6 +143,15 @@ def _table(scores: Sequence[Score]) -> list[str]:
         row = [score.name, str(score), chance, *others, score.better, str(score.count), score.note]
         lines.append(f"| {' | '.join(row)} |")
     return lines
+
+
+def _worst(outliers: Sequence[tuple[str, str, float]]) -> list[str]:
+    """One row a score, its worst sample first."""
+    cells: dict[str, list[str]] = {}
+    for name, uid, value in outliers:
+        cells.setdefault(name, []).append(f"`{_in_cell(uid)}` {value:.4g}")
+    lines = ["Worst samples, more in report.json:", "", "| score | Uid and value |", "|---|---|"]
+    return lines + [f"| {name} | {', '.join(some[:WORST])} |" for name, some in cells.items()]
 
 
 def _in_cell(name: str) -> str:

@@ -39,7 +39,7 @@ def kinds(files: Files, embedder: Embedder, cache: Path | None, batch_size: int)
         found = embed_sounds(paths, embedder, cache, batch_size, keep_silent=True)
     else:
         found = embed_pictures(paths, embedder, cache, batch_size, keep_blank=True)
-    if found.logits is None:
+    if found.logits is None or not embedder.labels:
         raise ValueError(f"{embedder.name} tells no classes")
     told = dict(zip(found.kept, found.logits.argmax(dim=1).tolist(), strict=True))
     return {uid: embedder.labels[told[path]] for uid, path in files.items() if path in told}

@@ -126,7 +126,7 @@ def frechet(scored: Scored, medium: Medium, real: Moments, made: Side) -> None:
     low = high = None
     note = f"N {smaller}, below {RELIABLE} x {dim} dimensions: mostly the sample's size, so no interval"
     if is_reliable(smaller, dim) and count >= GROUPS:
-        low, high = jackknife(lambda rows: frechet_distance(real, rows), made.rows)
+        low, high = jackknife(lambda rows: frechet_distance(real, rows), made.rows, lowest=0)
         note = f"{dim} dimensions; interval by jackknife over the generated {medium.name}s"
     elif is_reliable(smaller, dim):
         note = f"{dim} dimensions; too few for an interval"
@@ -134,6 +134,8 @@ def frechet(scored: Scored, medium: Medium, real: Moments, made: Side) -> None:
     if count >= EXTRAPOLATED:
         line = frechet_infinity(real, made.rows)
         note = f"line in 1/N through N {line.sizes[0]} to {line.sizes[-1]}; no interval"
+        if not is_reliable(smaller, dim):
+            note = f"N {smaller}, below {RELIABLE} x {dim} dimensions: hardly a line; {note}"
         result.add(Score(f"{medium.distance}-infinity {name}", line.value, "down", count=count, note=note))
 
 
@@ -168,9 +170,9 @@ def classes(scored: Scored, made: Side, labels: Mapping[str, str]) -> bool:
         mean, _ = inception_score(made.logits)
         low, high = (None, None)
         if count >= GROUPS:
-            low, high = jackknife(lambda logits: inception_score(logits)[0], made.logits)
-        note = f"of at most {known}; interval by jackknife" if low is not None else f"of at most {known}"
-        scored.result.add(Score(f"IS {scored.name}", mean, "up", low, high, count, note, chance=1.0))
+            low, high = jackknife(lambda logits: inception_score(logits)[0], made.logits, lowest=1)
+        note = f"1 to {known}; interval by jackknife" if low is not None else f"1 to {known}"
+        scored.result.add(Score(f"IS {scored.name}", mean, "up", low, high, count, note))
     places = {label.lower(): index for index, label in enumerate(scored.embedder.labels)}
     told = [uid for uid in made.uids if labels.get(uid, "").lower() in places]
     if not told:
@@ -212,6 +214,12 @@ def texts(scored: Scored, medium: Medium, made: Side, captions: Mapping[str, str
     note = "mean cosine, not times 100 and not cut at 0"
     scored.result.add_mean(f"{medium.agreement} {scored.name}", cosines(ours.rows, read.rows), told, note=note)
     names = [captions[uid] for uid in told]
+    different = len(read.rows.unique(dim=0))
+    if 2 * different < len(set(names)):  # ties count against a query: the scores would be about the captions alone
+        scored.result.facts["retrieval by text"] = (
+            f"left out, {scored.name} tells only {different} of {len(set(names))} captions apart"
+        )
+        return
     retrieval(scored, "text", medium.name, cosine_matrix(read.rows, ours.rows), told, names)
 
 
@@ -253,7 +261,8 @@ def across(scored: Scored, medium: Medium, made: Side, other: Medium, inputs: Ma
         return
     similarity = cosine_matrix(ours.rows, theirs.rows)
     note = f"rank form: the share of the other {len(uids) - 1} {other.name}s less like the {medium.name} than its own"
-    scored.result.add_mean(f"AIS {scored.name}", rank_share(similarity), uids, chance=0.5, note=note)
+    ranked = rank_share(similarity)
+    scored.result.add_mean(f"AIS {scored.name}", ranked, uids, chance=0.5, note=note, list_worst=False)
     contents = [str(inputs[uid]) for uid in uids]
     retrieval(scored, other.name, medium.name, similarity.T, uids, contents)
 

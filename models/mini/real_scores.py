@@ -29,12 +29,18 @@ def test_scenes(count: int) -> list[Scene]:
     return list(world.scenes("test", count, TEST_SEED))
 
 
-def write(args: argparse.Namespace, judge: Path, scenes: Sequence[Scene], shares: Mapping[str, Share]) -> None:
-    """report.json and report.md in --output_dir, which are printed, too."""
+def write(
+    args: argparse.Namespace, judge: Path, scenes: Sequence[Scene], shares: Mapping[str, Share], judged: str
+) -> None:
+    """report.json and report.md in --output_dir, which are printed, too.
+
+    Args:
+        judged: "sounds" or "pictures".
+    """
     asked = [scene.uid for scene in scenes]
     name = f"{judge.name}@{hash_of(judge / 'config.json', judge / WEIGHTS_FILE)}"
     result = Result(
-        fingerprint([], asked, len(scenes), seed=TEST_SEED, world=WORLD, sounds="real renderings"),
+        fingerprint([], asked, len(scenes), seed=TEST_SEED, world=WORLD, judged=f"real {judged}"),
         facts={"judge": name, "real renderings": len(scenes), "world": WORLD},
     )
     for score, share in shares.items():

@@ -17,7 +17,7 @@ from sonolume.modules.beats import audioset
 from sonolume.modules.beats.fbank import BANDS, FRAME, HOP, SAMPLE_RATE, fbank
 
 GATES = 4  # values that the official gate sums, for each of its two
-CACHED = 2**22  # entries of gate x bias that a CPU handles at once: they are written and read while in its cache
+CACHED = 2**20  # entries of gate x bias that a CPU handles at once: they are written and read while in its cache
 
 
 class BEATsOutput(NamedTuple):
@@ -168,7 +168,7 @@ class Encoder(nn.Module):
         """(B, T, D) -> the last layer's output and those of the layers `wanted`, all (B, T, D)."""
         if token_mask is not None:
             x = x.masked_fill(token_mask[..., None], 0)
-        places = self.pos_conv(x.mT)[..., : x.shape[1]].mT                     # an even kernel gives one too many
+        places = self.places(x)[..., : x.shape[1]].mT                          # an even kernel gives one too many
         x = self.layer_norm(x + F.gelu(places))
         bias, outputs = self.bias(x.shape[1]), []                              # (H, T, T), the same for all layers
         for layer in self.layers:
@@ -176,12 +176,20 @@ class Encoder(nn.Module):
             outputs.append(x)
         return x, tuple(outputs[layer - 1] for layer in wanted)
 
+    def places(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, D, T + 1), `pos_conv`'s; as a picture, channels last, a CPU needs a third less."""
+        conv: nn.Conv1d = self.pos_conv[0]  # type: ignore[assignment]
+        if x.device.type != "cpu":
+            return conv(x.mT)
+        weight, padding = conv.weight[:, :, None], (0, int(conv.padding[0]))
+        return F.conv2d(x.mT[:, :, None], weight, conv.bias, padding=padding, groups=conv.groups)[:, :, 0]
+
     def bias(self, tokens: int) -> Tensor:
         """(H, T, T): what a token at i adds for one at j, a function of j - i; only 2 T - 1 values are looked up."""
         table: Tensor = self.get_parameter("layers.0.self_attn.relative_attention_bias.weight")  # (count, H)
         distances = torch.arange(1 - tokens, tokens, device=table.device)
         line = table[_buckets(distances, len(table), self.max_distance)].T     # (H, 2 T - 1)
-        return line.unfold(1, tokens, 1).flip(1)                               # row i begins at distance -i
+        return line.contiguous().unfold(1, tokens, 1).flip(1)                  # row i begins at distance -i
 
 
 class EncoderLayer(nn.Module):
@@ -198,7 +206,9 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, bias: Tensor, token_mask: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         x = self.self_attn_layer_norm(torch.add(self.self_attn(x, bias, token_mask), x, alpha=self.residual))
-        return self.final_layer_norm(torch.add(self.fc2(F.gelu(self.fc1(x))), x, alpha=self.residual))
+        few = x.split(1) if x.device.type == "cpu" else (x,)  # one sound's hidden values fit a CPU's cache
+        added = torch.cat([self.fc2(F.gelu(self.fc1(x))) for x in few])        # (B, T, D)
+        return self.final_layer_norm(torch.add(added, x, alpha=self.residual))
 
 
 class Attention(nn.Module):
@@ -216,13 +226,16 @@ class Attention(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         q, k, v = (project(x).unflatten(2, (self.heads, -1)).transpose(1, 2)   # (B, H, T, E)
                    for project in (self.q_proj, self.k_proj, self.v_proj))     # fmt: skip
-        size = max(1, CACHED // bias.numel()) if x.device.type == "cpu" else len(x)  # sounds at once
-        parts = zip(q.split(size), k.split(size), v.split(size), self.gate(q).split(size), strict=True)
+        gate, cached = self.gate(q), x.device.type == "cpu"
+        squares = max(1, CACHED // bias[0].numel()) if cached else gate[..., 0, 0].numel()  # (T, T) at once
         mixed = torch.cat([
-            _attend(q, k, v, gate, bias, None if token_mask is None else token_mask[number * size :][:size])
-            for number, (q, k, v, gate) in enumerate(parts)
-        ])                                                                     # (B, H, T, E)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+            torch.cat([
+                _attend(q[some, few], k[some, few], v[some, few], gate[some, few], bias[few],
+                        None if token_mask is None else token_mask[some])
+                for few in _slices(self.heads, squares)
+            ], -1) for some in _slices(len(x), squares // self.heads)
+        ])                                                                     # (B, T, D)
+        return self.out_proj(mixed)
 
     def gate(self, q: Tensor) -> Tensor:
         """(B, H, T, E) -> (B, H, T, 1). The official sums of four are taken over the weights, once."""
@@ -233,11 +246,16 @@ class Attention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor, token_mask: Tensor | None) -> Tensor:
-    """(b, H, T, E) -> (b, H, T, E)."""
-    added = (gate * bias).to(q.dtype)                                          # (b, H, T, T)
+    """Of b sounds and h heads, (b, h, T, E) -> (b, T, h E)."""
+    added = (gate * bias).to(q.dtype)                                          # (b, h, T, T)
     if token_mask is not None:
         added = added.masked_fill(token_mask[:, None, None], -math.inf)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=added)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=added).transpose(1, 2).flatten(2)
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    """That cut `count` into parts of `size`, at least 1; the last may be smaller."""
+    return [slice(start, start + max(1, size)) for start in range(0, count, max(1, size))]
 
 
 def _buckets(distances: Tensor, count: int, max_distance: int) -> Tensor:

@@ -15,7 +15,8 @@ T95 = 2.093024  # as Z95, of Student's distribution with GROUPS - 1 degrees of f
 def bootstrap_mean(values: Tensor, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Bounds that hold the mean of (N,) values with probability `level`; equal numbers give that number twice.
 
-    The percentile bootstrap (Efron 1979).
+    The percentile bootstrap (Efron 1979), which is too narrow for few: of normal values it holds 95 % from about 20 on,
+    90 % of 8 and 70 % of 3.
 
     Raises:
         ValueError: no values.
@@ -30,10 +31,15 @@ def bootstrap_mean(values: Tensor, level: float = 0.95, draws: int = 2000, seed:
     return low, high
 
 
-def jackknife(statistic: Callable[[Tensor], float], rows: Tensor, seed: int = 0) -> tuple[float, float]:
+def jackknife(
+    statistic: Callable[[Tensor], float], rows: Tensor, lowest: float = -math.inf, seed: int = 0
+) -> tuple[float, float]:
     """95 % bounds around `statistic(rows)` of (N, ...), leaving out one of 20 random groups at a time (Tukey 1958).
 
     For what is no mean, such as a Frechet distance: a bootstrap sample holds copies, which make a distance too large.
+
+    Args:
+        lowest: value that the statistic can have; no bound is below it.
 
     Raises:
         ValueError: fewer than 20 rows.
@@ -45,7 +51,7 @@ def jackknife(statistic: Callable[[Tensor], float], rows: Tensor, seed: int = 0)
     found = [statistic(rows[torch.cat(groups[:index] + groups[index + 1 :])]) for index in range(GROUPS)]
     error = math.sqrt(GROUPS - 1) * float(torch.tensor(found, dtype=torch.float64).std(correction=0))
     value = statistic(rows)
-    return value - T95 * error, value + T95 * error
+    return max(lowest, value - T95 * error), value + T95 * error
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Both have the published size, the same random weights, one thread, and run in turn on the same 4 sounds of 10 s. The
 plain form differs in the attention alone and is written with the same care: the bias is looked up once, the gate is
-applied in one pass over the scores, in place. Times are processor time, since the wall time of a shared machine is noise.
+applied in one pass over the scores, in place. Times are processor time, since the wall time of a shared machine is
+noise.
 """
 
 import time
@@ -18,7 +19,6 @@ LEAST = 1.1
 @contextmanager
 def plain_attention() -> Iterator[None]:
     """Scores, bias, softmax and mixture one after the other, for the whole batch."""
-    import torch
     from torch import Tensor
 
     from sonolume.modules.beats.beats import Attention

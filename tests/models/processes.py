@@ -61,6 +61,19 @@ def watch_the_cache(folder: Path, rank: str) -> None:
         time.sleep(0.01)
 
 
+def watch_the_scores(folder: Path, rank: str) -> None:
+    """It shows who scored the generated samples."""
+    callback: Any = importlib.import_module("sonolume.models.evaluation.validation").Evaluation
+    scores = callback.scores
+
+    def shown(*arguments: Any) -> dict[str, float]:
+        found = scores(*arguments)
+        (folder / f"scores-{rank}.json").write_text(json.dumps(found))
+        return found
+
+    callback.scores = shown
+
+
 def pair(folder: Path, latent: Path, vae: Path) -> None:
     rank = os.environ["RANK"]
 
@@ -69,7 +82,9 @@ def pair(folder: Path, latent: Path, vae: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     watch_the_cache(folder, rank)
-    found: dict[str, Any] = {"latent": run(latent, "latent")}
+    watch_the_scores(folder, rank)
+    scored = ["num_samples=2", "num_steps=2", "embedders=['mini:sound_judge']"]
+    found: dict[str, Any] = {"latent": run(latent, "latent", *(f"evaluation.{option}" for option in scored))}
     found["vae"] = run(vae, "vae", "model.loss.disc_start=100")
     gan = ["model.loss.disc_start=1", "train.max_steps=30", "train.accumulate=1", "train.ema_decay=0"]
     found["gan"] = run(vae, "gan", *gan, at=(2, told_to_stop))

@@ -28,19 +28,25 @@ def best(config: Path, name: str) -> float:
 
 
 def test_two_processes_train_as_one(tiny_config: Callable[..., Path], tiny_data: Path, tmp_path: Path):
-    """Both stages, with accumulation, clipping and an average; one of the two fills the cache; they stop together."""
+    """Both stages, with accumulation, clipping and an average; one of the two fills the cache; they stop together.
+
+    One of them scores generated samples, too, and the losses are those of the one process that does not.
+    """
     shutil.copytree(tiny_data, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
     here = {"preprocess": {"processed_dir": str(tmp_path / "data")}}
     both = {"devices": 2, "strategy": "ddp"}
     latent, vae = (tiny_config(f"tta/{name}", train=TRAIN | both, **here) for name in ("audioldm", "autoencoderkl"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(PROCESSES)]
     arguments = ["pair", str(tmp_path), str(latent), str(vae)]
-    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks: list[Any] = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
     assert len(list(tmp_path.glob("computed-*"))) == 2  # train and valid, once each
     assert "another process is caching latents and texts" in done.stderr
+    (scored,) = tmp_path.glob("scores-*")
+    assert scored.name == "scores-0.json"
+    assert {"eval/IS mini:sound_judge", "eval/silent"} <= set(json.loads(scored.read_text()))
 
     run = runpy.run_path(str(PROCESSES))["run"]
     alone = ["train.devices=1", "train.strategy=auto", "train.batch_size=4"]

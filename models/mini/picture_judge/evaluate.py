@@ -17,4 +17,4 @@ def run(config: Config, args: argparse.Namespace) -> None:
     judge = pipeline.load(where).to(inference.pick_device(args.device))
     scenes = real_scores.test_scenes(args.num_samples)
     pictures = torch.stack([draw(scene) for scene in scenes])  # (N, 3, 64, 64)
-    real_scores.write(args, where, scenes, scores.picture_rows(pipeline.look(judge, pictures), scenes))
+    real_scores.write(args, where, scenes, scores.picture_rows(pipeline.look(judge, pictures), scenes), "pictures")

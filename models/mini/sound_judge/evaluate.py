@@ -20,4 +20,4 @@ def run(config: Config, args: argparse.Namespace) -> None:
     scenes, mel = real_scores.test_scenes(args.num_samples), MelSpectrogram()
     waves = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))  # (N, samples)
     mels = torch.cat([mel(some) for some in waves.split(64)])                      # (N, M, T)
-    real_scores.write(args, where, scenes, scores.rows(pipeline.listen(judge, mels), scenes))
+    real_scores.write(args, where, scenes, scores.rows(pipeline.listen(judge, mels), scenes), "sounds")

@@ -26,7 +26,7 @@ from sonolume.models.evaluation.protocol import fingerprint
 from sonolume.models.evaluation.results import Result
 from sonolume.models.mini import scores, seeing
 from sonolume.models.mini.stable_diffusion.parts import GUIDANCE, STEPS
-from sonolume.preprocessors.miniworld import world
+from sonolume.preprocessors.miniworld import WORLD, world
 from sonolume.preprocessors.miniworld.captions import NAMES
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils import checkpoint
@@ -159,7 +159,7 @@ def _seen(files: Mapping[str, Path]) -> Tensor:
 
 def _conditions(captions: Mapping[str, str], args: argparse.Namespace) -> dict[str, Any]:
     asked = [f"{uid}: {caption}" for uid, caption in captions.items()]
-    return fingerprint([seeing.judge(), *EMBEDDERS], asked, len(captions), seed=args.seed)
+    return fingerprint([seeing.judge(), *EMBEDDERS], asked, len(captions), seed=args.seed, world=WORLD)
 
 
 def _show(folder: Path, captions: Mapping[str, str], sides: Mapping[str, Mapping[str, Path]]) -> None:

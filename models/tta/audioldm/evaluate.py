@@ -19,10 +19,9 @@ from torch import Tensor
 from sonolume.config.tta.audioldm import Config
 from sonolume.models import inference
 from sonolume.models.embedders.base import Embedder, hash_of
-from sonolume.models.embedders.load import check
-from sonolume.models.embedders.load import load as load_embedder
+from sonolume.models.embedders.load import check, load_all
 from sonolume.models.evaluation import beside, folders, generation, heldout, results, showing
-from sonolume.models.evaluation.protocol import fingerprint
+from sonolume.models.evaluation.protocol import digest, fingerprint
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.sounds import Sounds, score
 from sonolume.models.mini import hearing
@@ -31,6 +30,7 @@ from sonolume.models.tta.audioldm.inference import SHIPPED, load
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.test_set import TestSet
 from sonolume.modules.mel import MelSpectrogram
+from sonolume.preprocessors.miniworld import WORLD
 from sonolume.utils import audio, parts
 from sonolume.utils.errors import UserError
 
@@ -52,10 +52,10 @@ def run(config: Config, args: argparse.Namespace) -> None:
         config, config.preprocess, args.checkpoint, where, SHIPPED
     )
     pipe = load(where, args.device)
-    settings = _settings(pipe, where, args)
+    settings = settings_of(pipe, where, args)
     folder = inference.make_folder(args.output_dir)
     tests = _test_set(config, args, pipe, folder, in_world)
-    embedders = [load_embedder(spec, pipe.device) for spec in _embedders(args, in_world)]
+    embedders = load_all(_embedders(args, in_world), pipe.device)
     for embedder in embedders:
         embedder.require("sounds")
     made = generate(pipe, tests, settings, args, folder / "generated")
@@ -89,16 +89,26 @@ def _test_set(
     rate = pipe.mel_settings.sample_rate
     data = (config.preprocess, config.dataset, args.reference)
     tests = test_set.of_recordings(*data, args.num_samples, folder, rate, pipe.duration)
-    limit = min(pipe.tokenizer.model_max_length, LONGEST_TEXT)
-    for uid in [uid for uid, text in tests.captions.items() if len(pipe.tokenizer(text).input_ids) > limit]:
-        tests.left_out.append((uid, f"its caption has more than {limit} tokens, which the text encoder takes"))
-        del tests.captions[uid], tests.reference[uid]
-    if not tests.captions:
-        raise UserError(f"{tests.source['source']}: all captions are longer than {limit} tokens")
+    leave_out_long(pipe, tests)
     return tests
 
 
-def _settings(pipe: TextToAudioPipeline, where: str, args: argparse.Namespace) -> dict[str, Any]:
+def leave_out_long(pipe: TextToAudioPipeline, tests: TestSet) -> None:
+    """Take out the captions that the text encoder cannot read to their end, with their sounds.
+
+    Raises:
+        UserError: it can read none.
+    """
+    limit = min(pipe.tokenizer.model_max_length, LONGEST_TEXT)
+    for uid in [uid for uid, text in tests.captions.items() if len(pipe.tokenizer(text).input_ids) > limit]:
+        tests.left_out.append((uid, f"its caption has more than {limit} tokens, which the text encoder takes"))
+        del tests.captions[uid]
+        tests.reference.pop(uid, None)
+    if not tests.captions:
+        raise UserError(f"{tests.source['source']}: all captions are longer than {limit} tokens")
+
+
+def settings_of(pipe: TextToAudioPipeline, where: str, args: argparse.Namespace) -> dict[str, Any]:
     """All that decides a sound, beside its caption and its seed."""
     if args.preset:
         try:
@@ -178,7 +188,8 @@ def _conditions(
     tests: TestSet, made: Mapping[str, Path], embedders: list[Embedder], args: argparse.Namespace
 ) -> dict[str, Any]:
     asked = [f"{uid}: {caption}" for uid, caption in tests.captions.items()]
-    more = {"judges": hearing.judges()} if tests.scenes else {}
+    contents = [] if tests.scenes else [hash_of(path) for path in tests.reference.values()]
+    more = {"judges": hearing.judges(), "world": WORLD} if tests.scenes else {"reference_contents": digest(contents)}
     return fingerprint(
         [embedder.facts() for embedder in embedders], asked, len(made),
         seed=args.seed, sample_rate=tests.sample_rate, window=tests.seconds, **more,

@@ -34,7 +34,7 @@ def report_in(folder: Path) -> dict[str, Any]:
 
 def test_in_the_miniature_world(score: Callable[..., int], tmp_path: Path) -> None:
     """The shipped parts keep the kind far better than chance, even in few steps; the run can be gone on with."""
-    few = ["--text_to_audio", SHIPPED, "--num_samples", "6", "--num_steps", "5", "--embedder", "mini:world"]
+    few = ["--text_to_audio", SHIPPED, "--num_samples", "6", "--num_steps", "10", "--embedder", "mini:world"]
     assert score(*few) == 0
     folder, report = tmp_path / "report", report_in(tmp_path / "report")
     right = report["scores"]["right kind of picture"]
@@ -43,7 +43,7 @@ def test_in_the_miniature_world(score: Callable[..., int], tmp_path: Path) -> No
     assert report["scores"]["kind kept, caption to sound"]["value"] >= 0.5
     assert report["scores"]["kind kept, sound to picture"]["beside"]["real sound"][0] >= 0.5
     assert report["scores"]["CLIP score mini:world"]["chance"] < report["scores"]["CLIP score mini:world"]["value"]
-    assert report["conditions"]["start"] == "caption" and report["facts"]["text to audio's num_steps"] == 5
+    assert report["conditions"]["start"] == "caption" and report["facts"]["text to audio's num_steps"] == 10
     assert (folder / "samples.png").is_file() and "](samples.png)" in (folder / "report.md").read_text()
     made = sorted((folder / "round_trip").glob("*.png"))
     assert len(made) == len(list((folder / "from_text").glob("*.wav"))) == 6

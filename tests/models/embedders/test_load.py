@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sonolume.models.embedders.load import KINDS, load
+from sonolume.models.embedders.load import KINDS, load, load_all
 from sonolume.models.embedders.pretrained import Source
 from sonolume.utils.errors import UserError
 
@@ -114,3 +114,10 @@ def test_damaged_or_missing_parts(model_folder: ModelFolder, tmp_path: Path) -> 
     (copy / "preprocessor_config.json").unlink()
     with pytest.raises(UserError, match="its Wav2Vec2FeatureExtractor cannot be loaded"):
         load(f"hubert:{copy}")
+
+
+def test_two_of_one_name_cannot_be_told_apart_in_a_report(tmp_path: Path, root: Path) -> None:
+    shutil.copytree(root / "pretrained/mini/sound_judge", tmp_path / "sound_judge")
+    assert len(load_all(["mel:", "mel:", "mini:sound_judge"])) == 2
+    with pytest.raises(UserError, match="two of them are called mini:sound_judge in a report"):
+        load_all(["mini:sound_judge", f"mini:{tmp_path / 'sound_judge'}"])

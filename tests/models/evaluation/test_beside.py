@@ -10,14 +10,14 @@ from sonolume.models.evaluation.score import Score
 
 def result(value: float, *more: Score) -> Result:
     made = Result({}, [*more])
-    made.add_mean("agreement", torch.tensor([value, value]), ["a", "b"])
+    made.add_mean("agreement", torch.tensor([value - 0.1, value + 0.1]), ["a", "b"])
     return made
 
 
 def test_a_column_holds_the_same_score_of_something_else() -> None:
     ours, real = result(0.5, Score("FAD", 3.0)), result(0.9, Score("IS", 2.0))
     beside.put_beside(ours, real, "real")
-    assert [score.beside for score in ours.scores] == [{}, {"real": (pytest.approx(0.9),) * 3}]
+    assert [score.beside for score in ours.scores] == [{}, {"real": pytest.approx((0.9, 0.8, 1.0))}]
 
 
 def test_chance_is_what_samples_of_other_captions_get_and_means_nothing_for_whole_sets() -> None:

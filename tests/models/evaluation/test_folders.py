@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,11 +37,12 @@ def score(root: Path, generated: str, *more: str) -> int:
 
 
 def test_the_nearer_folder_wins_and_the_comparison_says_so(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    listening = ["--reference", str(folders / "real"), "--embedder", "mel:"]
+    listening = ["--reference", str(folders / "real"), "--embedder", "mel:", "--embedder", "mel:"]  # given twice
     for name in ("near", "far"):
         assert score(folders, name, *listening, "--cache_dir", str(folders / "cache")) == 0
     report = json.loads((folders / "near_scored" / "report.json").read_text())
     assert {"FAD mel:", "KID mel:", "cosine to the reference mel:"} <= {row["name"] for row in report["scores"]}
+    assert len({row["name"] for row in report["scores"]}) == len(report["scores"])
     assert report["conditions"]["generated"] == report["conditions"]["reference"] == 8
     capsys.readouterr()
     assert cli.run(compare.main, [str(folders / "far_scored"), str(folders / "near_scored")]) == 0
@@ -93,6 +95,41 @@ def test_pictures_are_scored_by_all_that_belongs_to_them(seen: Path) -> None:
     page = (seen / "made_scored" / "report.md").read_text()
     for name in ("samples.png", "worst.png"):
         assert f"![]({name})" in page and (seen / "made_scored" / name).is_file()
+
+
+def test_what_was_compared_with_is_in_the_fingerprint(seen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sounds are not ranked with pictures, nor samples of other inputs, captions or references of the same names."""
+
+    def changed(name: str, value: str) -> None:
+        manifest = seen / "real" / "metadata.json"
+        rows = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps([rows[0] | {name: value}, *rows[1:]]))
+
+    def conditions(name: str, embedder: str = "mini:world") -> dict[str, Any]:
+        assert score(seen, name, "--reference", str(seen / "real"), "--embedder", embedder) == 0
+        return json.loads((seen / f"{name}_scored" / "report.json").read_text())["conditions"]
+
+    pictures = conditions("made")
+    assert conditions("wrong") == pictures  # what is judged has no part in it
+    audio.save_wav(seen / "heard" / "other.wav", np.random.default_rng(0).uniform(-0.1, 0.1, RATE), RATE)
+    sounds = conditions("heard", "mini:world")
+    assert {field for field in pictures if pictures[field] != sounds[field]} >= {"compared", "pairs", "pairs_hash"}
+    deaf = conditions("made", "mini:picture_judge")
+    changed("Caption", "rain falls")
+    assert conditions("made", "mini:picture_judge") == deaf  # it reads no captions
+    told = conditions("made")
+    assert told["reference_hash"] != pictures["reference_hash"]
+    shown = json.loads((seen / "real" / "metadata.json").read_text())[0]["Image"]
+    Image.new("RGB", (64, 64), "red").save(seen / "real" / shown)
+    assert conditions("made")["reference_hash"] != told["reference_hash"]
+
+
+def test_a_reference_that_no_embedder_can_use(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folders / "shown").mkdir()
+    Image.new("RGB", (64, 64)).save(folders / "shown" / "0.png")
+    assert score(folders, "far", "--reference", str(folders / "shown"), "--embedder", "mini:sound_judge") == 2
+    assert "has no sounds, and nothing else that mini:sound_judge@" in capsys.readouterr().err
+    assert not (folders / "far_scored").exists()
 
 
 def test_sounds_are_shown_beside_their_reference(folders: Path) -> None:

@@ -82,6 +82,13 @@ def test_the_conditions_say_how_it_was_measured(folders: Path) -> None:
     assert scored(folders / "far", folders / "real").conditions["reference_hash"] != near["reference_hash"]
 
 
+def test_originals_of_the_same_names_but_other_sounds_are_other_conditions(folders: Path) -> None:
+    before = scored(folders / "near", folders / "real").conditions
+    audio.save_wav(folders / "real" / "a.wav", 0.5 * tone(0), RATE)
+    after = scored(folders / "near", folders / "real").conditions
+    assert {field for field in before if before[field] != after[field]} == {"contents"}
+
+
 def test_other_rates_are_resampled_and_small_differences_of_length_cut(folders: Path) -> None:
     for number, uid in enumerate(("a", "b")):
         audio.save_wav(folders / "copy" / f"{uid}.wav", tone(number, 0.53, 44100), 44100)

@@ -55,8 +55,9 @@ def test_a_result_is_written_as_json_and_as_a_page(tmp_path: Path) -> None:
     assert content["scores"][1]["value"] is None
     assert content["outliers"][0][:2] == ["CLAP score", "a"]  # the worst of what should be high
     page = (tmp_path / "report.md").read_text()
-    for piece in ("model mine", "3 < 2 x 512", "1 silent", "`c.wav`: unreadable", "![](samples.png)", "| `a` |"):
+    for piece in ("model mine", "3 < 2 x 512", "1 silent", "`c.wav`: unreadable", "![](samples.png)"):
         assert piece in page
+    assert "| CLAP score | `a` 0.1, `c` 0.5, `b` 0.9 |" in page
 
 
 def test_outliers_of_a_distance_are_the_largest() -> None:
@@ -84,7 +85,7 @@ def test_shares_are_printed_in_percent_and_what_stands_beside_gets_columns() -> 
     header, _, single, distance = results.page(result)[:4]
     assert header == "| score | value (95 %) | chance | real | VAE | polished | better | N | remark |"
     assert single == "| single | 75.0 % (53.1 to 88.8) | 8.3 % | 100.0 % (83.9 to 100.0) | - |  | up | 20 |  |"
-    assert distance == "| mel L1 | 0.25 nats (0.25 to 0.25) |  |  |  | 1 nats (1 to 1) | down | 3 |  |"
+    assert distance == "| mel L1 | 0.25 nats |  |  |  | 1 nats | down | 3 |  |"  # equal values show no spread
     assert [score.headline for score in result.scores] == [True, False]
 
 
@@ -119,10 +120,45 @@ def test_a_row_that_one_report_lacks(tmp_path: Path) -> None:
     content = json.loads(b.read_text())
     content["scores"] = [content["scores"][0] | {"name": "FAD"}]
     b.write_text(json.dumps(content))
-    assert compare.table([a, b])[-2:] == ["| CLAP score | **0.3** | - |", "| FAD | - | **0.4** |"]
+    assert compare.table([a, b])[-2:] == ["| CLAP score | 0.3 | - |", "| FAD | - | 0.4 |"]  # alone is not best
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not a report"), ("[]", "no scores"), (None, "no such report")])
+def test_a_score_over_fewer_samples_is_not_ranked(tmp_path: Path) -> None:
+    paths = []
+    for name, share in (("a", Share(4, 8)), ("b", Share(3, 3))):
+        (tmp_path / name).mkdir()
+        result = Result(conditions())
+        result.add_share("then: order", share)
+        paths.append(results.write(result, tmp_path / name))
+    row = compare.table(paths)[-1]
+    assert "**" not in row and ", N 8 |" in row and ", N 3 |" in row
+
+
+def test_the_page_has_headlines_first_and_three_of_the_worst() -> None:
+    result = Result(conditions())
+    result.add_mean("KL", torch.arange(8.0), list("abcdefgh"), "down")
+    result.add_share("single", Share(1, 2), headline=True)
+    page = results.page(result)
+    assert page[2].startswith("| single |") and page[3].startswith("| KL |")
+    assert page[-1] == "| KL | `h` 7, `g` 6, `f` 5 |" and len(result.outliers) == 8
+
+
+def test_a_difference_shows_only_what_differs() -> None:
+    first = conditions(embedders=["mel:", "clap:x@1"]) | {"versions": {"torch": "1", "numpy": "2"}}
+    second = conditions(embedders=["mel:"]) | {"versions": {"torch": "3", "numpy": "2"}}
+    assert differences(first, second) == ['embedders ["clap:x@1"] / []', 'versions {"torch": "1"} / {"torch": "3"}']
+
+
+ODD = (
+    '{"conditions": {}, "scores": [{"name": "x"}]}', '{"conditions": [], "scores": []}',
+    '{"conditions": {}, "scores": {}}', '{"conditions": {}, "scores": [1]}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not a report"), ("[]", "no scores"), (None, "no such report"), *((text, "another form") for text in ODD)],
+)
 def test_what_is_no_report(tmp_path: Path, text: str | None, message: str) -> None:
     good = make(tmp_path / "a", 0.3)
     bad = tmp_path / "bad.json"

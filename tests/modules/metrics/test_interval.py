@@ -45,6 +45,12 @@ def test_the_jackknife_covers_what_is_no_mean_as_often_as_it_says() -> None:
     assert 0.88 < hits / 150 < 0.995
 
 
+def test_no_bound_of_the_jackknife_is_below_what_can_be() -> None:
+    values = torch.randn(GROUPS, generator=torch.Generator().manual_seed(3)).double()
+    assert jackknife(lambda rows: float(rows.mean().square()), values)[0] < 0
+    assert jackknife(lambda rows: float(rows.mean().square()), values, lowest=0)[0] == 0
+
+
 def test_the_jackknife_needs_a_row_for_each_group() -> None:
     with pytest.raises(ValueError, match="20 groups needs as many rows, got 19"):
         jackknife(lambda rows: 0.0, torch.zeros(GROUPS - 1))
