@@ -3,6 +3,7 @@
 .PHONY: help dev check test test-full results
 
 python = "$${PYTHON:-.venv/bin/python}"
+N = 240
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile
@@ -24,5 +25,5 @@ test: check ## what CI runs: checks and all tests but the long ones
 test-full: check ## also trains everything from nothing
 	$(python) -m pytest -q -n 2 --dist worksteal -m 'not benchmark'
 
-results: dev ## measure all shipped parts, and write the README's table of results
-	$(python) bins/results.py
+results: dev ## measure all shipped parts on N samples each (make results N=600), and write the README's table of results
+	$(python) bins/results.py --num_samples "$(N)"
