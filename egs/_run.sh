@@ -2,9 +2,6 @@
 # POSIX sh. `run NAME ARGUMENTS...` executes bins/NAME.py with a Python >= 3.11 that has this checkout installed:
 #   $PYTHON if set, else the active python, else ROOT/.venv, which is made on first use. The working directory stays.
 
-# Threads that wait by spinning make everything many times slower when the cores are busy.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
-
 if [ -z "${root:-}" ]; then
     root=$(cd -- "$here/../../.." && pwd) || exit 1
 fi

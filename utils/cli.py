@@ -61,6 +61,8 @@ def parser(prog: str, description: str) -> Parser:
 
 def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
     """Calls `main(argv)` and returns the exit code; errors that a person can mend become one line on stderr."""
+    # Threads that wait by spinning make all many times slower when the cores are busy. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
