@@ -22,6 +22,8 @@ def main(argv: list[str]) -> None:
     config = load_config(args.config, args.overrides)
     useful = getattr(recipe_module(config.recipe, args.config), "EVALUATION_FLAGS", ())
     flags.check(args, flags.EVALUATION, useful, config.recipe)
+    if args.output_dir is None:  # one of its own: what is there already is gone on with
+        args.output_dir = Path("evaluation") / config.recipe.replace("/", "_")
     evaluate = importlib.import_module(f"sonolume.models.{config.recipe.replace('/', '.')}.evaluate")
     evaluate.run(config, args)
 

@@ -26,6 +26,8 @@ def find_checkpoint(flag: str | None, config: RunConfig, shipped: str) -> str:
         given = Path(flag).expanduser()
         if given.is_file():
             raise UserError(f"--checkpoint {flag}: is a file, not the folder of a model{parts.CONVERT}")
+        if (given / "pipeline").is_dir() and (given / "checkpoints").is_dir():
+            raise UserError(f"--checkpoint {flag}: is a run; its model is {given / 'pipeline'}")
         return str(given.resolve()) if given.exists() else parts.locate(flag, "--checkpoint")
     trained = config.run_dir / "pipeline"
     if trained.is_dir():

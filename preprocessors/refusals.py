@@ -16,6 +16,7 @@ from sonolume.utils.manifest import Row, write_manifest
 MIN_SECONDS = 0.1  # shorter clips are refused, shorter last windows left out
 MIN_PEAK = 1e-4  # -80 dB of full scale: quieter clips count as silent
 REPORT_FILE = "report.json"
+FAILED_FILE = "report_failed.json"
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,14 @@ def finish(
     counts = dict(Counter(str(row.split) for row in examples))
     reasons = dict(Counter(refusal.reason for refusal in refusals).most_common())
     report = {"examples": counts, "refused": reasons, **remarks, "refusals": [asdict(refusal) for refusal in refusals]}
-    files.write_json(folder / REPORT_FILE, report)
+    path = folder / REPORT_FILE
+    if not examples and any((folder / name).is_file() for name in names.values()):
+        path = folder / FAILED_FILE  # what an earlier run made stays as its report says
+    files.write_json(path, report)
     refused = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not examples:
         first = f" (the first: {refusals[0].detail})" if refusals and refusals[0].detail else ""
-        raise UserError(f"{folder}: not one usable clip ({refused}); see {folder / REPORT_FILE}{first}")
+        raise UserError(f"{folder}: not one usable clip ({refused}); see {path}{first}")
     if set(counts) == {"valid"}:
         raise UserError(f"{folder}: all clips went to validation: bring more, or give some the Split train")
     for split in {"train", "valid", *counts}:

@@ -86,7 +86,7 @@ INFERENCE: dict[str, dict[str, Any]] = {
 EVALUATION: dict[str, dict[str, Any]] = {name: dict(INFERENCE[name]) for name in (
     "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
 )}  # fmt: skip
-EVALUATION["output_dir"] |= {"default": Path("evaluation"), "help": "folder of the report (default: evaluation)"}
+EVALUATION["output_dir"] |= {"default": None, "help": "folder of the report (default: evaluation/TASK_RECIPE)"}
 EVALUATION["num_samples"] |= {"default": 600, "help": "captions or clips to score (default: 600)"}
 EVALUATION["batch_size"] |= {"default": 16}
 EVALUATION |= {

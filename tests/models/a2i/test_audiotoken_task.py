@@ -109,7 +109,7 @@ def test_it_trains_only_the_embedder_and_exports_it(write: Callable[..., Path], 
     config = load_config(path)
     assert settings == {
         "recipe": "a2i/audiotoken", "stable_diffusion": config.model.stable_diffusion, "beats": config.model.beats,
-        "prompt": "a photo of <*>", "window": LENGTH,
+        "prompt": "a photo of <*>", "window": LENGTH, "guidance_scale": 7.5,
     }  # fmt: skip
     assert sorted(path.name for path in folder.rglob("*.*")) == [
         "audio_to_image.json", "config.json", "diffusion_pytorch_model.safetensors"

@@ -34,12 +34,12 @@ def test_with_nothing_trained_the_shipped_part_is_scored_in_its_world(
     argv = ["--config", config, f"log_dir='{in_folder}/runs'", "--num_samples", "3", "--device", "cpu"]
     assert cli.run(evaluate.main, argv) == 0
     assert "scored on that world's held-out scenes" in capsys.readouterr().err
-    report = report_of(in_folder / "evaluation")
+    report = report_of(in_folder / "evaluation" / "tta_autoencoderkl")
     row = report["scores"][0]
     assert row["name"] == "mel L1" and row["headline"] and row["unit"] == "nats"
     assert row["low"] < row["value"] < 0.4 < 1 < row["chance"]  # a trained part knows its world
     assert report["conditions"]["data"]["seed"] == 1 and report["conditions"]["window"] == 2.56
-    assert (in_folder / "evaluation" / "samples.png").is_file()
+    assert (in_folder / "evaluation" / "tta_autoencoderkl" / "samples.png").is_file()
 
 
 def test_the_curve_of_validation_agrees_with_the_report(tiny_config: Callable[..., Path], tmp_path: Path) -> None:

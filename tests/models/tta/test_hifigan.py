@@ -399,7 +399,7 @@ def test_with_nothing_trained_the_shipped_part_is_scored_in_its_world(
     argv = ["--config", config, f"log_dir='{in_folder}/runs'", "--num_samples", "2", "--device", "cpu"]
     assert cli.run(evaluate.main, argv) == 0
     assert "scored on that world's held-out scenes" in capsys.readouterr().err
-    report = json.loads((in_folder / "evaluation" / "report.json").read_text())
+    report = json.loads((in_folder / "evaluation" / "tta_hifigan" / "report.json").read_text())
     row = report["scores"][0]
     assert row["beside"]["polished"][0] < row["value"] < 0.5 < 1 < row["chance"]
     assert report["facts"]["of"] == "test scenes of the miniature world"
