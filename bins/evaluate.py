@@ -1,31 +1,23 @@
-"""Measure a trained recipe: python bins/evaluate.py --config egs/tta/audioldm/tiny.json [--checkpoint FOLDER]"""
+"""Score a trained model: python bins/evaluate.py --config egs/tta/audioldm/tiny.json [--checkpoint FOLDER]"""
 
-import argparse
 import importlib
 import sys
+from dataclasses import fields
 from pathlib import Path
 
-from sonolume.config.load import load_config, recipe_module
-from sonolume.utils import cli, flags
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = cli.parser("evaluate", "Score a trained recipe; writes a json and pictures, and prints the scores.")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the recipe's json or yaml file")
-    flags.add(parser, flags.EVALUATION)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to change")
-    return parser.parse_args(argv)
+from sonolume.config import command
+from sonolume.utils import cli
 
 
 def main(argv: list[str]) -> None:
-    args = parse(argv)
-    config = load_config(args.config, args.overrides)
-    useful = getattr(recipe_module(config.recipe, args.config), "EVALUATION_FLAGS", ())
-    flags.check(args, flags.EVALUATION, useful, config.recipe)
-    if args.output_dir is None:  # one of its own: what is there already is gone on with
-        args.output_dir = Path("evaluation") / config.recipe.replace("/", "_")
-    evaluate = importlib.import_module(f"sonolume.models.{config.recipe.replace('/', '.')}.evaluate")
-    evaluate.run(config, args)
+    description = "score a trained model; writes report.json, report.md and pictures, and prints the scores"
+    given = command.parse("evaluate", "EvaluationOptions", description, argv)
+    recipe, options = given.config.recipe, given.options
+    default = next(field.default for field in fields(options) if field.name == "output_dir")
+    if options.output_dir == default:  # a folder for each recipe, in which an interrupted evaluation continues
+        options.output_dir = Path(default) / recipe.replace("/", "_")
+    evaluate = importlib.import_module(f"sonolume.models.{recipe.replace('/', '.')}.evaluate")  # slow imports
+    evaluate.run(given.config, options)
 
 
 if __name__ == "__main__":

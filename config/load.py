@@ -59,6 +59,15 @@ def recipe_module(recipe: str, source: str) -> ModuleType:
     return importlib.import_module("sonolume.config." + recipe.replace("/", "."))
 
 
+def recipe_of(path: str | Path) -> str:
+    """TASK/RECIPE of a config file, which is otherwise not checked.
+
+    Raises:
+        ConfigError: the file cannot be read or names no recipe.
+    """
+    return _recipe(sources.read(Path(path)), sources.shown(Path(path)))
+
+
 def _recipe(chain: list[sources.Source], name: str) -> str:
     named = [source.content["recipe"] for source in chain if "recipe" in source.content]
     if not named:

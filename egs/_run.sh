@@ -111,5 +111,7 @@ run() { # run NAME ARGUMENTS...: a --config among the arguments wins, the last o
     find_python
     script=$root/bins/$1.py
     shift
+    SONOLUME_COMMAND=${0##*/} # named in the usage line
+    export SONOLUME_COMMAND
     exec "$python" "$script" --config "$here/exp_config.json" "$@"
 }

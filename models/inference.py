@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sonolume.config.base import RunConfig
-from sonolume.utils import audio, files, parts, paths
+from sonolume.utils import audio, files, hub, paths
 from sonolume.utils.errors import UserError, first_line
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is taken
@@ -25,10 +25,10 @@ def find_checkpoint(flag: str | None, config: RunConfig, shipped: str) -> str:
     if flag is not None:
         given = Path(flag).expanduser()
         if given.is_file():
-            raise UserError(f"--checkpoint {flag}: is a file, not the folder of a model{parts.CONVERT}")
+            raise UserError(f"--checkpoint {flag}: is a file, not the folder of a model{hub.CONVERT}")
         if (given / "pipeline").is_dir() and (given / "checkpoints").is_dir():
             raise UserError(f"--checkpoint {flag}: is a run; its model is {given / 'pipeline'}")
-        return str(given.resolve()) if given.exists() else parts.locate(flag, "--checkpoint")
+        return str(given.resolve()) if given.exists() else hub.locate(flag, "--checkpoint")
     trained = config.run_dir / "pipeline"
     if trained.is_dir():
         return str(trained)

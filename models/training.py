@@ -5,12 +5,13 @@ continues as if it had never stopped, and several processes compute what one doe
 """
 
 import dataclasses
+import importlib
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -27,13 +28,6 @@ from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError, first_line
 
 Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> one row of random numbers an item
-
-
-class Exports(Protocol):
-    """What `fit` asks of a task beside being a LightningModule that logs "val/loss"."""
-
-    def export(self, folder: Path) -> None:
-        """Write the model as a folder that loads without this package's training code."""
 
 
 @dataclasses.dataclass
@@ -125,6 +119,17 @@ def step_draws(seed: int, step: int, batch: int, rank: int = 0, world: int = 1) 
     return lambda draw: draw(world * batch, random)[rows]
 
 
+def training_draws(task: pl.LightningModule, count: int, batch_index: int) -> Callable[[Draw], Tensor]:
+    """`step_draws` of a training batch of `count` items of this process; `task.config.train` holds the seed."""
+    seed = task.config.train.random_seed  # type: ignore[union-attr]
+    return step_draws(seed, batch_index, count, task.global_rank, task.trainer.world_size)
+
+
+def validation_draws(task: pl.LightningModule, batch_index: int) -> Callable[[Draw], Tensor]:
+    """`item_draws` of a validation batch: the same numbers at every validation."""
+    return item_draws(task.trainer.datamodule.valid_batches[batch_index])  # type: ignore[attr-defined]
+
+
 def item_draws(items: Sequence[tuple[int, int]]) -> Callable[[Draw], Tensor]:
     """Random numbers of a validation batch of (epoch, index): an item's are its own, whatever batch it is in."""
     randoms = [step_generator(0, index) for _, index in items]
@@ -157,17 +162,10 @@ def optimizer(
     return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: _rate(step, start, config))
 
 
-def clip_and_step(task: pl.LightningModule, chosen: Any, batches: int, config: TrainConfig) -> None:
-    """Every `accumulate` batches clip and step; Lightning does neither under manual optimisation.
-
-    Args:
-        chosen: one of `task.optimizers()`. batches: finished before this one.
-    """
-    if (batches + 1) % config.accumulate == 0:
-        if config.gradient_clip:
-            task.clip_gradients(chosen, config.gradient_clip, "norm")
-        chosen.step()
-        chosen.zero_grad()
+def optimizers(parameters: Any, config: TrainConfig) -> Any:
+    """`optimizer` in the form that `configure_optimizers` returns, its rate changing with every step."""
+    adamw, rate = optimizer(parameters, config)
+    return [adamw], [{"scheduler": rate, "interval": "step"}]
 
 
 def _rate(step: int, start: int, config: TrainConfig) -> float:
@@ -234,6 +232,27 @@ def _evaluation(config: RunConfig, train: TrainConfig, data: TrainingData, posit
 
     folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"  # type: ignore[attr-defined]
     return [Evaluation(section, data.valid.rows, folder, position, _validate_every(train))]  # type: ignore[attr-defined]
+
+
+def run(config: RunConfig, resume: bool) -> Path:
+    """Train a recipe: load its frozen networks once, prepare its data, train and export.
+
+    Its package holds `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)`;
+    `data.training_data(config, frozen)`; and, where it uses frozen networks, `task.load_frozen(config)`.
+
+    Returns:
+        The exported folder.
+
+    Raises:
+        UserError: as `fit`, or the data are not prepared.
+    """
+    package = f"sonolume.models.{config.recipe.replace('/', '.')}"
+    task_module = importlib.import_module(f"{package}.task")
+    load_frozen = getattr(task_module, "load_frozen", None)
+    frozen = load_frozen(config) if load_frozen else Frozen()
+    data = importlib.import_module(f"{package}.data").training_data(config, frozen)
+    task = task_module.Task(config, frozen)
+    return fit(task, data, config, config.train, resume) / getattr(task, "export_folder", "pipeline")  # type: ignore[attr-defined]
 
 
 def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: TrainConfig, resume: bool) -> Path:

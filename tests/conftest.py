@@ -60,10 +60,10 @@ def make_pipeline() -> Callable[..., Any]:
 
         from sonolume.config.tta.audioldm import AudioLDMConfig
         from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-        from sonolume.models.tta.audioldm.parts import build_unet
+        from sonolume.models.tta.audioldm.components import build_unet
         from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-        from sonolume.models.tta.autoencoderkl.pipeline import build
-        from sonolume.modules.presets import preset
+        from sonolume.models.tta.autoencoderkl.model import build
+        from sonolume.modules.schedulers import preset
 
         torch.manual_seed(0)
         text = T5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)

@@ -9,8 +9,8 @@ from sonolume.models.mini import scores
 from sonolume.models.mini.sound_judge import pipeline as sound_judge
 from sonolume.models.tta.audioldm import pipeline as pipeline_file
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+from sonolume.modules.export_code import copy_code
 from sonolume.modules.mel import MelSpectrogram
-from sonolume.modules.portable import copy_code
 from sonolume.preprocessors.miniworld import WORLD, world
 
 CAPTIONS = 32

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.parts import CONVERT
+from sonolume.utils.hub import CONVERT
 
 # what torch.load raises for files that are cut or no checkpoints at all
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)

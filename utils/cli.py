@@ -54,9 +54,9 @@ class Parser(argparse.ArgumentParser):
         return f"unknown flag {flag}" + (f", did you mean {near[0]}?" if near else "")
 
 
-def parser(prog: str, description: str) -> Parser:
+def parser(prog: str, description: str, add_help: bool = True) -> Parser:
     """A parser without abbreviations: `--num` is an error today, so it cannot change its meaning tomorrow."""
-    return Parser(prog=prog, description=description, allow_abbrev=False)
+    return Parser(prog=prog, description=description, allow_abbrev=False, add_help=add_help)
 
 
 def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int:

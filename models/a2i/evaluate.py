@@ -22,15 +22,15 @@ from sonolume.models.a2i import from_text, loading, test_pairs
 from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
 from sonolume.models.a2i.test_pairs import TestPairs
-from sonolume.models.embedders import clips
-from sonolume.models.embedders.base import Embedder, hash_of
-from sonolume.models.embedders.load import check, load_all
 from sonolume.models.evaluation import beside, folders, generation, heldout, results, showing
+from sonolume.models.evaluation.embedders import clips
+from sonolume.models.evaluation.embedders.base import Embedder, hash_of
+from sonolume.models.evaluation.embedders.load import check, load_all
 from sonolume.models.evaluation.pictures import Pictures, score
 from sonolume.models.evaluation.protocol import digest, fingerprint
 from sonolume.models.evaluation.results import Result
 from sonolume.models.mini import seeing
-from sonolume.utils import audio, parts
+from sonolume.utils import audio, hub
 from sonolume.utils.errors import UserError
 
 CACHE = "embeddings"  # inside the output folder
@@ -129,7 +129,7 @@ def _settings(
 
 def _version(where: str) -> str:
     """A hash of all weights and settings of a folder; a hub id as it is."""
-    if not parts.is_local(where):
+    if not hub.is_local(where):
         return where
     return hash_of(*sorted(path for kind in ("json", "safetensors") for path in Path(where).rglob(f"*.{kind}")))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.models.a2i.test_pairs import TestPairs, only
-from sonolume.models.embedders.base import Embedder
 from sonolume.models.evaluation import generation, round_trip
+from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.round_trip import Files
 from sonolume.models.evaluation.sounds import Sounds, score
@@ -19,7 +19,7 @@ from sonolume.models.tta.audioldm import evaluate as text_to_audio
 from sonolume.models.tta.audioldm.inference import load
 from sonolume.models.tta.audioldm.test_set import TestSet
 from sonolume.preprocessors.miniworld import DURATION
-from sonolume.utils import parts
+from sonolume.utils import hub
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import read_manifest
 
@@ -61,7 +61,7 @@ def travel(pairs: TestPairs, args: argparse.Namespace, folder: Path) -> Trip:
         UserError: --text_to_audio is no such pipeline, or can read none of the captions.
     """
     given = Path(args.text_to_audio).expanduser()
-    where = str(given.resolve()) if given.is_dir() else parts.locate(args.text_to_audio, "--text_to_audio")
+    where = str(given.resolve()) if given.is_dir() else hub.locate(args.text_to_audio, "--text_to_audio")
     pipe = load(where, args.device)
     asked = argparse.Namespace(**{**vars(args), "guidance_scale": None})
     settings = text_to_audio.settings_of(pipe, where, asked)

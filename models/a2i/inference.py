@@ -13,11 +13,11 @@ from tqdm import tqdm
 from sonolume.config.base import RunConfig
 from sonolume.models import inference
 from sonolume.models.a2i import loading, sounds, storyboard
-from sonolume.models.a2i.encoder import PLACEHOLDER, without_sound
 from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import PLACEHOLDER, without_sound
 from sonolume.models.a2i.sounds import Piece, Reader
-from sonolume.modules.editing import STRENGTH
+from sonolume.modules.inpainting import STRENGTH
 from sonolume.utils import files
 from sonolume.utils.errors import UserError
 

@@ -10,10 +10,10 @@ from huggingface_hub import snapshot_download
 
 from sonolume.models import inference
 from sonolume.models.a2i import stable_diffusion
-from sonolume.models.a2i.encoder import SoundEncoder
 from sonolume.models.a2i.pipeline import GUIDANCE, AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import SoundEncoder
 from sonolume.models.tta.audioldm import lora
-from sonolume.utils import parts
+from sonolume.utils import hub
 from sonolume.utils.errors import UserError, first_line
 
 SETTINGS_FILE = "audio_to_image.json"  # recipe, stable_diffusion, and what the recipe's encoder needs
@@ -29,12 +29,12 @@ def read_settings(where: str, recipe: str) -> tuple[Path, dict[str, Any]]:
         UserError: not such a folder, damaged, or of another recipe.
     """
     try:
-        folder = Path(where) if parts.is_local(where) else Path(snapshot_download(where))
+        folder = Path(where) if hub.is_local(where) else Path(snapshot_download(where))
     except (OSError, ValueError) as error:
         raise UserError(f"{where}: cannot be fetched: {first_line(error)}") from error
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        raise UserError(f"{where}: no {SETTINGS_FILE} in it: not an exported folder of {recipe}{parts.CONVERT}")
+        raise UserError(f"{where}: no {SETTINGS_FILE} in it: not an exported folder of {recipe}{hub.CONVERT}")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -53,10 +53,10 @@ def find_stable_diffusion(flag: str | None, folder: Path, settings: dict[str, An
     """
     if flag is None:
         key = f"{folder / SETTINGS_FILE}: stable_diffusion"
-        return parts.locate(settings["stable_diffusion"], key, "name another with --stable_diffusion"), key
+        return hub.locate(settings["stable_diffusion"], key, "name another with --stable_diffusion"), key
     given = Path(flag).expanduser()
     key = "--stable_diffusion"
-    return (str(given.resolve()) if given.is_dir() else parts.locate(flag, key)), key
+    return (str(given.resolve()) if given.is_dir() else hub.locate(flag, key)), key
 
 
 def load(

@@ -16,9 +16,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sonolume.models.a2i import stable_diffusion
-from sonolume.models.a2i.encoder import SoundEncoder, without_sound
+from sonolume.models.a2i.sound_encoder import SoundEncoder, without_sound
 from sonolume.models.a2i.stable_diffusion import FromPicture, StableDiffusionPipeline
-from sonolume.modules.editing import SILENT, STRENGTH
+from sonolume.modules.inpainting import SILENT, STRENGTH
 from sonolume.utils.errors import ComputationError
 
 GUIDANCE = 7.5  # as published
@@ -71,7 +71,7 @@ class AudioToImagePipeline:
         return self.num_steps
 
     def use_scheduler(self, name: str) -> None:
-        """Switch to a sampler by its short name (`modules/presets.py`).
+        """Switch to a sampler by its short name (`modules/schedulers.py`).
 
         Raises:
             ValueError: no such sampler for this network's objective.

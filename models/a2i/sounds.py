@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sonolume.models.a2i.storyboard import Span, spans
-from sonolume.modules.editing import SILENT
+from sonolume.modules.inpainting import SILENT
 from sonolume.utils import audio, manifest
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError, first_line

@@ -9,9 +9,9 @@ import transformers.utils.logging
 from diffusers.utils import logging
 from torch import Tensor
 
-from sonolume.modules import presets
-from sonolume.modules.editing import begin
-from sonolume.utils import checkpoint, parts
+from sonolume.modules import schedulers
+from sonolume.modules.inpainting import begin
+from sonolume.utils import checkpoint, hub
 from sonolume.utils.errors import UserError, first_line
 
 _loud = transformers.utils.logging.get_verbosity()
@@ -34,13 +34,13 @@ def load(source: str, key: str, dtype: torch.dtype, safety_checker: bool = True)
     """A pipeline on the CPU, from a folder or a hub id.
 
     Args:
-        source: as `parts.locate` gives it. key: the flag or config key that it came from, for messages.
+        source: as `hub.locate` gives it. key: the flag or config key that it came from, for messages.
         safety_checker: keep the one of the folder, if it has one.
 
     Raises:
         UserError: a part is missing (which is named), damaged, or of another kind of model.
     """
-    if parts.is_local(source):
+    if hub.is_local(source):
         _check_folder(Path(source), key, safety_checker)
     logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -86,19 +86,19 @@ def _check_sizes(pipe: StableDiffusionPipeline, name: str) -> None:
 def use_preset(pipe: Any, name: str) -> int:
     """Switch the sampler to a preset's and return its number of steps.
 
-    "reference" is the published PNDM with 50 steps; the others are those of `modules/presets.py`.
+    "reference" is the published PNDM with 50 steps; the others are those of `modules/schedulers.py`.
 
     Raises:
         ValueError: no such preset.
     """
-    objective, noise = presets.objective_of(pipe.scheduler), _noise(pipe)
+    objective, noise = schedulers.objective_of(pipe.scheduler), _noise(pipe)
     if name == "reference":
-        kind, settings, _ = presets.PRESETS["epsilon"]["reference"]
-        pipe.scheduler = presets.make_scheduler(kind, settings, objective, noise)
+        kind, settings, _ = schedulers.PRESETS["epsilon"]["reference"]
+        pipe.scheduler = schedulers.make_scheduler(kind, settings, objective, noise)
         return REFERENCE_STEPS
     if name not in ("balanced", "fast"):
         raise ValueError(f"no preset {name!r}: reference, balanced, fast")
-    pipe.scheduler, steps = presets.preset(name, objective, noise)
+    pipe.scheduler, steps = schedulers.preset(name, objective, noise)
     return steps
 
 
@@ -108,7 +108,7 @@ def use_scheduler(pipe: Any, name: str) -> None:
     Raises:
         ValueError: no such sampler for this network's objective.
     """
-    pipe.scheduler = presets.scheduler(name, presets.objective_of(pipe.scheduler), _noise(pipe))
+    pipe.scheduler = schedulers.scheduler(name, schedulers.objective_of(pipe.scheduler), _noise(pipe))
 
 
 def _noise(pipe: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sonolume.utils.pictures import CELL, picture_grid
+from sonolume.utils.image import CELL, picture_grid
 
 COLUMNS = 6  # of a sheet
 

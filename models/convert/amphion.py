@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
 from sonolume.models.convert import layout
-from sonolume.models.tta.audioldm.parts import build_unet, noise_settings
-from sonolume.models.tta.autoencoderkl import pipeline as autoencoderkl
-from sonolume.models.tta.hifigan import pipeline as hifigan
+from sonolume.models.tta.audioldm.components import build_unet, noise_settings
+from sonolume.models.tta.autoencoderkl import model as autoencoderkl
+from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules import amphion_names, amphion_sizes
 from sonolume.modules.mel import MelSettings
 from sonolume.utils import checkpoint, files

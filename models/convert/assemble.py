@@ -11,13 +11,13 @@ import transformers.utils.logging
 from diffusers import UNet2DConditionModel
 
 from sonolume.models.convert import amphion, layout
-from sonolume.models.tta.audioldm.parts import TextEncoder
+from sonolume.models.tta.audioldm.components import TextEncoder
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-from sonolume.models.tta.autoencoderkl import pipeline as autoencoderkl
-from sonolume.models.tta.hifigan import pipeline as hifigan
+from sonolume.models.tta.autoencoderkl import model as autoencoderkl
+from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.presets import objective_of, preset
-from sonolume.utils import checkpoint, files, parts
+from sonolume.modules.schedulers import objective_of, preset
+from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 
 POSITIONS = 2  # at most so many channels of a U-Net are coordinates
@@ -154,7 +154,7 @@ def _official(source: str, network: str) -> Path | None:
 def _locate(source: str, key: str) -> str:
     """A folder relative to the working directory, as flags are, or a hub id."""
     path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else parts.locate(source, key)
+    return str(path.resolve()) if path.exists() else hub.locate(source, key)
 
 
 def _stored(folder: Path, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from diffusers.utils.logging import disable_progress_bar
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sonolume.models.a2i.audiotoken import pipeline
+from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.convert.amphion import SOURCE_FILE, fill, some
 from sonolume.models.tta.audioldm import lora
 from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
@@ -55,10 +55,10 @@ def convert(source: Path, folder: Path, beats: str, stable_diffusion: str | None
     print(f"{path}: AudioToken's embedder, {width} wide: writing {folder} ...", file=sys.stderr)
     disable_progress_bar()
     with files.atomic_folder(folder) as temporary:
-        pipeline.save(temporary, embedder, settings)
+        encoder.save(temporary, embedder, settings)
         if adapters:
-            (temporary / pipeline.LORA).mkdir()
-            save_file(adapters, temporary / pipeline.LORA / lora.FILE, {"format": "pt"})
+            (temporary / encoder.LORA).mkdir()
+            save_file(adapters, temporary / encoder.LORA / lora.FILE, {"format": "pt"})
         names = {"file": path.name} | ({"lora": lora_file.name} if lora_file else {})
         files.write_json(temporary / SOURCE_FILE, {"system": "audiotoken"} | names)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.models import inference
-from sonolume.models.embedders.base import Embedder, hash_of
-from sonolume.models.embedders.load import check, load_all
 from sonolume.models.evaluation import onsets, pictures, results, showing, sounds
+from sonolume.models.evaluation.embedders.base import Embedder, hash_of
+from sonolume.models.evaluation.embedders.load import check, load_all
 from sonolume.models.evaluation.gathering import gather
 from sonolume.models.evaluation.pictures import Pictures
 from sonolume.models.evaluation.protocol import digest, fingerprint

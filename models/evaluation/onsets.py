@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sonolume.models.embedders import clips
+from sonolume.models.evaluation.embedders import clips
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.scoring import leave_out
 from sonolume.modules.metrics.onsets import onset_agreement, shuffled_agreement

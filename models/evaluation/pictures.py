@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sonolume.models.embedders.base import Embedder
 from sonolume.models.evaluation import scoring
+from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.scoring import PICTURE, SOUND, Scored, Side
 from sonolume.modules.metrics.similarity import cosine_matrix, rank_share

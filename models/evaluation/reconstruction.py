@@ -15,9 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.models import inference
-from sonolume.models.embedders import clips
-from sonolume.models.embedders.base import hash_of
 from sonolume.models.evaluation import results
+from sonolume.models.evaluation.embedders import clips
+from sonolume.models.evaluation.embedders.base import hash_of
 from sonolume.models.evaluation.pairing import by_uid, claimed, paired
 from sonolume.models.evaluation.protocol import Fingerprint, digest, fingerprint
 from sonolume.models.evaluation.results import Result

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sonolume.models.embedders import clips
-from sonolume.models.embedders.base import Embedder
-from sonolume.models.embedders.cache import embed_pictures, embed_sounds, open_picture
+from sonolume.models.evaluation.embedders import clips
+from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.embedders.cache import embed_pictures, embed_sounds, open_picture
 from sonolume.models.evaluation.results import Result
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics.interval import Share
 from sonolume.utils.errors import UserError
+from sonolume.utils.image import CELL, picture_grid
 from sonolume.utils.manifest import AUDIO_SUFFIXES
-from sonolume.utils.pictures import CELL, picture_grid
 from sonolume.utils.spectrogram import colours
 
 Files = Mapping[str, Path]  # of one station, by Uid

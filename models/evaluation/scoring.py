@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sonolume.models.embedders.base import Embedder
-from sonolume.models.embedders.cache import Embedded, embed_pictures, embed_sounds, embed_texts
+from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.embedders.cache import Embedded, embed_pictures, embed_sounds, embed_texts
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.score import Score
 from sonolume.modules.metrics.classes import correct, inception_score, paired_divergence

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sonolume.models.embedders import clips
-from sonolume.models.embedders.cache import open_picture
+from sonolume.models.evaluation.embedders import clips
+from sonolume.models.evaluation.embedders.cache import open_picture
 from sonolume.models.evaluation.pictures import Pictures
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.sounds import Sounds
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils.errors import UserError
-from sonolume.utils.pictures import picture_grid
+from sonolume.utils.image import picture_grid
 from sonolume.utils.spectrogram import spectrogram_grid
 
 SHOWN = 8  # samples of a sheet

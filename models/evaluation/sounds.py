@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sonolume.models.embedders.base import Embedder
 from sonolume.models.evaluation import scoring
+from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.scoring import PICTURE, SOUND, Scored
 from sonolume.modules.metrics.frechet import Moments

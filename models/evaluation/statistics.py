@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sonolume.models.embedders.base import Embedder
-from sonolume.models.embedders.cache import embed_sounds, key_facts
+from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.embedders.cache import embed_sounds, key_facts
 from sonolume.models.evaluation.protocol import FORMULAS, digest
 from sonolume.modules.metrics.frechet import Moments
 from sonolume.utils import files, lock

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from sonolume.config.base import EvaluationConfig
 from sonolume.models.callbacks import Position
-from sonolume.models.embedders.base import Embedder
-from sonolume.models.embedders.load import load
 from sonolume.models.evaluation import generation, statistics
+from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.embedders.load import load
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.sounds import Sounds, score
 from sonolume.modules.metrics.frechet import Moments

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from sonolume.models.embedders.base import hash_of
+from sonolume.models.evaluation.embedders.base import hash_of
 from sonolume.models.evaluation.results import Result
 from sonolume.models.mini import scores
 from sonolume.models.mini.sound_judge import pipeline as sound_judge

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sonolume.config.base import RunConfig
 from sonolume.models import inference
-from sonolume.models.embedders.base import hash_of
 from sonolume.models.evaluation import results
+from sonolume.models.evaluation.embedders.base import hash_of
 from sonolume.models.evaluation.heldout import TEST_SEED
 from sonolume.models.evaluation.protocol import fingerprint
 from sonolume.models.evaluation.results import Result

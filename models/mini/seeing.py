@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sonolume.models.embedders.base import hash_of
+from sonolume.models.evaluation.embedders.base import hash_of
 from sonolume.models.evaluation.results import Result
 from sonolume.models.mini import scores
 from sonolume.models.mini.picture_judge import pipeline as picture_judge

@@ -28,7 +28,7 @@ def build_vae() -> Callable[..., Any]:
 
     def build(size: str = "4x5x39", shrink: int = 1) -> Any:
         from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-        from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
+        from sonolume.models.tta.autoencoderkl import model as autoencoder
 
         config = AutoencoderKLConfig(ch=128 // shrink, ch_mult=VAE_LEVELS[size], norm_num_groups=32 // shrink)
         return autoencoder.build(config).eval().requires_grad_(False)
@@ -60,9 +60,9 @@ def build_pipeline(build_vae: Callable[..., Any], build_text_encoder: Callable[.
         from transformers import ByT5Tokenizer, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
         from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
-        from sonolume.models.tta.audioldm.parts import build_unet, noise_settings
+        from sonolume.models.tta.audioldm.components import build_unet, noise_settings
         from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-        from sonolume.modules.presets import preset
+        from sonolume.modules.schedulers import preset
 
         torch.manual_seed(0)
         unet = AudioLDMConfig(model_channels=256 // shrink, context_dim=768 // shrink, use_checkpoint=False)

@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers
 
-from sonolume.models.embedders.base import Embedder
-from sonolume.models.embedders.cache import embed_sounds
-from sonolume.models.embedders.load import load
+from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.embedders.cache import embed_sounds
+from sonolume.models.evaluation.embedders.load import load
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils import audio
 

@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 from sonolume.config.load import load_config
 from sonolume.config.tta.audioldm import Config
 from sonolume.models.training import StepBatches, step_generator
-from sonolume.models.tta.audioldm import parts
+from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.audioldm.data import training_data
 from sonolume.models.tta.audioldm.task import Task
-from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
+from sonolume.models.tta.autoencoderkl import model as autoencoder
 from sonolume.models.tta.features import mel_path, read_rows
 
 Step = Callable[[Any, int], Tensor]  # (batch, step) -> loss
@@ -78,11 +78,11 @@ class MelsAndTexts(Dataset[tuple[Tensor, str]]):
 class SeedStep:
     """The seed's step."""
 
-    def __init__(self, config: Config, text: parts.TextEncoder, device: torch.device) -> None:
+    def __init__(self, config: Config, text: components.TextEncoder, device: torch.device) -> None:
         noise = config.model.noise_scheduler
         self.vae = autoencoder.load(config.model.autoencoder_path).to(device)  # type: ignore[arg-type]
         self.text = text.model.to(device)  # type: ignore[arg-type]
-        self.unet = parts.build_unet(config.model.audioldm)
+        self.unet = components.build_unet(config.model.audioldm)
         self.unet.enable_gradient_checkpointing()
         self.unet.train()
         self.unet.set_attn_processor(AttnProcessor2_0() if device.type == "cuda" else AttnProcessor())  # as ours
@@ -108,7 +108,7 @@ class SeedStep:
 
 def seed(config: Config, device: torch.device) -> tuple[nn.Module, Step, Iterator[Any]]:
     """The seed's dataset, collator and training step."""
-    text = parts.TextEncoder(config.model.text_encoder)
+    text = components.TextEncoder(config.model.text_encoder)
     step = SeedStep(config, text, device)
 
     def collate(items: list[tuple[Tensor, str]]) -> tuple[Tensor, Tensor, Tensor]:

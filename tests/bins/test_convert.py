@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sonolume.bins import convert, inference
-from sonolume.models.tta.autoencoderkl import pipeline as autoencoderkl
+from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.utils import cli
 
 Run = Callable[..., tuple[int, str, str]]

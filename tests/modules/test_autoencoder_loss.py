@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.models.tta.autoencoderkl.pipeline import build
+from sonolume.models.tta.autoencoderkl.model import build
 from sonolume.modules.amphion_names import vae_weights
 from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
 from sonolume.modules.discriminator import PatchDiscriminator

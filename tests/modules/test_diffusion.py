@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, BetaSchedule
-from sonolume.models.tta.audioldm.parts import build_unet
+from sonolume.models.tta.audioldm.components import build_unet
 from sonolume.modules.amphion_names import unet_weights
 from sonolume.modules.diffusion import OBJECTIVES, alphas_cumprod, diffusion_loss, draw_times, make_target
 

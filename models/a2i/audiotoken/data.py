@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from sonolume.config.a2i.audiotoken import AudioTokenPreprocessConfig, Config
 from sonolume.models.a2i import stable_diffusion
-from sonolume.models.a2i.audiotoken.pipeline import SAMPLE_RATE, beats_features, load_beats, repeat
+from sonolume.models.a2i.audiotoken.encoder import SAMPLE_RATE, beats_features, load_beats, repeat
 from sonolume.models.frozen_features import fingerprint, once
 from sonolume.models.training import TrainingData
 from sonolume.modules.audiotoken.losses import label_vector
 from sonolume.preprocessors import sound_pictures
 from sonolume.preprocessors.pair_files import pictures_of
-from sonolume.utils import audio, manifest, parts, paths
+from sonolume.utils import audio, hub, manifest, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
@@ -68,7 +68,7 @@ def training_data(config: Config) -> TrainingData:
 def load_stable_diffusion(config: Config) -> Any:
     """The frozen pipeline, without a safety checker: nothing is published from here."""
     remedy = "a folder or a hub id of Stable Diffusion 1.x or 2.x"
-    where = parts.locate(config.model.stable_diffusion, "model.stable_diffusion", remedy)
+    where = hub.locate(config.model.stable_diffusion, "model.stable_diffusion", remedy)
     sd = stable_diffusion.load(where, "model.stable_diffusion", torch.float32, safety_checker=False)
     for network in (sd.unet, sd.vae, sd.text_encoder):
         network.eval().requires_grad_(False)

@@ -4,8 +4,8 @@ import argparse
 
 from sonolume.config.a2i.audiotoken import Config
 from sonolume.models.a2i import evaluate
+from sonolume.models.a2i.audiotoken.encoder import load
 from sonolume.models.a2i.audiotoken.inference import SHIPPED
-from sonolume.models.a2i.audiotoken.pipeline import load
 
 
 def run(config: Config, args: argparse.Namespace) -> None:

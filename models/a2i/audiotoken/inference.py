@@ -7,7 +7,7 @@ from pathlib import Path
 from sonolume.config.a2i.audiotoken import Config
 from sonolume.models import inference as device
 from sonolume.models.a2i import inference, sounds, tags
-from sonolume.models.a2i.audiotoken.pipeline import load, load_beats
+from sonolume.models.a2i.audiotoken.encoder import load, load_beats
 from sonolume.models.a2i.loading import read_settings
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils import paths

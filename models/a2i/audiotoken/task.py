@@ -17,7 +17,7 @@ from torch import Tensor
 from sonolume.config.a2i.audiotoken import Config
 from sonolume.config.tta.audioldm import LoraConfig
 from sonolume.models.a2i.audiotoken.data import Batch, PairDataset, load_picture, load_stable_diffusion
-from sonolume.models.a2i.audiotoken.pipeline import LORA, AudioTokenEncoder, beats_features, load_beats, save
+from sonolume.models.a2i.audiotoken.encoder import LORA, AudioTokenEncoder, beats_features, load_beats, save
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.frozen_features import fingerprint
 from sonolume.models.training import Draw, Frozen, item_draws, optimizer, step_draws
@@ -27,7 +27,7 @@ from sonolume.modules.audiotoken.injection import inject, tokenise
 from sonolume.modules.audiotoken.losses import token_losses
 from sonolume.modules.diffusion import diffusion_loss, draw_times, make_target
 from sonolume.modules.latents import normalise
-from sonolume.modules.presets import objective_of
+from sonolume.modules.schedulers import objective_of
 from sonolume.utils.errors import UserError
 
 PREVIEW = ("preview", 4)  # TensorBoard tag, number of sounds

@@ -19,7 +19,7 @@ from sonolume.config.mini.stable_diffusion import Config
 from sonolume.models.frozen_features import fingerprint, once
 from sonolume.models.mini.clip_text.data import text_of
 from sonolume.models.mini.picture_judge.data import draw
-from sonolume.models.mini.stable_diffusion import parts
+from sonolume.models.mini.stable_diffusion import components
 from sonolume.models.training import TrainingData
 from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.miniworld.scene import Scene
@@ -38,7 +38,7 @@ def preprocess(config: Config, args: argparse.Namespace) -> None:
 
 def training_data(config: Config) -> TrainingData:
     """Batches: moments (B, 2z, h, w) and text states (B, L, D); fills the cache first where it is not filled."""
-    vae, text = parts.load_vae(config.model.vae), parts.TextEncoder(config.model.text_encoder)
+    vae, text = components.load_vae(config.model.vae), components.TextEncoder(config.model.text_encoder)
     train, valid = (LatentPictures(config, split, vae, text) for split in ("train", "valid"))
     return TrainingData(train, valid, default_collate)
 
@@ -46,7 +46,7 @@ def training_data(config: Config) -> TrainingData:
 class LatentPictures(Dataset[Item]):
     """The items of one split; texts alternate, some are emptied in training."""
 
-    def __init__(self, config: Config, split: str, vae: AutoencoderKL, text: parts.TextEncoder) -> None:
+    def __init__(self, config: Config, split: str, vae: AutoencoderKL, text: components.TextEncoder) -> None:
         mini = config.miniworld
         count = {"train": mini.train_scenes, "valid": mini.valid_scenes}[split]
         scenes = list(world.scenes(split, count, mini.seed, list(mini.kinds), mini.pairs))
@@ -101,7 +101,7 @@ def _moments(scenes: list[Scene], vae: AutoencoderKL, half: bool) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _states(texts: list[str], text: parts.TextEncoder) -> np.ndarray:
+def _states(texts: list[str], text: components.TextEncoder) -> np.ndarray:
     """(texts, L, D) float16."""
     starts = tqdm(range(0, len(texts), BATCH), desc="texts", unit="batch")
     return np.concatenate([text(texts[start : start + BATCH]).half().numpy() for start in starts])

@@ -17,21 +17,21 @@ from torch import Tensor
 
 from sonolume.config.mini.stable_diffusion import Config
 from sonolume.models import inference
-from sonolume.models.embedders.base import hash_of
-from sonolume.models.embedders.load import load as load_embedder
 from sonolume.models.evaluation import folders, generation, results
+from sonolume.models.evaluation.embedders.base import hash_of
+from sonolume.models.evaluation.embedders.load import load as load_embedder
 from sonolume.models.evaluation.heldout import TEST_SEED
 from sonolume.models.evaluation.pictures import Pictures, score
 from sonolume.models.evaluation.protocol import fingerprint
 from sonolume.models.evaluation.results import Result
 from sonolume.models.mini import scores, seeing
-from sonolume.models.mini.stable_diffusion.parts import GUIDANCE, STEPS
+from sonolume.models.mini.stable_diffusion.components import GUIDANCE, STEPS
 from sonolume.preprocessors.miniworld import WORLD, world
 from sonolume.preprocessors.miniworld.captions import NAMES
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils import checkpoint
 from sonolume.utils.errors import UserError
-from sonolume.utils.pictures import picture_grid
+from sonolume.utils.image import picture_grid
 
 SHIPPED = "pretrained/mini/stable_diffusion"
 EMBEDDERS = ("mini:picture_judge", "mini:world")

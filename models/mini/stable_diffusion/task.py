@@ -17,7 +17,7 @@ from torch import Tensor
 from sonolume.config.mini.stable_diffusion import Config
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models.mini.clip_text import tokenizer
-from sonolume.models.mini.stable_diffusion import parts
+from sonolume.models.mini.stable_diffusion import components
 from sonolume.models.training import Draw, Frozen, item_draws, optimizer, step_draws
 from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss, draw_times, make_target
 from sonolume.modules.unet import zero_init
@@ -31,11 +31,11 @@ class Task(pl.LightningModule):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config, model = config, config.model
-        vae, text = parts.load_vae(model.vae), parts.TextEncoder(model.text_encoder)
+        vae, text = components.load_vae(model.vae), components.TextEncoder(model.text_encoder)
         self.frozen = Frozen({"vae": vae, "text": text})
         torch.manual_seed(config.train.random_seed)
         size = SIZE // 2 ** (len(vae.config.block_out_channels) - 1)
-        self.unet = parts.build_unet(model.unet, vae.config.latent_channels, size, text.model.config.hidden_size)
+        self.unet = components.build_unet(model.unet, vae.config.latent_channels, size, text.model.config.hidden_size)
         zero_init(self.unet)
         if config.train.accelerator == "cpu" or not torch.cuda.is_available():
             self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
@@ -81,7 +81,7 @@ class Task(pl.LightningModule):
         pipe = self.pipeline()
         pipe.set_progress_bar_config(disable=True)
         generators = [torch.Generator().manual_seed(number) for number in range(len(texts))]
-        how = {"num_inference_steps": parts.STEPS, "guidance_scale": parts.GUIDANCE, "output_type": "np"}
+        how = {"num_inference_steps": components.STEPS, "guidance_scale": components.GUIDANCE, "output_type": "np"}
         made: Any = pipe(texts, generator=generators, **how)
         board, step = self.logger.experiment, self.global_step  # type: ignore[union-attr]
         board.add_text("preview", "\n\n".join(texts), step)

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from sonolume.config.tta.audioldm import Config
 from sonolume.models.frozen_features import fingerprint, once
 from sonolume.models.training import TrainingData
-from sonolume.models.tta.audioldm.parts import TextEncoder, check_fit
-from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
+from sonolume.models.tta.audioldm.components import TextEncoder, check_fit
+from sonolume.models.tta.autoencoderkl import model as autoencoder
 from sonolume.models.tta.features import load_mel, mel_path, read_rows
 from sonolume.preprocessors import text_audio
 from sonolume.utils import paths

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from sonolume.config.tta.audioldm import Config
 from sonolume.models import inference
-from sonolume.models.embedders.base import Embedder, hash_of
-from sonolume.models.embedders.load import check, load_all
 from sonolume.models.evaluation import beside, folders, generation, heldout, results, showing
+from sonolume.models.evaluation.embedders.base import Embedder, hash_of
+from sonolume.models.evaluation.embedders.load import check, load_all
 from sonolume.models.evaluation.protocol import digest, fingerprint
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.sounds import Sounds, score
@@ -31,7 +31,7 @@ from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.test_set import TestSet
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import WORLD
-from sonolume.utils import audio, parts
+from sonolume.utils import audio, hub
 from sonolume.utils.errors import UserError
 
 IN_WORLD = ("mini:sound_judge", "mini:sound_judge_second", "mel:")
@@ -128,7 +128,7 @@ def settings_of(pipe: TextToAudioPipeline, where: str, args: argparse.Namespace)
 
 def _version(where: str) -> str:
     """A hash of all weights and settings of a folder, the commit of a hub id."""
-    if not parts.is_local(where):
+    if not hub.is_local(where):
         return Path(snapshot_download(where, local_files_only=True)).name
     return hash_of(*sorted(path for kind in ("json", "safetensors", "bin") for path in Path(where).rglob(f"*.{kind}")))
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from sonolume.config import schema, sources
 from sonolume.config.base import PreprocessConfig
 from sonolume.config.tta.audioldm import Config, Method, NoiseSchedulerConfig
-from sonolume.utils import files, manifest, parts, paths
+from sonolume.utils import files, hub, manifest, paths
 from sonolume.utils.errors import ConfigError, UserError, first_line
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def locate(source: str) -> Path:
     Raises:
         UserError: neither.
     """
-    where = parts.locate(source, "--checkpoint")
-    if parts.is_local(where):
+    where = hub.locate(source, "--checkpoint")
+    if hub.is_local(where):
         return Path(where)
     from huggingface_hub import snapshot_download
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from sonolume.config.tta.audioldm import Config
 from sonolume.models import inference
 from sonolume.models.tta.audioldm.pipeline import LONGEST, TextToAudioPipeline
-from sonolume.modules.editing import given_strength, renewed_samples, spans_of
-from sonolume.utils import audio, checkpoint, files, parts
+from sonolume.modules.inpainting import given_strength, renewed_samples, spans_of
+from sonolume.utils import audio, checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.spectrogram import spectrogram_png
 
@@ -82,7 +82,7 @@ def load(where: str, device: str = "auto", dtype: str = "float32") -> TextToAudi
     Raises:
         UserError: damaged or of another kind.
     """
-    if parts.is_local(where):
+    if hub.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
     place = inference.pick_device(device)
     if dtype == "float16" and place.type == "cpu":

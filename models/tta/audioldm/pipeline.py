@@ -22,16 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5EncoderModel
 
-from sonolume.modules.editing import FADE_SECONDS, Original, Spans, begin, from_noise, noised, original
+from sonolume.modules.export_code import make_portable
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.guidance import Guidance
-from sonolume.modules.latent_windows import Windows
+from sonolume.modules.inpainting import FADE_SECONDS, Original, Spans, begin, from_noise, noised, original
 from sonolume.modules.latents import denormalise, normalise
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
-from sonolume.modules.portable import make_portable
-from sonolume.modules.presets import objective_of, preset, scheduler
+from sonolume.modules.schedulers import objective_of, preset, scheduler
 from sonolume.modules.unet import use_crop_upsampling, with_positions
 from sonolume.modules.vocoder_chunks import vocode_in_chunks
+from sonolume.modules.windows import Windows
 
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
 WINDOWS_AT_ONCE = 8  # in one call of a network
@@ -148,7 +148,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         return steps
 
     def use_scheduler(self, name: str) -> None:
-        """Switch to a scheduler by its short name (`modules/presets.py`).
+        """Switch to a scheduler by its short name (`modules/schedulers.py`).
 
         Raises:
             ValueError: no such scheduler for this network's objective.

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config, Method
 from sonolume.models.training import Draw, Frozen, item_draws, optimizer, step_draws
-from sonolume.models.tta.audioldm import finetune, lora, parts
+from sonolume.models.tta.audioldm import components, finetune, lora
 from sonolume.models.tta.audioldm.data import Batch
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline, normalise
-from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
+from sonolume.models.tta.autoencoderkl import model as autoencoder
 from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss, draw_times, make_target
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.presets import preset
+from sonolume.modules.schedulers import preset
 from sonolume.modules.unet import with_positions, zero_init
 from sonolume.utils.errors import UserError
 
@@ -47,7 +47,7 @@ class Task(pl.LightningModule):
             return {"base": base, "vae": base.vae, "vocoder": base.vocoder}
         return {
             "vae": autoencoder.load(model.autoencoder_path),
-            "vocoder": parts.load_vocoder(model.vocoder, MelSettings.of(self.config.preprocess)),
+            "vocoder": components.load_vocoder(model.vocoder, MelSettings.of(self.config.preprocess)),
         }
 
     def _set_unet(self) -> None:
@@ -57,7 +57,7 @@ class Task(pl.LightningModule):
         if model.pretrained:
             unet = self.frozen["base"].unet.train()
         else:
-            unet = parts.build_unet(model.audioldm)
+            unet = components.build_unet(model.audioldm)
             zero_init(unet)
         if self._plain_attention():
             unet.set_attn_processor(AttnProcessor())
@@ -160,8 +160,8 @@ class Task(pl.LightningModule):
         if config.model.pretrained:
             return self.frozen["base"].to(self.device)
         if "text" not in self.frozen:
-            self.frozen["text"] = parts.TextEncoder(config.model.text_encoder)
-        noise = parts.noise_settings(config.model.noise_scheduler)
+            self.frozen["text"] = components.TextEncoder(config.model.text_encoder)
+        noise = components.noise_settings(config.model.noise_scheduler)
         scheduler, steps = preset("balanced", str(config.model.noise_scheduler.prediction_type), noise)
         return TextToAudioPipeline(
             vae=self.frozen["vae"].to(self.device),

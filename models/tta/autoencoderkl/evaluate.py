@@ -14,7 +14,7 @@ from sonolume.models import inference
 from sonolume.models.evaluation import heldout, reconstruction, results
 from sonolume.models.evaluation.heldout import Clips
 from sonolume.models.evaluation.results import Result
-from sonolume.models.tta.autoencoderkl import pipeline
+from sonolume.models.tta.autoencoderkl import model
 from sonolume.models.tta.autoencoderkl.inference import SHIPPED, mel_settings, reconstruct
 from sonolume.models.tta.features import SILENCE, MelDataset
 from sonolume.modules.mel import MelSettings
@@ -29,7 +29,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
         reconstruction.run(args, MelSettings.of(config.preprocess))
         return
     where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
-    vae = pipeline.load(where, "--checkpoint").to(inference.pick_device(args.device))  # type: ignore[arg-type]
+    vae = model.load(where, "--checkpoint").to(inference.pick_device(args.device))  # type: ignore[arg-type]
     settings, _ = mel_settings(where, config)
     clips = _clips(config, args, where, settings).first(args.num_samples)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)

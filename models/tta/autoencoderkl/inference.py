@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from sonolume.config.tta.autoencoderkl import Config
 from sonolume.models import inference
-from sonolume.models.tta.autoencoderkl import pipeline
+from sonolume.models.tta.autoencoderkl import model
 from sonolume.models.tta.features import SILENCE
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.utils import audio, files, manifest, parts
+from sonolume.utils import audio, files, hub, manifest
 from sonolume.utils.errors import UserError
 from sonolume.utils.spectrogram import spectrogram_grid
 
@@ -29,7 +29,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
     if not args.audio:
         raise UserError("tta/autoencoderkl needs --audio FILE_OR_FOLDER")
     where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
-    vae = pipeline.load(where, "--checkpoint", inference.DTYPES[args.dtype])
+    vae = model.load(where, "--checkpoint", inference.DTYPES[args.dtype])
     vae.to(inference.pick_device(args.device))  # type: ignore[arg-type]
     settings, frames = mel_settings(where, config)
     mel = MelSpectrogram(settings)
@@ -58,8 +58,8 @@ def run(config: Config, args: argparse.Namespace) -> None:
 def mel_settings(where: str, config: Config) -> tuple[MelSettings, int]:
     """The mel settings and frames the autoencoder was trained with, or the config's if its folder does not say."""
     folder = Path(where)
-    for name, key in ((pipeline.MEL_FILE, None), ("model_index.json", "mel")):
-        if parts.is_local(where) and (folder / name).is_file():
+    for name, key in ((model.MEL_FILE, None), ("model_index.json", "mel")):
+        if hub.is_local(where) and (folder / name).is_file():
             stored: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
             fields = stored[key] if key else {name: value for name, value in stored.items() if name != "frames"}
             return MelSettings(**fields), stored["frames"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sonolume.config.tta.autoencoderkl import Config
 from sonolume.models.training import clip_and_step, optimizer, step_draws
-from sonolume.models.tta.autoencoderkl import pipeline
+from sonolume.models.tta.autoencoderkl import model
 from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
 from sonolume.modules.discriminator import PatchDiscriminator
 from sonolume.modules.mel import MelSettings
@@ -27,7 +27,7 @@ class Task(pl.LightningModule):
         self.automatic_optimization = False
         torch.manual_seed(config.train.random_seed)
         self.config = config
-        self.vae = pipeline.build(config.model.autoencoderkl)
+        self.vae = model.build(config.model.autoencoderkl)
         loss = config.model.loss
         self.discriminator = PatchDiscriminator(
             config.model.autoencoderkl.in_channels, loss.disc_channels, loss.disc_num_layers
@@ -122,4 +122,4 @@ class Task(pl.LightningModule):
         """diffusers' `AutoencoderKL` folder with mel.json."""
         preprocess = self.config.preprocess
         settings = {name: getattr(preprocess, name) for name in MelSettings.__dataclass_fields__}
-        pipeline.save(self.vae, folder, settings | {"frames": preprocess.frames})
+        model.save(self.vae, folder, settings | {"frames": preprocess.frames})

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
 from sonolume.models.training import TrainingData
-from sonolume.models.tta.autoencoderkl import pipeline as autoencoder
+from sonolume.models.tta.autoencoderkl import model as autoencoder
 from sonolume.models.tta.features import SILENCE, load_mel, mel_path, read_rows
 from sonolume.preprocessors import text_audio
 from sonolume.utils import audio, files, paths

@@ -14,8 +14,8 @@ from transformers import SpeechT5HifiGan
 
 from sonolume.config.tta.hifigan import Config
 from sonolume.models import inference
-from sonolume.models.embedders.clips import is_clipped, is_silent
 from sonolume.models.evaluation import heldout, reconstruction, results
+from sonolume.models.evaluation.embedders.clips import is_clipped, is_silent
 from sonolume.models.evaluation.heldout import Clips
 from sonolume.models.evaluation.reconstruction import Values
 from sonolume.models.evaluation.results import Result

@@ -12,7 +12,7 @@ from transformers import SpeechT5HifiGan
 
 from sonolume.config.tta.hifigan import Config
 from sonolume.models import inference
-from sonolume.models.tta.hifigan import pipeline
+from sonolume.models.tta.hifigan import model
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.vocoder_chunks import vocode_in_chunks
 from sonolume.utils import audio, files, manifest
@@ -53,8 +53,8 @@ def run(config: Config, args: argparse.Namespace) -> None:
 
 def load(where: str, config: Config, device: str, dtype: torch.dtype) -> tuple[SpeechT5HifiGan, MelSettings]:
     """A vocoder and the mels it takes; what its folder does not say of them is taken from the config."""
-    vocoder = pipeline.load(where, "--checkpoint", dtype=dtype)
-    facts = asdict(MelSettings.of(config.preprocess)) | pipeline.mel_facts(vocoder, where)
+    vocoder = model.load(where, "--checkpoint", dtype=dtype)
+    facts = asdict(MelSettings.of(config.preprocess)) | model.mel_facts(vocoder, where)
     vocoder.to(inference.pick_device(device))  # type: ignore[arg-type]
     return vocoder, MelSettings(**{name: facts[name] for name in MelSettings.__dataclass_fields__})
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sonolume.config.tta.hifigan import Config
 from sonolume.models.training import clip_and_step, optimizer
-from sonolume.models.tta.hifigan import pipeline, warm_start
+from sonolume.models.tta.hifigan import model, warm_start
 from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction
@@ -31,7 +31,7 @@ class Task(pl.LightningModule):
         torch.manual_seed(config.train.random_seed)
         self.config = config
         self.settings = MelSettings.of(config.preprocess)
-        self.generator = pipeline.build(config.model.hifigan, self.settings)
+        self.generator = model.build(config.model.hifigan, self.settings)
         shape = config.model.discriminator
         self.discriminator = WaveformDiscriminator(shape.periods, shape.scales, shape.width)
         warm_start.load(self.generator, self.discriminator, config.model, self.settings)
@@ -66,7 +66,7 @@ class Task(pl.LightningModule):
         loss, accumulate = self.config.model.loss, self.config.train.accumulate
         with_gan = loss.adversarial_weight > 0 and self.steps_done // accumulate >= loss.disc_start
         generator, discriminator = self.optimizers()  # type: ignore[misc]
-        fake = pipeline.vocode(self.generator, mel)
+        fake = model.vocode(self.generator, mel)
         if with_gan:
             with self.toggled_optimizer(discriminator):
                 self._discriminator_step(real, fake.detach())
@@ -109,7 +109,7 @@ class Task(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         mel, real = batch
-        fake = pipeline.vocode(self.generator, mel).float()
+        fake = model.vocode(self.generator, mel).float()
         with torch.autocast(real.device.type, enabled=False):
             wanted, found = self.mel(real), self.mel(fake)  # (B, M, T)
         l1 = reconstruction.mel_l1(wanted, found).mean()
@@ -132,4 +132,4 @@ class Task(pl.LightningModule):
 
     def export(self, folder: Path) -> None:
         """transformers' `SpeechT5HifiGan` folder, norms folded, with mel.json."""
-        pipeline.save(self.generator, folder, self.settings)
+        model.save(self.generator, folder, self.settings)

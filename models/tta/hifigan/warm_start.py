@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from sonolume.config.tta.hifigan import ModelConfig
-from sonolume.models.tta.hifigan import pipeline
+from sonolume.models.tta.hifigan import model
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.waveform_discriminators import official_weights
 from sonolume.utils import checkpoint, paths
@@ -20,7 +20,7 @@ def load(generator: nn.Module, discriminator: nn.Module, config: ModelConfig, se
         UserError: weights of other sizes, of another mel, or no such file; names the config key.
     """
     if config.pretrained:
-        trained = pipeline.load(config.pretrained, "model.pretrained", settings)
+        trained = model.load(config.pretrained, "model.pretrained", settings)
         _fill(generator, dict(trained.state_dict()), f"model.pretrained {config.pretrained}", "model.hifigan")
     if config.pretrained_discriminators:
         key = f"model.pretrained_discriminators {config.pretrained_discriminators}"

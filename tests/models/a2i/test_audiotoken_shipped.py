@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from sonolume.models.a2i import loading
-from sonolume.models.a2i.audiotoken import pipeline
+from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.mini import seeing
 from sonolume.preprocessors.miniworld import world
 
@@ -26,14 +26,14 @@ def test_it_is_small_half_precision_and_names_the_shipped_parts(shipped: Path):
     assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) < 1e6
     weights = load_file(next((shipped / "embedder").glob("*.safetensors")))
     assert {weight.dtype for weight in weights.values()} == {torch.float16}
-    settings = json.loads((shipped / pipeline.SETTINGS_FILE).read_text())
+    settings = json.loads((shipped / encoder.SETTINGS_FILE).read_text())
     assert settings["stable_diffusion"] == "pretrained/mini/stable_diffusion"
     assert settings["beats"] == "pretrained/mini/beats" and settings["window"] == 2.56
 
 
 def test_unseen_sounds_become_pictures_of_the_right_kind(shipped: Path):
     """At least 60 %, and 0.75 of what the same Stable Diffusion draws of the true captions; chance is 1 in 12."""
-    pipe, _ = loading.load(str(shipped), pipeline.RECIPE, pipeline.load, "cpu")
+    pipe, _ = loading.load(str(shipped), encoder.RECIPE, encoder.load, "cpu")
     pipe.sd.set_progress_bar_config(disable=True)
     pipe.use_preset("fast")
     scenes = list(world.scenes("test", SOUNDS, seed=5, pairs=False))

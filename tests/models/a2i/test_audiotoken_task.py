@@ -16,7 +16,7 @@ from PIL import Image
 
 from sonolume.bins import evaluate, train
 from sonolume.config.load import load_config
-from sonolume.models.a2i.audiotoken import pipeline
+from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.a2i.audiotoken.data import PairDataset, training_data
 from sonolume.models.a2i.audiotoken.task import Task
 from sonolume.models.training import step_draws
@@ -105,7 +105,7 @@ def test_it_trains_only_the_embedder_and_exports_it(write: Callable[..., Path], 
     content = checkpoint.read(tmp_path / "run/checkpoints/last.ckpt")
     assert {name.split(".")[0] for name in content["state_dict"]} == {"embedder"}
     folder = tmp_path / "run/pipeline"
-    settings = json.loads((folder / pipeline.SETTINGS_FILE).read_text())
+    settings = json.loads((folder / encoder.SETTINGS_FILE).read_text())
     config = load_config(path)
     assert settings == {
         "recipe": "a2i/audiotoken", "stable_diffusion": config.model.stable_diffusion, "beats": config.model.beats,
@@ -114,7 +114,7 @@ def test_it_trains_only_the_embedder_and_exports_it(write: Callable[..., Path], 
     assert sorted(path.name for path in folder.rglob("*.*")) == [
         "audio_to_image.json", "config.json", "diffusion_pytorch_model.safetensors"
     ]  # fmt: skip
-    encoder = pipeline.load(folder, settings, torch.device("cpu"), torch.float32)
+    encoder = encoder.load(folder, settings, torch.device("cpu"), torch.float32)
     heard = encoder.hear([torch.randn(16000), torch.randn(16000)])
     assert heard.shape == (2, 1, 32) and not heard[0].allclose(heard[1])
 

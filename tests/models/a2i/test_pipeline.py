@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from sonolume.models.a2i import stable_diffusion
-from sonolume.models.a2i.encoder import without_sound
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
+from sonolume.models.a2i.sound_encoder import without_sound
 from sonolume.utils.errors import ComputationError, UserError
 
 RATE = 16000

@@ -15,7 +15,7 @@ from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 from sonolume.bins import inference
 from sonolume.models.convert import amphion, assemble, layout
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-from sonolume.models.tta.hifigan import pipeline as hifigan
+from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.utils import audio, cli
 from sonolume.utils.errors import UserError
 

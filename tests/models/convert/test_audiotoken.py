@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sonolume.bins import convert as bins_convert
-from sonolume.models.a2i.audiotoken.pipeline import SETTINGS_FILE
+from sonolume.models.a2i.audiotoken.encoder import SETTINGS_FILE
 from sonolume.models.convert import audiotoken
 from sonolume.models.tta.audioldm import lora
 from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder

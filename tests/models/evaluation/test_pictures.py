@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sonolume.models.embedders.base import Embedder, Features
+from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.pictures import Pictures, score
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.score import Score

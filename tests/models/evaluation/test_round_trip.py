@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sonolume.models.embedders.base import Embedder, Features
 from sonolume.models.evaluation import round_trip
+from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.results import Result
 from sonolume.utils import audio
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sonolume.models.embedders.base import Embedder, Features
+from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.sounds import Sounds, score
 from sonolume.utils import audio

@@ -19,8 +19,8 @@ from sonolume.config.base import EvaluationConfig
 from sonolume.config.load import load_config
 from sonolume.models import training
 from sonolume.models.callbacks import Position
-from sonolume.models.embedders.load import load
 from sonolume.models.evaluation import generation, statistics
+from sonolume.models.evaluation.embedders.load import load
 from sonolume.models.evaluation.results import Result
 from sonolume.models.evaluation.sounds import Sounds, score
 from sonolume.models.evaluation.validation import Evaluation, choose, label_of

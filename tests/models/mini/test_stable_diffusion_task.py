@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from sonolume.bins import train
 from sonolume.config.load import load_config
 from sonolume.models.mini.picture_vae.task import edge_error
-from sonolume.models.mini.stable_diffusion import data, parts
+from sonolume.models.mini.stable_diffusion import components, data
 from sonolume.models.mini.stable_diffusion.task import Task
 from sonolume.utils import cli
 from sonolume.utils.errors import ConfigError, UserError
@@ -67,7 +67,7 @@ def test_nothing_frozen_is_computed_twice(root: Path, trained: dict[str, Any], m
 def test_items_are_the_latents_and_states_of_one_scene(root: Path, trained: dict[str, Any]):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
     items = data.training_data(config).train
-    vae, text = parts.load_vae(config.model.vae), parts.TextEncoder(config.model.text_encoder)
+    vae, text = components.load_vae(config.model.vae), components.TextEncoder(config.model.text_encoder)
     scene = next(iter(data.world.scenes("train", 1)))
     posterior = vae.encode(2 * data.draw(scene)[None] - 1).latent_dist
     torch.testing.assert_close(items[0, 0][0][:4], posterior.mean[0], atol=0.05, rtol=0.05)  # bf16 made the cached ones
@@ -81,7 +81,7 @@ def test_some_captions_are_emptied_in_training(root: Path, trained: dict[str, An
     always = [*FEW, *trained["overrides"], "model.cond_mask_prob=0.999"]
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", always)
     sets = data.training_data(config)
-    empty = parts.TextEncoder(config.model.text_encoder)([""])[0]
+    empty = components.TextEncoder(config.model.text_encoder)([""])[0]
     assert all((sets.train[0, index][1] - empty).abs().max() < 0.01 for index in range(8))
     assert all((sets.valid[0, index][1] - empty).abs().max() > 0.01 for index in range(2))
 

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, T5EncoderModel
 from sonolume.config.load import load_config
 from sonolume.config.tta.audioldm import AudioLDMConfig, PredictionType, TimestepSampling
 from sonolume.models.training import step_draws
+from sonolume.models.tta.audioldm.components import build_unet
 from sonolume.models.tta.audioldm.data import training_data
-from sonolume.models.tta.audioldm.parts import build_unet
 from sonolume.models.tta.audioldm.task import Task
 
 

@@ -19,10 +19,10 @@ from sonolume.config.tta.hifigan import HifiGanConfig
 from sonolume.models.evaluation.heldout import Clips
 from sonolume.models.evaluation.results import Result
 from sonolume.models.training import fit
-from sonolume.models.tta.audioldm.parts import load_vocoder
+from sonolume.models.tta.audioldm.components import load_vocoder
 from sonolume.models.tta.features import load_mel, mel_path
 from sonolume.models.tta.hifigan import evaluate as vocoder_evaluation
-from sonolume.models.tta.hifigan import pipeline
+from sonolume.models.tta.hifigan import model
 from sonolume.models.tta.hifigan.data import WaveDataset, preprocess, training_data
 from sonolume.models.tta.hifigan.task import Task
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -241,7 +241,7 @@ def test_the_export_is_a_stock_vocoder(make_config: Callable[..., Path]):
     with torch.no_grad():
         wave = stock(mel.transpose(1, 2))
         assert wave.shape == (2, 10 * HOP) and wave.abs().max() > 0
-        assert torch.allclose(wave, pipeline.vocode(task.generator, mel), atol=1e-6)
+        assert torch.allclose(wave, model.vocode(task.generator, mel), atol=1e-6)
     assert any("parametrizations" in name for name in task.generator.state_dict())  # training goes on
     assert json.loads((folder / "mel.json").read_text())["hop_size"] == HOP
 
@@ -249,13 +249,13 @@ def test_the_export_is_a_stock_vocoder(make_config: Callable[..., Path]):
 @pytest.fixture
 def vocoder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    pipeline.save(pipeline.build(HifiGanConfig(**GENERATOR), MelSettings()), tmp_path / "vocoder", MelSettings())
+    model.save(model.build(HifiGanConfig(**GENERATOR), MelSettings()), tmp_path / "vocoder", MelSettings())
     return tmp_path / "vocoder"
 
 
 def test_the_published_size():
     with torch.device("meta"):
-        generator = pipeline.build(HifiGanConfig(), MelSettings())
+        generator = model.build(HifiGanConfig(), MelSettings())
         assert sum(weight.numel() for weight in generator.parameters()) == 13_926_017
         generator.apply_weight_norm()
     assert sum(weight.numel() for weight in generator.parameters()) == 13_936_130  # as the official one is counted
@@ -298,8 +298,8 @@ def test_starting_from_a_trained_generator(make_config: Callable[..., Path], voc
     config = load_config(make_config(), [f"model.pretrained='{vocoder}'"])
     mel = torch.randn(1, 80, 6)
     with torch.no_grad():
-        wave = pipeline.vocode(pipeline.load(str(vocoder), "x"), mel)
-        assert torch.allclose(pipeline.vocode(Task(config).generator, mel), wave, atol=1e-6)
+        wave = model.vocode(model.load(str(vocoder), "x"), mel)
+        assert torch.allclose(model.vocode(Task(config).generator, mel), wave, atol=1e-6)
     wider = load_config(make_config(), [f"model.pretrained='{vocoder}'", "model.hifigan.upsample_initial_channel=16"])
     refused("model.pretrained .*: not of the sizes in model.hifigan: conv_pre.weight is", Task, wider)
 
@@ -412,7 +412,7 @@ def test_broken_clips_are_listed_and_have_no_part_in_the_mean(monkeypatch: pytes
     made = waves * torch.tensor([2.0, torch.nan, 0.0])[:, None]  # twice as loud, broken, silent
     monkeypatch.setattr(vocoder_evaluation, "resynthesise", lambda *_: made)
     clips, result = Clips(list("abc"), lambda index: (mels[index], waves[index]), {}), Result({})
-    shown = vocoder_evaluation.score(result, clips, pipeline.load(str(vocoder), "x"), MelSettings())
+    shown = vocoder_evaluation.score(result, clips, model.load(str(vocoder), "x"), MelSettings())
     assert result.left_out == [("b", "its reconstruction holds NaN")]
     assert (result.counts["silent generated"], result.counts["silent real"]) == (1, 0)
     rows = {row.name: row for row in result.scores}

@@ -1,0 +1,65 @@
+"""A TorchScript file that somebody has: VGGish, PANNs, PaSST or any other model of sounds."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sonolume.models.evaluation.embedders.base import Embedder, Features, hash_of, pad
+from sonolume.utils import checkpoint
+from sonolume.utils.errors import UserError, first_line
+
+
+class TorchScriptEmbedder(Embedder):
+    """Called on float32 (B, n) at the stated rate; must return (B, d), or (B, T, d), of which the mean over T is taken.
+    Sounds of less than a second get silence behind. The mean makes one sample of a sound, where published FAD on VGGish
+    counts every frame: such numbers are not comparable with published ones.
+
+    Loading a file runs its graph, a program in torch's own language: no Python of the file's author is imported or
+    unpickled, but it may use every operator of torch, which can read files and fill the memory. Take files from
+    people that you trust.
+
+    Args:
+        path: what `torch.jit.save` wrote.
+        sample_rate: Hz that the model wants.
+
+    Raises:
+        UserError: no such file, not TorchScript, or not a model of this form.
+    """
+
+    takes = ("sounds",)
+    ragged = False  # what it makes of padding is unknown
+
+    def __init__(self, path: Path, sample_rate: int, device: torch.device | str = "cpu") -> None:
+        if not path.is_file():
+            raise UserError(f"embedder torchscript:{path}: no such file")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather have torch.export
+                self.model = torch.jit.load(path, map_location=device).eval()
+        except checkpoint.DAMAGED as error:
+            reason = f"not a TorchScript file, as torch.jit.save writes them ({first_line(error, 120)})"
+            raise UserError(f"embedder torchscript:{path}: {reason}") from error
+        self.device, self.sample_rate = device, sample_rate
+        self.name = f"torchscript:{path.name}@{hash_of(path)}"
+        self.dim = self._hear([np.zeros(sample_rate, np.float32)]).embeddings.shape[-1]
+
+    def facts(self) -> dict[str, Any]:
+        """FAD as VGGish's authors published it takes every frame as a sample; here a sound is one."""
+        return super().facts() | {"frames": "mean of a sound"}
+
+    @torch.no_grad()
+    def _hear(self, waves: list[np.ndarray]) -> Features:
+        wave = pad(waves, shortest=self.sample_rate).to(self.device)  # (B, n)
+        try:
+            output = self.model(wave)
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1][:120]
+            raise UserError(f"{self.name} does not take float32 of shape {tuple(wave.shape)}: {last}") from error
+        if not isinstance(output, Tensor) or output.ndim not in (2, 3) or len(output) != len(wave):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UserError(f"{self.name} returned {shape} for {tuple(wave.shape)}, not (B, d) or (B, T, d)")
+        return Features(output if output.ndim == 2 else output.mean(1), None)

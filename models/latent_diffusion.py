@@ -1,0 +1,55 @@
+"""One training step of a diffusion model on cached latents, shared by every recipe that has one.
+
+B items, z latent channels, h x w latent size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonolume.models.training import Draw
+from sonolume.modules.diffusion import DiffusionTarget, draw_times, make_target
+from sonolume.modules.latents import normalise
+
+
+@dataclass(frozen=True)
+class DiffusionObjective:
+    """What the network learns to predict, and at which noise times."""
+
+    prediction_type: str
+    """epsilon, v_prediction or flow"""
+    alphas_cumprod: Tensor
+    """(steps,) of the noise schedule; not used by flow"""
+    timestep_sampling: str = "uniform"
+    """uniform or logit_normal"""
+    min_snr_gamma: float = 0.0
+    """largest signal-to-noise ratio that weights the loss (Hang et al. 2023); 0 = no weighting"""
+
+
+def draw_target(
+    moments: Tensor, vae: Any, objective: DiffusionObjective, draws: Callable[[Draw], Tensor]
+) -> DiffusionTarget:
+    """Sample latents from their cached moments, noise them, and return what the network must predict.
+
+    Args:
+        moments: (B, 2z, h, w) mean and log-variance of the latents.
+        vae: its config holds the latents' normalisation.
+        draws: random numbers of this batch, as `training.step_draws` or `training.item_draws` give them.
+    """
+
+    def normal(count: int, random: torch.Generator) -> Tensor:
+        return torch.randn(count, *mean.shape[1:], generator=random)
+
+    def time(count: int, random: torch.Generator) -> Tensor:
+        return draw_times(count, objective.timestep_sampling, random)
+
+    mean, logvar = moments.chunk(2, dim=1)                                     # (B, z, h, w)
+    sample, noise = draws(normal).to(mean), draws(normal).to(mean)             # (B, z, h, w)
+    times = draws(time).to(mean)                                               # (B,)
+    latents = normalise(mean + (0.5 * logvar).exp() * sample, vae)             # (B, z, h, w)
+    return make_target(
+        latents, noise, times, objective.prediction_type, objective.alphas_cumprod, objective.min_snr_gamma
+    )

@@ -1,0 +1,135 @@
+"""Building the latent diffusion model's parts from its config, and loading those that are pretrained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
+
+from sonolume.config.tta.audioldm import AudioLDMConfig, ModelConfig, NoiseSchedulerConfig
+from sonolume.models.tta.hifigan import model as hifigan
+from sonolume.modules.mel import MelSettings
+from sonolume.modules.unet import use_crop_upsampling
+from sonolume.utils import checkpoint, hub
+from sonolume.utils.errors import UserError, first_line
+
+MAX_TOKENS = 512  # T5 was trained on so many; longer texts are cut
+
+
+def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
+    """Amphion's U-Net in diffusers' class, with its upsampling at odd sizes and fresh weights."""
+    levels = len(config.channel_mult)
+    attends = [2**level in config.attention_resolutions for level in range(levels)]
+    down = tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends)
+    up = tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends))
+    unet = UNet2DConditionModel(
+        in_channels=config.in_channels + config.position_channels,
+        out_channels=config.out_channels,
+        down_block_types=down,
+        up_block_types=up,
+        block_out_channels=tuple(config.model_channels * mult for mult in config.channel_mult),
+        layers_per_block=config.num_res_blocks,
+        cross_attention_dim=config.context_dim,
+        attention_head_dim=config.num_heads,  # diffusers' name for the number of heads
+        transformer_layers_per_block=config.transformer_depth,
+        norm_num_groups=config.norm_num_groups,
+        norm_eps=1e-5,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        downsample_padding=1,
+        use_linear_projection=False,
+    )
+    if config.use_checkpoint:
+        unet.enable_gradient_checkpointing()
+    return use_crop_upsampling(unet)
+
+
+def noise_settings(config: NoiseSchedulerConfig) -> dict[str, Any]:
+    """What the schedulers of inference must share with training."""
+    return {
+        "num_train_timesteps": config.num_train_timesteps,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "beta_schedule": str(config.beta_schedule),
+        "clip_sample": config.clip_sample,
+    }
+
+
+def load_vocoder(source: str, settings: MelSettings) -> SpeechT5HifiGan | None:
+    """A HiFi-GAN from its folder, a pipeline folder that holds one, or a hub id; None for "" (Griffin-Lim).
+
+    Raises:
+        UserError: it cannot be loaded, or takes other mels than `settings`; names the config key.
+    """
+    remedy = 'train one with egs/tta/hifigan/run_train.sh, or leave it "" for Griffin-Lim'
+    return hifigan.load(source, "model.vocoder", settings, remedy) if source else None
+
+
+class TextEncoder:
+    """A frozen T5: texts -> their states, one (L, D) tensor each. Not a Module, so no checkpoint holds it.
+
+    T5 itself always gets the attention mask, as in the seed's training, so texts do not depend on each other.
+
+    Args:
+        source: folder or hub id of a T5 with its tokenizer, or a pipeline folder that holds both.
+        masked: the U-Net ignores padding, so states end with the text; else T5's outputs at padding may be asked for.
+        key: the config key or flag that named it, for messages.
+
+    Raises:
+        UserError: it cannot be loaded; names the key.
+    """
+
+    def __init__(self, source: str, masked: bool = True, key: str = "model.text_encoder") -> None:
+        where = hub.locate(source, key)
+        tokens, model = hub.inside(where, "tokenizer"), hub.inside(where, "text_encoder")
+        if hub.is_local(model):
+            checkpoint.check_folder(Path(model), "T5EncoderModel", "T5ForConditionalGeneration")
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(tokens)
+            self.model = T5EncoderModel.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{key} {source!r} cannot be loaded: {first_line(error)} "
+                "(a folder or a hub id of a T5 encoder; the hub needs a network or an earlier download)"
+            ) from error
+        self.masked = masked
+
+    def parameters(self) -> Iterator[Tensor]:
+        """For fingerprints."""
+        return self.model.parameters()
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self.tokenizer(texts, truncation=True, max_length=MAX_TOKENS).input_ids]
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str], length: int = 0) -> list[Tensor]:
+        """States of each text; (length, D) with T5's outputs at padding behind the text if not `masked`."""
+        keep = 0 if self.masked else length
+        pad: dict[str, Any] = {"padding": "max_length", "max_length": keep} if keep else {"max_length": MAX_TOKENS}
+        tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, **({"padding": True} | pad))
+        mask = tokens.attention_mask.to(self.model.device)
+        states = self.model(tokens.input_ids.to(self.model.device), attention_mask=mask).last_hidden_state
+        return [state[: keep or int(count)] for state, count in zip(states, mask.sum(1), strict=True)]
+
+
+def check_fit(config: ModelConfig, vae: AutoencoderKL, text: TextEncoder) -> None:
+    """Make sure that the U-Net of the config takes what the pretrained parts give.
+
+    Raises:
+        UserError: another number of latent channels, or another width of the text states; names the config keys.
+    """
+    channels, width = vae.config.latent_channels, text.model.config.d_model
+    if config.audioldm.in_channels != channels:
+        raise UserError(
+            f"model.audioldm.in_channels is {config.audioldm.in_channels}, but the VAE {config.autoencoder_path} "
+            f"has {channels} latent channels (out_channels must be the same)"
+        )
+    if config.audioldm.context_dim != width:
+        raise UserError(
+            f"model.audioldm.context_dim is {config.audioldm.context_dim}, but the text encoder {config.text_encoder} "
+            f"gives states of width {width}"
+        )

@@ -1,0 +1,52 @@
+"""The mel autoencoder as a folder: diffusers' `AutoencoderKL` with the mel settings beside it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+
+from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.utils import checkpoint, files, hub
+from sonolume.utils.errors import UserError, first_line
+
+MEL_FILE = "mel.json"  # fields of MelSettings and "frames"
+
+
+def build(config: AutoencoderKLConfig) -> AutoencoderKL:
+    """The official architecture (no attention anywhere) in diffusers' class, with fresh weights."""
+    levels = len(config.ch_mult)
+    return AutoencoderKL(
+        in_channels=config.in_channels,
+        out_channels=config.out_ch,
+        down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
+        up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
+        block_out_channels=tuple(config.ch * mult for mult in config.ch_mult),  # type: ignore[arg-type]
+        layers_per_block=config.num_res_blocks,
+        latent_channels=config.z_channels,
+        norm_num_groups=config.norm_num_groups,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
+
+
+def save(vae: AutoencoderKL, folder: Path, mel: dict[str, Any]) -> None:
+    """Write weights (safetensors), config and mel settings."""
+    vae.save_pretrained(folder)
+    files.write_json(folder / MEL_FILE, mel)
+
+
+def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """A trained autoencoder from its folder, a pipeline folder that holds one, or a hub id.
+
+    Raises:
+        UserError: absent, damaged or another model; names the config key to change.
+    """
+    remedy = "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh, or name a folder that holds one"
+    where = hub.inside(hub.locate(source, key, remedy), "vae")
+    if hub.is_local(where):
+        checkpoint.check_folder(Path(where), "AutoencoderKL")
+    try:
+        return AutoencoderKL.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
+    except OSError as error:
+        raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error

@@ -1,0 +1,90 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sonolume.config.tta.audioldm import NoiseSchedulerConfig
+from sonolume.models.tta.audioldm.components import noise_settings
+from sonolume.modules.diffusion import alphas_cumprod
+from sonolume.modules.schedulers import PRESETS, SCHEDULERS, objective_of, preset, scheduler
+
+NOISE = noise_settings(NoiseSchedulerConfig())
+NAMED = [(objective, name) for objective, presets in PRESETS.items() for name in presets]
+FITTING = [(o, n) for o in PRESETS for n in SCHEDULERS if n.startswith("flow") == (o == "flow")]
+SCALE = 2.0  # deviation of the made-up data below
+
+
+@pytest.mark.parametrize("steps", [4, 25, 50, 200])
+def test_the_reference_is_the_official_sampler(goldens: SimpleNamespace, steps: int):
+    golden = goldens.golden("pndm")
+    pndm, default_steps = preset("reference", "epsilon", NOISE)
+    assert default_steps == 200
+    pndm.set_timesteps(steps)
+    assert pndm.timesteps.tolist() == golden[f"timesteps_{steps}"].tolist()
+    x = goldens.input_for("pndm.x", (1, 4, 2, 3))
+    for t in pndm.timesteps:
+        x = pndm.step(0.9 * x + 0.001 * float(t), t, x).prev_sample
+    torch.testing.assert_close(x, golden[f"final_{steps}"], rtol=1e-5, atol=0)
+
+
+def start() -> torch.Tensor:
+    return torch.randn(4, 1000, 1, generator=torch.Generator().manual_seed(0))
+
+
+def denoise(sampler, objective: str, steps: int, x: torch.Tensor) -> torch.Tensor:
+    """Sample with the exact answer of a network trained on numbers drawn from N(0, SCALE^2)."""
+    kept = alphas_cumprod("scaled_linear", 0.00085, 0.012, 1000)
+    sampler.set_timesteps(steps)
+    x = x * getattr(sampler, "init_noise_sigma", 1.0)
+    for t in sampler.timesteps:
+        given = sampler.scale_model_input(x, t) if hasattr(sampler, "scale_model_input") else x
+        if objective == "flow":
+            s = float(t) / 1000
+            noise_share, data_share = s**2, (1 - s) ** 2 * SCALE**2
+            prediction = given * (s - (1 - s) * SCALE**2) / (noise_share + data_share)
+        else:
+            a = torch.lerp(kept[int(t)], kept[min(int(t) + 1, 999)], float(t) - int(t))
+            total = a * SCALE**2 + 1 - a
+            epsilon, clean = given * (1 - a).sqrt() / total, given * a.sqrt() * SCALE**2 / total
+            prediction = epsilon if objective == "epsilon" else a.sqrt() * epsilon - (1 - a).sqrt() * clean
+        x = sampler.step(prediction, t, x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize(("objective", "name"), NAMED)
+def test_every_preset_samples_what_its_objective_means(objective: str, name: str):
+    sampler, steps = preset(name, objective, NOISE)
+    samples = denoise(sampler, objective, min(steps, 50), start())
+    assert samples.std().item() == pytest.approx(SCALE, rel=0.1)
+    assert objective_of(sampler) == objective
+
+
+@pytest.mark.parametrize(("objective", "name"), FITTING)
+def test_every_scheduler_samples_what_its_objective_means(objective: str, name: str):
+    sampler = scheduler(name, objective, NOISE)
+    samples = denoise(sampler, objective, 50, start())
+    assert samples.std().item() == pytest.approx(SCALE, rel=0.1)
+    assert objective_of(sampler) == objective
+
+
+@pytest.mark.parametrize(("objective", "name"), FITTING)
+def test_the_training_noise_reaches_the_sampler(objective: str, name: str):
+    if objective == "flow":
+        return
+    noise = NOISE | {"beta_end": 0.02, "beta_schedule": "linear"}
+    config = scheduler(name, objective, noise).config
+    assert (config.beta_start, config.beta_end, config.beta_schedule) == (0.00085, 0.02, "linear")
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "objective", "message"),
+    [
+        (preset, "reference", "v_prediction", "no preset 'reference' for a network that predicts v_prediction: balan"),
+        (preset, "quick", "flow", "reference, balanced, fast"),
+        (scheduler, "ddim", "flow", "no scheduler 'ddim' for a network that predicts flow: flow-euler, flow-unipc"),
+        (scheduler, "flow-euler", "epsilon", "ddim, pndm"),
+    ],
+)
+def test_a_wrong_name_lists_the_right_ones(make, name: str, objective: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        make(name, objective, NOISE)

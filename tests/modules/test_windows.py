@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from sonolume.modules.windows import Windows, taper
+
+
+@pytest.mark.parametrize(
+    ("width", "overlap", "count", "whole"),
+    [(1, 0.5, 1, 10), (10, 0.5, 1, 10), (11, 0.5, 2, 15), (15, 0.5, 2, 15), (16, 0.5, 3, 20), (40, 0.0, 4, 40),
+     (11, 0.9, 2, 11), (100, 0.25, 13, 106)],
+)  # fmt: skip
+def test_windows_cover_and_leave_nothing_over(width: int, overlap: float, count: int, whole: int):
+    windows = Windows.covering(width, 10, overlap)
+    assert (windows.count, windows.width) == (count, whole) and windows.width >= width
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("unit", [1, 4])
+def test_blend_undoes_cut(overlap: float, unit: int):
+    windows = Windows.covering(37, 10, overlap)
+    x = torch.randn(3, 2, windows.width * unit)
+    pieces = windows.cut(x, unit)
+    assert pieces.shape == (3 * windows.count, 2, 10 * unit)
+    assert pieces[windows.count].equal(x[1, :, : 10 * unit])
+    torch.testing.assert_close(windows.blend(pieces, unit), x)
+
+
+def test_one_window_changes_nothing():
+    windows, x = Windows.covering(10, 10, 0.5), torch.randn(2, 3, 10)
+    assert windows.cut(x) is x and windows.blend(x) is x
+
+
+def test_a_window_counts_least_at_its_ends():
+    windows = Windows.covering(15, 10, 0.5)
+    mixed = windows.blend(torch.tensor([0.0, 1.0]).view(2, 1).expand(2, 10))[0]
+    assert mixed[:5].eq(0).all() and mixed[10:].eq(1).all() and mixed.diff().ge(0).all()
+    torch.testing.assert_close(taper(10)[:5] + taper(10)[5:], torch.ones(5))
+    assert mixed[5] < 0.05 and mixed[9] > 0.95
+
+
+def test_half_precision_stays():
+    windows = Windows.covering(15, 10, 0.5)
+    assert windows.blend(torch.ones(2, 10, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 0.95, float("nan")])
+def test_a_wrong_overlap_is_refused(overlap: float):
+    with pytest.raises(ValueError, match="window_overlap must be from 0 to 0.9"):
+        Windows.covering(20, 10, overlap)

@@ -1,0 +1,193 @@
+"""Record what this checkout computes, or compare two records, to prove that a rewrite lost nothing.
+
+python tests/record.py record FOLDER [--only losses ...]     about ten minutes on two cores
+python tests/record.py compare BEFORE AFTER                  exit code 1 if anything differs
+
+A record holds, of every recipe in the miniature world: the losses of its first steps at a fixed seed, the report of
+every shipped part, the resolved config of every file under egs/, the answers to wrong configs and flags, and `--help`.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 5
+SAMPLES = 24  # scored for each report
+TOLERANCE = 1e-6  # relative, of scores
+OVERRIDES = [f"train.max_steps={STEPS}", "train.save_summary_steps=1", f"train.valid_interval={STEPS}",
+             "train.num_threads=1", "train.num_workers=0", "train.accelerator=cpu", "train.devices=1",
+             "train.valid_batches=2"]  # fmt: skip
+WRONG: list[tuple[str, list[str]]] = [  # script, arguments: each must be one line and exit code 2
+    ("train", ["train.lrr=1"]),
+    ("train", ["train.adam.lr=-1"]),
+    ("train", ["train.batch_size=many"]),
+    ("train", ["recipe=tta/nothing"]),
+    ("train", ["--resum"]),
+    ("train", ["dataset=[nowhere]"]),
+    ("inference", ["--texxt", "a bell"]),
+    ("inference", ["--text", ""]),
+    ("inference", ["--text", "a bell", "--checkpoint", "nowhere/at/all"]),
+    ("inference", ["--text", "a bell", "--duration", "0.1"]),
+    ("inference", ["--text", "a bell", "--strength", "0.5"]),
+    ("inference", ["--audio", "nowhere.wav"]),
+    ("evaluate", ["--num_samples", "0"]),
+    ("evaluate", ["--embedder", "clapp:x"]),
+    ("evaluate", ["--generated", "nowhere"]),
+    ("preprocess", ["--input", "nowhere"]),
+]
+
+
+def run(script: str, arguments: list[str], limit: float = 1800) -> dict[str, Any]:
+    """Run a command line of bins/ and return its exit code and output."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    command = [sys.executable, str(ROOT / "bins" / f"{script}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=limit)
+    return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+
+
+def configs() -> list[Path]:
+    """Every file that trains in the miniature world, the autoencoder before the model that needs its latents."""
+    files = [*ROOT.glob("egs/*/*/tiny*.json"), *ROOT.glob("egs/mini/*.json")]
+    first = ("autoencoderkl", "clip_text", "picture_vae")
+    return sorted(files, key=lambda path: (not any(name in str(path) for name in first), str(path)))
+
+
+def losses(folder: Path) -> dict[str, Any]:
+    """The scalars of the first steps of every recipe, by tag."""
+    found = {}
+    with tempfile.TemporaryDirectory() as work:
+        for path in configs():
+            name = path.relative_to(ROOT / "egs").as_posix()
+            found[name] = _train(path, name, Path(work))
+            print(name, found[name] if "error" in found[name] else "ok", file=sys.stderr, flush=True)
+    return found
+
+
+def _train(path: Path, name: str, work: Path) -> dict[str, Any]:
+    content = path.read_text(encoding="utf-8")
+    overrides = [*OVERRIDES, f"log_dir={work}/ckpts/{Path(name).parent.name}_{path.stem}"]
+    if '"preprocess"' in content or "hifigan" in name or "mini/sound_judge" in name:
+        overrides += [f"preprocess.processed_dir={work}/data"]
+        prefix = "preprocess.miniworld"
+    else:
+        prefix = "miniworld"
+    if "stable_diffusion.json" in name:
+        overrides += [f"cache_dir={work}/cache", f"model.vae={ROOT}/pretrained/mini/stable_diffusion/vae",
+                      f"model.text_encoder={work}/ckpts/mini_clip_text/clip_text/pipeline"]  # fmt: skip
+    if name == "tta/audioldm/tiny.json":
+        overrides += [f"model.autoencoder_path={ROOT}/pretrained/mini/text_to_audio"]
+    overrides += [f"{prefix}.train_scenes=64", f"{prefix}.valid_scenes=16"]
+    if f"{work}/data" in " ".join(overrides):
+        prepared = run("preprocess", ["--config", str(path), *overrides])
+        if prepared["code"]:
+            return {"error": prepared["err"][-500:]}
+    done = run("train", ["--config", str(path), *overrides])
+    if done["code"]:
+        return {"error": done["err"][-500:]}
+    return _scalars(next(work.glob(f"ckpts/{Path(name).parent.name}_{path.stem}/*/tensorboard")))
+
+
+def _scalars(folder: Path) -> dict[str, Any]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.split("/")[0] in ("train", "val", "eval")]
+    return {tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in sorted(tags)}
+
+
+def reports(folder: Path) -> dict[str, Any]:
+    """The report of every shipped part."""
+    place, page = folder / "reports", folder / "page.md"
+    page.write_text("<!-- results -->\n<!-- /results -->\n", encoding="utf-8")
+    arguments = ["--output_dir", str(place), "--readme", str(page), "--num_samples", str(SAMPLES)]
+    done = run("results", arguments, limit=3600)
+    if done["code"]:
+        return {"error": done["err"][-2000:]}
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(place.glob("*/report.json"))}
+
+
+def resolved(folder: Path) -> dict[str, Any]:
+    """Every config file under egs/ with all its defaults."""
+    from omegaconf import OmegaConf
+
+    from sonolume.config.load import load_config
+
+    files = sorted(ROOT.glob("egs/**/*.json"))
+    return {
+        path.relative_to(ROOT / "egs").as_posix(): OmegaConf.to_container(
+            OmegaConf.structured(load_config(path)), enum_to_str=True
+        )
+        for path in files
+    }
+
+
+def messages(folder: Path) -> dict[str, Any]:
+    """What wrong commands are answered with."""
+    found = {}
+    for recipe in ("tta/audioldm", "tta/autoencoderkl", "a2i/audiotoken"):
+        for script, arguments in WRONG:
+            config = ["--config", str(ROOT / "egs" / recipe / "tiny.json")]
+            done = run(script, [*config, *arguments])
+            found[f"{recipe}: {script} {' '.join(arguments)}"] = [done["code"], done["err"].strip()]
+    return found
+
+
+def helps(folder: Path) -> dict[str, Any]:
+    """`--help` of every script."""
+    scripts = sorted(path.stem for path in (ROOT / "bins").glob("*.py") if path.stem != "__init__")
+    return {script: run(script, ["--help"])["out"] for script in scripts}
+
+
+KINDS = {"resolved": resolved, "helps": helps, "messages": messages, "losses": losses, "reports": reports}
+
+
+def differences(before: Any, after: Any, where: str = "") -> list[str]:
+    """Every place where two records differ, numbers by more than `TOLERANCE`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted(before.keys() | after.keys())
+        return [line for key in keys for line in differences(before.get(key), after.get(key), f"{where}/{key}")]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return [line for index, (old, new) in pairs for line in differences(old, new, f"{where}[{index}]")]
+    numbers = isinstance(before, int | float) and isinstance(after, int | float)
+    same = math.isclose(before, after, rel_tol=TOLERANCE, abs_tol=1e-9) if numbers else before == after
+    return [] if same else [f"{where}: {str(before)[:150]!r} -> {str(after)[:150]!r}"]
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    record = commands.add_parser("record")
+    record.add_argument("folder", type=Path)
+    record.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
+    compare = commands.add_parser("compare")
+    compare.add_argument("before", type=Path)
+    compare.add_argument("after", type=Path)
+    args = parser.parse_args(argv)
+    if args.command == "compare":
+        found = []
+        for name in KINDS:
+            files = [side / f"{name}.json" for side in (args.before, args.after)]
+            if all(file.is_file() for file in files):
+                sides = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+                found += differences(sides[0], sides[1], name)
+        print("\n".join(found) or "no differences")
+        return int(bool(found))
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for name in args.only:
+        content = json.dumps(KINDS[name](args.folder), indent=1, ensure_ascii=False)
+        (args.folder / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+        print(f"{name}: recorded", file=sys.stderr, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sonolume.utils.image import CELL, picture_grid
+
+RED, BLUE = (200, 0, 0), (0, 0, 200)
+
+
+def plain(colour: tuple[int, int, int], width: int = 64, height: int = 64) -> Image.Image:
+    return Image.new("RGB", (width, height), colour)
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def places(sheet: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """First and last row, first and last column of a colour."""
+    rows, columns = (np.abs(sheet - np.array(colour)).sum(-1) == 0).nonzero()
+    return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
+
+
+def test_a_column_a_source_and_a_row_a_sample(tmp_path: Path) -> None:
+    green = (0, 200, 0)
+    picture_grid(tmp_path / "a.png", [[plain(RED), plain(green)], [plain(BLUE)]], ["real", "generated"])
+    sheet = read(tmp_path / "a.png")
+    red, below, blue = (places(sheet, colour) for colour in (RED, green, BLUE))
+    assert red[1] - red[0] + 1 == 3 * 64 and red[3] < blue[2] and red[:2] == blue[:2]  # enlarged three times
+    assert below[0] > red[1] and below[2:] == red[2:]
+    empty = sheet[below[0] : below[1], blue[2] : blue[3]]
+    assert (empty == empty[0, 0]).all() and 200 < empty[0, 0].mean() < 255  # grey where there is no picture
+
+
+def test_titles_stand_above_their_columns(tmp_path: Path) -> None:
+    picture_grid(tmp_path / "a.png", [[plain(RED)], [plain(BLUE)]], ["", "generated"])
+    sheet = read(tmp_path / "a.png")
+    above = sheet[: places(sheet, RED)[0]]
+    middle = CELL + 14  # where the second column begins
+    assert (above[:, :middle] == 255).all() and (above[:, middle:] < 128).any()
+
+
+def test_labels_stand_above_their_rows(tmp_path: Path) -> None:
+    columns = [[plain(RED), plain(BLUE)]]
+    picture_grid(tmp_path / "a.png", columns, [""], ["", "a dog barks twice"])
+    sheet = read(tmp_path / "a.png")
+    between = sheet[places(sheet, RED)[1] + 1 : places(sheet, BLUE)[0]]
+    assert (between < 128).any()
+
+
+def test_large_and_long_pictures_are_fitted(tmp_path: Path) -> None:
+    picture_grid(tmp_path / "a.png", [[plain(RED, 1000, 250)], [plain(BLUE, 3, 900)]], ["a", "b"])
+    red, blue = (places(read(tmp_path / "a.png"), colour) for colour in (RED, BLUE))
+    assert red[3] - red[2] + 1 == CELL and red[1] - red[0] + 1 == CELL // 4
+    assert blue[1] - blue[0] + 1 == CELL and blue[2] == blue[3]
+
+
+def test_a_long_title_does_not_run_into_the_next(tmp_path: Path) -> None:
+    picture_grid(tmp_path / "a.png", [[plain(RED)], [plain(BLUE)]], ["W" * 400, ""])
+    sheet = read(tmp_path / "a.png")
+    assert (sheet[: places(sheet, BLUE)[0], CELL + 12 :] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "titles", "labels"),
+    [([], [], []), ([[], []], ["a", "b"], []), ([[1]], [], []), ([[1]], ["a"], ["b", "c"])],
+)
+def test_what_is_no_grid_is_refused(tmp_path: Path, columns: list, titles: list[str], labels: list[str]) -> None:
+    pictures = [[plain(RED) for _ in column] for column in columns]
+    with pytest.raises(ValueError, match="no pictures|titles"):
+        picture_grid(tmp_path / "a.png", pictures, titles, labels)
+    assert list(tmp_path.iterdir()) == []
