@@ -11,7 +11,7 @@ from typing import Any
 
 from sonolume.config import options as shared
 from sonolume.config import sources
-from sonolume.config.load import load_config, recipe_module, recipe_of, recipes
+from sonolume.config.load import merge, recipe_module, recipe_of, recipes
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
 from sonolume.utils.options import Options, declared
@@ -47,21 +47,20 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     """
     program = os.environ.get("SONOLUME_COMMAND", f"{script}.py")  # egs/_run.sh sets the name of the shell script
     path = _config_file(program, kind, description, argv)
-    recipe = recipe_of(path)
+    files, name = sources.read(path), sources.shown(path)
+    recipe = recipe_of(files, name)
     options = _options_class(recipe, kind)
     if options is None:
-        having = ", ".join(_recipes_with(kind))
-        raise UserError(f"{sources.shown(path)}: {recipe} has no {script} command (the recipes with one: {having})")
+        raise UserError(f"{name}: {recipe} has no {script} command (there is one of {', '.join(_recipes_with(kind))})")
     parser = cli.parser(program, f"{recipe}: {description}", USAGE)
-    shown = sources.shown(path).replace("%", "%%")
+    shown = name.replace("%", "%%")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"config file of a recipe (here: {shown})")
     options.add_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to change")
     namespace = parser.parse_args(argv)
     _check_overrides(namespace.overrides, argv, options, program)
-    config = load_config(path, namespace.overrides)
-    given = [*sources.read(path), *sources.overrides(namespace.overrides)]
-    return Command(config, options.from_arguments(namespace), given, path)
+    given = [*files, *sources.overrides(namespace.overrides)]
+    return Command(merge(given, name), options.from_arguments(namespace), given, path)
 
 
 def _config_file(program: str, kind: str, description: str, argv: list[str]) -> Path:
