@@ -196,7 +196,8 @@ def compare(before: Path, after: Path, words: bool) -> list[str]:
     for name in KINDS:
         files = [side / f"{name}.json" for side in (before, after)]
         if all(file.is_file() for file in files) and (words or name not in SENTENCES):
-            old, new = (normalise(json.loads(file.read_text(encoding="utf-8")), words) for file in files)
+            exact = words or name in ("resolved", "losses")
+            old, new = (normalise(json.loads(file.read_text(encoding="utf-8")), exact) for file in files)
             found += differences(old, new, name)
     return found
 

@@ -1,4 +1,3 @@
-import importlib
 import itertools
 import os
 import resource
@@ -17,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sonolume.config.base import LRSchedule, TrainConfig
 from sonolume.config.load import load_config
+from sonolume.models import training
 from sonolume.models.callbacks import EMA
 from sonolume.models.training import Frozen, StepBatches, build, optimizer, step_draws, step_generator
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
@@ -105,11 +105,10 @@ def test_an_accumulated_step_is_one_step_of_every_optimizer(recipe: str, tiny_co
 def test_every_batch_has_its_own_random_numbers(
     recipe: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
-    module = importlib.import_module("sonolume.models." + recipe.replace("/", ".") + ".task")
-    seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(module, "step_draws", lambda *place: (seen.append(place), step_draws(*place))[1])
+    drawn: list[tuple[int, ...]] = []
+    monkeypatch.setattr(training, "step_draws", lambda *place: (drawn.append(place), step_draws(*place))[1])
     train(tiny_config(recipe), "run", "train.max_steps=3", "train.random_seed=7")
-    assert seen == [(7, batch, 2, 0, 1) for batch in range(6)]
+    assert drawn == [(7, batch, 2, 0, 1) for batch in range(6)]
 
 
 def test_the_run_folder(tiny_config: Callable[..., Path]):
