@@ -206,7 +206,7 @@ def test_sounds_of_a_manifest_lie_elsewhere(tmp_path: Path, config: PreprocessCo
 
 
 def test_a_video_column_gives_its_sound_track(tmp_path: Path, config: PreprocessConfig):
-    record(tmp_path, "film", noise(1)).rename(tmp_path / "film.mp4")  # libsndfile looks at the content
+    record(tmp_path, "film", noise(1)).rename(tmp_path / "film.mp4")  # libsndfile reads any suffix
     (tmp_path / "m.json").write_text(json.dumps([{"Uid": "a", "Video": "film.mp4", "Caption": "c", "Label": "dog"}]))
     assert prepare(config, "mine", tmp_path / "m.json") == {"train": 1}
     (row,) = read_manifest(tmp_path / "data/mine/train.json")
