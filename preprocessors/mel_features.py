@@ -4,7 +4,7 @@ import functools
 import io
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors import parallel
 from sonolume.preprocessors.prepared import check_settings
+from sonolume.preprocessors.report import LeftOut, Outcome
 from sonolume.preprocessors.sources import load_wave
 from sonolume.utils import audio
 from sonolume.utils.audio import SoundError
@@ -67,16 +68,6 @@ class Plan:
         check_settings(self.folder / SETTINGS_FILE, settings, remedy)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Result of one clip: its windows as (uid, seconds), or the reason why it was left out."""
-
-    windows: tuple[tuple[str, float], ...] = ()
-    reason: str = ""
-    detail: str = ""
-    reused: bool = False
-
-
 def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers: int = 1) -> list[Outcome]:
     """Compute the features of all rows that have none yet.
 
@@ -101,17 +92,20 @@ def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers
 
 
 def compute_one(row: Row, plan: Plan) -> Outcome:
-    """Write the windows of one clip, unless an earlier run did."""
-    reused = _reuse(row, plan)
-    if reused:
-        return Outcome(reused, reused=True)
-    rate = plan.mel.sample_rate
-    try:
-        wave = load_wave(row, rate, plan.seconds)
-        audio.check_wave(wave, rate, str(row.audio or ""), max(MIN_SECONDS, (plan.mel.padding + 1) / rate))
-    except SoundError as error:
-        return Outcome(reason=error.reason, detail=str(error))
-    return Outcome(_write_windows(row.uid, wave, plan))
+    """Write the windows of one clip, unless an earlier run did; the examples have the length of their window."""
+    lengths = _reuse(row, plan)
+    reused = bool(lengths)
+    if not reused:
+        rate = plan.mel.sample_rate
+        try:
+            wave = load_wave(row, rate, plan.seconds)
+            audio.check_wave(wave, rate, str(row.audio or ""), max(MIN_SECONDS, (plan.mel.padding + 1) / rate))
+        except SoundError as error:
+            return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
+        lengths = _write_windows(row.uid, wave, plan)
+    durations = [round(frames * plan.hop_seconds, 3) for frames in lengths]
+    windows = [replace(row, uid=plan.window_uid(row.uid, i), duration=seconds) for i, seconds in enumerate(durations)]
+    return Outcome(tuple(windows), reused=reused)
 
 
 @functools.cache
@@ -119,20 +113,20 @@ def _extractor(settings: MelSettings) -> MelSpectrogram:
     return MelSpectrogram(settings)
 
 
-def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> tuple[tuple[str, float], ...]:
-    """Write the first window last: if it exists, all others do."""
+def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> list[int]:
+    """Write the windows of a clip and return their lengths in frames.
+
+    The first window is written last: if it exists, all others do.
+    """
     total = len(wave) // plan.mel.hop_size
     shortest = min(total, round(MIN_SECONDS / plan.hop_seconds))
     starts = [start for start in range(0, plan.windows * plan.frames, plan.frames) if total - start >= shortest]
+    stops = [min(start + plan.frames, total) for start in starts]
     for path in plan.existing(uid, len(starts)):  # windows of an earlier, longer recording
         path.unlink()
-    written = []
-    for index, start in reversed(list(enumerate(starts))):
-        name = plan.window_uid(uid, index)
-        part = _window(wave, start, min(start + plan.frames, total), plan.mel)
-        _save(plan.path(name), part)
-        written.append((name, part.shape[1] * plan.hop_seconds))
-    return tuple(reversed(written))
+    for index, (start, stop) in reversed(list(enumerate(zip(starts, stops, strict=True)))):
+        _save(plan.path(plan.window_uid(uid, index)), _window(wave, start, stop, plan.mel))
+    return [stop - start for start, stop in zip(starts, stops, strict=True)]
 
 
 def _window(wave: np.ndarray, start: int, stop: int, mel: MelSettings) -> np.ndarray:
@@ -149,13 +143,12 @@ def _save(path: Path, part: np.ndarray) -> None:
         temporary.write_bytes(memory.getbuffer())
 
 
-def _reuse(row: Row, plan: Plan) -> tuple[tuple[str, float], ...]:
-    """Return the windows of an earlier run, or () if there are none or the recording is newer."""
+def _reuse(row: Row, plan: Plan) -> list[int]:
+    """The lengths of the windows of an earlier run, or [] if there are none or the recording is newer."""
     paths = plan.existing(row.uid)
     if not paths or (row.audio is not None and _is_newer(row.audio, paths[0])):
-        return ()
-    lengths = (_frames(path) * plan.hop_seconds for path in paths)
-    return tuple((plan.window_uid(row.uid, index), seconds) for index, seconds in enumerate(lengths))
+        return []
+    return [_frames(path) for path in paths]
 
 
 def _is_newer(source: Path, feature: Path) -> bool:

@@ -1,7 +1,7 @@
 """Files of one sound with its pictures: checked, and stored as a wav and a folder of pictures."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import soundfile
 from PIL import Image
 
 from sonolume.config.pairs import PairsConfig
+from sonolume.preprocessors.report import LeftOut, Outcome
 from sonolume.preprocessors.sources import load_wave
 from sonolume.utils import audio, files, video
 from sonolume.utils.audio import SoundError
@@ -34,43 +35,28 @@ class Pair:
     """numbers of the frames to take from its video; all over it by default"""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Result of a pair: its length in seconds, or the reason why it was left out."""
-
-    seconds: float = 0.0
-    pictures: int = 0
-    reason: str = ""
-    detail: str = ""
-    upsampled: bool = False
-    reused: bool = False
-
-
 def write(pair: Pair, folder: Path, config: PairsConfig) -> Outcome:
     """Write the sound, then the pictures of one pair, unless an earlier run did."""
     row = pair.row
-    sound, frames = files_of(row, folder, config)
+    sound, frames = folder / config.audio_dir / f"{row.uid}.wav", folder / config.frames_dir / row.uid
+    example = replace(row, audio=sound, image=frames)
     if frames.is_dir() and sound.is_file():
-        return Outcome(soundfile.info(sound).duration, len(list(frames.iterdir())), reused=True)
+        example.duration = round(soundfile.info(sound).duration, 3)
+        return Outcome((example,), reused=True, counts={"pictures": len(list(frames.iterdir()))})
     try:
         wave = load_wave(row, config.sample_rate, config.seconds)
         audio.check_wave(wave, config.sample_rate, str(row.audio or ""), config.min_seconds)
         seconds = len(wave) / config.sample_rate
-        pictures, reason = _usable(_pictures(pair, seconds, config))
+        pictures = _usable(_pictures(pair, seconds, config), f"{row.image or row.video}")
     except (SoundError, VideoError) as error:
-        return Outcome(reason=error.reason, detail=str(error))
-    if not pictures:
-        return Outcome(reason=reason, detail=f"{row.image or row.video}")
+        return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
     audio.save_wav(sound, wave, config.sample_rate)
     with files.atomic_folder(frames) as temporary:
         for second, picture in pictures:
             _save(temporary / (STILL if second is None else f"{second:07.3f}"), picture, config.longest_side)
-    return Outcome(seconds, len(pictures), upsampled=_is_low_rate(row.audio, config.sample_rate))
-
-
-def files_of(row: Row, folder: Path, config: PairsConfig) -> tuple[Path, Path]:
-    """The wav and the folder of pictures of a row in a prepared data set."""
-    return folder / config.audio_dir / f"{row.uid}.wav", folder / config.frames_dir / row.uid
+    example.duration = round(seconds, 3)
+    low_rate = _is_low_rate(row.audio, config.sample_rate)
+    return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
 
 
 def pictures_of(row: Row) -> list[tuple[float | None, Path]]:
@@ -116,8 +102,12 @@ def _pictures(pair: Pair, seconds: float, config: PairsConfig) -> list[Picture]:
     return [(frame.seconds, frame.picture) for frame in video.frames_at(row.video, times)]
 
 
-def _usable(pictures: list[Picture]) -> tuple[list[Picture], str]:
-    """Drop tiny and blank pictures; if none is left, give the most frequent reason."""
+def _usable(pictures: list[Picture], source: str) -> list[Picture]:
+    """Drop tiny and blank pictures.
+
+    Raises:
+        VideoError: none is left; with the most frequent reason.
+    """
     reasons: Counter[str] = Counter()
     kept = []
     for second, picture in pictures:
@@ -127,7 +117,9 @@ def _usable(pictures: list[Picture]) -> tuple[list[Picture], str]:
             reasons["blank picture"] += 1
         else:
             kept.append((second, picture))
-    return kept, "" if kept else reasons.most_common(1)[0][0]
+    if not kept:
+        raise VideoError(source, reasons.most_common(1)[0][0])
+    return kept
 
 
 def _is_low_rate(path: Path | None, sample_rate: int) -> bool:

@@ -1,7 +1,9 @@
 """Prepared data sets: the folder {processed_dir}/{dataset} with its settings and one manifest per split."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,15 @@ def dataset_folder(config: DataConfig, dataset: str) -> Path:
     if dataset != Path(dataset).name or dataset in ("", ".."):
         raise UserError(f"dataset: {dataset!r} is not the name of a folder")
     return paths.resolve(config.processed_dir) / dataset
+
+
+@contextmanager
+def cleanup(folder: Path) -> Iterator[None]:
+    """Remove the temporary files of a run that was killed, once the block has succeeded."""
+    unfinished = list(folder.rglob(f"{files.TEMPORARY}*"))
+    yield
+    for path in unfinished:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def manifest_names(config: DataConfig) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +29,45 @@ class LeftOut:
         return cls(row.uid, reason, detail, str(row.audio) if row.audio else None)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one row: the examples made of it, or the reason why it was left out."""
+
+    examples: tuple[Row, ...] = ()
+    left_out: LeftOut | None = None
+    reused: bool = False
+    """an earlier run had made the examples"""
+    counts: dict[str, int] = field(default_factory=dict)
+    """numbers that the report sums up"""
+
+
 def write(
     folder: Path,
-    examples: Sequence[Row],
-    left_out: Sequence[LeftOut],
     names: Mapping[str, str],
-    opened: int,
-    reused: int,
-    **facts: Any,
+    outcomes: Sequence[Outcome],
+    screened_out: Sequence[LeftOut],
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, int]:
-    """Write and print the report of a data set, write its manifests, and count the examples of each split.
+    """Write the manifests and the report of a data set, print a summary, and count the examples of each split.
 
     Args:
         names: split -> file name of its manifest; other splits get {split}.json.
-        opened: clips that were opened.
-        reused: of them, how many an earlier run had prepared.
-        facts: more for the report.
+        screened_out: rows that were left out before any file was opened.
+        facts: more entries of the report.
 
     Raises:
         UserError: there is no usable clip, or none to train on.
     """
+    examples = [row for outcome in outcomes for row in outcome.examples]
+    left_out = [*screened_out, *(outcome.left_out for outcome in outcomes if outcome.left_out)]
+    reused = sum(outcome.reused for outcome in outcomes)
     counts = dict(Counter(str(row.split) for row in examples))
     reasons = dict(Counter(one.reason for one in left_out).most_common())
     path = folder / REPORT_FILE
     if not examples and any((folder / name).is_file() for name in names.values()):
         path = folder / FAILED_FILE  # the manifests of an earlier run keep their report
     refusals = [asdict(one) for one in left_out]
-    files.write_json(path, {"examples": counts, "refused": reasons, **facts, "refusals": refusals})
+    files.write_json(path, {"examples": counts, "refused": reasons, **(facts or {}), "refusals": refusals})
     summary = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not examples:
         first = f" (the first: {left_out[0].detail})" if left_out and left_out[0].detail else ""
@@ -71,7 +83,7 @@ def write(
     if left_out:
         print(f"{folder}: left out {len(left_out)}: {summary}; see {path}")
     if "missing" in reasons:
-        print(f"{folder}: {reasons['missing']:,} of {opened:,} clips are missing: listed in {REPORT_FILE}")
+        print(f"{folder}: {reasons['missing']:,} of {len(outcomes):,} clips are missing: listed in {REPORT_FILE}")
     if "needs PyAV" in reasons:
         print(f"{folder}: m4a, aac and videos are read with PyAV: {PYAV_REMEDY}, then run again")
     return counts

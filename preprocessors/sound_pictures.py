@@ -5,15 +5,14 @@ world. A second run continues where an interrupted one stopped.
 """
 
 import functools
-import shutil
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from sonolume.config.pairs import PairsConfig
 from sonolume.preprocessors import pair_files, parallel, prepared, report, vggsound
-from sonolume.preprocessors.pair_files import Outcome, Pair
+from sonolume.preprocessors.pair_files import Pair
 from sonolume.preprocessors.report import LeftOut
 from sonolume.preprocessors.sources import screen, world_rows
 from sonolume.utils import files, manifest
@@ -49,20 +48,17 @@ def prepare(
     else:
         pairs, left_out = _recordings(config, dataset, source, media_dir)
     assign_splits([pair.row for pair in pairs], config.valid_fraction)
-    unfinished = list(folder.rglob(f"{files.TEMPORARY}*"))  # by a run that was killed
-    if pairs:
-        _store_settings(folder, config, source)
-    work = functools.partial(pair_files.write, folder=folder, config=config)
-    outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs", CLIPS_PER_WORKER)
-    examples, unusable = _examples(pairs, outcomes, folder, config)
-    names = prepared.manifest_names(config)
-    reused, low, count = (sum(getattr(one, key) for one in outcomes) for key in ("reused", "upsampled", "pictures"))
-    facts = {"pictures": count, "low_rate": low}
-    counts = report.write(folder, examples, left_out + unusable, names, len(pairs), reused, **facts)
-    upsampled = f"; {low} sounds were recorded below {config.sample_rate} Hz" if low else ""
-    print(f"{folder}: {count} pictures{upsampled}")
-    for path in unfinished:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    with prepared.cleanup(folder):
+        if pairs:
+            _store_settings(folder, config, source)
+        work = functools.partial(pair_files.write, folder=folder, config=config)
+        outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs", CLIPS_PER_WORKER)
+        facts = Counter(pictures=0, low_rate=0)
+        for outcome in outcomes:
+            facts.update(outcome.counts)
+        counts = report.write(folder, prepared.manifest_names(config), outcomes, left_out, facts)
+    low = f"; {facts['low_rate']} sounds were recorded below {config.sample_rate} Hz" if facts["low_rate"] else ""
+    print(f"{folder}: {facts['pictures']} pictures{low}")
     return counts
 
 
@@ -101,19 +97,6 @@ def _store_settings(folder: Path, config: PairsConfig, source: Path | None) -> N
     if path.is_file():
         prepared.check_settings(path, settings, f"remove {folder}, or choose another --dataset")
     files.write_json(path, settings)
-
-
-def _examples(
-    pairs: Sequence[Pair], outcomes: Sequence[Outcome], folder: Path, config: PairsConfig
-) -> tuple[list[Row], list[LeftOut]]:
-    examples, left_out = [], []
-    for pair, outcome in zip(pairs, outcomes, strict=True):
-        if outcome.reason:
-            left_out.append(LeftOut.of(pair.row, outcome.reason, outcome.detail))
-        else:
-            sound, frames = pair_files.files_of(pair.row, folder, config)
-            examples.append(replace(pair.row, audio=sound, image=frames, duration=round(outcome.seconds, 3)))
-    return examples, left_out
 
 
 def _prepared_before(config: PairsConfig, folder: Path) -> dict[str, int]:

@@ -4,7 +4,6 @@ The sounds are recordings (a folder or a manifest) or scenes of the miniature wo
 interrupted one stopped.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from typing import Any
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MelSettings
 from sonolume.preprocessors import audiocaps, mel_features, prepared, report
-from sonolume.preprocessors.mel_features import Outcome, Plan
+from sonolume.preprocessors.mel_features import Plan
 from sonolume.preprocessors.report import LeftOut
 from sonolume.preprocessors.sources import screen, world_rows
-from sonolume.utils import files
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, assign_splits, read_manifest
 
@@ -57,15 +55,9 @@ def prepare(
         rows, left_out = screen(_recordings(source, dataset, audio_dir), captions)
         origin = {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
     assign_splits(rows, config.valid_fraction)
-    unfinished = files.unfinished(folder) + files.unfinished(plan.folder, below=True)  # by a run that was killed
-    outcomes = mel_features.compute(rows, plan, origin, config.num_workers)
-    examples, unusable = _examples(rows, outcomes)
-    reused = sum(outcome.reused for outcome in outcomes)
-    names = prepared.manifest_names(config)
-    counts = report.write(folder, examples, left_out + unusable, names, len(outcomes), reused)
-    for path in unfinished:
-        path.unlink(missing_ok=True)
-    return counts
+    with prepared.cleanup(folder):
+        outcomes = mel_features.compute(rows, plan, origin, config.num_workers)
+        return report.write(folder, prepared.manifest_names(config), outcomes, left_out)
 
 
 def _plan(config: PreprocessConfig, folder: Path) -> Plan:
@@ -93,16 +85,6 @@ def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]
         return audiocaps.read(source, dataset, audio_dir)
     rows = read_manifest(source, dataset, require=("Audio|Video",), files_in=audio_dir)
     return [replace(row, audio=row.audio or row.video) for row in rows]
-
-
-def _examples(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> tuple[list[Row], list[LeftOut]]:
-    """One example per window, with the length of its features as Duration."""
-    examples, left_out = [], []
-    for row, outcome in zip(rows, outcomes, strict=True):
-        if outcome.reason:
-            left_out.append(LeftOut.of(row, outcome.reason, outcome.detail))
-        examples += [replace(row, uid=uid, duration=round(seconds, 3)) for uid, seconds in outcome.windows]
-    return examples, left_out
 
 
 def _prepared_before(config: PreprocessConfig, folder: Path, plan: Plan) -> dict[str, int]:
