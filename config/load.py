@@ -33,6 +33,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     if any("recipe" in source.content for source in given):
         raise ConfigError("command line: recipe cannot be overridden: choose another --config")
     for source in [*chain, *given]:
+        sources.rename(source.content, getattr(config_class, "RENAMED", {}))
         schema.check(source.content, config_class, source.name)
     for key in REQUIRED:
         if not any(key in source.content for source in [*chain, *given]):

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,21 @@ def read(path: Path) -> list[Source]:
     if path.suffix == ".yml":
         raise ConfigError(f"{shown(path)}: Hydra reads only files that end in .yaml: rename it")
     return [_yaml(path)] if path.suffix == ".yaml" else _json_chain(path, text, [])
+
+
+def rename(content: dict[str, Any], renamed: Mapping[str, str]) -> None:
+    """Move values of older keys to their present names, in place.
+
+    Args:
+        renamed: old -> new dotted key, both in the same section; `Config.RENAMED` of a recipe.
+    """
+    for old, new in renamed.items():
+        *path, name = old.split(".")
+        section: Any = content
+        for part in path:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and name in section:
+            section.setdefault(new.rpartition(".")[2], section.pop(name))
 
 
 def _text(path: Path) -> str:
