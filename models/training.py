@@ -237,7 +237,8 @@ def _evaluation(config: RunConfig, train: TrainConfig, data: TrainingData, posit
 def run(config: RunConfig, resume: bool) -> Path:
     """Train a recipe: load its frozen networks once, prepare its data, train and export.
 
-    Its package holds `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)`;
+    Its package holds `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)` (or
+    `task.build_task(config, frozen)`, where the class depends on the config);
     `data.training_data(config, frozen)`; and, where it uses frozen networks, `task.load_frozen(config)`.
 
     Returns:
@@ -251,7 +252,7 @@ def run(config: RunConfig, resume: bool) -> Path:
     load_frozen = getattr(task_module, "load_frozen", None)
     frozen = load_frozen(config) if load_frozen else Frozen()
     data = importlib.import_module(f"{package}.data").training_data(config, frozen)
-    task = task_module.Task(config, frozen)
+    task = getattr(task_module, "build_task", task_module.Task)(config, frozen)
     return fit(task, data, config, config.train, resume) / getattr(task, "export_folder", "pipeline")  # type: ignore[attr-defined]
 
 
