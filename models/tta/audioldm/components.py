@@ -10,8 +10,6 @@ from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, Config, ModelConfig, NoiseSchedulerConfig
 from sonolume.models.training import Frozen
-from sonolume.models.tta.autoencoderkl import model as autoencoder
-from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
 from sonolume.utils import checkpoint, hub
@@ -66,6 +64,8 @@ def load_frozen(config: Config) -> Frozen:
 
 def load_encoders(config: Config) -> Frozen:
     """Load "vae" and "text", whose outputs are cached as training data."""
+    from sonolume.models.tta.autoencoderkl import model as autoencoder
+
     vae = autoencoder.load(config.model.autoencoder_path)
     text = TextEncoder(config.model.text_encoder, config.model.text_mask)
     check_fit(config.model, vae, text)
@@ -78,6 +78,8 @@ def load_vocoder(source: str, settings: MelSettings) -> SpeechT5HifiGan | None:
     Raises:
         UserError: it cannot be loaded, or takes other mels than `settings`; names the config key.
     """
+    from sonolume.models.tta.hifigan import model as hifigan
+
     remedy = 'train one with egs/tta/hifigan/run_train.sh, or leave it "" for Griffin-Lim'
     return hifigan.load(source, "model.vocoder", settings, remedy) if source else None
 

@@ -3,8 +3,8 @@
 The cache is a folder of flat arrays in {processed_dir}/{dataset}/cache/, which are memory-mapped, so that many workers
 and large data sets share them.
 
-With `model.text_mask` false the U-Net attends to padding, as the official weights do: to T5's outputs there, which depend
-on the text. They are cached as well, up to the longest caption of the split; a batch takes them up to its own longest.
+With `model.text_mask` false the U-Net attends to padding, as the official weights do: to T5's outputs there, which
+depend on the text. They are cached as well, up to the longest caption of the split; a batch takes its own longest.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ B items, z latent channels, h x w latent size, L text tokens, D text width.
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,13 +18,14 @@ from sonolume.config.tta.audioldm import Attention, Config
 from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
-from sonolume.models.tta.audioldm import components, run_config
+from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.audioldm.data import Batch
-from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.schedulers import preset
 from sonolume.modules.unet import with_positions, zero_init
+
+if TYPE_CHECKING:
+    from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 
 MEASURED_CLIPS = 2048  # clips on which the latents' mean and deviation are measured
 
@@ -141,8 +142,11 @@ class Task(pl.LightningModule):
             waves.append(output.audios.float().cpu())
         return torch.cat(waves), pipe.mel_settings.sample_rate
 
-    def pipeline(self) -> TextToAudioPipeline:
+    def pipeline(self) -> "TextToAudioPipeline":
         """The model as it stands, ready to generate, with the sampler of the "balanced" preset."""
+        from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline  # a training step needs none
+        from sonolume.modules.schedulers import preset
+
         config, text, vocoder = self.config, self.frozen["text"], self.frozen["vocoder"]
         noise = components.noise_settings(config.model.noise_scheduler)
         scheduler, steps = preset("balanced", self.objective.prediction_type, noise)
@@ -165,6 +169,8 @@ class Task(pl.LightningModule):
 
     def export(self, folder: Path) -> None:
         """Write a diffusers pipeline folder with the run's config."""
+        from sonolume.models.tta.audioldm import run_config
+
         self.pipeline().save_pretrained(folder)
         run_config.save(self.config, folder)
 
