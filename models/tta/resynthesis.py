@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.modules.mel import MelSettings
 from sonolume.utils import audio, files, manifest
 from sonolume.utils.errors import UserError
@@ -37,7 +37,7 @@ def run(
         UserError: there is not one readable sound.
     """
     paths = [path for given in sounds for path in manifest.find_sounds(given)]
-    folder = inference.make_folder(output_dir)
+    folder = runtime.make_folder(output_dir)
     done = 0
     for path in tqdm(paths, unit="clip", disable=len(paths) < 2):
         try:
@@ -48,10 +48,10 @@ def run(
             continue
         real, rebuilt, result = rebuild(wave)
         name = files.free_path(folder, f"{files.safe_name(path.stem)}_{suffix}", ".wav")
-        level = inference.save_sound(name, result.numpy(), settings.sample_rate)
+        level = runtime.save_sound(name, result.numpy(), settings.sample_rate)
         spectrogram_grid(name.with_suffix(".png"), [real[None].numpy(), rebuilt[None].numpy()], [path.name])
         distance = float((real - rebuilt).abs().mean())
-        facts = inference.describe(audio=str(path), model=model, mel_l1=distance, **level)
+        facts = runtime.describe(audio=str(path), model=model, mel_l1=distance, **level)
         files.write_json(name.with_suffix(".json"), facts)
         print(name)
         done += 1

@@ -11,7 +11,7 @@ import transformers.utils.logging
 from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config, InferenceOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.tta.audioldm.pipeline import LONGEST, SoundOutput, TextToAudioPipeline
 from sonolume.modules.inpainting import default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, hub
@@ -26,7 +26,7 @@ Job = tuple[str, int]  # text and seed
 def run(config: Config, options: InferenceOptions) -> None:
     """Generate `num_samples` sounds of every text and print the path of each wav."""
     texts = options.text + read_texts(options.text_file)
-    where = inference.find_checkpoint(options.checkpoint, config, SHIPPED)
+    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype)
     choose_sampler(pipe, options.preset, options.scheduler)
     if options.lora is not None:
@@ -36,7 +36,7 @@ def run(config: Config, options: InferenceOptions) -> None:
     if pipe.vocoder is None:
         print(f"{where} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality", file=sys.stderr)
     arguments = call_arguments(pipe, options)
-    folder = inference.make_folder(options.output_dir)
+    folder = runtime.make_folder(options.output_dir)
     jobs = [(text, options.seed + number) for text in texts for number in range(options.num_samples)]
     rounds = list(batches(jobs, options.batch_size, one_text=not pipe.config.text_mask))
     for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
@@ -75,13 +75,13 @@ def load(where: str, device: str = "auto", dtype: str = "float32", **components:
     """
     if hub.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
-    place = inference.pick_device(device)
+    place = runtime.pick_device(device)
     if dtype == "float16" and place.type == "cpu":
         raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
     diffusers.utils.logging.disable_progress_bar()  # of loading, which takes a second
     transformers.utils.logging.disable_progress_bar()
     try:
-        pipe = TextToAudioPipeline.from_pretrained(where, dtype=inference.DTYPES[dtype], **components)
+        pipe = TextToAudioPipeline.from_pretrained(where, dtype=runtime.DTYPES[dtype], **components)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
     return pipe.to(place)
@@ -146,7 +146,7 @@ def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict
 def _generate(
     pipe: TextToAudioPipeline, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions
 ) -> SoundOutput:
-    generators = [inference.generators(seed, 1)[0] for _, seed in jobs]
+    generators = [runtime.generators(seed, 1)[0] for _, seed in jobs]
     try:
         output = pipe([text for text, _ in jobs], generator=generators, **arguments)
     except ValueError as error:
@@ -173,8 +173,8 @@ def _save(
     assert mels is not None and gains is not None
     rows = zip(jobs, mels.cpu().numpy(), output.audios, gains.tolist(), strict=True)
     for (text, seed), log_mel, wave, gain in rows:
-        path = inference.result_path(folder, text, seed, ".wav")
-        level = inference.save_sound(path, wave, mel.sample_rate, gain)
+        path = runtime.result_path(folder, text, seed, ".wav")
+        level = runtime.save_sound(path, wave, mel.sample_rate, gain)
         spectrogram_png(path.with_suffix(".png"), log_mel, mel.sample_rate, mel.hop_size, mel.fmin, mel.fmax)
         facts = _describe(pipe, arguments, options, len(wave))
         files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed, "model": where} | facts | level)
@@ -187,7 +187,7 @@ def _describe(
     """Everything that decides a sound, for its json."""
     rate, mask, edited = pipe.mel_settings.sample_rate, arguments["mask"], options.init_audio is not None
     kept = [] if mask is None else runs(~mask_samples(mask, samples, rate))
-    return inference.describe(
+    return runtime.describe(
         negative_text=options.negative_text,
         num_steps=arguments["num_inference_steps"],
         guidance_scale=arguments["guidance_scale"],

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sonolume.config.tta.autoencoderkl import Config, InferenceOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.tta import resynthesis, stored_mel
 from sonolume.models.tta.autoencoderkl import model
 from sonolume.models.tta.features import SILENCE
@@ -19,9 +19,9 @@ SHIPPED = "pretrained/mini/text_to_audio"
 
 def run(config: Config, options: InferenceOptions) -> None:
     """Reconstruct the first clip of every sound file, with Griffin-Lim as the vocoder."""
-    where = inference.find_checkpoint(options.checkpoint, config, SHIPPED)
-    vae = model.load(where, "--checkpoint", inference.DTYPES[options.dtype])
-    vae.to(inference.pick_device(options.device))  # type: ignore[arg-type]
+    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
+    vae = model.load(where, "--checkpoint", runtime.DTYPES[options.dtype])
+    vae.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
     settings, frames = mel_settings(where, config)
     spectrogram = MelSpectrogram(settings)
 

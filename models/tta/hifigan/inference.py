@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import SpeechT5HifiGan
 
 from sonolume.config.tta.hifigan import Config, InferenceOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.tta import resynthesis
 from sonolume.models.tta.hifigan import model
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -19,8 +19,8 @@ SHIPPED = "pretrained/mini/text_to_audio"
 
 def run(config: Config, options: InferenceOptions) -> None:
     """Resynthesise every sound file in full length."""
-    where = inference.find_checkpoint(options.checkpoint, config, SHIPPED)
-    vocoder, settings = load(where, config, options.device, inference.DTYPES[options.dtype])
+    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
+    vocoder, settings = load(where, config, options.device, runtime.DTYPES[options.dtype])
     spectrogram = MelSpectrogram(settings)
 
     def rebuild(wave: np.ndarray) -> resynthesis.Rebuilt:
@@ -35,7 +35,7 @@ def load(where: str, config: Config, device: str, dtype: torch.dtype) -> tuple[S
     """Load a vocoder and its mel settings; those that its folder does not store are the config's."""
     vocoder = model.load(where, "--checkpoint", dtype=dtype)
     facts = asdict(MelSettings.of(config.preprocess)) | model.mel_facts(vocoder, where)
-    vocoder.to(inference.pick_device(device))  # type: ignore[arg-type]
+    vocoder.to(runtime.pick_device(device))  # type: ignore[arg-type]
     return vocoder, MelSettings(**{name: facts[name] for name in MelSettings.__dataclass_fields__})
 
 
