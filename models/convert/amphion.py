@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
 from sonolume.models.convert import common, layout
+from sonolume.models.tta import stored_mel
 from sonolume.models.tta.audioldm.components import build_unet, noise_settings
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.models.tta.hifigan import model as hifigan
@@ -58,7 +59,7 @@ def convert(network: str, path: Path, folder: Path, config: Path | None = None) 
     with common.converted_folder(folder, path, what, converted.source) as temporary:
         converted.model.save_pretrained(temporary)
         if converted.mel:
-            files.write_json(temporary / autoencoderkl.MEL_FILE, converted.mel)
+            files.write_json(temporary / stored_mel.MEL_FILE, converted.mel)
 
 
 def read(network: str, path: Path, config: Path | None = None) -> Converted:

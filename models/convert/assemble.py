@@ -1,7 +1,7 @@
 """Parts, converted or trained here -> one text-to-audio pipeline folder."""
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from sonolume.models.convert import amphion, layout
 from sonolume.models.convert.common import SOURCE_FILE, disable_progress_bars
+from sonolume.models.tta import stored_mel
 from sonolume.models.tta.audioldm.components import TextEncoder
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
@@ -63,7 +64,7 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
     pipe = TextToAudioPipeline(
         vae=vae.model, text_encoder=text.model, tokenizer=text.tokenizer, unet=unet.model, scheduler=scheduler,
         vocoder=vocoder and vocoder.model, mel=mel, frames=vae.facts["frames"], noise=unet.facts["noise"],
-        text_mask=masked, num_steps=steps, polish=_refine_rounds(given.get("vocoder")),
+        text_mask=masked, num_steps=steps, refine=_refine_iterations(given.get("vocoder")),
     )  # fmt: skip
     print(
         f"vae: {vae.where}\nunet: {unet.where}\ntext_encoder: {given['text_encoder']}\n"
@@ -77,28 +78,20 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
 
 
 def _load_vae(source: str) -> Part:
-    """Load an autoencoder with its mel settings and frames.
-
-    Raises:
-        UserError: it is missing, damaged, or without mel settings.
-    """
+    """Load an autoencoder with its mel settings and frames."""
     if official := _official(source, "vae"):
         converted = amphion.read("vae", official)
         return Part(converted.model, str(official), converted.mel)
     where = _locate(source, "vae")
     vae = autoencoderkl.load(where, "vae")
-    mel = _stored(Path(where), autoencoderkl.MEL_FILE) or _pipeline_mel(Path(where))
-    if not mel:
-        raise UserError(f"vae {source}: no {autoencoderkl.MEL_FILE} in it, so its mel settings are unknown")
-    return Part(vae, source, mel)
+    mel = stored_mel.read(where) or stored_mel.read(str(Path(where).parent))  # the folder of a part has none
+    if "frames" not in mel:
+        raise UserError(f"vae {source}: no {stored_mel.MEL_FILE} in it, so its mel settings are unknown")
+    return Part(vae, source, asdict(MelSettings()) | mel)
 
 
 def _load_unet(source: str) -> Part:
-    """Load a U-Net with the objective, noise schedule and text mask of its training.
-
-    Raises:
-        UserError: it is missing, damaged, or without these settings.
-    """
+    """Load a U-Net with the objective, noise schedule and text mask of its training."""
     if official := _official(source, "audioldm"):
         converted = amphion.read("audioldm", official)
         return Part(converted.model, str(official), converted.source)
@@ -121,11 +114,7 @@ def _load_unet(source: str) -> Part:
 
 
 def _load_vocoder(source: str, settings: MelSettings) -> Part:
-    """Load a vocoder for mels of these settings.
-
-    Raises:
-        UserError: it is missing, damaged, or takes other mels.
-    """
+    """Load a vocoder for mels of these settings."""
     official = _official(source, "hifigan")
     if not official:
         return Part(hifigan.load(_locate(source, "vocoder"), "vocoder", settings), source, {})
@@ -138,7 +127,7 @@ def _load_vocoder(source: str, settings: MelSettings) -> Part:
     return Part(converted.model, str(official), {})
 
 
-def _refine_rounds(vocoder: str | None) -> int:
+def _refine_iterations(vocoder: str | None) -> int:
     """Griffin-Lim iterations after the vocoder, from the pipeline folder that holds it."""
     index = _stored(Path(_locate(vocoder, "vocoder")), "model_index.json") if vocoder else {}
     return index.get("refine", index.get("polish", 0))
@@ -161,12 +150,6 @@ def _stored(folder: Path, name: str) -> dict[str, Any]:
     return files.read_json(folder / name) if (folder / name).is_file() else {}
 
 
-def _pipeline_mel(folder: Path) -> dict[str, Any]:
-    """The mel settings and frames of a pipeline folder, or of the one around a part's folder."""
-    index = _stored(folder, "model_index.json") or _stored(folder.parent, "model_index.json")
-    return MelSettings(**index["mel"]).__dict__ | {"frames": index["frames"]} if "frames" in index else {}
-
-
 def _training_settings(pipeline: Path) -> dict[str, Any]:
     """The training settings of a pipeline's U-Net, with the normalisation of its latents."""
     index, sampler = (_stored(pipeline, name) for name in ("model_index.json", "scheduler/scheduler_config.json"))
@@ -178,11 +161,7 @@ def _training_settings(pipeline: Path) -> dict[str, Any]:
 
 
 def _check_latents(vae: Part, unet: Part) -> None:
-    """Check that the U-Net was trained on latents like those of the autoencoder.
-
-    Raises:
-        UserError: another number of channels, another size, or another normalisation.
-    """
+    """Check that the U-Net was trained on latents like those of the autoencoder."""
     config, ours = unet.model.config, vae.model.config
     channels = ours.latent_channels
     if config.out_channels != channels or not 0 <= config.in_channels - channels <= MAX_POSITION_CHANNELS:

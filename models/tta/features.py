@@ -1,6 +1,7 @@
 """Datasets of prepared mel features, addressed by (epoch, index)."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,22 +33,34 @@ def read_rows(config: PreprocessConfig, datasets: list[str], split: str, caption
 
 
 def mel_path(config: PreprocessConfig, row: Row) -> Path:
-    """The file of the log-mel of a row."""
+    """File of a row's log-mel."""
     return paths.resolve(config.processed_dir) / str(row.dataset) / config.melspec_dir / f"{row.uid}.npy"
 
 
+def cache_folder(config: PreprocessConfig, datasets: list[str]) -> Path:
+    """Folder of the arrays that are computed from the features of these data sets."""
+    return paths.resolve(config.processed_dir) / datasets[0] / "cache"
+
+
+def feature_keys(config: PreprocessConfig, rows: list[Row]) -> list[Any]:
+    """Cache key of the features of `rows`, which changes when they are prepared anew."""
+    files_of = [mel_path(config, row) for row in rows]
+    times = [path.stat().st_mtime_ns if path.is_file() else 0 for path in files_of]
+    return [[row.dataset, row.uid, time] for row, time in zip(rows, times, strict=True)]
+
+
 def load_mel(path: Path, bands: int, frames: int) -> Tensor:
-    """Load the first `frames` frames of a log-mel, padded with silence: (1, bands, frames) float32.
+    """Read a log-mel (1, bands, frames), float32, cut or padded with silence.
 
     Raises:
-        UserError: the file is missing or damaged, or has another number of bands.
+        UserError: the file is missing, damaged or has another number of bands.
     """
     try:
         mel = np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: not readable ({error}): run run_preprocess.sh again") from error
     if mel.ndim != 2 or mel.shape[0] != bands:
-        raise UserError(f"{path}: is {mel.shape}, not ({bands}, frames): prepared with other settings")
+        raise UserError(f"{path}: is {mel.shape}, not ({bands}, frames): it was prepared with other settings")
     mel = mel[:, :frames].astype(np.float32)
     padded = np.pad(mel, ((0, 0), (0, frames - mel.shape[1])), constant_values=SILENCE)
     return torch.from_numpy(padded)[None]
