@@ -59,6 +59,11 @@ def write(pair: Pair, folder: Path, config: PairsConfig) -> Outcome:
     return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
 
 
+def is_complete(row: Row) -> bool:
+    """Whether the sound and the pictures of a prepared row exist."""
+    return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
+
+
 def pictures_of(row: Row) -> list[tuple[float | None, Path]]:
     """List (second, file) of the pictures of a prepared row, in order of time; the second is None for a still one.
 

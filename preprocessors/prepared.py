@@ -1,5 +1,6 @@
 """Prepared data sets: the folder {processed_dir}/{dataset} with its settings and one manifest per split."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,43 +71,33 @@ def read_split(
                 f"{path}: no such file: prepare the data first (run_preprocess.sh of this recipe, with the same "
                 "--config; --input FOLDER for data of your own). The tiny.json of this recipe needs no data"
             )
-        found = [row for row in read_rows(path, dataset) if row.captions or not captions]
-        complete = [row for row in found if is_complete(row)]
-        if len(complete) < len(found) and os.environ.get("LOCAL_RANK", "0") == "0":
-            first = next(row.uid for row in found if not is_complete(row))
-            print(f"{path}: left out {len(found) - len(complete):,} of {len(found):,} rows without {missing}, "
-                  f"such as {first}")  # fmt: skip
-        rows += complete
+        found = [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
+        unsafe = next((row.uid for row in found if not files.is_safe_uid(row.uid)), None)
+        if unsafe is not None:
+            raise UserError(f"{path}: Uid {unsafe!r} is not a file name inside the data set: rename or remove it")
+        complete = [is_complete(row) for row in found]
+        rows += itertools.compress(found, complete)
+        if not all(complete) and os.environ.get("LOCAL_RANK", "0") == "0":
+            first, count = found[complete.index(False)].uid, complete.count(False)
+            print(f"{path}: left out {count:,} of {len(found):,} rows without {missing}, such as {first}")
     if not rows and split == "train":
-        what = f"{missing}{' and a caption' if captions else ''}"
-        raise UserError(f"{', '.join(datasets)}: no usable rows in {name} (with {what}): see report.json")
+        needed = f"{missing}{' and a caption' if captions else ''}"
+        raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}: prepare the recordings "
+                        "with --input, and see report.json for those that were left out")  # fmt: skip
     return rows
 
 
-def read_all(config: DataConfig, folder: Path) -> dict[str, list[Row]]:
-    """Read the manifests of a data set that exist, by split."""
-    names = manifest_names(config).items()
-    return {split: read_rows(folder / name) for split, name in names if (folder / name).is_file()}
-
-
-def print_counts(folder: Path, splits: Mapping[str, Sequence[Row]]) -> dict[str, int]:
-    """Print and return the sizes of the splits of a data set that was prepared before."""
-    counts = {split: len(rows) for split, rows in splits.items()}
+def count_examples(
+    config: DataConfig, dataset: str, is_complete: Callable[[Row], bool], missing: str
+) -> dict[str, int]:
+    """Count and print the examples of each split of a data set that was prepared before; see `read_split`."""
+    folder = dataset_folder(config, dataset)
+    if not (folder / config.train_file).is_file():
+        raise UserError(f"{folder}: not prepared yet: name a folder or manifest of recordings with --input")
+    splits = [split for split, name in manifest_names(config).items() if (folder / name).is_file()]
+    counts = {split: len(read_split(config, [dataset], split, is_complete, missing)) for split in splits}
     print(f"{folder}: {format_counts(counts)}, prepared before (name recordings with --input to start from them)")
     return counts
-
-
-def read_rows(path: Path, dataset: str | None = None) -> list[Row]:
-    """Read the manifest of a prepared data set, whose Uids become file names.
-
-    Raises:
-        UserError: the manifest cannot be read, or a Uid leads out of the folder.
-    """
-    rows = manifest.read_manifest(path, dataset)
-    unsafe = next((row.uid for row in rows if not files.is_safe_uid(row.uid)), None)
-    if unsafe is not None:
-        raise UserError(f"{path}: Uid {unsafe!r} is not a file name inside the data set: rename or remove it")
-    return rows
 
 
 def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None:

@@ -41,7 +41,7 @@ def prepare(
     """
     folder = prepared.dataset_folder(config, dataset)
     if source is None and not config.miniworld.train_scenes:
-        return _prepared_before(config, folder)
+        return prepared.count_examples(config, dataset, pair_files.is_complete, "a sound or pictures")
     left_out: list[LeftOut] = []
     if source is None:
         pairs = [Pair(row) for row in world_rows(config, dataset, labels=True)]
@@ -97,10 +97,3 @@ def _store_settings(folder: Path, config: PairsConfig, source: Path | None) -> N
     if path.is_file():
         prepared.check_settings(path, settings, f"remove {folder}, or choose another --dataset")
     files.write_json(path, settings)
-
-
-def _prepared_before(config: PairsConfig, folder: Path) -> dict[str, int]:
-    splits = prepared.read_all(config, folder)
-    if not splits:
-        raise UserError(f"{folder}: not prepared yet: name videos, VGGSound or a manifest of pairs with --input")
-    return prepared.print_counts(folder, splits)

@@ -47,7 +47,7 @@ def prepare(
     if source is None and not config.miniworld.train_scenes:
         source = folder / RAW_FOLDER
         if not source.exists() and (folder / config.train_file).is_file():
-            return _prepared_before(config, folder, plan)
+            return _prepared_before(config, dataset, plan)
     left_out: list[LeftOut] = []
     if source is None:
         rows, origin = world_rows(config, dataset), _world_settings(config)
@@ -87,19 +87,8 @@ def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]
     return [replace(row, audio=row.audio or row.video) for row in rows]
 
 
-def _prepared_before(config: PreprocessConfig, folder: Path, plan: Plan) -> dict[str, int]:
+def _prepared_before(config: PreprocessConfig, dataset: str, plan: Plan) -> dict[str, int]:
     """Count the examples of a data set that was prepared by an earlier run, or elsewhere."""
     if (plan.folder / mel_features.SETTINGS_FILE).is_file():
         plan.check(plan.settings())
-    splits = prepared.read_all(config, folder)
-    rows = [row for found in splits.values() for row in found]
-    without = [row.uid for row in rows if not plan.path(row.uid).is_file()]
-    if rows and len(without) == len(rows):
-        raise UserError(
-            f"{plan.folder}: holds no features of the {len(rows)} clips of {folder}, such as {without[0]}.npy; put "
-            "them there, or name the recordings with --input"
-        )
-    counts = prepared.print_counts(folder, splits)
-    if without:
-        print(f"{folder}: {len(without):,} of {len(rows):,} have no features ({without[0]} ...): training skips them")
-    return counts
+    return prepared.count_examples(config, dataset, lambda row: plan.path(row.uid).is_file(), "features")

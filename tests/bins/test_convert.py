@@ -148,4 +148,4 @@ def test_inference_points_here(published: Path, in_folder: Path, root: Path, whe
     arguments = ["--config", config, "--text", "rain", "--checkpoint", str(published / where)]
     assert cli.run(inference.main, arguments) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "official checkpoints are made into folders by bins/convert.py" in error
+    assert error.count("\n") == 1 and "bins/convert.py" in error

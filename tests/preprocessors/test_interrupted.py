@@ -75,8 +75,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path,
     done = run_script(source, tmp_path / "full", 2, killed_at=-1, limit="32")  # blocks of 512 bytes
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "over the largest size of a file for" in done.stderr
-    assert "clip 5_w0.npy: raise the limit (ulimit -f)" in done.stderr
+    assert "clip 5_w0.npy" in done.stderr and "ulimit -f" in done.stderr
     assert not list(tmp_path.rglob(".tmp-*"))
     assert 0 < len(list((tmp_path / "full/mine/mel").glob("*.npy"))) < 10
     assert finish(source, tmp_path / "full") == whole
