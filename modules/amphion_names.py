@@ -1,7 +1,7 @@
 """Names of Amphion's text-to-audio weights -> names in diffusers' and transformers' classes.
 
-Each function takes a whole official state dict, {name: tensor}, and returns the renamed one, ready for a strict
-`load_state_dict` of the class built with the same sizes.
+Each function takes a whole official state dict, {name: tensor}, and returns it renamed, ready for a strict
+`load_state_dict` of the class with the same sizes.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-RESNET = {  # of the U-Net's residual blocks
+RESNET = {  # layers of the U-Net's residual blocks
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
@@ -29,10 +29,10 @@ UNET_MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
 
 
 def vae_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Amphion `AutoencoderKL` -> diffusers `AutoencoderKL`.
+    """Rename the weights of Amphion's `AutoencoderKL` for diffusers' `AutoencoderKL`.
 
     Raises:
-        ValueError: a name that this autoencoder has not.
+        ValueError: an unknown name.
     """
     levels = 1 + max((int(name.split(".")[2]) for name in official if name.startswith("decoder.up.")), default=0)
     return {_vae_name(name, levels): tensor for name, tensor in official.items()}
@@ -57,10 +57,10 @@ def _vae_layer(name: str) -> str:
 
 
 def unet_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Amphion `AudioLDM` (names start with `unet.`) -> diffusers `UNet2DConditionModel`.
+    """Rename the weights of Amphion's `AudioLDM` (names start with `unet.`) for diffusers' `UNet2DConditionModel`.
 
     Raises:
-        ValueError: a name that this U-Net has not.
+        ValueError: an unknown name.
     """
     inner = {name.removeprefix("unet."): tensor for name, tensor in official.items()}
     per_level = _blocks_per_level(inner)
@@ -68,7 +68,7 @@ def unet_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _blocks_per_level(names: Iterable[str]) -> int:
-    """Input blocks from one downsampling to the next, the downsampling included."""
+    """Count the input blocks of a level, including its downsampling."""
     blocks = [found for name in names if (found := re.match(r"input_blocks\.(\d+)\.\d+\.(op\.)?", name))]
     downsampling = [int(found[1]) for found in blocks if found[2]]
     return min(downsampling, default=1 + max((int(found[1]) for found in blocks), default=0))
@@ -80,21 +80,15 @@ def _unet_name(name: str, per_level: int) -> str:
         return f"{UNET_ENDS[stem]}.{leaf}"
     if found := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
         return f"mid_block.{UNET_MIDDLE[found[1]]}.{_unet_layer(found[2])}"
-    if found := re.fullmatch(r"input_blocks\.(\d+)\.([01])\.(.+)", name):
-        level, place = divmod(int(found[1]) - 1, per_level)
-        if found[3].startswith("op."):
-            return f"down_blocks.{level}.downsamplers.0.conv.{leaf}"
-        return f"down_blocks.{level}.{_unet_kind(found[2])}.{place}.{_unet_layer(found[3])}"
-    if found := re.fullmatch(r"output_blocks\.(\d+)\.([012])\.(.+)", name):
-        level, place = divmod(int(found[1]), per_level)
-        if found[3].startswith("conv."):
-            return f"up_blocks.{level}.upsamplers.0.conv.{leaf}"
-        return f"up_blocks.{level}.{_unet_kind(found[2])}.{place}.{_unet_layer(found[3])}"
+    sides = {"input": ("down", "op.", -1), "output": ("up", "conv.", 0)}  # blocks, resampling layer, offset of conv_in
+    if found := re.fullmatch(r"(input|output)_blocks\.(\d+)\.([012])\.(.+)", name):
+        side, resampling, offset = sides[found[1]]
+        level, place = divmod(int(found[2]) + offset, per_level)
+        if found[4].startswith(resampling):
+            return f"{side}_blocks.{level}.{side}samplers.0.conv.{leaf}"
+        kind = "resnets" if found[3] == "0" else "attentions"
+        return f"{side}_blocks.{level}.{kind}.{place}.{_unet_layer(found[4])}"
     raise ValueError(f"{name}: not a weight of Amphion's U-Net")
-
-
-def _unet_kind(place: str) -> str:
-    return "resnets" if place == "0" else "attentions"
 
 
 def _unet_layer(name: str) -> str:
@@ -103,10 +97,10 @@ def _unet_layer(name: str) -> str:
 
 
 def hifigan_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Amphion HiFi-GAN `Generator` -> transformers `SpeechT5HifiGan(normalize_before=False)`.
+    """Rename the weights of Amphion's HiFi-GAN `Generator` for transformers' `SpeechT5HifiGan(normalize_before=False)`.
 
-    Weight norm is folded (weight = g v / |v|, the norm over all but the first dimension). The class's buffers `mean`
-    and `scale`, which it does not use then, are zeros and ones.
+    Weight norm is folded (weight = g v / |v|, the norm over all but the first dimension). `mean` and `scale`, which the
+    class does not use then, are zeros and ones.
     """
     weights = {}
     for name, tensor in official.items():

@@ -1,7 +1,7 @@
-"""Sizes of Amphion's text-to-audio networks, read from the shapes of their weights.
+"""Sizes of Amphion's text-to-audio networks, derived from the shapes of their weights.
 
-What shapes do not tell is the published setting: 32 groups in every GroupNorm, 8 attention heads, dilations 1, 3, 5.
-Each function takes a whole official state dict and raises a ValueError that names the first tensor it misses.
+Not in the shapes, but as published: 32 groups in every GroupNorm, 8 attention heads, dilations 1, 3, 5. Each function
+takes a whole official state dict and raises a ValueError that names the first missing tensor.
 """
 
 import re
@@ -17,7 +17,7 @@ DILATIONS = [1, 3, 5]
 
 
 def vae_sizes(official: dict[str, Tensor]) -> AutoencoderKLConfig:
-    """Of `AutoencoderKL` (names such as `encoder.down.0.block.0.conv1.weight`)."""
+    """Derive the sizes of `AutoencoderKL` (names such as `encoder.down.0.block.0.conv1.weight`)."""
     ch, in_channels, *_ = _shape(official, "encoder.conv_in.weight")
     levels = _count(official, r"encoder\.down\.(\d+)\.")
     return AutoencoderKLConfig(
@@ -31,7 +31,7 @@ def vae_sizes(official: dict[str, Tensor]) -> AutoencoderKLConfig:
 
 
 def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfig:
-    """Of `AudioLDM` (names start with `unet.`)."""
+    """Derive the sizes of `AudioLDM` (names start with `unet.`)."""
     inner = {name.removeprefix("unet."): tensor for name, tensor in official.items()}
     channels, in_channels, *_ = _shape(inner, "input_blocks.0.0.weight")
     levels = 1 + sum(name.endswith(".op.weight") for name in inner)
@@ -39,7 +39,7 @@ def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfi
     attends = [f"input_blocks.{1 + level * per_level}.1.norm.weight" in inner for level in range(levels)]
     texts = [tensor for name, tensor in inner.items() if name.endswith(".attn2.to_k.weight")]
     if not texts:
-        raise ValueError("it has no attn2.to_k.weight, where the text enters")
+        raise ValueError("it has no attn2.to_k.weight, the attention to the text")
     return AudioLDMConfig(
         in_channels=in_channels,
         out_channels=_shape(inner, "out.2.weight")[0],
@@ -57,33 +57,32 @@ def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfi
     )
 
 
-def hifigan_sizes(official: dict[str, Tensor], settings: dict[str, Any] | None = None) -> HifiGanConfig:
-    """Of HiFi-GAN's `Generator` (resblock "1").
+def hifigan_sizes(official: dict[str, Tensor], settings: dict[str, Any]) -> HifiGanConfig:
+    """Derive the sizes of HiFi-GAN's `Generator` (resblock "1").
 
     Args:
-        settings: the config.json beside the weights. Without one a kernel is taken for twice its upsampling rate, and
-            dilations for 1, 3, 5, as in all published sizes.
+        settings: the official config.json; where it is empty, a kernel has twice the size of its upsampling rate and
+            dilations are 1, 3, 5, as in all published sizes.
     """
-    settings = settings or {}
     kernels = [_kernel(official, f"ups.{i}") for i in range(_count(official, r"ups\.(\d+)\."))]
     per_stage = _count(official, r"resblocks\.(\d+)\.") // max(1, len(kernels))
     dilations = DILATIONS[: _count(official, r"resblocks\.0\.convs1\.(\d+)\.")]
     return HifiGanConfig(
         upsample_rates=settings.get("upsample_rates", [kernel // 2 for kernel in kernels]),
         upsample_kernel_sizes=kernels,
-        upsample_initial_channel=_shape(official, _weight(official, "conv_pre"))[0],
+        upsample_initial_channel=_weight_shape(official, "conv_pre")[0],
         resblock_kernel_sizes=[_kernel(official, f"resblocks.{i}.convs1.0") for i in range(per_stage)],
         resblock_dilation_sizes=settings.get("resblock_dilation_sizes", [dilations] * per_stage),
     )
 
 
-def _weight(official: dict[str, Tensor], layer: str) -> str:
-    """A layer's weight is split in two while weight norm is on."""
-    return f"{layer}.weight" if f"{layer}.weight" in official else f"{layer}.weight_v"
+def _weight_shape(official: dict[str, Tensor], layer: str) -> tuple[int, ...]:
+    """The shape of a layer's weight, which weight norm stores as `weight_v`."""
+    return _shape(official, f"{layer}.weight" if f"{layer}.weight" in official else f"{layer}.weight_v")
 
 
 def _kernel(official: dict[str, Tensor], layer: str) -> int:
-    return _shape(official, _weight(official, layer))[2]
+    return _weight_shape(official, layer)[2]
 
 
 def _shape(official: dict[str, Tensor], name: str) -> tuple[int, ...]:
@@ -93,5 +92,5 @@ def _shape(official: dict[str, Tensor], name: str) -> tuple[int, ...]:
 
 
 def _count(official: dict[str, Tensor], pattern: str) -> int:
-    """One more than the largest number in a place of the names."""
+    """Count layers: one more than the largest index that a pattern finds in the names."""
     return 1 + max((int(found[1]) for name in official if (found := re.match(pattern, name))), default=-1)

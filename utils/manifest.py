@@ -26,7 +26,7 @@ COLUMNS = ("Dataset", "Uid", "Audio", "Caption", "Captions", "Image", "Video", "
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")
 SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train", "testing": "test"}
 _CAPTION = re.compile(r"captions?[ _]?\d*")  # Caption, Captions, caption_1 ... caption_5
-_FILES = {"audio": "audio", "image": "image", "video": "video"}
+_FILES = ("audio", "image", "video")
 _ALIASES = {"path": "audio", "file_name": "audio"}  # used if the row has no Audio
 
 Cell = tuple[str, dict[str, Any]]  # position of a row ("file:line") and its lower-case columns
@@ -202,10 +202,7 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        content = json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}:{getattr(error, 'lineno', 1)}: not valid json ({error})") from error
+    content = _parse_json(_read_text(path), path)
     if not isinstance(content, list):
         raise UserError(f"{path}:1: expected a list of rows, found {type(content).__name__}")
     for number, cell in enumerate(content, 1):
@@ -215,10 +212,15 @@ def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
 def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(_read_text(path).split("\n"), 1):
         if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"{path}:{number}: not valid json ({error})") from error
+            yield f"{path}:{number}", _parse_json(line, path, number)
+
+
+def _parse_json(text: str, path: Path, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        line = first_line + getattr(error, "lineno", 1) - 1
+        raise UserError(f"{path}:{line}: not valid json ({error})") from error
 
 
 def _read_folder(folder: Path, dataset: str | None) -> list[Row]:
@@ -317,20 +319,20 @@ def _duration(where: str, cell: dict[str, Any]) -> float | None:
 
 
 def _record(row: Row, folder: Path) -> dict[str, Any]:
-    def place(file: Path | None) -> str | None:
+    def relative(file: Path | None) -> str | None:
         if file is None:
             return None
         file = file.absolute()
-        return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.as_posix()
+        return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
     record = {
         "Dataset": row.dataset,
         "Uid": row.uid,
         "Caption": row.captions[0] if row.captions else None,
         "Captions": row.captions if len(row.captions) > 1 else None,
-        "Audio": place(row.audio),
-        "Image": place(row.image),
-        "Video": place(row.video),
+        "Audio": relative(row.audio),
+        "Image": relative(row.image),
+        "Video": relative(row.video),
         "Label": row.label,
         "Split": row.split,
         "Duration": row.duration,

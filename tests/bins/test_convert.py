@@ -1,4 +1,4 @@
-"""The command line of bins/convert.py: it says what it made, and each mistake in one line."""
+"""The command line of bins/convert.py."""
 
 import resource
 import shutil
@@ -10,12 +10,28 @@ from typing import Any
 
 import pytest
 
-from sonolume.bins import convert, inference
+from sonolume.bins import convert, converters, inference
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.utils import cli
 
 Run = Callable[..., tuple[int, str, str]]
 VAE = "autoencoder_kl_debug"
+NEW_CONVERTER = '''"""A system that was not there before."""
+
+from dataclasses import dataclass
+
+from sonolume.bins.converters import ConverterOptions
+from sonolume.utils.options import option
+
+
+@dataclass(kw_only=True)
+class Options(ConverterOptions):
+    level: int = option(1, help="any number", high=5)
+
+
+def run(options):
+    print(options.source, options.level)
+'''
 
 
 @pytest.fixture
@@ -35,7 +51,7 @@ def test_a_run_folder_becomes_a_model_folder(run: Run, published: Path, in_folde
     assert run("amphion-vae", published / VAE, "a model") == (0, "a model", "")
     assert autoencoderkl.load(str(in_folder / "a model")).config.latent_channels == 4
     code, out, error = run("amphion-vae", published / VAE, "a model")
-    assert (code, out) == (2, "") and "a model: is there already and is not overwritten" in error
+    assert (code, out) == (2, "") and "a model: exists and is not overwritten" in error
     (in_folder / "empty").mkdir()
     assert run("amphion-hifigan", published, "empty")[0] == 0
 
@@ -89,10 +105,29 @@ def test_mistakes_and_help_need_no_torch(in_folder: Path):
         "import sys; from sonolume.bins import convert; from sonolume.utils import cli\n"
         "assert cli.run(convert.main, ['assemble', 'text-to-audio', 'b', 'vae=x']) == 2\n"
         "assert cli.run(convert.main, ['amphion', 'a', 'b']) == 2\n"
-        "print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
+        "print([name for name in ('torch', 'numpy', 'diffusers', 'transformers') if name in sys.modules])\n"
+        "convert.main(['--help'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    modules, *page = done.stdout.splitlines()
+    assert modules == "[]"
+    systems = ("amphion", "amphion-audioldm", "amphion-hifigan", "amphion-vae", "assemble", "audiotoken", "beats")
+    assert all(any(line.strip().startswith(system) for line in page) for system in systems)
+
+
+def test_help_of_a_system_lists_its_own_flags(run: Run, capsys: Any):
+    with pytest.raises(SystemExit):
+        convert.main(["audiotoken", "--help"])
+    page = capsys.readouterr().out
+    assert all(flag in page for flag in ("SOURCE", "FOLDER", "--lora", "--beats", "--stable_diffusion"))
+    assert "--latent" not in page and "--text_encoder" not in page
+
+
+def test_a_new_converter_is_a_new_file(run: Run, in_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (in_folder / "my_system.py").write_text(NEW_CONVERTER)
+    monkeypatch.setattr(converters, "__path__", [*converters.__path__, str(in_folder)])
+    assert run("my-system", "in", "out", "--level", "3") == (0, "in 3\nout", "")
+    assert run("my-system", "in", "out", "--level", "9")[0] == 2
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(published: Path, in_folder: Path):
@@ -113,4 +148,4 @@ def test_inference_points_here(published: Path, in_folder: Path, root: Path, whe
     arguments = ["--config", config, "--text", "rain", "--checkpoint", str(published / where)]
     assert cli.run(inference.main, arguments) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "official checkpoints are made into folders by bins/convert.py" in error
+    assert error.count("\n") == 1 and "bins/convert.py" in error

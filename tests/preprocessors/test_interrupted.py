@@ -15,7 +15,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from sonolume.config.base import PreprocessConfig
-from sonolume.preprocessors import text_audio
+from sonolume.preprocessors import mel_features, parallel, text_audio
 from sonolume.utils import cli
 
 source, processed, workers, killed_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -27,7 +27,7 @@ def watched(outcomes, **_):
         yield outcome
 
 if __name__ == "__main__":
-    text_audio.CLIPS_PER_WORKER, text_audio.tqdm = 1, watched
+    mel_features.CLIPS_PER_WORKER, parallel.tqdm = 1, watched
     config = PreprocessConfig(processed_dir=processed, frames=64, windows=2, num_workers=workers)
     sys.exit(cli.run(lambda argv: text_audio.prepare(config, "mine", source, captions=False)))
 """
@@ -75,8 +75,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path,
     done = run_script(source, tmp_path / "full", 2, killed_at=-1, limit="32")  # blocks of 512 bytes
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "over the largest size of a file for" in done.stderr
-    assert "clip 5_w0.npy: raise the limit (ulimit -f)" in done.stderr
+    assert "clip 5_w0.npy" in done.stderr and "ulimit -f" in done.stderr
     assert not list(tmp_path.rglob(".tmp-*"))
     assert 0 < len(list((tmp_path / "full/mine/mel").glob("*.npy"))) < 10
     assert finish(source, tmp_path / "full") == whole

@@ -69,7 +69,7 @@ def test_the_vocoder(goldens: SimpleNamespace, published: Path, tmp_path: Path, 
     if not config:
         (tmp_path / "run/config.json").unlink()
     amphion.convert("hifigan", tmp_path / "run/g_01250000", tmp_path / "vocoder")
-    assert ("published mel settings are assumed" in capsys.readouterr().err) is not config
+    assert ("assuming the published mel settings" in capsys.readouterr().err) is not config
     vocoder = hifigan.load(str(tmp_path / "vocoder"), "--checkpoint", MelSettings())
     golden = goldens.golden("hifigan_small")
     mel = goldens.log_mel_like("voc.mel.32", (2, 80, 32))
@@ -98,8 +98,8 @@ def test_every_name_and_shape_of_the_published_size(goldens: SimpleNamespace, tm
     refused("it has no ", amphion.read, NETWORKS[table], path)
 
 
-def test_what_is_dropped_is_not_read(published: Path, monkeypatch: pytest.MonkeyPatch):
-    """Tensors stay in the file: reading it asks torch for a mapped one."""
+def test_weights_that_are_dropped_stay_in_the_file(published: Path, monkeypatch: pytest.MonkeyPatch):
+    """Files are memory-mapped."""
     asked = []
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda *a, **k: (asked.append(k), load(*a, **k))[1])
@@ -107,7 +107,7 @@ def test_what_is_dropped_is_not_read(published: Path, monkeypatch: pytest.Monkey
     assert [(k["mmap"], k["weights_only"]) for k in asked] == [(True, True)]
 
 
-def test_the_official_configuration_beside_it_counts(published: Path, tmp_path: Path):
+def test_the_official_settings_next_to_it(published: Path, tmp_path: Path):
     path = Path(shutil.copy(published / UNET_5, tmp_path / "step-0000007_loss-1.0.pt"))
     trained = {"audioldm": {"num_heads": 4}, "noise_scheduler": {"beta_end": 0.02, "steps_offset": 1}}
     (tmp_path / "args.json").write_text(json.dumps({"model": trained}))
@@ -115,8 +115,8 @@ def test_the_official_configuration_beside_it_counts(published: Path, tmp_path: 
     assert converted.model.config.attention_head_dim == 4
     assert converted.source["noise"]["beta_end"] == 0.02 and "latent" not in converted.source
     (tmp_path / "args.json").write_text('{"model": ')
-    refused("args.json: cannot be read as json", amphion.read, "audioldm", path)
-    refused("none.json: cannot be read", amphion.read, "audioldm", path, tmp_path / "none.json")
+    refused("args.json: not valid JSON", amphion.read, "audioldm", path)
+    refused("none.json: no such file", amphion.read, "audioldm", path, tmp_path / "none.json")
 
 
 def test_another_network_is_named(published: Path):
@@ -139,7 +139,7 @@ def test_other_files_are_named(published: Path, tmp_path: Path):
     saved({"model": {"layer.weight": one}}, "none of Amphion's .*: its weights are layer.weight")
     weights = torch.load(published / VAE_5, weights_only=True)["model"]
     saved({"model": weights | {"encoder.mid.attn_1.q.weight": one}}, "mid.attn_1.q.weight: not a weight of Amphion")
-    saved({"model": weights | {"quant_conv.bias": torch.full((8,), torch.nan)}}, r"quant_conv.bias holds .* \(NaN\)")
+    saved({"model": weights | {"quant_conv.bias": torch.full((8,), torch.nan)}}, r"quant_conv.bias contains NaN")
     whole = (published / VAE_5).read_bytes()
     for cut in (len(whole) // 2, len(whole) - 10):
         path.write_bytes(whole[:cut])
@@ -155,7 +155,7 @@ def test_other_files_are_named(published: Path, tmp_path: Path):
     [
         ({"hop_size": 128}, "it has hop_size 256, but 128 in its mel settings"),
         ({"num_mels": 64}, "it has n_mel 80, but 64 in its mel settings"),
-        ({"resblock": "2"}, 'resblock "2" of its config.json has no counterpart'),
+        ({"resblock": "2"}, 'resblock "2" of its config.json is not supported'),
         ({"upsample_rates": [8, 8, 4]}, "3 upsample_rates but 4 upsample_kernel_sizes"),
     ],
 )

@@ -79,18 +79,18 @@ def test_the_text_reaches_it_unmasked_as_in_the_official_code(assembled: Path, m
     pipe = TextToAudioPipeline.from_pretrained(assembled)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.config.text_mask is False
-    read, seen = [], []
+    encoded, denoised = [], []
     encode, denoise = pipe.text_encoder.forward, pipe.unet.forward
-    record = lambda ids, attention_mask=None: (read.append((ids, attention_mask)), encode(ids, attention_mask))[1]  # noqa: E731
+    record = lambda ids, attention_mask=None: (encoded.append((ids, attention_mask)), encode(ids, attention_mask))[1]  # noqa: E731
     monkeypatch.setattr(pipe.text_encoder, "forward", record)
-    monkeypatch.setattr(pipe.unet, "forward", lambda x, t, states, **k: (seen.append(k), denoise(x, t, states, **k))[1])
+    monkeypatch.setattr(pipe.unet, "forward", lambda x, t, states, **k: (denoised.append(k), denoise(x, t, states, **k))[1])
     pipe(TEXT, num_inference_steps=1, output_type="latent")
-    assert all(mask is None for _, mask in read) and seen[0]["encoder_attention_mask"] is None
-    ids = torch.cat([ids for ids, _ in read])
+    assert all(mask is None for _, mask in encoded) and denoised[0]["encoder_attention_mask"] is None
+    ids = torch.cat([ids for ids, _ in encoded])
     assert [1] + [0] * len(TEXT) in ids.tolist()  # the empty text: its end, then padding
 
 
-def test_it_is_heard_from_the_command_line(assembled: Path, root: Path, in_folder: Path):
+def test_generating_from_the_command_line(assembled: Path, root: Path, in_folder: Path):
     flags = ["--checkpoint", str(assembled), "--text", TEXT, "--num_steps", "1", "--output_dir", "out"]
     assert cli.run(inference.main, ["--config", str(root / "egs/tta/audioldm/exp_config.json"), *flags]) == 0
     (wav,) = Path("out").glob("*.wav")
@@ -113,12 +113,12 @@ def test_by_way_of_folders_it_is_the_same(given: dict[str, str], assembled: Path
 
 
 def test_choices(given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """text_mask and preset are obeyed, and without a vocoder a line says so."""
+    """text_mask, preset and the absence of a vocoder."""
     without = {part: source for part, source in given.items() if part != "vocoder"}
     assemble.text_to_audio(tmp_path / "pipeline", without | {"text_mask": "true", "preset": "reference"})
-    said = capsys.readouterr().err
-    assert "vocoder: none given, Griffin-Lim will do" in said and "text_mask: true" in said
-    assert f"unet: {given['unet']}" in said
+    printed = capsys.readouterr().err
+    assert "vocoder: none given" in printed and "text_mask: true" in printed
+    assert f"unet: {given['unet']}" in printed
     pipe = TextToAudioPipeline.from_pretrained(tmp_path / "pipeline")
     assert pipe.vocoder is None and pipe.config.text_mask is True
     assert (type(pipe.scheduler).__name__, pipe.config.num_steps) == ("PNDMScheduler", 200)
@@ -159,12 +159,12 @@ def test_parts_that_do_not_fit(
     refused("text_mask=yes: must be true or false", out, given | {"text_mask": "yes"})
     refused("preset: no preset 'slow'", out, given | {"preset": "slow"})
     refused("vae absent/x/y: no such folder", out, given | {"vae": "absent/x/y"})
-    refused("unet no/such: nothing there says how it was trained", out, given | {"unet": "no/such"})
+    refused("unet no/such: the settings of its training are unknown", out, given | {"unet": "no/such"})
     pipe = make_pipeline()
     pipe.unet.save_pretrained(tmp_path / "unet")
-    refused("nothing there says how it was trained", out, given | {"unet": str(tmp_path / "unet")})
+    refused("settings of its training are unknown", out, given | {"unet": str(tmp_path / "unet")})
     pipe.vae.save_pretrained(tmp_path / "vae")
-    refused("no mel.json in it, so its mel settings are not known", out, given | {"vae": str(tmp_path / "vae")})
+    refused("no mel.json in it, so its mel settings are unknown", out, given | {"vae": str(tmp_path / "vae")})
 
 
 def test_a_vocoder_of_other_mels(given: dict[str, str], tmp_path: Path):
@@ -179,9 +179,16 @@ def test_a_vocoder_of_other_mels(given: dict[str, str], tmp_path: Path):
     refused(message, tmp_path / "x", given | {"vocoder": str(tmp_path / "vocoder")})
 
 
-def test_a_vocoder_brings_the_polish_of_its_pipeline(tmp_path: Path):
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / "model_index.json").write_text('{"polish": 7}')
-    (tmp_path / "vocoder").mkdir()
-    assert assemble._polish(str(tmp_path / "whole")) == 7
-    assert assemble._polish(str(tmp_path / "vocoder")) == assemble._polish(None) == 0
+@pytest.mark.parametrize("key", ["refine", "polish"])
+def test_a_vocoder_keeps_its_refinement(tiny_checkpoint: Path, published: Path, tmp_path: Path, key: str):
+    """Under today's key and the one of older pipelines."""
+    shutil.copytree(tiny_checkpoint, tmp_path / "old")
+    amphion.convert("hifigan", published / "hifigan_checkpoints/g_01250000", tmp_path / "old/vocoder")
+    index = json.loads((tmp_path / "old/model_index.json").read_text())
+    index = {name: value for name, value in index.items() if name not in ("polish", "refine")} | {key: 7}
+    index["vocoder"] = ["transformers", "SpeechT5HifiGan"]
+    (tmp_path / "old/model_index.json").write_text(json.dumps(index))
+    old = str(tmp_path / "old")
+    assemble.text_to_audio(tmp_path / "new", {"vae": old, "unet": old, "text_encoder": old, "vocoder": old})
+    made = json.loads((tmp_path / "new/model_index.json").read_text())
+    assert made.get("refine", made.get("polish")) == 7

@@ -66,7 +66,7 @@ def test_what_is_wrong_is_one_line(touch: Callable[..., Path], published: Path, 
     refused("absent: no such folder", layout.published, tmp_path / "absent", None)
     refused("absent: no such file or folder", layout.weights_file, tmp_path / "absent", "vae")
     (tmp_path / RUN).mkdir()
-    refused(f"not the published layout: .* found {RUN}", layout.published, tmp_path, None)
+    refused(f"not the published layout: .* holds: {RUN}", layout.published, tmp_path, None)
     touch(f"{RUN}/readme.md")
     refused(r"no step-\*.pt in it; it holds: readme.md", layout.weights_file, tmp_path / RUN, "audioldm")
     model = touch("model/config.json", '{"_class_name": "AutoencoderKL"}').parent

@@ -1,0 +1,22 @@
+"""Amphion's published text-to-audio folders (ckpts/tta) -> one pipeline folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sonolume.bins.converters import ConverterOptions
+from sonolume.models.convert import layout
+from sonolume.utils.options import option
+
+
+@dataclass(kw_only=True)
+class Options(ConverterOptions):
+    source: Path = option(help="folder of the published runs", metavar="SOURCE", positional=True)
+    latent: str | None = option(help="the published size, where both are present", choices=layout.LATENTS)
+    text_encoder: str = option("google-t5/t5-base", help="T5 encoder of the pipeline", metavar="FOLDER_OR_ID")
+
+
+def run(options: Options) -> None:
+    given = layout.published(options.source, options.latent) | {"text_encoder": options.text_encoder}
+    from sonolume.models.convert import assemble  # slow: imports torch
+
+    assemble.text_to_audio(options.folder, given)

@@ -1,0 +1,1 @@
+"""Kinds of pipelines that `bins/convert.py assemble KIND` puts together."""

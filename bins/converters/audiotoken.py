@@ -1,0 +1,23 @@
+"""AudioToken's embedder (embedder_learned_embeds.bin) -> a folder for run_inference.sh --checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sonolume.bins.converters import ConverterOptions
+from sonolume.utils.options import option
+
+
+@dataclass(kw_only=True)
+class Options(ConverterOptions):
+    lora: Path | None = option(help="lora_layers_learned_embeds.bin that was trained with it", metavar="FILE")
+    beats: str = option("pretrained/beats", help="BEATs model of the pipeline", metavar="FOLDER_OR_ID")
+    stable_diffusion: str | None = option(
+        help="Stable Diffusion model of the pipeline (default: the published one of this width)",
+        metavar="FOLDER_OR_ID",
+    )
+
+
+def run(options: Options) -> None:
+    from sonolume.models.convert import audiotoken  # slow: imports torch
+
+    audiotoken.convert(options.source, options.folder, options.beats, options.stable_diffusion, options.lora)

@@ -1,0 +1,11 @@
+"""BEATs sound encoder (BEATs*.pt), finetuned or not -> a folder for BEATs.from_pretrained."""
+
+from sonolume.bins.converters import ConverterOptions
+
+Options = ConverterOptions
+
+
+def run(options: ConverterOptions) -> None:
+    from sonolume.models.convert import beats  # slow: imports torch
+
+    beats.convert(options.source, options.folder)
