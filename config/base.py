@@ -136,6 +136,26 @@ class PreprocessConfig(Strict):
         return self.frames * self.hop_size / self.sample_rate
 
 
+class LoraTarget(StrEnum):
+    attention = "attention"
+    feedforward = "feedforward"
+    convolution = "convolution"
+
+
+@dataclass
+class LoraConfig(Strict):
+    """Low-rank adapters of a frozen U-Net (LoRA, Hu et al. 2021)."""
+
+    rank: int = 16  # rank of every adapter; a higher one learns more and makes a bigger file
+    alpha: float = 16.0  # adapters are multiplied by alpha / rank
+    targets: list[LoraTarget] = field(default_factory=lambda: [LoraTarget.attention])  # layers that get adapters
+
+    def __post_init__(self) -> None:
+        self.at_least("model.lora", 1, "rank")
+        self.require(self.alpha > 0, f"model.lora.alpha must be above 0, got {self.alpha}")
+        self.require(len(self.targets) > 0, "model.lora.targets must not be empty")
+
+
 @dataclass
 class EvaluationConfig(Strict):
     """Samples that training makes and scores at its validations: the curves eval/... of TensorBoard."""
