@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from sonolume.config.audio_to_image import PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.a2i import inputs, loading, storyboard
 from sonolume.models.a2i.inputs import Clip, SoundReader
 from sonolume.models.a2i.loading import LoadEncoder
@@ -57,14 +57,14 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
     paths = inputs.find_sounds(options.audio)
     _check_together(options, len(paths))
     init_image = None if options.init_image is None else open_image(options.init_image)
-    source = inference.find_checkpoint(options.checkpoint, config, shipped)
+    source = runtime.find_checkpoint(options.checkpoint, config, shipped)
     pipe, components = loading.load(
         source, config.recipe, load_encoder, options.device, options.dtype, options.stable_diffusion,
         not options.no_safety_checker,
     )  # fmt: skip
     settings = call_settings(pipe, init_image, options)
     subjects = encode_sounds(pipe, paths, options)
-    folder = inference.make_folder(options.output_dir)
+    folder = runtime.make_folder(options.output_dir)
     sidecar = components | _describe(pipe, settings, options)
     pictures = _draw(pipe, subjects, settings, sidecar, folder, options)
     if options.window is not None:
@@ -178,7 +178,7 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     """Write one picture and its sidecar."""
     window = subject.clips[0].window
     name = subject.name if window is None else f"{subject.name}_w{window}"
-    path = inference.result_path(folder, name, seed, ".png")
+    path = runtime.result_path(folder, name, seed, ".png")
     with files.atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
     audio, seconds = [str(clip.path) for clip in subject.clips], [clip.seconds for clip in subject.clips]
@@ -196,7 +196,7 @@ def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder:
         boards.setdefault((subject.name, clip.path, seed), {})[clip.window or 0] = clip, path
     for (name, audio, seed), board in boards.items():
         count = next(iter(board.values()))[0].windows
-        path = inference.result_path(folder, f"{name}_storyboard", seed, ".png")
+        path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
         storyboard.write_sheet(path, [board[number][1] if number in board else None for number in range(count)], hop)
         windows = [{"seconds": clip.seconds, "picture": picture.name} for clip, picture in board.values()]
         files.write_json(path.with_suffix(".json"), {"audio": str(audio), "seed": seed, "windows": windows} | sidecar)
@@ -205,7 +205,7 @@ def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder:
 
 def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: InferenceOptions) -> dict[str, Any]:
     """Collect everything that decides a picture for its sidecar, except the sound, the text and the seed."""
-    return inference.describe(
+    return runtime.describe(
         prompt=settings["prompt"],
         mix=options.mix if options.text else None,
         audio_strength=options.audio_strength,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.a2i import stable_diffusion
 from sonolume.models.a2i.pipeline import GUIDANCE, AudioToImagePipeline
 from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, SoundEncoder
@@ -64,7 +64,7 @@ def load(
     Raises:
         UserError: a component is missing, damaged, or does not fit the others.
     """
-    place, kind = inference.pick_device(device), inference.DTYPES[dtype]
+    place, kind = runtime.pick_device(device), runtime.DTYPES[dtype]
     if kind == torch.float16 and place.type == "cpu":
         raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
     folder, settings = read_settings(source, recipe)

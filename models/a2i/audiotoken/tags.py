@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sonolume.config.a2i.audiotoken import Config, InferenceOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.a2i import inputs
 from sonolume.models.a2i.audiotoken.encoder import load_beats
 from sonolume.models.a2i.loading import read_settings
@@ -42,7 +42,7 @@ def run(config: Config, options: InferenceOptions, shipped: str) -> None:
     """
     sounds = inputs.find_sounds(options.audio)
     beats = find_beats(config, options.checkpoint, shipped)
-    beats.to(inference.pick_device(options.device))  # type: ignore[arg-type]
+    beats.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
     errors: list[SoundError] = []
     for path in sounds:
         try:
@@ -58,7 +58,7 @@ def run(config: Config, options: InferenceOptions, shipped: str) -> None:
 def find_beats(config: Config, checkpoint: str | None, shipped: str) -> BEATs:
     """Load the BEATs of --checkpoint, else the config's, else the shipped miniature one, which is noted on stderr."""
     if checkpoint is not None:
-        source = inference.find_checkpoint(checkpoint, config, shipped)
+        source = runtime.find_checkpoint(checkpoint, config, shipped)
         folder, settings = read_settings(source, config.recipe)
         return load_beats(settings.get("beats", ""), f"{folder}: beats")
     if paths.resolve(config.model.beats).is_dir():
