@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from sonolume.preprocessors.refusals import MIN_PEAK, MIN_SECONDS
+from sonolume.preprocessors.mel_features import MIN_SECONDS
 from sonolume.utils import audio
+from sonolume.utils.audio import SILENCE_PEAK
 from sonolume.utils.errors import UserError
 
 FULL_SCALE = 1 - 1 / 32768  # the largest value of 16 bits
@@ -29,7 +30,7 @@ def read(path: Path, sample_rate: int) -> tuple[np.ndarray, bool]:
 
 def is_silent(wave: np.ndarray) -> bool:
     """No sample reaches -80 dB of full scale."""
-    return bool(np.abs(wave).max(initial=0) < MIN_PEAK)
+    return bool(np.abs(wave).max(initial=0) < SILENCE_PEAK)
 
 
 def is_clipped(wave: np.ndarray) -> bool:
