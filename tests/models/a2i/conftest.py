@@ -111,6 +111,6 @@ def formula_encoder() -> Callable[..., FormulaEncoder]:
 def exported(tiny_stable_diffusion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported folder for the `FormulaEncoder`."""
     folder = tmp_path_factory.mktemp("exported")
-    settings = {"recipe": "a2i/audiotoken", "stable_diffusion": str(tiny_stable_diffusion), "prompt": FormulaEncoder.prompt}
+    settings = {"recipe": "a2i/audiotoken", "stable_diffusion": str(tiny_stable_diffusion)}
     (folder / "audio_to_image.json").write_text(json.dumps(settings))
     return folder

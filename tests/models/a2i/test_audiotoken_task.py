@@ -186,7 +186,7 @@ def test_features_are_computed_once_and_anew_for_another_window(write: Callable[
     content["preprocess"]["input_length"] = 0.5
     path.write_text(json.dumps(content))
     more = made() - first
-    assert len(more) == 2 and all(name.startswith("features-") for name in more)
+    assert len(more) == 2 and all(name.startswith("features_of_") for name in more)
 
 
 def test_adapters_are_trained_exported_and_kept_apart(write: Callable[..., Path], tmp_path: Path):

@@ -39,8 +39,8 @@ def load_once() -> Callable[..., Any]:
 
 @pytest.fixture
 def infer(
-    exported: Path, formula_encoder: Callable[..., Any], tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any,
-    load_once: Callable[..., Any],
+    exported: Path, formula_encoder: Callable[..., Any], load_once: Callable[..., Any], tmp_path: Path, root: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: Any,
 ) -> Infer:  # fmt: skip
     """infer(*flags) -> (exit code, printed paths, stderr); two steps of the tiny networks into tmp_path/out."""
     import sonolume.models.a2i.audiotoken.inference as recipe

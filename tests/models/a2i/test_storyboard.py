@@ -28,7 +28,7 @@ def test_windows_of_a_recording(seconds: float, window: float, hop: float, found
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0:00"), (7, "0:07"), (75.5, "1:15.5"), (59.999, "1:00"), (3600, "60:00"), (70, "1:10"), (10.5, "0:10.5"), (0.25, "0:00.25")],
+    [(0, "0:00"), (7, "0:07"), (75.5, "1:15.5"), (59.999, "1:00"), (3600, "60:00"), (70, "1:10"), (0.25, "0:00.25")],
 )
 def test_times(seconds: float, text: str) -> None:
     assert format_time(seconds) == text
