@@ -1,11 +1,11 @@
 """Score a trained model: python bins/evaluate.py --config egs/tta/audioldm/tiny.json [--checkpoint FOLDER]"""
 
-import importlib
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 from sonolume.config import command
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 
 
@@ -16,8 +16,7 @@ def main(argv: list[str]) -> None:
     default = next(field.default for field in fields(options) if field.name == "output_dir")
     if options.output_dir == default:  # a folder for each recipe, in which an interrupted evaluation continues
         options.output_dir = Path(default) / recipe.replace("/", "_")
-    evaluate = importlib.import_module(f"sonolume.models.{recipe.replace('/', '.')}.evaluate")  # slow imports
-    evaluate.run(given.config, options)
+    recipe_code(recipe, "evaluate").run(given.config, options)  # slow imports
 
 
 if __name__ == "__main__":
