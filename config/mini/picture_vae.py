@@ -10,7 +10,7 @@ from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
 class ModelConfig(Strict):
     """diffusers' AutoencoderKL without attention."""
 
-    block_out_channels: list[int] = field(default_factory=lambda: [24, 48, 64])  # one per level; every level but the last halves the resolution
+    block_out_channels: list[int] = field(default_factory=lambda: [24, 48, 64])  # every level but the last halves
     layers_per_block: int = 1  # of the encoder; the decoder has one more
     latent_channels: int = 4
     norm_num_groups: int = 8  # groups of every GroupNorm

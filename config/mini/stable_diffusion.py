@@ -13,8 +13,8 @@ from sonolume.utils.options import LARGEST_SEED, option
 class UNetConfig(Strict):
     """diffusers' UNet2DConditionModel."""
 
-    block_out_channels: list[int] = field(default_factory=lambda: [56, 72, 72])  # every level but the last halves the size
-    cross_attention: list[bool] = field(default_factory=lambda: [False, True, True])  # levels with cross-attention to the text
+    block_out_channels: list[int] = field(default_factory=lambda: [56, 72, 72])  # every level but the last halves
+    cross_attention: list[bool] = field(default_factory=lambda: [False, True, True])  # levels that attend to text
     layers_per_block: int = 1
     num_heads: int = 4  # of every attention
     norm_num_groups: int = 8  # groups of every GroupNorm
@@ -23,9 +23,7 @@ class UNetConfig(Strict):
         key = "model.unet"
         self.at_least(key, 1, "layers_per_block", "num_heads", "norm_num_groups")
         levels, flags = len(self.block_out_channels), len(self.cross_attention)
-        self.require(
-            levels == flags, f"{key}: block_out_channels has {levels} levels, but cross_attention has {flags}"
-        )
+        self.require(levels == flags, f"{key}: block_out_channels has {levels} levels, but cross_attention has {flags}")
         self.require(any(self.cross_attention), f"{key}.cross_attention: at least one level must attend to the text")
         for channels in self.block_out_channels:
             for name in ("norm_num_groups", "num_heads"):
@@ -52,7 +50,7 @@ class ModelConfig(Strict):
             self.require(bool(getattr(self, name)), f"model.{name} must not be empty")
         self.require(
             self.noise_scheduler.prediction_type is not PredictionType.flow,
-            "model.noise_scheduler.prediction_type flow: Stable Diffusion's pipelines support epsilon and v_prediction only",
+            "model.noise_scheduler.prediction_type flow: Stable Diffusion's pipelines take epsilon or v_prediction",
         )
 
 

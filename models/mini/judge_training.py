@@ -119,9 +119,7 @@ def write_report(
     conditions = fingerprint(
         [], [scene.uid for scene in scenes], len(scenes), seed=TEST_SEED, world=WORLD, judged=f"real {judged}"
     )
-    report = Report(
-        conditions, facts={"judge": judge_version(judge), "real renderings": len(scenes), "world": WORLD}
-    )
+    report = Report(conditions, facts={"judge": judge_version(judge), "real renderings": len(scenes), "world": WORLD})
     for key, share in shares.items():
         report.add_share(score_name(key), share, CHANCE[key], headline=key in HEADLINES)
     finish(report, inference.make_folder(options.output_dir))

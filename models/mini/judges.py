@@ -78,9 +78,7 @@ def load_pixels(files: Sequence[Path]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
 
 
-def add_sound_shares(
-    report: Report, scenes: Sequence[Scene], mels: Tensor, baselines: Mapping[str, Tensor]
-) -> None:
+def add_sound_shares(report: Report, scenes: Sequence[Scene], mels: Tensor, baselines: Mapping[str, Tensor]) -> None:
     """Add the shares of sounds that match their scenes, with chance level, baselines and the second judge's shares.
 
     Args:

@@ -14,6 +14,8 @@ from sonolume.modules.judges import PictureJudgement, SoundJudgement
 from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene
 
+Judgement = SoundJudgement | PictureJudgement
+
 CHANCE = {
     "single": 1 / len(KINDS),
     "count": 1 / 3,
@@ -42,14 +44,15 @@ def sound_scores(judgement: SoundJudgement, scenes: Sequence[Scene]) -> dict[str
     """
     target = SoundJudgement(*_stack([sound_target(scene) for scene in scenes]))
     then, over, both = _pairs(judgement, target, scenes)
-    attributes = {name: (getattr(judgement, name), getattr(target, name)) for name in ("pitch", "loudness", "direction")}
     return {
         "single": _single(judgement, target, scenes),
         "count": _count(judgement, target),
         "then_both": _share(both, then),
         "then_order": _share(_in_order(judgement.activity, scenes), then & both),
         "over_both": _share(both, over),
-        **{name: _share(logits.argmax(-1) == wanted, wanted != IGNORE) for name, (logits, wanted) in attributes.items()},
+        "pitch": _attribute(judgement.pitch, target.pitch),
+        "loudness": _attribute(judgement.loudness, target.loudness),
+        "direction": _attribute(judgement.direction, target.direction),
     }
 
 
@@ -77,15 +80,12 @@ def picture_scores(judgement: PictureJudgement, scenes: Sequence[Scene]) -> dict
     }
 
 
-Judgement = SoundJudgement | PictureJudgement
-
-
 def _stack(targets: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.stack(field) for field in zip(*targets, strict=True)]
 
 
 def _pairs(judgement: Judgement, target: Judgement, scenes: Sequence[Scene]) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks (N,) of the "then" scenes, of the "over" scenes, and of the judgements with every requested kind present."""
+    """Masks (N,): "then" scenes, "over" scenes, and judgements with every requested kind present."""
     if len(judgement.presence) != len(scenes):
         raise ValueError(f"{len(judgement.presence)} judgements, but {len(scenes)} scenes")
     both = ((judgement.presence > 0) | (target.presence == 0)).all(-1)  # a logit above 0 is a probability above 1/2
@@ -107,6 +107,10 @@ def _single(judgement: Judgement, target: Judgement, scenes: Sequence[Scene]) ->
 def _count(judgement: Judgement, target: Judgement) -> Share:
     """Class 0 is one repetition, which a caption need not mention."""
     return _share(judgement.repeats.argmax(-1) == target.repeats, target.repeats > 0)
+
+
+def _attribute(logits: Tensor, target: Tensor) -> Share:
+    return _share(logits.argmax(-1) == target, target != IGNORE)
 
 
 def _in_order(activity: Tensor, scenes: Sequence[Scene]) -> Tensor:

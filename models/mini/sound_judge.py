@@ -52,7 +52,7 @@ class SceneMels(Dataset[tuple[Tensor, SoundJudgement]]):
         self.rows = read_rows(config, datasets, split)
         for row in self.rows:
             if row.scene is None:
-                raise UserError(f"{row.dataset}: {row.uid} has no Scene: judges are trained on the miniature world only")
+                raise UserError(f"{row.dataset}: {row.uid} has no Scene: judges need data of the miniature world")
 
     def __len__(self) -> int:
         return len(self.rows)
