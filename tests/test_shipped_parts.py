@@ -7,9 +7,7 @@ import torch
 
 from sonolume.models.mini.judges import load_sound_judge, score_sounds
 from sonolume.models.mini.scores import sound_scores
-from sonolume.models.tta.audioldm import pipeline as pipeline_file
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-from sonolume.modules.export_code import copy_code
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import WORLD, world
 
@@ -24,12 +22,6 @@ def shipped(root: Path) -> Path:
 def test_text_to_audio_is_at_most_12_megabytes(shipped: Path):
     size = sum(path.stat().st_size for path in (shipped / "text_to_audio").rglob("*") if path.is_file())
     assert size <= 12e6
-
-
-def test_the_code_in_the_folder_is_current(shipped: Path, tmp_path: Path):
-    copy_code(Path(pipeline_file.__file__), tmp_path)
-    wanted = {path.name: path.read_text() for path in tmp_path.glob("*.py")}
-    assert {path.name: path.read_text() for path in (shipped / "text_to_audio").glob("*.py")} == wanted
 
 
 def test_judges_recognise_real_scenes(shipped: Path):
