@@ -16,6 +16,7 @@ from sonolume.utils.manifest import PYAV_SUFFIXES
 BLOCK_FRAMES = 65536  # read at once, so that hours of sound never lie in memory at their own rate
 LOWEST_RATE = 1000  # Hz; a header that says less is wrong
 LONGEST_CUT = 0.1  # seconds that a file may be shorter than its header says
+SILENCE_PEAK = 1e-4  # -80 dB of full scale; a wave with a lower peak counts as silent
 PYAV_REMEDY = 'pip install -e ".[video]"'
 _PYAV_FORMATS = "mov,matroska,aac,asf,avi,mpeg,mpegts,wav,w64,flac,ogg,mp3,amr,ape,caf,aiff,wv"
 _ANNOUNCED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -140,6 +141,39 @@ def _pyav_blocks(path: Path, libsndfile_says: str) -> Iterator[Block]:
         if not known:
             raise wrong from error
         raise SoundError(f"{path}: damaged, or no sound ({first_line(error)}); convert it to wav or flac") from error
+
+
+def check_wave(
+    wave: np.ndarray, sample_rate: int, name: Path | str, min_seconds: float = 0.0, silent_ok: bool = False
+) -> None:
+    """Check that a wave (n,) or (channels, n) can be used.
+
+    Args:
+        name: begins the error message, such as the path of the file; "" for none.
+        min_seconds: shortest accepted duration; an empty wave is never accepted.
+        silent_ok: accept a peak below -80 dB of full scale.
+
+    Raises:
+        SoundError: with `reason` "empty", "NaN", "too short" or "silent".
+    """
+    count, where = wave.shape[-1], f"{name}: " if str(name) else ""
+    if not count:
+        raise SoundError(f"{where}no samples", "empty")
+    if not np.isfinite(wave).all():
+        broken = np.count_nonzero(~np.isfinite(wave))
+        raise SoundError(f"{where}{broken} samples are NaN or infinite: export the file again", "NaN")
+    if count < min_seconds * sample_rate:
+        seconds = count / sample_rate
+        raise SoundError(f"{where}{seconds:.3f} s long, at least {min_seconds:.3g} s are needed", "too short")
+    peak = np.abs(wave).max()
+    if peak < SILENCE_PEAK and not silent_ok:
+        raise SoundError(f"{where}silent: its peak is {peak:.1e} of full scale", "silent")
+
+
+def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, float]:
+    """Scale a wave down to a peak of 1 where it exceeds full scale, and return it with the gain applied (at most 1)."""
+    peak = float(np.abs(wave).max(initial=0.0))
+    return (wave / peak, 1 / peak) if peak > 1 else (wave, 1.0)
 
 
 def save_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:

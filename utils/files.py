@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from sonolume.utils.errors import UserError, first_line
+
 MAX_NAME_BYTES = 200  # file systems allow 255; the rest is left to counters and suffixes
 MAX_UID_BYTES = 240  # of each part; the rest is left to _w12.npy
 TEMPORARY = ".tmp-"  # begins the names of files and folders that are not finished
@@ -103,6 +105,29 @@ def write_json(path: str | Path, content: Any) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+
+
+def read_json(path: str | Path, what: str = "a settings file") -> dict[str, Any]:
+    """Read the object of a JSON file.
+
+    Args:
+        what: the kind of file that is expected, with its article; ends every error message.
+
+    Raises:
+        UserError: the file is missing, cannot be read, is not JSON, or holds something other than an object.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file: expected {what}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): expected {what}") from error
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise UserError(f"{path}: not valid JSON ({first_line(error)}): expected {what}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not an object: expected {what}")
+    return content
 
 
 def safe_name(text: str, max_length: int = 80) -> str:

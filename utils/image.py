@@ -1,16 +1,37 @@
-"""A contact sheet: pictures side by side, one column a source, with titles above."""
+"""Image files in, and contact sheets out."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
 
 CELL = 192  # pixels, the longer side of every picture
 _GAP, _LINE, _SIZE = 8, 17, 14  # margins, height of a line and of its letters, in pixels
 _LINES = 3  # of one title; a longer one is cut off with dots
 _INK, _PAPER, _EMPTY = (40, 40, 40), "white", (238, 238, 238)
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white.
+
+    Raises:
+        UserError: the file is missing or is not a readable image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such image file")
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if not image.has_transparency_data:
+                return image.convert("RGB")
+            image = image.convert("RGBA")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a readable image ({first_line(error)}): convert it to png or jpg") from error
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def picture_grid(

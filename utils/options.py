@@ -126,7 +126,7 @@ def declared(options: type[Options]) -> list[tuple[str, Any, Flag]]:
 
 
 def parse_spans(text: str) -> Spans:
-    """"1.5-3,4-" -> [(1.5, 3.0), (4.0, None)], in seconds.
+    """Parse "1.5-3,4-" -> [(1.5, 3.0), (4.0, None)], in seconds.
 
     Raises:
         argparse.ArgumentTypeError: it is not written so, or a span is empty or reversed.

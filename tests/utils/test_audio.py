@@ -254,3 +254,30 @@ def test_nothing_is_left_of_a_failed_save(tmp_path: Path):
     with pytest.raises(ValueError, match="NaN"):
         audio.save_wav(tmp_path / "a.wav", np.array([0.0, np.nan]), 16000)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("wave", "reason"),
+    [
+        (np.zeros(0), "empty"),
+        (np.array([0.5, np.nan]), "NaN"),
+        (np.full(100, 0.5), "too short"),
+        (np.full((2, 16000), 1e-5), "silent"),
+    ],
+)
+def test_check_wave_gives_the_reason(wave: np.ndarray, reason: str) -> None:
+    with pytest.raises(audio.SoundError, match=r"a\.wav") as caught:
+        audio.check_wave(wave, 16000, Path("a.wav"), min_seconds=0.1)
+    assert caught.value.reason == reason
+
+
+def test_check_wave_accepts_silence_where_it_is_wanted() -> None:
+    audio.check_wave(np.zeros(16000), 16000, "a.wav", min_seconds=1.0, silent_ok=True)
+    audio.check_wave(np.full((2, 16000), 1.5), 16000, "a.wav", min_seconds=1.0)
+
+
+def test_limit_peak_only_makes_quieter() -> None:
+    wave, gain = audio.limit_peak(np.array([0.5, -4.0]))
+    assert gain == 0.25 and wave.tolist() == [0.125, -1.0]
+    for quiet in (np.array([0.5, -1.0]), np.zeros(0)):
+        assert audio.limit_peak(quiet)[0] is quiet and audio.limit_peak(quiet)[1] == 1.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.utils import files
+from sonolume.utils.errors import UserError
 
 
 def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
@@ -131,3 +132,17 @@ def test_files_of_a_folder_are_as_readable_as_the_folder(tmp_path: Path):
     wanted = (tmp_path / "model").stat().st_mode & 0o666
     assert (tmp_path / "model" / "private").stat().st_mode & 0o777 == wanted
     assert (tmp_path / "model" / "program").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"{,}", "not valid JSON"), (b"[1]", "list"), (b"\xff", "not valid JSON")]
+)
+def test_read_json_names_the_file_and_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "mel.json"
+    with pytest.raises(UserError, match="no such file: expected mel settings"):
+        files.read_json(path, what="mel settings")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"mel\.json: .*{reason}"):
+        files.read_json(path)
+    files.write_json(path, {"a": 1})
+    assert files.read_json(path) == {"a": 1}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonolume.utils.image import CELL, picture_grid
+from sonolume.utils.errors import UserError
+from sonolume.utils.image import CELL, open_image, picture_grid
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -72,3 +73,21 @@ def test_what_is_no_grid_is_refused(tmp_path: Path, columns: list, titles: list[
     with pytest.raises(ValueError, match="no pictures|titles"):
         picture_grid(tmp_path / "a.png", pictures, titles, labels)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_open_image_rotates_by_exif_and_puts_transparency_on_white(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
+    plain(RED, 64, 32).save(tmp_path / "turned.png", exif=exif)
+    assert open_image(tmp_path / "turned.png").size == (32, 64)
+    for mode in ("RGBA", "LA", "P"):
+        image = Image.new("RGBA", (4, 4), (0, 0, 0, 0)).convert(mode)
+        image.save(tmp_path / "clear.png", **({"transparency": image.getpixel((0, 0))} if mode == "P" else {}))
+        assert open_image(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255), mode
+
+
+def test_open_image_names_the_file_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG no more")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(UserError, match=name):
+            open_image(tmp_path / name)
