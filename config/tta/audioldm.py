@@ -6,6 +6,7 @@ from enum import StrEnum
 from sonolume.config.base import (
     AdamConfig,
     EvaluationConfig,
+    LoraConfig,
     PreprocessConfig,
     RunConfig,
     Strict,
@@ -49,12 +50,6 @@ class Attention(StrEnum):
 class Method(StrEnum):
     full = "full"
     lora = "lora"
-
-
-class LoraTarget(StrEnum):
-    attention = "attention"
-    feedforward = "feedforward"
-    convolution = "convolution"
 
 
 @dataclass
@@ -138,20 +133,6 @@ class NoiseSchedulerConfig(Strict):
             self.min_snr_gamma == 0 or self.prediction_type is not PredictionType.flow,
             f"{key}.min_snr_gamma {self.min_snr_gamma} has no meaning with prediction_type flow: set it to 0",
         )
-
-
-@dataclass
-class LoraConfig(Strict):
-    """Low-rank adapters (Hu et al. 2021) beside the frozen U-Net, for `method: lora`."""
-
-    rank: int = 16  # of every adapter: more learns more and makes a bigger file
-    alpha: float = 16.0  # adapters are multiplied by alpha / rank
-    targets: list[LoraTarget] = field(default_factory=lambda: [LoraTarget.attention])  # layers that get adapters
-
-    def __post_init__(self) -> None:
-        self.at_least("model.lora", 1, "rank")
-        self.require(self.alpha > 0, f"model.lora.alpha must be above 0, got {self.alpha}")
-        self.require(len(self.targets) > 0, "model.lora.targets must not be empty")
 
 
 @dataclass
