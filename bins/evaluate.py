@@ -1,10 +1,10 @@
 """Score a trained model: python bins/evaluate.py --config egs/tta/audioldm/tiny.json [--checkpoint FOLDER]"""
 
-import importlib
 import sys
 from pathlib import Path
 
 from sonolume.config import command
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 
 
@@ -14,8 +14,7 @@ def main(argv: list[str]) -> None:
     recipe, options = given.config.recipe, given.options
     # one folder for each recipe, so that an interrupted evaluation continues in its own
     options.output_dir = Path(str(options.output_dir).replace("TASK_RECIPE", recipe.replace("/", "_")))
-    evaluate = importlib.import_module(f"sonolume.models.{recipe.replace('/', '.')}.evaluate")  # slow imports
-    evaluate.run(given.config, options)
+    recipe_code(recipe, "evaluate").run(given.config, options)  # slow imports
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ python bins/preprocess.py --config egs/tta/autoencoderkl/exp_config.json --input
 python bins/preprocess.py --config egs/tta/autoencoderkl/exp_config.json --input train.csv --audio_dir wavs/
 """
 
-import importlib
 import sys
 
 from sonolume.config import command
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
 
@@ -20,8 +20,7 @@ def main(argv: list[str]) -> None:
     if not config.dataset:
         raise UserError(f"{given.path}: dataset: the list is empty, name at least one data set")
     options.dataset = options.dataset or config.dataset[0]
-    data = importlib.import_module(f"sonolume.models.{config.recipe.replace('/', '.')}.data")  # slow: imports torch
-    data.preprocess(config, options)
+    recipe_code(config.recipe, "data").preprocess(config, options)  # slow: imports torch
     if options.dataset not in config.dataset:
         print(f"to train on it: dataset=[{options.dataset}]")
 

@@ -5,7 +5,6 @@ continues as if it had never stopped, and several processes compute what one doe
 """
 
 import dataclasses
-import importlib
 import logging
 import sys
 import warnings
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
 from sonolume.config.load import save_config
 from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError, first_line
 
@@ -246,11 +246,10 @@ def run(config: RunConfig, resume: bool) -> Path:
     Raises:
         UserError: as `fit`, or the data are not prepared.
     """
-    package = f"sonolume.models.{config.recipe.replace('/', '.')}"
-    task_module = importlib.import_module(f"{package}.task")
+    task_module = recipe_code(config.recipe, "task")
     load_frozen = getattr(task_module, "load_frozen", None)
     frozen = load_frozen(config) if load_frozen else Frozen()
-    data = importlib.import_module(f"{package}.data").training_data(config, frozen)
+    data = recipe_code(config.recipe, "data").training_data(config, frozen)
     task = task_module.Task(config, frozen)
     return fit(task, data, config, config.train, resume) / getattr(task, "export_folder", "pipeline")  # type: ignore[attr-defined]
 

@@ -1,11 +1,11 @@
-"""Does the picture show what the text says? One picture for each caption of unseen scenes, in unseen wordings.
+"""Evaluate the miniature Stable Diffusion: one picture for each caption of held-out scenes, in held-out wordings.
 
-The frozen picture judge says what it sees, beside chance and the upper bounds: real pictures of the same scenes, and
-their reconstructions by the autoencoder. The single events are also asked for by a short prompt.
+The frozen picture judge scores the pictures, with chance level and upper bounds: real pictures of the same scenes and
+their reconstructions by the autoencoder. Single events are also generated from a short prompt.
 """
 
-import argparse
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,156 +13,150 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor
 
-from sonolume.config.mini.stable_diffusion import Config
+from sonolume.config.mini.stable_diffusion import Config, EvaluationOptions
 from sonolume.models import inference
-from sonolume.models.evaluation import folders, generation, results
-from sonolume.models.evaluation.embedders.base import hash_of
+from sonolume.models.evaluation import folders, generation
 from sonolume.models.evaluation.embedders.load import load as load_embedder
-from sonolume.models.evaluation.heldout import TEST_SEED
 from sonolume.models.evaluation.pictures import Pictures, score
 from sonolume.models.evaluation.protocol import fingerprint
-from sonolume.models.evaluation.results import Result
-from sonolume.models.mini import scores, seeing
-from sonolume.models.mini.stable_diffusion.components import GUIDANCE, STEPS
-from sonolume.preprocessors.miniworld import WORLD, world
+from sonolume.models.mini import judges, scores
+from sonolume.models.mini.judge_training import finish
+from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS
+from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.captions import NAMES
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils import checkpoint
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import picture_grid
 
 SHIPPED = "pretrained/mini/stable_diffusion"
 EMBEDDERS = ("mini:picture_judge", "mini:world")
-SHOWN = 12  # rows of pictures in the report
+ROWS = 12  # of pictures in the report
+
+Files = dict[str, Path]  # Uid -> picture
 
 
-def run(config: Config, args: argparse.Namespace) -> None:
-    """Generate, look, and write report.json, report.md and samples.png."""
-    where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
-    pipe = load(where, args.device)
-    folder, mini = inference.make_folder(args.output_dir), config.miniworld
-    scenes = {s.uid: s for s in world.scenes("test", args.num_samples, TEST_SEED, list(mini.kinds), mini.pairs)}
+def run(config: Config, options: EvaluationOptions) -> None:
+    """Generate and score pictures; write report.json, report.md and samples.png."""
+    model, mini = inference.find_checkpoint(options.checkpoint, config, SHIPPED), config.miniworld
+    scenes = {s.uid: s for s in world.scenes("test", options.num_samples, TEST_SEED, list(mini.kinds), mini.pairs)}
     captions = {uid: world.captions(scene, 1, "test", mention=1.0)[0] for uid, scene in scenes.items()}
-    single = {uid: scene for uid, scene in scenes.items() if not scene.relation}
-    prompts = {uid: f"a photo of {NAMES[scene.events[0].kind]}" for uid, scene in single.items()}
-    settings = _settings(where, args)
-    made = generate(pipe, captions, settings, args, folder / "generated")
-    prompted = generate(pipe, prompts, settings, args, folder / "prompted")
-    real = draw(scenes, folder / "real")
-    rebuilt = reconstruct(pipe, real, settings, args, folder / "reconstructed")
-    result = Result(_conditions(captions, args), facts=settings | {"model": where, "captions": len(captions)})
-    known, columns = list(scenes.values()), {"VAE": _seen(rebuilt), "real": _seen(real)}
-    seeing.add_shares(result, known, _seen(made), columns)
-    if single:
-        share = seeing.shares(_seen(prompted), list(single.values()))["single"]
-        result.add_share('right kind of picture, "a photo of ..."', share, scores.CHANCE["single"], headline=True)
-    pictures = Pictures(made, real, captions, {uid: scene.events[0].kind for uid, scene in single.items()})
+    kinds = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
+    maker = Maker(load(model, options.device), model, options, inference.make_folder(options.output_dir))
+    generated = maker.generate("generated", captions)
+    prompted = maker.generate("prompted", {uid: f"a photo of {NAMES[kind]}" for uid, kind in kinds.items()})
+    real = maker.draw(scenes)
+    rebuilt = maker.reconstruct(real)
+
+    texts = [f"{uid}: {caption}" for uid, caption in captions.items()]
+    versions = [judges.picture_judge_version(), *EMBEDDERS]
+    report = judges.Report(
+        fingerprint(versions, texts, len(texts), seed=options.seed, world=WORLD),
+        facts=maker.settings | {"model": model, "captions": len(captions)},
+    )
+    pixels = {name: judges.load_pixels(list(some.values())) for name, some in (("VAE", rebuilt), ("real", real))}
+    made = judges.load_pixels(list(generated.values()))
+    judges.add_picture_shares(report, list(scenes.values()), made, pixels)
+    if kinds:
+        prompted_pixels = judges.load_pixels(list(prompted.values()))
+        share = judges.picture_shares(prompted_pixels, [scenes[uid] for uid in kinds])["single"]
+        name = 'right kind of picture, "a photo of ..."'
+        report.add_share(name, share, scores.CHANCE["single"], headline=True)
+    pictures = Pictures(generated, real, captions, kinds)
     for spec in EMBEDDERS:
-        score(result, pictures, load_embedder(spec, pipe.device), folder / folders.CACHE, args.batch_size)
-    _show(folder, captions, {"real": real, "VAE": rebuilt, "generated": made})
-    report = results.write(result, folder, ["samples.png"])
-    print((folder / "report.md").read_text(encoding="utf-8"))
-    print(report)
+        embedder = load_embedder(spec, maker.pipe.device)
+        score(report, pictures, embedder, maker.folder / folders.CACHE, options.batch_size)
+    _save_samples(maker.folder / "samples.png", captions, {"real": real, "VAE": rebuilt, "generated": generated})
+    finish(report, maker.folder, ["samples.png"])
 
 
-def load(where: str, device: str) -> StableDiffusionPipeline:
-    """A pipeline in float32.
+def load(model: str, device: str) -> StableDiffusionPipeline:
+    """Load the pipeline in float32.
 
     Raises:
         UserError: absent, or another pipeline.
     """
-    checkpoint.check_folder(Path(where), "StableDiffusionPipeline")
-    pipe = StableDiffusionPipeline.from_pretrained(where, safety_checker=None).to(inference.pick_device(device))
+    checkpoint.check_folder(Path(model), "StableDiffusionPipeline")
+    pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None).to(inference.pick_device(device))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _settings(where: str, args: argparse.Namespace) -> dict[str, Any]:
-    """All that decides a picture, beside its caption and its seed."""
-    files = sorted(path for kind in ("json", "safetensors") for path in Path(where).rglob(f"*.{kind}"))
-    return {
-        "weights": hash_of(*files),
-        "num_steps": args.num_steps or STEPS,
-        "guidance_scale": GUIDANCE if args.guidance_scale is None else args.guidance_scale,
-        "seed": args.seed,
-    }
+@dataclass
+class Maker:
+    """Make pictures below the report's folder; an interrupted evaluation continues."""
 
+    pipe: StableDiffusionPipeline
+    model: str
+    options: EvaluationOptions
+    folder: Path
 
-def generate(
-    pipe: StableDiffusionPipeline,
-    texts: Mapping[str, str],
-    settings: dict[str, Any],
-    args: argparse.Namespace,
-    folder: Path,
-) -> dict[str, Path]:
-    """One picture for each text."""
+    def __post_init__(self) -> None:
+        files = sorted(path for kind in ("json", "safetensors") for path in Path(self.model).rglob(f"*.{kind}"))
+        scale = self.options.guidance_scale
+        self.settings: dict[str, Any] = {  # everything that decides a picture, besides its caption
+            "weights": content_hash(*files),
+            "num_steps": self.options.num_steps or NUM_STEPS,
+            "guidance_scale": GUIDANCE_SCALE if scale is None else scale,
+            "seed": self.options.seed,
+        }
 
-    def make(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
-        made: Any = pipe(
-            [texts[uid] for uid in uids],
-            num_inference_steps=settings["num_steps"],
-            guidance_scale=settings["guidance_scale"],
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="np",
+    def generate(self, name: str, texts: Mapping[str, str]) -> Files:
+        """Generate one picture for each text."""
+
+        def make(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
+            made: Any = self.pipe(
+                [texts[uid] for uid in uids],
+                num_inference_steps=self.settings["num_steps"],
+                guidance_scale=self.settings["guidance_scale"],
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                output_type="np",
+            )
+            if not np.isfinite(made.images).all():
+                raise UserError(f"{self.model}: generated NaN for {uids[0]} or another picture of its batch")
+            return list(made.images)
+
+        size, seed = self.options.batch_size, self.options.seed
+        return generation.generate(
+            self.folder / name, texts, self.settings, make, _save, suffix=".png", batch_size=size, seed=seed
         )
-        if not np.isfinite(made.images).all():
-            raise UserError(f"{pipe.name_or_path}: gave no numbers (NaN) for {uids[0]} or its neighbours")
-        return list(made.images)
 
-    return generation.generate(
-        folder, texts, settings, make, _save, suffix=".png", batch_size=args.batch_size, seed=args.seed
-    )
+    def draw(self, scenes: Mapping[str, Scene]) -> Files:
+        """Draw the real pictures of scenes."""
 
+        def make(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
+            return [world.picture(scenes[uid]) / 255 for uid in uids]
 
-def draw(scenes: Mapping[str, Scene], folder: Path) -> dict[str, Path]:
-    """The real pictures of scenes."""
+        inputs = dict.fromkeys(scenes, "the real picture")
+        settings = {"seed": TEST_SEED}
+        return generation.generate(self.folder / "real", inputs, settings, make, _save, suffix=".png", title="draw")
 
-    def make(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
-        return [world.picture(scenes[uid]) / 255 for uid in uids]
+    @torch.no_grad()
+    def reconstruct(self, real: Mapping[str, Path]) -> Files:
+        """Encode and decode real pictures: the upper bound of the latent model."""
 
-    names = dict.fromkeys(scenes, "the real picture")
-    return generation.generate(folder, names, {"seed": TEST_SEED}, make, _save, suffix=".png", title="draw")
+        def make(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
+            vae = self.pipe.vae
+            pictures = judges.load_pixels([real[uid] for uid in uids]).to(self.pipe.device)   # (B, 3, H, W)
+            rebuilt = vae.decode(vae.encode(2 * pictures - 1).latent_dist.mode()).sample / 2  # (B, 3, H, W)
+            return list((rebuilt + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy())
 
-
-@torch.no_grad()
-def reconstruct(
-    pipe: StableDiffusionPipeline,
-    real: Mapping[str, Path],
-    settings: dict[str, Any],
-    args: argparse.Namespace,
-    folder: Path,
-) -> dict[str, Path]:
-    """Real pictures through the autoencoder: the best that the latent model could reach."""
-
-    def make(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
-        pictures = seeing.load([real[uid] for uid in uids]).to(pipe.device)                         # (B, 3, H, W)
-        rebuilt = pipe.vae.decode(pipe.vae.encode(2 * pictures - 1).latent_dist.mode()).sample / 2  # (B, 3, H, W)
-        return list((rebuilt + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy())
-
-    names = dict.fromkeys(real, "the real picture")
-    made_by = {"weights": settings["weights"]}
-    return generation.generate(
-        folder, names, made_by, make, _save, suffix=".png", batch_size=args.batch_size, title="reconstruct"
-    )
+        inputs = dict.fromkeys(real, "the real picture")
+        settings, size = {"weights": self.settings["weights"]}, self.options.batch_size
+        return generation.generate(
+            self.folder / "reconstructed", inputs, settings, make, _save,
+            suffix=".png", batch_size=size, title="reconstruct",
+        )  # fmt: skip
 
 
 def _save(path: Path, picture: np.ndarray) -> None:
-    """(H, W, 3) in 0..1."""
+    """Write (H, W, 3) in 0..1."""
     Image.fromarray((picture * 255).round().astype(np.uint8)).save(path, format="PNG")
 
 
-def _seen(files: Mapping[str, Path]) -> Tensor:
-    return seeing.load(list(files.values()))
-
-
-def _conditions(captions: Mapping[str, str], args: argparse.Namespace) -> dict[str, Any]:
-    asked = [f"{uid}: {caption}" for uid, caption in captions.items()]
-    return fingerprint([seeing.judge(), *EMBEDDERS], asked, len(captions), seed=args.seed, world=WORLD)
-
-
-def _show(folder: Path, captions: Mapping[str, str], sides: Mapping[str, Mapping[str, Path]]) -> None:
-    shown = list(captions)[:SHOWN]
-    columns = [[Image.open(files[uid]).convert("RGB") for uid in shown] for files in sides.values()]
-    picture_grid(folder / "samples.png", columns, list(sides), [captions[uid] for uid in shown])
+def _save_samples(path: Path, captions: Mapping[str, str], columns: Mapping[str, Files]) -> None:
+    uids = list(captions)[:ROWS]
+    pictures = [[Image.open(files[uid]).convert("RGB") for uid in uids] for files in columns.values()]
+    picture_grid(path, pictures, list(columns), [captions[uid] for uid in uids])

@@ -1,6 +1,6 @@
-"""A CLIP tokenizer of the miniature world's words: byte-pair merges made from them, so that each is one token.
+"""A CLIP tokenizer whose byte-pair merges make one token of every word in captions of the miniature world.
 
-Any other text is spelled in shorter pieces, at worst byte by byte.
+Any other text is split into shorter pieces, at worst into bytes.
 """
 
 import re
@@ -9,12 +9,11 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from sonolume.models.mini.clip_text import prompts
 from sonolume.preprocessors.miniworld import captions
 from sonolume.utils import files
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-LAST = "</w>"  # ends the last piece of a word
+WORD_END = "</w>"  # suffix of the last piece of a word
 Pair = tuple[str, str]
 
 
@@ -22,8 +21,8 @@ def words() -> list[str]:
     """Every word of captions and prompts, lower case, sorted."""
     texts = [noun for noun, _ in captions.SUBJECTS.values()]
     texts += [verb for _, verbs in captions.SUBJECTS.values() for verb in verbs]
-    texts += [*captions.NAMES.values(), *captions.ING.values(), *prompts.TEMPLATES]
-    texts += [noun for nouns in prompts.OTHER_NOUNS.values() for noun in nouns]
+    texts += [*captions.NAMES.values(), *captions.ING.values(), *captions.PROMPTS]
+    texts += [noun for nouns in captions.OTHER_NOUNS.values() for noun in nouns]
     for table in (captions.PITCH, captions.LOUDNESS, captions.COUNTS, captions.DIRECTIONS, captions.TRAIN):
         texts += [text for group in table.values() for text in group]
     plain = re.sub(r"\{.*?\}", " ", " ".join([*texts, "is an"]))
@@ -31,7 +30,7 @@ def words() -> list[str]:
 
 
 def byte_letters() -> list[str]:
-    """The 256 printable letters that stand for bytes (the table of GPT-2's and CLIP's vocabularies), in their order."""
+    """The 256 printable letters that stand for bytes (as in GPT-2's and CLIP's vocabularies), in their order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in printable]
     return [chr(code) for code in [*printable, *(256 + number for number in range(len(hidden)))]]
@@ -39,17 +38,17 @@ def byte_letters() -> list[str]:
 
 def merges(texts: list[str]) -> list[Pair]:
     """Byte-pair merges (Sennrich et al. 2016), the most frequent first, until each word is one piece."""
-    pieces = [[*text[:-1], text[-1] + LAST] for text in texts]
+    pieces = [[*text[:-1], text[-1] + WORD_END] for text in texts]
     found: list[Pair] = []
     while any(len(word) > 1 for word in pieces):
         counts = Counter(pair for word in pieces for pair in zip(word, word[1:], strict=False))
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         found.append(best)
-        pieces = [_merged(word, best) for word in pieces]
+        pieces = [_merge(word, best) for word in pieces]
     return found
 
 
-def _merged(word: list[str], pair: Pair) -> list[str]:
+def _merge(word: list[str], pair: Pair) -> list[str]:
     result: list[str] = []
     for piece in word:
         if result and (result[-1], piece) == pair:
@@ -60,15 +59,15 @@ def _merged(word: list[str], pair: Pair) -> list[str]:
 
 
 def build(max_tokens: int) -> CLIPTokenizer:
-    """The tokenizer; the same one whenever it is made. `max_tokens` counts the start and the end."""
+    """Build the tokenizer, always the same one. `max_tokens` includes the start and end tokens."""
     pairs, letters = merges(words()), byte_letters()
-    tokens = [*letters, *(letter + LAST for letter in letters), *(a + b for a, b in pairs), START, END]
+    tokens = [*letters, *(letter + WORD_END for letter in letters), *(a + b for a, b in pairs), START, END]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocabulary, pairs, model_max_length=max_tokens)  # type: ignore[arg-type]  # takes pairs only
 
 
 def save(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Beside what transformers writes, vocab.json and merges.txt: the files that every CLIP tokenizer can read."""
+    """Save as transformers does, and also as vocab.json and merges.txt, which every CLIP tokenizer can load."""
     tokenizer.save_pretrained(folder)
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     files.write_json(folder / "vocab.json", dict(vocabulary))
