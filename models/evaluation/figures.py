@@ -91,7 +91,7 @@ def trip_sheets(
 
 
 def _cell(path: Path | None) -> Image.Image:
-    """Draw a picture or a spectrogram; white if the file is missing or cannot be opened, which is reported elsewhere."""
+    """Draw a picture or a spectrogram; white for a file that is missing or unreadable, which is reported elsewhere."""
     try:
         if path is not None:
             return _spectrogram(path) if path.suffix.lower() in AUDIO_SUFFIXES else open_image(path)

@@ -1,4 +1,4 @@
-"""Score a folder of generated sounds or pictures: `run_eval.sh --generated FOLDER --reference FOLDER` of every recipe."""
+"""Score a folder of generated sounds or pictures: `run_eval.sh --generated --reference` of every recipe."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
 from sonolume.models.evaluation.embedders.load import check, load_all
 from sonolume.models.evaluation.metrics import add_onset_scores, add_scores
-from sonolume.models.evaluation.report import Report, finish, measuring_conditions
+from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.evaluation.samples import SOUND, Files, Samples
 from sonolume.modules.mel import MelSettings
 from sonolume.utils.cache import content_hash
@@ -53,8 +53,8 @@ def score_folder(
         embedder.require(samples.medium.plural)
     compared = _compared(samples, loaded)
     if loaded and reference is not None and not any(compared):
-        names = " and ".join(embedder.name for embedder in loaded)
-        raise UserError(f"--reference {reference}: holds no {samples.medium.plural}, and nothing else that {names} uses")
+        names, what = " and ".join(embedder.name for embedder in loaded), samples.medium.plural
+        raise UserError(f"--reference {reference}: holds no {what}, and nothing else that {names} uses")
     if mel is not None:
         reconstruction.add_pair_distances(report, samples, mel)
     folder = inference.make_folder(output_dir)
@@ -84,7 +84,7 @@ def _conditions(
     """Conditions with the content of everything that is compared with, and the Uids that are paired."""
     uids = list(dict.fromkeys(uid for side in compared for uid in side))
     paired = sorted(samples.generated.keys() & set(uids))
-    return measuring_conditions(
+    return measurement_conditions(
         [embedder.facts() for embedder in embedders],
         [str((uid, *(_content(side.get(uid)) for side in compared))) for uid in uids],
         len(samples.generated),

@@ -1,8 +1,8 @@
 """Metrics of samples in the space of an embedder, as scores in a report.
 
 What an embedder provides decides: distances of distributions always, classes with logits, agreement and retrieval with
-texts or with the inputs' medium. FID, KID and IS use the named embedder, not Inception. AIS, IIS and AIC have the form of
-SonicDiffusion's evaluation; AudioToken, which named them, released none. N samples, d width of an embedding, K classes.
+texts or with the inputs' medium. FID, KID and IS use the named embedder, not Inception. AIS, IIS and AIC have the form
+of SonicDiffusion's evaluation; AudioToken, which named them, released none. N samples, d width, K classes.
 """
 
 import re

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sonolume.models.evaluation.report import Conditions, Report, measuring_conditions
+from sonolume.models.evaluation.report import Conditions, Report, measurement_conditions
 from sonolume.models.evaluation.samples import SOUND, Samples
 from sonolume.models.evaluation.sound_files import is_clipped, is_silent, read_sound
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -92,8 +92,8 @@ def conditions(settings: MelSettings, uids: Sequence[str], compared: str, **more
     Args:
         compared: "mels" or "waves".
     """
-    rate = settings.sample_rate
-    return measuring_conditions([], uids, len(uids), sample_rate=rate, compared=compared, mel=asdict(settings), **more)
+    facts = {"sample_rate": settings.sample_rate, "compared": compared, "mel": asdict(settings)}
+    return measurement_conditions([], uids, len(uids), **facts, **more)
 
 
 def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) -> None:

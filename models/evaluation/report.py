@@ -23,7 +23,7 @@ Conditions = dict[str, Any]
 Cell = tuple[float, float | None, float | None]  # value and bounds of its 95 % interval, if there is one
 
 
-def measuring_conditions(
+def measurement_conditions(
     embedders: Iterable[str | Mapping[str, Any]],
     reference: Iterable[str],
     generated: int,
@@ -243,8 +243,7 @@ def page(report: Report, figures: Sequence[str] = ()) -> list[str]:
     facts = [f"{name} {value}" for name, value in report.facts.items() if not isinstance(value, (dict, list))]
     lines = [", ".join(facts) + ".", ""] if facts else []
     lines += _score_table(report.scores)
-    hash_ = content_hash(report.conditions)
-    lines += ["", f"Measured under the conditions {hash_}; reports with other conditions cannot be ranked with this one."]
+    lines += ["", f"Conditions {content_hash(report.conditions)}: only reports with the same conditions can be ranked."]
     if any(score.baselines for score in report.scores):
         lines += ["", "The columns after chance are baselines and upper bounds: the same score of other samples."]
     if report.counts:
@@ -268,7 +267,8 @@ def _score_table(scores: Sequence[Score]) -> list[str]:
         value = format_value((score.value, score.low, score.high), score.unit)
         chance = "" if score.chance is None else format_value((score.chance, None, None), score.unit)
         others = [format_value(score.baselines[c], score.unit) if c in score.baselines else "" for c in columns]
-        lines.append(f"| {' | '.join([score.name, value, chance, *others, score.better, str(score.count), score.note])} |")
+        cells = [score.name, value, chance, *others, score.better, str(score.count), score.note]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

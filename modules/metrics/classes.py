@@ -1,6 +1,5 @@
 """Metrics of a classifier's logits: paired divergence, inception score, accuracy. N samples, K classes."""
 
-import torch
 from torch import Tensor
 from torchmetrics.functional.regression import kl_divergence
 

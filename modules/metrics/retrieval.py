@@ -1,4 +1,4 @@
-"""Metrics of paired embeddings: cosine, rank among all others, retrieval. Row i of one side belongs to row i of the other."""
+"""Metrics of paired embeddings: cosine, rank among all others, retrieval. Row i of both sides is a pair."""
 
 import torch
 from torch import Tensor

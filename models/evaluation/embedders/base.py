@@ -34,8 +34,8 @@ class Embedder:
     does. Batches hold windows of equal length unless the model masks or pads them (`ragged`). Results do not depend on
     the global random state.
 
-    A subclass sets the attributes and implements `audio_features`, `image_features` and `text_features` for one batch of
-    what it takes.
+    A subclass sets the attributes, and implements those of `audio_features`, `image_features` and `text_features` that
+    it takes.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Embedder:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Encode N texts, truncated to the model's maximum, as (N, d); raises a UserError if the embedder takes none."""
+        """Encode N texts, truncated to the model's maximum: (N, d). Raises a UserError if the embedder takes none."""
         self.require("texts")
         batches = [Features(self.text_features(list(batch)), None) for batch in batched(texts, batch_size)]
         return self._concatenate(batches).embeddings

@@ -153,7 +153,11 @@ def _medium(name: str, embedder: Embedder) -> _Medium:
         return _Medium(name, _hash_file, partial(_open_sound, embedder.sample_rate), embedder.encode_audio, "silent")
     if name == "pictures":
         return _Medium(name, _hash_file, open_picture, embedder.encode_images, "of one colour")
-    return _Medium(name, _hash_text, lambda text: (text, 0), lambda texts, n: Features(embedder.encode_texts(texts, n), None))
+
+    def encode(texts: list[str], batch_size: int) -> Features:
+        return Features(embedder.encode_texts(texts, batch_size), None)
+
+    return _Medium(name, _hash_text, lambda text: (text, 0), encode)
 
 
 def _hash_file(path: Path) -> bytes:

@@ -1,7 +1,7 @@
 """Find and load an embedder by its specification `KIND:SOURCE`.
 
-Every module of this package that assigns a literal `KINDS = {kind: (form, pattern)}` provides embedders: `form` shows how
-the source is written, `pattern` is a regular expression that the whole source must match, and whose groups named
+Every module of this package that assigns a literal `KINDS = {kind: (form, pattern)}` provides embedders: `form` shows
+how the source is written, `pattern` is a regular expression that the whole source must match, and whose groups named
 `..._embedder` are specifications themselves. Its `load(kind, source, device) -> Embedder` is imported only when one of
 its kinds is loaded. A new embedder is a new file here; nothing else changes.
 """

@@ -5,8 +5,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from sonolume.models.evaluation.embedders.load import load as load_embedder
 from sonolume.models.evaluation.embedders.base import Embedder, Features
+from sonolume.models.evaluation.embedders.load import load as load_embedder
 from sonolume.utils.errors import UserError
 
 KINDS = {"pair": ("SOUND_SPEC|PICTURE_SPEC in quotes", r"(?P<sound_embedder>[^|]+)\|(?P<picture_embedder>[^|]+)")}
