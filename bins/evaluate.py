@@ -1,7 +1,6 @@
 """Score a trained model: python bins/evaluate.py --config egs/tta/audioldm/tiny.json [--checkpoint FOLDER]"""
 
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from sonolume.config import command
@@ -13,9 +12,8 @@ def main(argv: list[str]) -> None:
     description = "score a trained model; writes report.json, report.md and pictures, and prints the scores"
     given = command.parse("evaluate", "EvaluationOptions", description, argv)
     recipe, options = given.config.recipe, given.options
-    default = next(field.default for field in fields(options) if field.name == "output_dir")
-    if options.output_dir == default:  # a folder for each recipe, in which an interrupted evaluation continues
-        options.output_dir = Path(default) / recipe.replace("/", "_")
+    # one folder for each recipe, so that an interrupted evaluation continues in its own
+    options.output_dir = Path(str(options.output_dir).replace("TASK_RECIPE", recipe.replace("/", "_")))
     recipe_code(recipe, "evaluate").run(given.config, options)  # slow imports
 
 

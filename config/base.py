@@ -1,6 +1,6 @@
-"""Sections that several recipes share. A dataclass is both the schema of a config file and its default values.
+"""Sections shared by several recipes. A dataclass is both the schema of a config file and its default values.
 
-Checks name the full key, both numbers and both names, so that one line is enough to mend a file.
+Checks name the full key, both numbers and both names, so that one line is enough to correct a file.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class LRSchedule(StrEnum):
 
 
 class Strict:
-    """Helpers of every section; `key` is where the section stands in the file."""
+    """Base of every section: checks of its values. `key` is the dotted path of the section in the file."""
 
     def require(self, condition: bool, message: str) -> None:
         if not condition:
@@ -54,16 +54,16 @@ class TrainConfig(Strict):
     adam: AdamConfig = field(default_factory=AdamConfig)
     batch_size: int = 12  # items of one forward pass on one device
     max_steps: int = 1_000_000  # optimizer steps (of the model; a GAN's discriminator is not counted)
-    random_seed: int = 12345  # of weights, order of items, noise
-    save_summary_steps: int = 1000  # optimizer steps between two lines of the log
-    save_checkpoints_steps: int = 5000  # optimizer steps between two writings of last.ckpt
+    random_seed: int = 12345  # seeds the weights, the order of items and the noise
+    save_summary_steps: int = 1000  # optimizer steps between two log entries
+    save_checkpoints_steps: int = 5000  # optimizer steps between two saves of last.ckpt
     valid_interval: int = 5000  # optimizer steps between two validations
     valid_batches: int = 0  # batches of one validation; 0 = all
-    num_workers: int = 2  # processes that load data; 0 = the main one
+    num_workers: int = 2  # data loading processes; 0 = the main process
     num_threads: int = 0  # CPU threads of torch; 0 = torch's choice
     accelerator: str = "auto"  # Lightning: auto, cpu, gpu, mps ...
     devices: str = "auto"  # Lightning: auto, a count, or a list such as "0,1"
-    num_nodes: int = 1  # machines, by torchrun or SLURM
+    num_nodes: int = 1  # number of machines, started by torchrun or SLURM
     strategy: str = "auto"  # Lightning: auto, ddp, fsdp ...
     precision: str = "32-true"  # Lightning: 32-true, bf16-mixed, 16-mixed ...
     accumulate: int = 1  # batches per optimizer step
@@ -83,12 +83,12 @@ class TrainConfig(Strict):
 
 @dataclass
 class MiniworldConfig(Strict):
-    train_scenes: int = 0  # generated scenes to train on; 0 = use the recordings of `dataset`
-    valid_scenes: int = 0  # generated scenes to validate on
+    train_scenes: int = 0  # generated training scenes; 0 = use the recordings of `dataset`
+    valid_scenes: int = 0  # generated validation scenes
     kinds: list[str] = field(default_factory=list)  # kinds of sound; [] = all
-    pairs: bool = True  # scenes of two events too
-    seed: int = 1  # of the scenes
-    captions_per_scene: int = 3  # wordings of one scene
+    pairs: bool = True  # include scenes of two events
+    seed: int = 1  # seed of the scenes
+    captions_per_scene: int = 3  # captions of each scene
 
     def __post_init__(self) -> None:
         self.at_least("preprocess.miniworld", 0, "train_scenes", "valid_scenes", "seed")
@@ -97,7 +97,7 @@ class MiniworldConfig(Strict):
 
 @dataclass
 class PreprocessConfig(Strict):
-    """Mel-spectrograms and where they lie: {processed_dir}/{dataset}/{melspec_dir}/{Uid}.npy."""
+    """Mel-spectrograms, stored as {processed_dir}/{dataset}/{melspec_dir}/{Uid}.npy."""
 
     processed_dir: str = "data"  # folder of all data sets
     melspec_dir: str = "mel"  # inside a data set
@@ -112,10 +112,10 @@ class PreprocessConfig(Strict):
     fmin: float = 0.0  # Hz
     fmax: float = 8000.0  # Hz
     frames: int = 624  # frames of one item; shorter clips are padded with silence
-    windows: int = 1  # at most so many items from one clip, one after the other
-    valid_fraction: float = 0.05  # share of Uids validated on where the manifest has no split
-    num_workers: int = 2  # processes that compute features
-    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # data made by the miniature world
+    windows: int = 1  # largest number of consecutive items from one clip
+    valid_fraction: float = 0.05  # share of validation Uids if the manifest has no splits
+    num_workers: int = 2  # feature extraction processes
+    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # synthetic data of the miniature world
 
     def __post_init__(self) -> None:
         self.at_least("preprocess", 1, "sample_rate", "n_fft", "win_size", "hop_size", "n_mel", "frames", "windows")
@@ -132,28 +132,48 @@ class PreprocessConfig(Strict):
 
     @property
     def duration(self) -> float:
-        """Seconds of one item."""
+        """Duration of one item in seconds."""
         return self.frames * self.hop_size / self.sample_rate
+
+
+class LoraTarget(StrEnum):
+    attention = "attention"
+    feedforward = "feedforward"
+    convolution = "convolution"
+
+
+@dataclass
+class LoraConfig(Strict):
+    """Low-rank adapters of a frozen U-Net (LoRA, Hu et al. 2021)."""
+
+    rank: int = 16  # rank of every adapter; a higher one learns more and makes a bigger file
+    alpha: float = 16.0  # adapters are multiplied by alpha / rank
+    targets: list[LoraTarget] = field(default_factory=lambda: [LoraTarget.attention])  # layers that get adapters
+
+    def __post_init__(self) -> None:
+        self.at_least("model.lora", 1, "rank")
+        self.require(self.alpha > 0, f"model.lora.alpha must be above 0, got {self.alpha}")
+        self.require(len(self.targets) > 0, "model.lora.targets must not be empty")
 
 
 @dataclass
 class EvaluationConfig(Strict):
-    """Samples that training makes and scores at its validations: the curves eval/... of TensorBoard."""
+    """Samples generated and scored during training: the curves eval/... in TensorBoard."""
 
     num_samples: int = 0  # validation clips whose captions are generated; 0 = off
-    interval: int = 1  # validations from one evaluation to the next
-    embedders: list[str] = field(default_factory=lambda: ["mel:"])  # KIND:SOURCE each, as --embedder of run_eval.sh
-    references: int = 1000  # validation clips at most that make the reference of the Frechet distance; 0 = all
-    num_steps: int = 0  # denoising steps; 0 = the pipeline's
-    guidance_scale: float = 0.0  # how closely to follow the text; 0 = the pipeline's
-    batch_size: int = 16  # samples made, and clips heard, at once
+    interval: int = 1  # evaluate at every n-th validation
+    embedders: list[str] = field(default_factory=lambda: ["mel:"])  # each KIND:SOURCE, like --embedder of run_eval.sh
+    references: int = 1000  # validation clips in the reference set of the Frechet distance; 0 = all
+    num_steps: int = 0  # denoising steps; 0 = the pipeline's default
+    guidance_scale: float = 0.0  # classifier-free guidance; 0 = the pipeline's default
+    batch_size: int = 16  # samples generated, and clips embedded, at once
 
     def __post_init__(self) -> None:
         self.at_least("evaluation", 0, "num_samples", "references", "num_steps", "guidance_scale")
         self.at_least("evaluation", 1, "interval", "batch_size")
         self.require(
             not self.num_samples or len(self.embedders) > 0,
-            f"evaluation.embedders must name at least one where num_samples is {self.num_samples}",
+            f"evaluation.embedders must name at least one, because num_samples is {self.num_samples}",
         )
 
 
@@ -161,16 +181,16 @@ class EvaluationConfig(Strict):
 class RunConfig(Strict):
     """The top level of every recipe."""
 
-    recipe: str = MISSING  # TASK/RECIPE: names the schema and the model
-    exp_name: str = MISSING  # names the run's folder
+    recipe: str = MISSING  # TASK/RECIPE of the schema and the model
+    exp_name: str = MISSING  # folder name of the run
     log_dir: str = "ckpts"  # folder of all runs
-    dataset: list[str] = MISSING  # folders in preprocess.processed_dir, concatenated
+    dataset: list[str] = MISSING  # data sets in preprocess.processed_dir, concatenated
 
     def __post_init__(self) -> None:
-        plain = self.exp_name not in ("", ".", "..") and "/" not in self.exp_name
-        self.require(plain, f"exp_name must be the name of one folder in log_dir, got {self.exp_name!r}")
+        valid = self.exp_name not in ("", ".", "..") and "/" not in self.exp_name
+        self.require(valid, f"exp_name must be the name of a folder in log_dir, got {self.exp_name!r}")
 
     @property
     def run_dir(self) -> Path:
-        """The folder of this run: config.json, checkpoints/, TensorBoard, pipeline/."""
+        """The folder of this run, with config.json, checkpoints/, tensorboard/ and pipeline/."""
         return paths.resolve(self.log_dir) / self.exp_name

@@ -1,21 +1,22 @@
-"""The command line of one recipe: `--config` first, then the flags that this recipe declares, then `key=value`.
+"""The command line of one recipe: `--config` first, then the flags declared by this recipe and `key=value` overrides.
 
 Imports no torch, so that `--help` and every mistake are answered at once.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sonolume.config import options as shared
 from sonolume.config import sources
-from sonolume.config.load import load_config, recipe_module, recipe_of, recipes
+from sonolume.config.load import merge, recipe_module, recipe_of, recipes
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import Options
+from sonolume.utils.options import Options, declared
 
-CONFIG_HELP = "the recipe's json or yaml file"
+USAGE = "%(prog)s [--config FILE] [--flag VALUE ...] [key=value ...]"
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Command:
     config: Any
     """the recipe's `Config`"""
     options: Any
-    """an object of the recipe's options class"""
+    """an instance of the recipe's options class"""
     given: list[sources.Source]
-    """what the config was read from: files, the deepest first, then overrides"""
+    """sources of the config: its files, the deepest base first, then the overrides"""
     path: Path
     """the config file"""
 
@@ -36,48 +37,61 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     """Parse the command line of a recipe.
 
     Args:
-        script: name of the program in bins/.
+        script: name of the program in bins/, without .py.
         kind: name of the options class in the recipe's config module, such as "InferenceOptions".
-        description: what `--help` says first.
+        description: first line of `--help`.
 
     Raises:
-        UserError: wrong usage, or the recipe has no such command.
-        ConfigError: a config that cannot be read, or a wrong override.
+        UserError: wrong usage, or the recipe lacks this command.
+        ConfigError: an unreadable config or a wrong override.
     """
-    first = cli.parser(_program(script), description, add_help=False)
-    first.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
-    path = first.parse_known_args(argv)[0].config
-    if path is None:
-        first.add_argument("-h", "--help", action="help", help="show this help message and exit")
-        first.epilog = f"With --config FILE, --help lists the flags of that recipe. Recipes: {', '.join(recipes())}."
-        first.parse_known_args(argv)
-        first.error("the following arguments are required: --config")
-    recipe = recipe_of(path)
-    options = options_class(recipe, kind, path, script)
-    parser = cli.parser(_program(script), f"{recipe}: {description}")
-    shown = sources.shown(path).replace("%", "%%")
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"{CONFIG_HELP} (default: {shown})")
+    program = os.environ.get("SONOLUME_COMMAND", f"{script}.py")  # egs/_run.sh sets the name of the shell script
+    path = _config_file(program, kind, description, argv)
+    files, name = sources.read(path), sources.shown(path)
+    recipe = recipe_of(files, name)
+    options = _options_class(recipe, kind)
+    if options is None:
+        raise UserError(f"{name}: {recipe} has no {script} command (there is one of {', '.join(_recipes_with(kind))})")
+    parser = cli.parser(program, f"{recipe}: {description}", USAGE)
+    shown = name.replace("%", "%%")
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"config file of a recipe (here: {shown})")
     options.add_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to change")
     namespace = parser.parse_args(argv)
-    config = load_config(path, namespace.overrides)
-    given = [*sources.read(path), *sources.overrides(namespace.overrides)]
-    return Command(config, options.from_arguments(namespace), given, path)
+    _check_overrides(namespace.overrides, argv, options, program)
+    given = [*files, *sources.overrides(namespace.overrides)]
+    return Command(merge(given, name), options.from_arguments(namespace), given, path)
 
 
-def options_class(recipe: str, kind: str, path: Path, script: str) -> type[Options]:
-    """The class of a recipe's flags: its own, else the shared one for preprocessing and training.
+def _config_file(program: str, kind: str, description: str, argv: list[str]) -> Path:
+    """Find `--config`, which decides all other flags; without it, answer `--help` with the list of recipes."""
+    parser = cli.parser(program, description, USAGE, add_help=False)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="config file of a recipe: json, or yaml for Hydra")
+    path = parser.parse_known_args(argv)[0].config
+    if path is None:
+        parser.add_argument("-h", "--help", action="help", help="with --config: list the flags of that recipe")
+        parser.epilog = f"recipes: {', '.join(_recipes_with(kind))}"
+        parser.parse_known_args(argv)
+        parser.error("--config FILE is missing, such as --config egs/tta/audioldm/exp_config.json")
+    return path
 
-    Raises:
-        UserError: the recipe has no such command.
-    """
-    module = recipe_module(recipe, str(path))
-    found = getattr(module, kind, None) or getattr(shared, kind, None)
-    if found is None:
-        raise UserError(f"{recipe}: this recipe has no {script} command")
-    return found
+
+def _options_class(recipe: str, kind: str) -> type[Options] | None:
+    """The recipe's own class, else the shared one for preprocessing and training, else None."""
+    return getattr(recipe_module(recipe, recipe), kind, None) or getattr(shared, kind, None)
 
 
-def _program(script: str) -> str:
-    """The shell script that was called, else the program itself."""
-    return os.environ.get("SONOLUME_COMMAND", script)
+def _recipes_with(kind: str) -> list[str]:
+    return [recipe for recipe in recipes() if _options_class(recipe, kind)]
+
+
+def _check_overrides(overrides: Sequence[str], argv: list[str], options: type[Options], program: str) -> None:
+    """Raise a UserError for a stray word, such as a second value after a flag, or a text without quotes."""
+    for word in overrides:
+        if "=" in word:
+            continue
+        flags = [argument for argument in argv[: argv.index(word)] if argument.startswith("--")]
+        if flags and flags[-1] in [f"--{flag.name}" for flag in declared(options) if flag.is_list]:
+            raise UserError(f"{program}: unexpected {word!r}: {flags[-1]} takes one value, in quotes if it has spaces; "
+                            f"write {flags[-1]} before each of several")  # fmt: skip
+        raise UserError(f"{program}: unexpected {word!r}: config fields are changed by key=value")

@@ -1,4 +1,4 @@
-"""From a config file and overrides to the recipe's dataclass, or one line that says what to mend. Imports no torch.
+"""Load the dataclass of a recipe from a config file and overrides; a mistake is one line. Imports no torch.
 
 config = load_config(Path("egs/tta/audioldm/exp_config.json"), ["train.batch_size=4"])
 """
@@ -17,77 +17,89 @@ from sonolume.config import schema, sources
 from sonolume.utils import files
 from sonolume.utils.errors import ConfigError
 
-REQUIRED = ("exp_name", "dataset", "model")  # without defaults in a file: two runs must not share a folder by accident
+REQUIRED = ("exp_name", "dataset", "model")  # no defaults: two runs must not share a folder by accident
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
-    """The `Config` of the recipe that the file names, cross-checked.
+    """Load, merge and check the `Config` of the recipe named in the file.
 
     Raises:
-        ConfigError: `FILE: full.key: what is wrong`, FILE being the one that holds the mistake.
+        ConfigError: `FILE: full.key: mistake`, FILE being the one that contains the mistake.
     """
-    chain = sources.read(Path(path))
-    name = sources.shown(Path(path))
-    config_class = recipe_module(_recipe(chain, name), name).Config
-    given = sources.overrides(overrides)
-    if any("recipe" in source.content for source in given):
-        raise ConfigError("command line: recipe cannot be overridden: choose another --config")
-    for source in [*chain, *given]:
+    return merge([*sources.read(Path(path)), *sources.overrides(overrides)], sources.shown(Path(path)))
+
+
+def merge(given: Sequence[sources.Source], name: str) -> Any:
+    """Check the sources of a config one by one and merge them; older key names in them are replaced in place.
+
+    Args:
+        given: files, the deepest base first, then overrides.
+        name: config file, for mistakes that belong to no single source.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    config_class = recipe_module(recipe_of(given, name), name).Config
+    if any("recipe" in source.content for source in given if source.name == sources.COMMAND_LINE):
+        raise ConfigError(f"{sources.COMMAND_LINE}: recipe cannot be overridden: choose another --config")
+    for source in given:
+        sources.rename(source.content, getattr(config_class, "RENAMED", {}))
         schema.check(source.content, config_class, source.name)
     for key in REQUIRED:
-        if not any(key in source.content for source in [*chain, *given]):
+        if not any(key in source.content for source in given):
             raise ConfigError(f"{name}: {key}: missing{_kind(config_class, key)}")
-    return _merge(config_class, [*chain, *given], name)
+    return _to_object(config_class, given, name)
 
 
 def save_config(config: Any, path: str | Path) -> None:
-    """Writes every value as JSON that `load_config` reads again."""
+    """Write all values as JSON that `load_config` can read."""
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
     files.write_json(path, container)
 
 
 def recipes() -> list[str]:
-    """Every TASK/RECIPE that has a schema."""
+    """List every TASK/RECIPE that has a schema."""
     folder = Path(__file__).parent
     return sorted(f"{file.parent.name}/{file.stem}" for file in folder.glob("*/*.py") if file.stem != "__init__")
 
 
 def recipe_module(recipe: str, source: str) -> ModuleType:
-    """The schema's module: `Config`, `INFERENCE_FLAGS`. `source` names the file in the error."""
+    """Import the config module of a recipe: `Config` and the options of its commands.
+
+    Args:
+        source: file that names the recipe, for the error message.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
     if recipe not in recipes():
         raise ConfigError(f"{source}: recipe: no recipe '{recipe}' (there are: {', '.join(recipes())})")
     return importlib.import_module("sonolume.config." + recipe.replace("/", "."))
 
 
-def recipe_of(path: str | Path) -> str:
-    """TASK/RECIPE of a config file, which is otherwise not checked.
+def recipe_of(given: Sequence[sources.Source], name: str) -> str:
+    """Find the TASK/RECIPE of a config without checking anything else.
 
     Raises:
-        ConfigError: the file cannot be read or names no recipe.
+        ConfigError: the config names no recipe.
     """
-    return _recipe(sources.read(Path(path)), sources.shown(Path(path)))
-
-
-def _recipe(chain: list[sources.Source], name: str) -> str:
-    named = [source.content["recipe"] for source in chain if "recipe" in source.content]
+    named = [source.content["recipe"] for source in given
+             if "recipe" in source.content and source.name != sources.COMMAND_LINE]  # fmt: skip
     if not named:
-        raise ConfigError(
-            f'{name}: recipe: missing, for example "recipe": "tta/audioldm" (there are: {", ".join(recipes())})'
-        )
+        example = '"recipe": "tta/audioldm"'
+        raise ConfigError(f"{name}: recipe: missing, for example {example} (there are: {', '.join(recipes())})")
     return str(named[-1])
 
 
 def _kind(config_class: type, key: str) -> str:
-    is_section = any(
-        field.name == key and hasattr(field.type, "__dataclass_fields__") for field in fields(config_class)
-    )
+    is_section = any(one.name == key and hasattr(one.type, "__dataclass_fields__") for one in fields(config_class))
     return " section" if is_section else ""
 
 
-def _merge(config_class: type, chain: list[sources.Source], name: str) -> Any:
-    """Sections merge, lists replace; interpolations are resolved; `__post_init__` checks what belongs together."""
+def _to_object(config_class: type, given: Sequence[sources.Source], name: str) -> Any:
+    """Merge sections, replace lists, resolve interpolations; `__post_init__` checks values against each other."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(config_class), *(source.content for source in chain))
+        merged = OmegaConf.merge(OmegaConf.structured(config_class), *(source.content for source in given))
         OmegaConf.resolve(merged)
         return OmegaConf.to_object(merged)
     except ConfigError as error:

@@ -1,8 +1,7 @@
-"""Groups of flags that recipes share. A recipe inherits the groups it has a use for and adds flags of its own.
+"""Groups of flags that several recipes share; a recipe inherits the groups it uses and adds flags of its own.
 
-The config module of a recipe declares `InferenceOptions`, `EvaluationOptions`, `PreprocessOptions`, `TrainOptions` or
-`FinetuneOptions`; where it declares no `PreprocessOptions` or `TrainOptions`, those of this file are its own, and where
-it declares none of the others the recipe has no such command.
+The config module of a recipe declares `InferenceOptions`, `EvaluationOptions` and `FinetuneOptions`; without a class it
+lacks that command. `PreprocessOptions` and `TrainOptions` below serve every recipe that does not declare its own.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from sonolume.utils.options import LARGEST_SEED, Options, option
 
 @dataclass(kw_only=True)
 class ModelOptions(Options):
-    """Which model runs where."""
+    """The model and its device."""
 
     checkpoint: str | None = option(
         help="exported pipeline folder or hub id (default: this run's, else the shipped miniature one)",
@@ -25,7 +24,7 @@ class ModelOptions(Options):
 
 @dataclass(kw_only=True)
 class OutputOptions(Options):
-    """Where the results of inference go, and their precision."""
+    """Folder and precision of inference."""
 
     output_dir: Path = option(Path("outputs"), help="folder of the results", metavar="FOLDER")
     dtype: str = option("float32", help="precision of the networks", choices=("float32", "bfloat16", "float16"))
@@ -33,23 +32,25 @@ class OutputOptions(Options):
 
 @dataclass(kw_only=True)
 class SamplingOptions(Options):
-    """How a diffusion model samples."""
+    """Sampling from a diffusion model."""
 
-    seed: int = option(0, help="seed of the first sample; the next ones count on from it", low=0, high=LARGEST_SEED - 1)
+    seed: int = option(0, help="seed of the first sample; the next samples use seed + 1, seed + 2 ...", metavar="N",
+                       low=0, high=LARGEST_SEED - 1)  # fmt: skip
     num_steps: int | None = option(help="denoising steps (default: the preset's)", low=1, metavar="N")
     guidance_scale: float | None = option(
-        help="how closely to follow the input; 1 is no guidance (default: the model's)", metavar="SCALE"
+        help="strength of classifier-free guidance; 1 is no guidance (default: the model's)", metavar="SCALE"
     )
-    preset: str | None = option(help="reference, balanced or fast (default: balanced)", metavar="NAME")
-    batch_size: int = option(4, help="samples made at once", low=1, metavar="N")
+    preset: str | None = option(help="sampler and steps: reference, balanced or fast (default: balanced)",
+                                metavar="NAME")  # fmt: skip
+    batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 
 
 @dataclass(kw_only=True)
 class GenerationOptions(SamplingOptions):
-    """Sampling for its own sake: several samples, another sampler, an unwanted text."""
+    """Sampling for inference: several samples, another sampler, a negative prompt."""
 
     num_samples: int = option(1, help="samples of each input", low=1, metavar="N")
-    negative_text: str = option("", help="what should not be in the result", metavar="TEXT")
+    negative_text: str = option("", help="description of what the result should not contain", metavar="TEXT")
     scheduler: str | None = option(
         help="sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, deis ...", metavar="NAME"
     )
@@ -57,17 +58,26 @@ class GenerationOptions(SamplingOptions):
 
 @dataclass(kw_only=True)
 class ReportOptions(ModelOptions):
-    """What is measured, and where the report goes."""
+    """Size and folder of a report."""
 
-    output_dir: Path = option(
-        Path("evaluation"), help="folder of the report (default: evaluation/TASK_RECIPE)", metavar="FOLDER"
-    )
+    output_dir: Path = option(Path("evaluation/TASK_RECIPE"), help="folder of the report", metavar="FOLDER")
     num_samples: int = option(600, help="captions or clips to score", low=1, metavar="N")
 
 
 @dataclass(kw_only=True)
-class FolderOptions(Options):
-    """Score files that are there already, instead of generating."""
+class EmbedderOptions(Options):
+    """Frozen feature extractors used for scoring."""
+
+    embedder: list[str] = option(
+        help="feature extractor used for scoring, such as clap:laion/clap-htsat-unfused; may be given several times",
+        metavar="KIND:SOURCE",
+    )
+    cache_dir: Path | None = option(help="folder of cached features (default: in the output folder)", metavar="FOLDER")
+
+
+@dataclass(kw_only=True)
+class FolderOptions(EmbedderOptions):
+    """Existing files to score instead of generating."""
 
     generated: Path | None = option(
         help="score these sounds or pictures instead of generating", metavar="FOLDER", must_exist=True
@@ -78,19 +88,8 @@ class FolderOptions(Options):
 
 
 @dataclass(kw_only=True)
-class EmbedderOptions(Options):
-    """The frozen feature extractors that score."""
-
-    embedder: list[str] = option(
-        help="feature extractor used for scoring, such as clap:laion/clap-htsat-unfused; may be given several times",
-        metavar="KIND:SOURCE",
-    )
-    cache_dir: Path | None = option(help="folder of cached features (default: in the output folder)", metavar="FOLDER")
-
-
-@dataclass(kw_only=True)
 class PreprocessOptions(Options):
-    """Where the raw files are."""
+    """Raw files to prepare."""
 
     input: Path | None = option(
         help="recordings: a folder with captions in text files, a csv, json or jsonl manifest, or AudioCaps",
@@ -98,9 +97,10 @@ class PreprocessOptions(Options):
         must_exist=True,
     )
     audio_dir: Path | None = option(
-        help="folder of the sound files that --input names, if it is another one", metavar="FOLDER", needs=("input",)
-    )
-    dataset: str | None = option(help="name of the prepared data (default: the config's first)", metavar="NAME")
+        help="folder of the sound files named by --input (default: the folder of --input)", metavar="FOLDER",
+        needs=("input",),
+    )  # fmt: skip
+    dataset: str | None = option(help="name of the prepared data set (default: the config's first)", metavar="NAME")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,6 +110,6 @@ class PreprocessOptions(Options):
 
 @dataclass(kw_only=True)
 class TrainOptions(Options):
-    """How training starts."""
+    """Start of a training run."""
 
     resume: bool = option(help="continue the run from checkpoints/last.ckpt")

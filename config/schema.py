@@ -1,6 +1,6 @@
-"""Checks the plain content of one config file against a dataclass, before anything is merged or converted.
+"""Check the plain content of one config file against a dataclass, before merging.
 
-OmegaConf alone would take "12" for an integer and name neither the file nor the nearest right key.
+OmegaConf alone accepts "12" as an integer and names neither the file nor the nearest correct key.
 """
 
 import difflib
@@ -18,7 +18,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def check(content: Mapping[str, Any], schema: type, source: str, key: str = "") -> None:
-    """Raises ConfigError `source: full.key: what is wrong` for the first mistake in `content`."""
+    """Raise a ConfigError `source: full.key: mistake` for the first mistake in `content`."""
     hints = typing.get_type_hints(schema)
     for name, value in content.items():
         full = f"{key}.{name}" if key else str(name)
@@ -28,7 +28,7 @@ def check(content: Mapping[str, Any], schema: type, source: str, key: str = "") 
 
 
 def _did_you_mean(name: str, schema: type) -> str:
-    """The nearest field of this section, else of the sections inside it (`lrr` in train: 'adam.lr'), else all."""
+    """Suggest the nearest field of this section, else of its subsections (`lrr` in train: 'adam.lr'), else list all."""
     inside = {path.rpartition(".")[2]: path for path in reversed(_paths(schema))}
     direct = list(typing.get_type_hints(schema))
     near = difflib.get_close_matches(name, direct, n=1) or difflib.get_close_matches(name, inside, n=1)
@@ -36,7 +36,7 @@ def _did_you_mean(name: str, schema: type) -> str:
 
 
 def _paths(schema: type) -> list[str]:
-    """Every field and, after them, every field of the sections inside, as dotted paths."""
+    """List the fields and then those of all subsections, as dotted paths."""
     hints = typing.get_type_hints(schema)
     sections = [(name, typing.cast(type, hint)) for name, hint in hints.items() if is_dataclass(hint)]
     return [*hints, *(f"{name}.{path}" for name, section in sections for path in _paths(section))]
@@ -76,7 +76,7 @@ def _is_a(value: Any, kind: type) -> bool:
 
 
 def _show(value: Any) -> str:
-    """The value as the file writes it, and what it is."""
+    """Describe a value by its type and its JSON notation."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,8 +1,8 @@
-"""Where a config comes from: a chain of JSON files, a Hydra YAML, the command line. All give plain content."""
+"""Sources of a config: a chain of JSON files, a Hydra YAML, the command line. All are read as plain content."""
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,44 @@ import json5
 
 from sonolume.utils.errors import ConfigError
 
+COMMAND_LINE = "command line"  # name of the source of overrides
+
 
 @dataclass
 class Source:
-    """Plain content and the name to show in errors."""
+    """Plain content and its name for error messages."""
 
     name: str
     content: dict[str, Any]
 
 
 def shown(path: Path) -> str:
-    """The path as a person in the working directory would write it."""
+    """Shorten a path inside the working directory to a relative one."""
     absolute = Path.cwd() / path
     return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
 
 
 def read(path: Path) -> list[Source]:
-    """The file and everything it builds on, the deepest first. `.yaml` goes through Hydra, everything else is JSON5."""
+    """Read a file and the chain of its `base_config`, the deepest base first; Hydra reads .yaml, all else is JSON5."""
     text = _text(path)
     if path.suffix == ".yml":
         raise ConfigError(f"{shown(path)}: Hydra reads only files that end in .yaml: rename it")
     return [_yaml(path)] if path.suffix == ".yaml" else _json_chain(path, text, [])
+
+
+def rename(content: dict[str, Any], renamed: Mapping[str, str]) -> None:
+    """Move values of older keys to their present names, in place.
+
+    Args:
+        renamed: old -> new dotted key, both in the same section; `Config.RENAMED` of a recipe.
+    """
+    for old, new in renamed.items():
+        *path, name = old.split(".")
+        section: Any = content
+        for part in path:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and name in section:
+            section.setdefault(new.rpartition(".")[2], section.pop(name))
 
 
 def _text(path: Path) -> str:
@@ -50,14 +67,14 @@ def _text(path: Path) -> str:
 def _json_chain(path: Path, text: str, children: list[Path]) -> list[Source]:
     if path.resolve() in children:
         cycle = [*children[children.index(path.resolve()) :], path.resolve()]
-        raise ConfigError(f"{shown(path)}: base_config goes round in a circle: {' -> '.join(map(shown, cycle))}")
+        raise ConfigError(f"{shown(path)}: base_config is circular: {' -> '.join(map(shown, cycle))}")
     content = _json(path, text)
     base = content.pop("base_config", None)
     source = Source(shown(path), content)
     if base is None:
         return [source]
     if not isinstance(base, str):
-        raise ConfigError(f"{shown(path)}: base_config: needs a path relative to this file, got {base!r}")
+        raise ConfigError(f"{shown(path)}: base_config: must be a path relative to this file, got {base!r}")
     parent = path.parent / base
     if not parent.exists():
         raise ConfigError(f"{shown(path)}: base_config: no such file: {base} (it is relative to this file)")
@@ -68,16 +85,16 @@ def _json(path: Path, text: str) -> dict[str, Any]:
     try:
         content = json5.loads(text, allow_duplicate_keys=False)
     except RecursionError:
-        raise ConfigError(f"{shown(path)}: sections stand too deep inside each other") from None
+        raise ConfigError(f"{shown(path)}: sections are nested too deeply") from None
     except ValueError as error:
         raise ConfigError(f"{shown(path)}:{_json_mistake(str(error))}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{shown(path)}: needs one object {{...}}")
+        raise ConfigError(f"{shown(path)}: must be one object {{...}}")
     return content
 
 
 def _json_mistake(message: str) -> str:
-    """json5's `<string>:3 Unexpected "}" at column 4` as `3:4: Unexpected "}"`."""
+    """Rewrite `<string>:3 Unexpected "}" at column 4` of json5 as `3:4: Unexpected "}"`."""
     match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", message, re.DOTALL)
     if match:
         return f"{match[1]}:{match[3]}: {match[2]}"
@@ -85,7 +102,7 @@ def _json_mistake(message: str) -> str:
 
 
 def _yaml(path: Path) -> Source:
-    """Hydra composes the file (so `defaults:` groups beside it work); its own overrides are not used."""
+    """Compose the file with Hydra, so that `defaults:` groups in its folder work; Hydra's own overrides are unused."""
     import yaml
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -103,14 +120,14 @@ def _yaml(path: Path) -> Source:
         raise ConfigError(f"{shown(path)}{place} {error.problem}") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning) as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
-        raise ConfigError(f"{shown(path)}: Hydra refuses it: {reason}") from None
+        raise ConfigError(f"{shown(path)}: Hydra cannot compose it: {reason}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{shown(path)}: needs keys and values at its top level")
+        raise ConfigError(f"{shown(path)}: must have keys and values at its top level")
     return Source(shown(path), {str(key): value for key, value in content.items()})
 
 
 def overrides(arguments: Sequence[str]) -> list[Source]:
-    """Each `train.batch_size=4` (Hydra's grammar) as nested content. `+` means the same; nothing can be deleted."""
+    """Parse each `train.batch_size=4` (Hydra's grammar, a leading `+` is ignored) to nested content."""
     if not arguments:
         return []
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -118,7 +135,7 @@ def overrides(arguments: Sequence[str]) -> list[Source]:
 
     parser, sources = OverridesParser.create(), []
     for argument in arguments:
-        where = "command line"
+        where = COMMAND_LINE
         try:
             override = parser.parse_override(argument)
         except HydraException as error:

@@ -1,4 +1,4 @@
-"""Sound files in and out, as float32 numpy arrays in [-1, 1]. Free of torch, so that workers start quickly."""
+"""Read and write sound files as float32 numpy arrays in [-1, 1]. Free of torch, so that workers start quickly."""
 
 import io
 import re
@@ -13,20 +13,20 @@ from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
 from sonolume.utils.manifest import PYAV_SUFFIXES
 
-BLOCK_FRAMES = 65536  # read at once, so that hours of sound never lie in memory at their own rate
-LOWEST_RATE = 1000  # Hz; a header that says less is wrong
-LONGEST_CUT = 0.1  # seconds that a file may be shorter than its header says
+BLOCK_FRAMES = 65536  # read at a time, so that hours of sound are never in memory at their original rate
+MIN_SAMPLE_RATE = 1000  # Hz; a header with a lower rate is wrong
+LENGTH_TOLERANCE = 0.1  # seconds that a file may be shorter than its header announces
 SILENCE_PEAK = 1e-4  # -80 dB of full scale; a wave with a lower peak counts as silent
 PYAV_REMEDY = 'pip install -e ".[video]"'
 _PYAV_FORMATS = "mov,matroska,aac,asf,avi,mpeg,mpegts,wav,w64,flac,ogg,mp3,amr,ape,caf,aiff,wv"
-_ANNOUNCED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_UNKNOWN_SIZE = 2**31 - 4096  # sizes about here and above are placeholders of programs that write to a pipe
+_LENGTHS = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_UNKNOWN_SIZE = 2**31 - 4096  # about this size and above: a placeholder of programs that write to a pipe
 
 Block = tuple[int, np.ndarray]  # sample rate in Hz, float32 (n, channels)
 
 
 class SoundError(UserError):
-    """A sound file that cannot be used; `reason` says why in a few words, to be counted by."""
+    """An unusable sound file; `reason` is a short category for counting."""
 
     def __init__(self, message: str, reason: str = "unreadable") -> None:
         super().__init__(message)
@@ -38,30 +38,30 @@ def load(path: Path | str, sample_rate: int, mono: bool = True, seconds: float |
 
     Args:
         path: any format of libsndfile (wav, flac, ogg, mp3 ...); with PyAV also m4a, aac, mp4, webm, mkv ...
-        sample_rate: of the result, in Hz.
+        sample_rate: rate of the result, in Hz.
         mono: average the channels.
-        seconds: read no more than this from the start; memory is bounded by it, whatever the file's length.
+        seconds: longest duration to read from the start; bounds the memory whatever the length of the file.
 
     Returns:
-        float32 (n,) if mono, else (channels, n), with the file's own level: float files may go beyond [-1, 1].
-        Possibly empty, silent or not finite: the caller decides.
+        float32 (n,) if mono, else (channels, n), not normalised: float files may exceed [-1, 1].
+        Possibly empty, silent or not finite: see `check_wave`.
 
     Raises:
-        SoundError: there is no such file, it is not readable sound, or it ends before `seconds` and before its header
-            says; a UserError with a `reason`.
+        SoundError: a missing or unreadable file, or one that ends before `seconds` and before the length in its
+            header; a UserError with a `reason`.
     """
     path = Path(path)
     if not path.is_file():
         raise SoundError(f"{path}: no such sound file", "missing")
     if not path.stat().st_size:
-        raise SoundError(f"{path}: an empty file", "empty")
+        raise SoundError(f"{path}: empty file", "empty")
     wanted = None if seconds is None else round(seconds * sample_rate)
     wave = _resample(_blocks(path), sample_rate, mono, wanted)
     return np.ascontiguousarray(wave[:, 0] if mono else wave.T, dtype=np.float32)
 
 
 def _resample(blocks: Iterator[Block], sample_rate: int, mono: bool, wanted: int | None) -> np.ndarray:
-    """(n, channels); the same samples as by resampling the whole file at once."""
+    """Resample block by block to (n, channels); the same samples as resampling the whole file at once."""
     parts, resampler, count = [np.zeros((0, 1), np.float32)], None, 0
     for rate, block in blocks:
         if mono and block.shape[1] > 1:
@@ -80,21 +80,21 @@ def _resample(blocks: Iterator[Block], sample_rate: int, mono: bool, wanted: int
 
 
 def _blocks(path: Path) -> Iterator[Block]:
-    """The sound in pieces: by libsndfile, else by PyAV."""
+    """Decode blocks with libsndfile, else with PyAV."""
     try:
         file = soundfile.SoundFile(path)
     except soundfile.SoundFileError as error:
         yield from _pyav_blocks(path, _reason(error))
         return
-    if file.samplerate < LOWEST_RATE:
-        raise SoundError(f"{path}: not readable as sound (its header says {file.samplerate} samples a second)")
+    if file.samplerate < MIN_SAMPLE_RATE:
+        raise SoundError(f"{path}: not readable as sound (sample rate {file.samplerate} Hz in its header)")
     try:
         with file:
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 yield file.samplerate, block
             _check_length(path, file)
     except soundfile.SoundFileError as error:
-        raise SoundError(f"{path}: damaged ({_reason(error)}); convert it anew or leave it out") from error
+        raise SoundError(f"{path}: damaged ({_reason(error)}); convert it again or leave it out") from error
 
 
 def _reason(error: Exception) -> str:
@@ -102,32 +102,32 @@ def _reason(error: Exception) -> str:
 
 
 def _check_length(path: Path, file: soundfile.SoundFile) -> None:
-    """Raise a SoundError if the header announces more samples than there are (wav, aiff and au say so)."""
-    found = _ANNOUNCED.search(file.extra_info)
+    """Raise a SoundError if the header of a wav, aiff or au file announces more samples than the file contains."""
+    found = _LENGTHS.search(file.extra_info)
     announced, present = map(int, found.groups()) if found else (0, 0)
     if announced <= present or announced >= _UNKNOWN_SIZE:
         return
-    there = file.frames / file.samplerate
-    announced_seconds = there * announced / max(present, 1)
-    if announced_seconds - there > LONGEST_CUT:
+    seconds = file.frames / file.samplerate
+    announced_seconds = seconds * announced / max(present, 1)
+    if announced_seconds - seconds > LENGTH_TOLERANCE:
         raise SoundError(
-            f"{path}: cut short: its header announces {announced_seconds:.2f} s, {there:.2f} s are there; "
-            "fetch it again, or convert it to keep what is there",
+            f"{path}: truncated: its header announces {announced_seconds:.2f} s, but it contains {seconds:.2f} s; "
+            "download it again, or convert it to keep this part",
             "truncated",
         )
 
 
-def _pyav_blocks(path: Path, libsndfile_says: str) -> Iterator[Block]:
-    """The first sound track of a file that libsndfile does not know."""
+def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
+    """Decode the first sound track of a file that libsndfile does not support."""
     known = path.suffix.lower() in PYAV_SUFFIXES
-    wrong = SoundError(f"{path}: not readable as sound ({libsndfile_says}); convert it to wav or flac")
+    unreadable = SoundError(f"{path}: not readable as sound ({libsndfile_error}); convert it to wav or flac")
     try:
         import av
     except ImportError as error:
         if not known:
-            raise wrong from error
+            raise unreadable from error
         raise SoundError(f"{path}: {path.suffix} files need PyAV: {PYAV_REMEDY}", "needs PyAV") from error
-    # Only containers of sound: a text file that lists others, or a playlist with addresses, is not followed.
+    # Only audio containers: playlists and lists of other files are not followed.
     options = {"format_whitelist": _PYAV_FORMATS, "protocol_whitelist": "file"}
     try:
         with path.open("rb") as file, av.open(file, options=options, metadata_errors="ignore") as container:
@@ -139,8 +139,8 @@ def _pyav_blocks(path: Path, libsndfile_says: str) -> Iterator[Block]:
                     yield part.sample_rate, part.to_ndarray().T
     except (av.FFmpegError, ValueError) as error:
         if not known:
-            raise wrong from error
-        raise SoundError(f"{path}: damaged, or no sound ({first_line(error)}); convert it to wav or flac") from error
+            raise unreadable from error
+        raise SoundError(f"{path}: damaged or not sound ({first_line(error)}); convert it to wav or flac") from error
 
 
 def check_wave(
@@ -177,16 +177,16 @@ def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def save_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:
-    """Write (n,) or (channels, n) as a 16-bit wav; values beyond [-1, 1] are clipped. The file is whole or absent.
+    """Write (n,) or (channels, n) atomically as a 16-bit wav; values beyond [-1, 1] are clipped.
 
     Raises:
-        ValueError: the wave holds NaN or infinity.
-        OSError: the disk refuses.
+        ValueError: the wave contains NaN or infinity.
+        OSError: the file cannot be written.
     """
     if not np.isfinite(wave).all():
-        raise ValueError(f"{path}: the wave holds NaN or infinite values")
-    samples = np.clip(np.round(wave * 32768.0), -32768, 32767).astype(np.int16)  # a 16-bit file comes back as it was
-    memory = io.BytesIO()  # libsndfile hides the system's error (disk full); write_bytes raises it
+        raise ValueError(f"{path}: the wave contains NaN or infinite values")
+    samples = np.clip(np.round(wave * 32768.0), -32768, 32767).astype(np.int16)  # 16-bit files survive load and save
+    memory = io.BytesIO()  # libsndfile hides the system's error (disk full), write_bytes raises it
     soundfile.write(memory, samples.T, sample_rate, format="WAV", subtype="PCM_16")
     with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(memory.getvalue())

@@ -1,4 +1,4 @@
-"""Results computed once and kept on disk, under a hash of all that made them; of several processes one computes."""
+"""Disk cache keyed by a hash of everything that determines the content; one process computes, the others wait."""
 
 import contextlib
 import hashlib
@@ -19,30 +19,30 @@ HASH_LENGTH = 12  # hexadecimal digits
 
 
 def cached(folder: Path, key: Any, make: Callable[[Path], None], what: str) -> Path:
-    """The folder {folder}/{what}-{hash of key}, filled by `make` where it is not there yet; it is whole or absent.
+    """Return the folder {folder}/{what}-{hash of key}, created atomically by `make` if it does not exist.
 
     Args:
-        folder: of the caches of one data set.
-        key: everything that decides the content, as `content_hash` takes it.
+        folder: parent of all caches of one data set.
+        key: everything that determines the content; any argument of `content_hash`.
         make: fills an empty folder.
-        what: what is computed, in a few words; begins the name, and is printed by processes that wait.
+        what: the content in a few words; begins the folder name and appears in the message of waiting processes.
     """
     place = folder / f"{files.safe_name(what)}-{content_hash(key)}"
     if place.is_dir():
         return place
     with locked(folder / ".lock", f"computing {what} in {folder}"):
-        if not place.is_dir():  # another process may have made it meanwhile
+        if not place.is_dir():  # another process may have created it meanwhile
             with files.atomic_folder(place) as unfinished:
                 make(unfinished)
     return place
 
 
 def content_hash(*content: Any) -> str:
-    """Twelve hexadecimal digits that change with the content.
+    """Hash any content to twelve hexadecimal digits.
 
     Args:
-        content: plain values; paths, which stand for the name and the bytes of a file; bytes; arrays and tensors, which
-            stand for their values (tensors as float32); lists and generators of all these.
+        content: plain values (as JSON); paths (name and bytes of the file); bytes; values of arrays and of tensors (as
+            float32); lists, dictionaries and generators of these.
     """
     digest = hashlib.sha256()
     for one in content:
@@ -63,26 +63,25 @@ def _update(digest: Any, content: Any) -> None:
     else:
         try:
             digest.update(json.dumps(content, sort_keys=True).encode())
-        except TypeError:  # holds something that is not plain
-            for one in content:
+        except TypeError:  # not plain values only
+            for one in content.items() if isinstance(content, dict) else content:
                 _update(digest, one)
 
 
 @contextlib.contextmanager
 def locked(path: Path, doing: str) -> Iterator[None]:
-    """Only one process at a time is inside this context of the same `path`; a line is printed where one has to wait.
+    """Let one process at a time into the block; the others print a line and wait.
 
-    The lock ends with the process that holds it. It reaches as far as the file system's locks do: where there are
-    none, a line says so and nobody waits.
+    The lock ends with the process that holds it. On a file system without locks a warning is printed and nobody waits.
 
     Args:
-        path: the lock's file, created if it is absent; it stays.
-        doing: what the holder does, for the line.
+        path: lock file, created if missing and never removed.
+        doing: the work of the holder, such as "computing latents", for the message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         _wait(file, doing)
-        yield  # closing the file gives the lock back
+        yield  # closing the file releases the lock
 
 
 def _wait(file: IO[str], doing: str) -> None:

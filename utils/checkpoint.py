@@ -1,4 +1,4 @@
-"""Opening weights that somebody else may have written: never executes what it reads, names what is wrong with it."""
+"""Safe reading of checkpoints and exported folders: executes nothing, and names what is wrong with a file."""
 
 import json
 import pickle
@@ -9,28 +9,29 @@ from typing import Any
 import torch
 
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.files import read_json
 from sonolume.utils.hub import CONVERT
 
-# what torch.load raises for files that are cut or no checkpoints at all
+# raised by torch.load for truncated files and for other kinds of files
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
-OFFICIAL = ("*.pt", "checkpoints/*.pt", "*/checkpoints/*.pt", "g_*")  # what official training runs leave
+OFFICIAL = ("*.pt", "checkpoints/*.pt", "*/checkpoints/*.pt", "g_*")  # files of official training runs
 
 
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """A dictionary saved by `torch.save`, on the CPU.
+    """Load a dictionary saved by `torch.save` to the CPU.
 
     Args:
-        mapped: leave the tensors in the file until they are used; what is never used then costs no memory.
+        mapped: memory-map the file, so that unused tensors cost no memory.
 
     Raises:
-        UserError: absent, cut, not a checkpoint, or holding objects that only running code could rebuild.
+        UserError: a missing or truncated file, not a checkpoint, or one with objects that only code could rebuild.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     whole = zipfile.is_zipfile(path)
     try:
         if not whole:
-            _check_beginning(path)
+            _check_header(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and whole)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: not a plain checkpoint, refused ({first_line(error)})") from error
@@ -41,8 +42,8 @@ def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     return content
 
 
-def _check_beginning(path: Path) -> None:
-    """A file that is not a whole zip archive may be of torch's older format, but not one of these."""
+def _check_header(path: Path) -> None:
+    """Raise a UserError for a file that is neither a complete zip archive nor in torch's older format."""
     with path.open("rb") as file:
         beginning = file.read(60)
     if beginning.startswith(b"PK\x03\x04"):
@@ -55,10 +56,10 @@ def _check_beginning(path: Path) -> None:
 
 
 def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:
-    """A training checkpoint, after making sure that it is of this very model.
+    """Load a training checkpoint and check that its weights fit the model.
 
     Raises:
-        UserError: it is absent, damaged, no training checkpoint, or of another model (the first difference is named).
+        UserError: a missing or damaged file, no training checkpoint, or another model (names the first difference).
     """
     if not path.exists():
         raise UserError(f"{path}: nothing to resume: no checkpoint was saved there yet")
@@ -72,7 +73,7 @@ def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:
 
 
 def first_difference(given: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first tensor that is missing, unknown or of another shape, in words; "" when none is."""
+    """Describe the first tensor that is missing, unknown or of another shape; "" if there is none."""
     for name, tensor in wanted.items():
         if name not in given:
             return f"it has no {name}"
@@ -83,22 +84,17 @@ def first_difference(given: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def check_folder(folder: Path, *kinds: str) -> None:
-    """Make sure that a folder holds what `save_pretrained` of one of `kinds` wrote, before a library loads it.
+    """Check that a folder was written by `save_pretrained` of one of the classes `kinds`, before a library loads it.
 
     Raises:
-        UserError: a missing folder or file, a broken config, another class, a safetensors file cut short.
+        UserError: a missing folder or file, an invalid config, another class, or a truncated safetensors file.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     name = "model_index.json" if (folder / "model_index.json").exists() else "config.json"
-    try:
-        config = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: no {name} in it: not an exported model{_hint(folder)}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / name}: broken JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / name}: holds no settings: not an exported model")
+    if not (folder / name).is_file():
+        raise UserError(f"{folder}: no {name} in it: not an exported model{_hint(folder)}")
+    config = read_json(folder / name, what="the settings of an exported model")
     found = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
     found = found[-1] if isinstance(found, list) else found
     if found not in kinds:
@@ -108,19 +104,19 @@ def check_folder(folder: Path, *kinds: str) -> None:
 
 
 def _hint(folder: Path) -> str:
-    """What to do with the folder of an official training run."""
+    """Advice for the folder of an official training run."""
     return CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
 
 
 def _check_safetensors(path: Path) -> None:
-    """A file is whole if it ends where the last tensor of its header ends."""
+    """Raise a UserError unless the file ends with the last tensor of its header."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
         try:
             header = json.loads(file.read(header_size)) if 8 + header_size <= size else {}
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or none of this form
+        except (ValueError, KeyError, TypeError, AttributeError):  # another format
             ends = []
     if not ends or 8 + header_size + max(ends) != size:
         raise UserError(f"{path}: cut or damaged: {size} bytes are not what its header promises; copy it again")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and names that every file system takes."""
+"""Atomic writing of files and folders, JSON files, and portable file names."""
 
 import errno
 import json
@@ -15,23 +15,23 @@ from typing import Any
 from sonolume.utils.errors import UserError, first_line
 
 MAX_NAME_BYTES = 200  # file systems allow 255; the rest is left to counters and suffixes
-MAX_UID_BYTES = 240  # of each part; the rest is left to _w12.npy
-TEMPORARY = ".tmp-"  # begins the names of files and folders that are not finished
-PARTLY = "requested and"  # numpy: "80000 requested and 1234 written"
+MAX_UID_BYTES = 240  # per folder level; the rest is left to suffixes such as _w12.npy
+TEMPORARY = ".tmp-"  # prefix of unfinished files and folders
+PARTIAL_WRITE = "requested and"  # numpy: "80000 requested and 1234 written"
 
 
 def _sibling(path: Path) -> Path:
-    """A free name beside `path`, on the same file system; the suffix stays, because writers choose formats by it."""
+    """An unused name in the same folder, thus on the same file system; writers choose the format by the suffix."""
     return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}{path.suffix}")
 
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """An error from inside names `path`: of a full disk, writers say only that something could not be written."""
+    """Add `path` to errors raised inside: writers report a full disk without the name of the file."""
     try:
         yield
     except OSError as error:
-        if error.errno is None and PARTLY in str(error):
+        if error.errno is None and PARTIAL_WRITE in str(error):
             raise OSError(errno.EIO, str(error), os.fspath(path)) from error
         if error.errno is not None and (error.filename is None or TEMPORARY in str(error.filename)):
             error.filename, error.filename2 = os.fspath(path), None
@@ -42,14 +42,14 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def safetensors_errors() -> tuple[type[Exception], ...]:
-    """safetensors reports a full disk by its own class; only code that has loaded it can raise that."""
+    """The exception of safetensors for a full disk, () if safetensors is not loaded and thus cannot raise it."""
     module = sys.modules.get("safetensors")
     return (module.SafetensorError,) if module else ()
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path to write to. It becomes `path` when the block succeeds and is removed when it fails."""
+    """Yield a temporary path that is renamed to `path` when the block succeeds and removed when it fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _sibling(path)
@@ -62,16 +62,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def unfinished(folder: str | Path, below: bool = False) -> list[Path]:
-    """Temporary files in a folder (and below): of a run that was killed, or of one that is at work."""
+    """Find temporary files in a folder (and below), left by a killed process or still being written."""
     found = Path(folder).glob(f"**/{TEMPORARY}*" if below else f"{TEMPORARY}*")
     return [path for path in found if path.is_file()]
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yields an empty temporary folder that takes the place of `path` when the block succeeds.
+    """Yield an empty temporary folder that replaces `path` when the block succeeds.
 
-    The old folder stays whole until then, and comes back if the new one cannot take its place.
+    The old folder stays untouched until then, and is restored if the new one cannot be renamed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         with naming(path):
             yield temporary
-            _share(temporary)
+            _make_readable(temporary)
             if path.exists():
                 os.rename(path, old)
             os.rename(temporary, path)
@@ -92,8 +92,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _share(folder: Path) -> None:
-    """Files as readable as their folder: safetensors lets nobody but the owner read what it writes."""
+def _make_readable(folder: Path) -> None:
+    """Give files the read permissions of their folder: safetensors writes files that only their owner can read."""
     mode = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
         if path.is_file() and path.stat().st_mode & 0o777 == 0o600:
@@ -101,7 +101,7 @@ def _share(folder: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Writes indented UTF-8 JSON, whole or not at all. A lone surrogate (undecodable argument) becomes its escape."""
+    """Write indented UTF-8 JSON atomically. A lone surrogate (an undecodable argument) becomes its escape."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
@@ -131,9 +131,9 @@ def read_json(path: str | Path, what: str = "a settings file") -> dict[str, Any]
 
 
 def safe_name(text: str, max_length: int = 80) -> str:
-    """A file name for any text: letters and digits of every script, `-` and `_`; never empty, never a path.
+    """Turn any text into a file name of letters and digits of every script, `-` and `_`; never empty, never a path.
 
-    Everything else becomes one `_`. At most `max_length` characters and `MAX_NAME_BYTES` bytes.
+    Everything else becomes `_`. At most `max_length` characters and `MAX_NAME_BYTES` bytes.
     """
     name = ""
     for character in unicodedata.normalize("NFKC", text):
@@ -147,18 +147,18 @@ def safe_name(text: str, max_length: int = 80) -> str:
 
 
 def is_safe_uid(uid: str) -> bool:
-    """True if {folder}/{uid}.npy stays inside the folder, on every system, and is in nobody's way."""
+    """Check that {folder}/{uid}.npy stays inside the folder on every system and collides with no other file."""
     path = PurePosixPath(uid)
     plain = str(path) == uid and uid.isprintable() and "\\" not in uid and not PureWindowsPath(uid).drive
     if not plain or path.is_absolute() or not path.parts:  # "." has no parts
         return False
-    if any(part.endswith(".npy") for part in path.parts[:-1]):  # the file of another Uid
+    if any(part.endswith(".npy") for part in path.parts[:-1]):  # could be the file of another Uid
         return False
     return all(not part.startswith(".") and len(part.encode()) <= MAX_UID_BYTES for part in path.parts)
 
 
 def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
-    """The first of `stem.suffix`, `stem-2.suffix`, `stem-3.suffix` ... in `folder` that does not exist."""
+    """Return the first of `stem.suffix`, `stem-2.suffix`, `stem-3.suffix` ... that does not exist in `folder`."""
     path, count = Path(folder) / f"{stem}{suffix}", 1
     while path.exists():
         count += 1

@@ -6,20 +6,20 @@ from pathlib import Path
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
-CONVERT = "; official checkpoints are made into folders by bins/convert.py (see its --help)"
+CONVERT = "; bins/convert.py turns official checkpoints into folders (see its --help)"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def locate(source: str, key: str, remedy: str = "") -> str:
-    """The absolute path of a local folder, or the hub id as it is.
+    """Resolve a model source to the absolute path of a local folder, or return a hub id unchanged.
 
     Args:
         source: a path relative to the repository, an absolute one, or a hub id ("name" or "owner/name").
-        key: the config key or flag it came from, for the message.
-        remedy: what else can be done when it is not there.
+        key: config key or flag of the source, for the message.
+        remedy: advice for a missing folder.
 
     Raises:
-        UserError: it looks like a path and nothing is there.
+        UserError: the source is a file, or a path that does not exist.
     """
     folder = paths.resolve(source)
     if folder.is_dir():
@@ -32,11 +32,11 @@ def locate(source: str, key: str, remedy: str = "") -> str:
 
 
 def is_local(located: str) -> bool:
-    """True for what `locate` found on this disk."""
+    """Check whether a result of `locate` is a local folder rather than a hub id."""
     return Path(located).is_absolute()
 
 
 def inside(located: str, component: str) -> str:
-    """A component's folder if `located` is a local pipeline folder, else `located` itself."""
+    """Return the folder of a component if `located` is a local pipeline folder, else `located` itself."""
     is_pipeline = is_local(located) and (Path(located) / "model_index.json").is_file()
     return str(Path(located) / component) if is_pipeline else located

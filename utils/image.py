@@ -1,4 +1,4 @@
-"""Image files in, and contact sheets out."""
+"""Load images, and draw contact sheets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
 
-CELL = 192  # pixels, the longer side of every picture
-_GAP, _LINE, _SIZE = 8, 17, 14  # margins, height of a line and of its letters, in pixels
-_LINES = 3  # of one title; a longer one is cut off with dots
+CELL = 192  # pixels of the longer side of every image
+_GAP, _LINE, _SIZE = 8, 17, 14  # margins, line height and font size, in pixels
+_LINES = 3  # lines of one title; a longer one ends in dots
 _INK, _PAPER, _EMPTY = (40, 40, 40), "white", (238, 238, 238)
 
 
@@ -37,23 +37,23 @@ def open_image(path: Path | str) -> Image.Image:
 def picture_grid(
     path: Path | str, columns: list[list[Image.Image]], titles: list[str], labels: Sequence[str] = ()
 ) -> None:
-    """Write a PNG that compares pictures: column i is `columns[i]` under `titles[i]`; it appears whole or not at all.
+    """Write a PNG that compares images: column i shows `columns[i]` under `titles[i]`.
 
-    Pictures of any size are fitted into squares of `CELL`, small ones enlarged by a whole factor without blurring. A
-    column that is shorter than the others ends in grey squares.
+    Images of any size are fitted into squares of `CELL`, small ones enlarged by a whole factor without blurring. A
+    column shorter than the others ends in grey squares.
 
     Args:
-        labels: one a row, above it, such as the captions.
+        labels: text above each row, such as captions.
 
     Raises:
-        ValueError: no pictures, or not one title a column, or not one label a row.
+        ValueError: no images, or the wrong number of titles or labels.
     """
     rows = max(map(len, columns), default=0)
     if not rows:
-        raise ValueError(f"{path}: there are no pictures to show")
+        raise ValueError(f"{path}: no pictures")
     if len(titles) != len(columns) or len(labels) not in (0, rows):
         raise ValueError(
-            f"{path}: {len(columns)} columns of {rows} rows have {len(titles)} titles and {len(labels)} labels"
+            f"{path}: {len(titles)} titles and {len(labels)} labels for {len(columns)} columns of {rows} rows"
         )
     wrapped = [_wrapped(title, CELL) for title in titles]
     over = [_wrapped(label, len(columns) * (CELL + _GAP)) for label in labels] or [[]] * rows
@@ -78,7 +78,7 @@ def _left(column: int) -> int:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """The lines of a title that fit into `width` pixels, no more than `_LINES`."""
+    """Wrap a title to lines of `width` pixels, at most `_LINES`."""
     font = ImageFont.load_default(_SIZE)
     lines: list[str] = []
     for word in text.split():
@@ -93,7 +93,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _cut(text: str, width: int) -> str:
-    """The text itself, or as much of its beginning as leaves room for dots."""
+    """Shorten a text to `width` pixels, dots included."""
     font = ImageFont.load_default(_SIZE)
     if font.getlength(text) <= width:
         return text
@@ -108,7 +108,7 @@ def _write(draw: ImageDraw.ImageDraw, lines: list[str], x: int, y: int) -> None:
 
 
 def _cell(picture: Image.Image | None) -> Image.Image:
-    """A square with the picture in its middle, grey where there is none."""
+    """Centre an image in a square; without an image the square is grey."""
     square = Image.new("RGB", (CELL, CELL), _EMPTY if picture is None else _PAPER)
     if picture is None:
         return square

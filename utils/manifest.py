@@ -1,6 +1,6 @@
-"""One typed manifest row for every task, read from csv, json, jsonl or a plain folder, written as train.json.
+"""Typed manifest rows for every task, read from csv, json, jsonl or a plain folder, written as train.json.
 
-Free of torch and numpy, so that a wrong manifest is found before anything slow is imported.
+Free of torch and numpy, so that a wrong manifest is reported before slow imports.
 """
 
 import csv
@@ -18,8 +18,8 @@ from typing import Any
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import write_json
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # their sound track is read
-PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # not read by libsndfile
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # used for their sound track too
+PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # unsupported by libsndfile
 AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 COLUMNS = ("Dataset", "Uid", "Audio", "Caption", "Captions", "Image", "Video", "Label", "Split", "Duration", "Scene")
@@ -27,30 +27,30 @@ FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata
 SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train", "testing": "test"}
 _CAPTION = re.compile(r"captions?[ _]?\d*")  # Caption, Captions, caption_1 ... caption_5
 _FILES = {"audio": "audio", "image": "image", "video": "video"}
-_ALIASES = {"path": "audio", "file_name": "audio"}  # used where the row has no Audio
+_ALIASES = {"path": "audio", "file_name": "audio"}  # used if the row has no Audio
 
-Cell = tuple[str, dict[str, Any]]  # where a row stands ("file:line"), and its lower-case columns
+Cell = tuple[str, dict[str, Any]]  # position of a row ("file:line") and its lower-case columns
 
 
 @dataclass
 class Row:
-    """One example. Paths are absolute, or relative to the working directory, once read."""
+    """One example. After reading, paths are absolute or relative to the working directory."""
 
     dataset: str
     uid: str
-    """unique within the dataset; may hold slashes"""
+    """unique within the dataset; may contain slashes"""
     audio: Path | None = None
     captions: list[str] = field(default_factory=list)
-    """several wordings of the same sound; one is drawn per epoch"""
+    """wordings of the same sound; one is drawn per epoch"""
     image: Path | None = None
     video: Path | None = None
     label: str | None = None
     split: str | None = None
-    """"train", "valid", "test" ..., None where the source does not say"""
+    """such as "train", "valid" or "test"; None if the source has no splits"""
     duration: float | None = None
     """seconds"""
     scene: dict[str, Any] | None = None
-    """the miniature world's description of this example"""
+    """description of this example in the miniature world"""
 
 
 def read_manifest(
@@ -58,18 +58,18 @@ def read_manifest(
 ) -> list[Row]:
     """Read rows from a csv, json or jsonl file, or from a folder.
 
-    Column names are those of `COLUMNS` in any case; `Path` and `file_name` are read as Audio where there is none;
-    unknown columns are ignored. A missing Uid is the audio path without its suffix. Relative paths start at the
-    folder of the manifest, or at `files_in`.
-    A folder holds one of `FOLDER_MANIFESTS`, or sound files with captions in a text file of the same name, one a line.
+    Columns are named as in `COLUMNS`, in upper or lower case; `Path` and `file_name` stand for a missing Audio; unknown
+    columns are ignored. A missing Uid is the audio path without its suffix.
+    A folder contains one of `FOLDER_MANIFESTS`, or sound files with captions in text files of the same name, one per
+    line.
 
     Args:
-        dataset: overrides the rows' Dataset; the default is theirs, else the folder's name.
-        require: columns that at least one row must have, such as ("Audio",); "Audio|Video": one of the two.
-        files_in: where relative paths start, if not at the manifest's folder.
+        dataset: overrides the Dataset of the rows; by default it is theirs, else the name of the folder.
+        require: columns that at least one row must have, such as ("Audio",); "Audio|Video" is either of the two.
+        files_in: folder of relative paths, by default that of the manifest.
 
     Raises:
-        UserError: names the file, the line or row, and what is wrong with it.
+        UserError: names the file, the line or row, and the mistake.
     """
     path = Path(path)
     if path.is_dir():
@@ -77,7 +77,7 @@ def read_manifest(
         if found is None and files_in is None:
             return _read_folder(path, dataset)
         if found is None:
-            raise UserError(f"{path}: none of {', '.join(FOLDER_MANIFESTS)} is in it to name files of {files_in}")
+            raise UserError(f"{path}: contains none of {', '.join(FOLDER_MANIFESTS)} to name files of {files_in}")
         path = found
     if not path.is_file():
         raise UserError(f"{path}: no such manifest or folder")
@@ -87,10 +87,10 @@ def read_manifest(
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """The rows of a csv, tsv, json or jsonl file as they stand there, with where each stands.
+    """Read the rows of a csv, tsv, json or jsonl file unchecked, each with its position.
 
     Raises:
-        UserError: names the file and line that cannot be read; or there are none.
+        UserError: names the file and line that cannot be read, or the file without rows.
     """
     cells = list(_read_cells(path))
     if not cells:
@@ -99,26 +99,26 @@ def read_cells(path: Path) -> list[Cell]:
 
 
 def find_sounds(path: Path) -> list[Path]:
-    """A sound file itself, or all sound files in a folder and below, sorted.
+    """Return a sound file itself, or all sound files in a folder and below, sorted.
 
     Raises:
-        UserError: nothing is there, or a folder without sounds.
+        UserError: the path does not exist, or is a folder without sounds.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     found = sounds_in(path) if path.is_dir() else [path]
     if not found:
-        raise UserError(f"{path}: no sound files in it ({', '.join(sorted(AUDIO_SUFFIXES))})")
+        raise UserError(f"{path}: contains no sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
     return found
 
 
 def sounds_in(folder: Path) -> list[Path]:
-    """All sound files and videos in a folder and below, sorted, videos last; linked folders are followed."""
+    """List sound files and videos in a folder and below, sorted, videos last; follows linked folders."""
     return sorted(_files_in(folder, AUDIO_SUFFIXES), key=lambda file: (is_video(file), file))
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """All picture files in a folder and below, sorted; linked folders are followed."""
+    """List image files in a folder and below, sorted; follows linked folders."""
     return sorted(_files_in(folder, PICTURE_SUFFIXES))
 
 
@@ -126,7 +126,7 @@ def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
     found, visited = [], set()
     for place, subfolders, names in os.walk(folder, followlinks=True):
         here = os.path.realpath(place)
-        if here in visited:  # a link to a folder above would never end
+        if here in visited:  # a link to a parent folder would never end
             subfolders.clear()
             continue
         visited.add(here)
@@ -135,26 +135,26 @@ def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
 
 
 def is_video(path: Path) -> bool:
-    """By its suffix."""
+    """Check the suffix of a file."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
-    """Write a json list of {"Dataset", "Uid", "Caption", ...}; fields without a value are left out.
+    """Write a json list of {"Dataset", "Uid", "Caption", ...} without empty fields.
 
-    Several captions go to "Captions", with the first in "Caption". Paths inside the manifest's folder become relative.
+    "Captions" holds several captions, "Caption" the first. Paths inside the folder of the manifest become relative.
     """
     path = Path(path)
     write_json(path, [_record(row, path.parent.resolve()) for row in rows])
 
 
 def split_of(uid: str, valid_fraction: float) -> str:
-    """ "train" or "valid" by a hash of the Uid: stable when other rows come or go."""
+    """Choose "train" or "valid" by a hash of the Uid, independent of all other rows."""
     return "valid" if _hash(uid) < valid_fraction else "train"
 
 
 def assign_splits(rows: Sequence[Row], valid_fraction: float) -> None:
-    """Fill in missing splits by hash, in place. If none falls to "valid", the row nearest to it goes there."""
+    """Fill in missing splits by hash, in place; at least one row is assigned to "valid"."""
     undecided = [row for row in rows if row.split is None]
     for row in undecided:
         row.split = split_of(row.uid, valid_fraction)
@@ -164,12 +164,12 @@ def assign_splits(rows: Sequence[Row], valid_fraction: float) -> None:
 
 
 def _hash(uid: str) -> float:
-    """A number in [0, 1)."""
+    """Hash to a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(uid.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
 
 
 def _read_text(path: Path) -> str:
-    """UTF-8 with or without a byte order mark."""
+    """Read UTF-8 with or without a byte order mark."""
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")
@@ -195,7 +195,7 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Any]]:
         for cell in reader:
             where = f"{path}:{reader.line_num}"
             if None in cell:
-                raise UserError(f"{where}: more cells than columns; put captions that hold a comma in double quotes")
+                raise UserError(f"{where}: more cells than columns; put captions with commas in double quotes")
             yield where, cell
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid csv ({error})") from error
@@ -238,7 +238,7 @@ def _read_folder(folder: Path, dataset: str | None) -> list[Row]:
 
 
 def sidecar_captions(audio: Path) -> list[str]:
-    """The lines of the text file of the same name; none without one."""
+    """Read the captions in the text file next to a sound file, one per line; [] without one."""
     sidecar = audio.with_suffix(".txt")
     if not sidecar.is_file():
         return []
@@ -293,13 +293,13 @@ def _uid_from_files(where: str, files: list[str]) -> str:
 
 
 def captions_in(where: str, cell: dict[str, Any]) -> list[str]:
-    """All wordings of a row: Caption, Captions, caption_1 ...; without repetitions."""
+    """Collect the captions of a row: Caption, Captions, caption_1 ...; without repetitions."""
     captions: list[str] = []
     for column in (key for key in cell if _CAPTION.fullmatch(key)):
         values = cell[column] if isinstance(cell[column], list) else [cell[column]]
         for value in values:
             if not (value is None or isinstance(value, str)):
-                raise UserError(f"{where}: {column.capitalize()} holds {value!r:.60}, expected text")
+                raise UserError(f"{where}: {column.capitalize()} is {value!r:.60}, expected text")
             text = (value or "").strip()
             if text and text not in captions:
                 captions.append(text)

@@ -1,4 +1,4 @@
-"""Opening pickles that somebody else wrote: plain data comes out, nothing is ever executed."""
+"""Safe reading of pickles from other projects: plain data only, no code is executed."""
 
 import pickle
 from pathlib import Path
@@ -8,14 +8,14 @@ from sonolume.utils.errors import UserError, first_line
 
 ALLOWED = frozenset({
     ("builtins", "set"), ("builtins", "frozenset"), ("collections", "OrderedDict"),
-    ("__builtin__", "set"), ("__builtin__", "frozenset"),  # as Python 2 named them
+    ("__builtin__", "set"), ("__builtin__", "frozenset"),  # the names in Python 2
 })  # fmt: skip
-# what a damaged or foreign file makes the unpickler raise
+# raised by the unpickler for damaged or foreign files
 DAMAGED = (EOFError, LookupError, ValueError, TypeError, AttributeError, ImportError, OverflowError, MemoryError)
 
 
-class _Plain(pickle.Unpickler):
-    """Numbers, text and containers of them; every other name is refused before it is looked up."""
+class _PlainUnpickler(pickle.Unpickler):
+    """Accepts numbers, text and containers; any other global is refused before it is imported."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
@@ -24,16 +24,16 @@ class _Plain(pickle.Unpickler):
 
 
 def read_plain(path: Path) -> Any:
-    """What a pickle of lists, dictionaries, sets, text and numbers holds.
+    """Load a pickle of lists, dictionaries, sets, text and numbers.
 
     Raises:
-        UserError: absent, damaged, or asking for a class or function, which only running code could provide.
+        UserError: a missing or damaged file, or one that refers to a class or function.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         with path.open("rb") as file:
-            return _Plain(file).load()
+            return _PlainUnpickler(file).load()
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: not a pickle of plain data, refused ({first_line(error)})") from error
     except DAMAGED as error:

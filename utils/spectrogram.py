@@ -1,4 +1,4 @@
-"""Pictures of log-mel spectrograms, low frequencies at the bottom, with axes in seconds and Hz."""
+"""Images of log-mel spectrograms with axes in seconds and Hz."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from sonolume.utils.files import atomic_path
 
-_ANCHORS = np.array(  # dark blue to pale yellow, each brighter than the one before
+_ANCHORS = np.array(  # dark blue to pale yellow, of increasing brightness
     [[6, 8, 28], [38, 22, 92], [104, 28, 118], [176, 46, 96], [232, 92, 58], [252, 168, 60], [255, 248, 196]]
 )
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
@@ -24,14 +24,14 @@ def spectrogram_png(
     fmin: float = 0.0,
     fmax: float = 8000.0,
 ) -> None:
-    """Write a PNG of (bands, frames) ln mel magnitudes, band 0 at the bottom; the file appears whole or not at all.
+    """Write a PNG of (bands, frames) ln mel magnitudes, band 0 at the bottom.
 
     Raises:
-        ValueError: not a matrix with at least one value, or not finite.
+        ValueError: not a matrix, empty, or not finite.
     """
     if log_mel.ndim != 2 or not log_mel.size or not np.isfinite(log_mel).all():
         raise ValueError(f"{path}: expected finite values (bands, frames), found shape {log_mel.shape}")
-    pixels = colours(log_mel)[::-1]  # row 0 of a picture is its top
+    pixels = colours(log_mel)[::-1]  # row 0 of an image is its top
     scale = (max(1, round(480 / log_mel.shape[1])), max(1, round(240 / log_mel.shape[0])))
     plot = Image.fromarray(pixels).resize((pixels.shape[1] * scale[0], pixels.shape[0] * scale[1]), Image.NEAREST)
     picture = Image.new("RGB", (_LEFT + plot.width + _RIGHT, _TOP + plot.height + _BOTTOM), "white")
@@ -46,12 +46,12 @@ def spectrogram_png(
 def spectrogram_grid(
     path: Path | str, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()
 ) -> None:
-    """Write a PNG that compares clips: one row a clip, one column a source, the label above each row.
+    """Write a PNG that compares clips: a row for each clip with its label above, a column for each source.
 
     Args:
-        columns: arrays (clips, bands, frames), such as the real and the generated ones.
-        labels: one a clip.
-        titles: one a column, at the very top.
+        columns: arrays (clips, bands, frames), such as real and generated clips.
+        labels: one for each clip.
+        titles: one for each column, above all rows.
     """
     bands, frames = columns[0].shape[1:]
     width, height, top = (frames * 2 + 8) * len(columns), bands * 2 + 18, 16 if titles else 0
@@ -69,9 +69,9 @@ def spectrogram_grid(
 
 
 def colours(log_mel: np.ndarray, dynamic_range: float = 9.0) -> np.ndarray:
-    """(bands, frames) -> uint8 (bands, frames, 3): bright is loud, `dynamic_range` nepers below the loudest is dark.
+    """Colour ln magnitudes (bands, frames) -> uint8 (bands, frames, 3), from dark to the brightness of the maximum.
 
-    9 nepers are 78 dB. Silence everywhere stays dark.
+    `dynamic_range` in nepers below the maximum is dark; 9 nepers are 78 dB. Pure silence stays dark.
     """
     top = max(float(log_mel.max()), dynamic_range - 11.5)  # silence is ln(1e-5) = -11.5
     level = np.clip((log_mel - top) / dynamic_range + 1.0, 0.0, 1.0)
@@ -80,7 +80,7 @@ def colours(log_mel: np.ndarray, dynamic_range: float = 9.0) -> np.ndarray:
 
 
 def _slaney(hertz: float) -> float:
-    """Hz to mel: linear below 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998)."""
+    """Convert Hz to mel: linear below 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998)."""
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
 
 

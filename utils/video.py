@@ -1,4 +1,4 @@
-"""Pictures out of video files, by their time. Needs PyAV (the extra `video`)."""
+"""Read frames of video files at given times. Needs PyAV (the extra `video`)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +14,12 @@ from sonolume.utils.errors import UserError, first_line
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-FORMATS = "mov,matroska,avi,mpeg,mpegts,flv"  # containers of video; playlists and lists of files are not followed
-SEEK_FROM = 5.0  # seconds from which jumping to the key frame before is faster than decoding from the beginning
+FORMATS = "mov,matroska,avi,mpeg,mpegts,flv"  # video containers; playlists and lists of files are not followed
+SEEK_FROM = 5.0  # seconds from which seeking to a key frame is faster than decoding from the start
 
 
 class VideoError(UserError):
-    """A video that cannot be used; `reason` says why in a few words, to be counted by."""
+    """An unusable video; `reason` is a short category for counting."""
 
     def __init__(self, message: str, reason: str = "unreadable video") -> None:
         super().__init__(message)
@@ -28,12 +28,12 @@ class VideoError(UserError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a video file says of itself."""
+    """Metadata of a video file."""
 
     seconds: float
-    """length of the pictures' track; 0 where the file does not say"""
+    """duration of the video track; 0 if unknown"""
     fps: float
-    """pictures a second, on average; 0 where the file does not say"""
+    """average frame rate; 0 if unknown"""
     width: int
     height: int
     has_sound: bool
@@ -41,54 +41,54 @@ class Facts:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture, and when it appears."""
+    """One image and its time."""
 
     seconds: float
     picture: Image.Image
 
 
 def probe(path: Path) -> Facts:
-    """What the file says, without decoding it.
+    """Read the metadata of a video without decoding it.
 
     Raises:
-        VideoError: absent, unreadable, or without pictures.
+        VideoError: a missing or unreadable file, or no video track.
     """
     with _opened(path) as container:
-        pictures = container.streams.video[0]
-        length = (pictures.duration or 0) * (pictures.time_base or 0) or (container.duration or 0) / 1_000_000
-        rate = pictures.average_rate or 0
-        return Facts(float(length), float(rate), pictures.width, pictures.height, bool(container.streams.audio))
+        track = container.streams.video[0]
+        length = (track.duration or 0) * (track.time_base or 0) or (container.duration or 0) / 1_000_000
+        rate = track.average_rate or 0
+        return Facts(float(length), float(rate), track.width, track.height, bool(container.streams.audio))
 
 
 def frames_at(path: Path, seconds: Sequence[float]) -> list[Frame]:
-    """The RGB pictures shown at these times, upright, in their order; past the end it is the last picture.
+    """Decode the RGB frames shown at the given times, upright, in the given order; past the end, the last frame.
 
     Args:
-        seconds: from the beginning of the video, not negative, not empty.
+        seconds: times from the start of the video, not negative; at least one.
 
     Raises:
-        VideoError: absent, damaged, without pictures, or not one could be decoded.
+        VideoError: a missing or damaged file, no video track, or no decodable frame.
     """
     wanted, found, shown = sorted(set(seconds)), {}, None
     with _opened(path) as container:
         begin = _begin(container)
         for frame in _decoded(container, begin + wanted[0]):
             while wanted and shown is not None and frame.time - begin > wanted[0]:
-                found[wanted.pop(0)] = _picture(shown, begin)
+                found[wanted.pop(0)] = _to_frame(shown, begin)
             if not wanted:
                 break
             shown = frame
         if shown is None:
-            raise VideoError(f"{path}: not one picture could be decoded")
-        found |= {time: _picture(shown, begin) for time in wanted}
+            raise VideoError(f"{path}: no frame could be decoded")
+        found |= {time: _to_frame(shown, begin) for time in wanted}
     return [found[time] for time in seconds]
 
 
 @contextmanager
 def _opened(path: Path) -> "Iterator[InputContainer]":
-    """The container; errors of the library, also those inside the block, become one line."""
+    """Open a container; errors of PyAV, also inside the block, become a VideoError."""
     if not path.is_file():
-        raise VideoError(f"{path}: no such video", "missing")
+        raise VideoError(f"{path}: no such video file", "missing")
     try:
         import av
     except ImportError as error:
@@ -97,27 +97,27 @@ def _opened(path: Path) -> "Iterator[InputContainer]":
     try:
         with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="ignore") as container:
             if not container.streams.video:
-                raise VideoError(f"{path}: holds no pictures", "no pictures")
+                raise VideoError(f"{path}: no video track", "no pictures")
             yield container
     except (av.FFmpegError, ValueError) as error:
-        raise VideoError(f"{path}: damaged, or no video ({first_line(error)})") from error
+        raise VideoError(f"{path}: damaged or not a video ({first_line(error)})") from error
 
 
 def _begin(container: "InputContainer") -> float:
-    """The time of the first picture, which is not 0 in every container."""
-    pictures = container.streams.video[0]
-    return float((pictures.start_time or 0) * (pictures.time_base or 0))
+    """Time of the first frame, which is not 0 in every container."""
+    track = container.streams.video[0]
+    return float((track.start_time or 0) * (track.time_base or 0))
 
 
 def _decoded(container: "InputContainer", first: float) -> Iterator[Any]:
-    """Frames with a time, from the key frame before `first` seconds on."""
-    pictures = container.streams.video[0]
-    if first >= SEEK_FROM and pictures.time_base:
-        container.seek(int(first / pictures.time_base), stream=pictures)
-    return (frame for frame in container.decode(pictures) if frame.time is not None)
+    """Decode frames with a time, starting at the key frame before `first` seconds."""
+    track = container.streams.video[0]
+    if first >= SEEK_FROM and track.time_base:
+        container.seek(int(first / track.time_base), stream=track)
+    return (frame for frame in container.decode(track) if frame.time is not None)
 
 
-def _picture(frame: Any, begin: float) -> Frame:
-    """Phones store upright pictures lying, with a note on how to turn them."""
+def _to_frame(frame: Any, begin: float) -> Frame:
+    """Convert a frame to an image, rotated as the metadata of phone videos demands."""
     picture = frame.to_image()
     return Frame(frame.time - begin, picture.rotate(frame.rotation, expand=True) if frame.rotation else picture)

@@ -1,9 +1,12 @@
 """a2i/audiotoken: audio to image through one token in Stable Diffusion's text space (AudioToken, 2305.13050)."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.options import EmbedderOptions, FolderOptions, ReportOptions, SamplingOptions
 from sonolume.config.pairs import PairsConfig
+from sonolume.utils.options import option
 
 PLACEHOLDER = "<*>"  # where the sound goes in a prompt; as modules/audiotoken/injection.py, which imports torch
 INFERENCE_FLAGS = (
@@ -11,10 +14,6 @@ INFERENCE_FLAGS = (
     "no_safety_checker", "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale",
     "negative_text", "scheduler", "preset", "init_image", "strength", "height", "width", "batch_size", "device",
     "dtype",
-)  # fmt: skip
-EVALUATION_FLAGS = (
-    "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
-    "generated", "reference", "embedder", "cache_dir", "text_to_audio", "captions",
 )  # fmt: skip
 
 
@@ -70,3 +69,17 @@ class Config(RunConfig):
     preprocess: AudioTokenPreprocessConfig = field(default_factory=AudioTokenPreprocessConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1.6e-4)))
+
+
+@dataclass(kw_only=True)
+class EvaluationOptions(ReportOptions, SamplingOptions, FolderOptions, EmbedderOptions):
+    """Flags of run_eval.sh."""
+
+    batch_size: int = option(16, help="pictures made at once", low=1, metavar="N")
+    text_to_audio: str | None = option(
+        help="round trip: make the sounds from the captions with this text-to-audio pipeline", metavar="FOLDER_OR_ID"
+    )
+    captions: Path | None = option(
+        help="manifest of the captions of the round trip (default: the captions of the test pairs)",
+        metavar="FILE", must_exist=True, needs=("text_to_audio",),
+    )  # fmt: skip

@@ -6,20 +6,19 @@ from enum import StrEnum
 from sonolume.config.base import (
     AdamConfig,
     EvaluationConfig,
+    LoraConfig,
     PreprocessConfig,
     RunConfig,
     Strict,
     TrainConfig,
 )
+from sonolume.config.options import EmbedderOptions, FolderOptions, ReportOptions, SamplingOptions
+from sonolume.utils.options import option
 
 INFERENCE_FLAGS = (
     "text", "text_file", "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale",
     "guidance_rescale", "guidance_interval", "negative_text", "scheduler", "preset", "duration", "window_overlap",
     "init_audio", "strength", "mask", "continuation", "lora", "lora_scale", "batch_size", "device", "dtype",
-)  # fmt: skip
-EVALUATION_FLAGS = (
-    "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
-    "generated", "reference", "embedder", "cache_dir",
 )  # fmt: skip
 
 
@@ -49,12 +48,6 @@ class Attention(StrEnum):
 class Method(StrEnum):
     full = "full"
     lora = "lora"
-
-
-class LoraTarget(StrEnum):
-    attention = "attention"
-    feedforward = "feedforward"
-    convolution = "convolution"
 
 
 @dataclass
@@ -141,20 +134,6 @@ class NoiseSchedulerConfig(Strict):
 
 
 @dataclass
-class LoraConfig(Strict):
-    """Low-rank adapters (Hu et al. 2021) beside the frozen U-Net, for `method: lora`."""
-
-    rank: int = 16  # of every adapter: more learns more and makes a bigger file
-    alpha: float = 16.0  # adapters are multiplied by alpha / rank
-    targets: list[LoraTarget] = field(default_factory=lambda: [LoraTarget.attention])  # layers that get adapters
-
-    def __post_init__(self) -> None:
-        self.at_least("model.lora", 1, "rank")
-        self.require(self.alpha > 0, f"model.lora.alpha must be above 0, got {self.alpha}")
-        self.require(len(self.targets) > 0, "model.lora.targets must not be empty")
-
-
-@dataclass
 class ModelConfig(Strict):
     autoencoder_path: str = "ckpts/tta/autoencoderkl/pipeline"  # folder or hub id of the VAE
     text_encoder: str = "google-t5/t5-base"  # folder or hub id of a T5 encoder with its tokenizer
@@ -200,3 +179,8 @@ class Config(RunConfig):
             not (self.train.compile and self.model.method is Method.lora),
             "train.compile has no effect with model.method lora: set it to false",
         )
+
+
+@dataclass(kw_only=True)
+class EvaluationOptions(ReportOptions, FolderOptions, EmbedderOptions, SamplingOptions):
+    batch_size: int = option(16, help="samples generated at once", low=1, metavar="N")

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
-from sonolume.models import inference
+from sonolume.models import inference, lora
 from sonolume.models.a2i import stable_diffusion
 from sonolume.models.a2i.pipeline import GUIDANCE, AudioToImagePipeline
 from sonolume.models.a2i.sound_encoder import SoundEncoder
-from sonolume.models.tta.audioldm import lora
 from sonolume.utils import hub
 from sonolume.utils.errors import UserError, first_line
 

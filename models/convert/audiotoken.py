@@ -14,9 +14,9 @@ from diffusers.utils.logging import disable_progress_bar
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sonolume.models import lora
 from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.convert.amphion import SOURCE_FILE, fill, some
-from sonolume.models.tta.audioldm import lora
 from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
 from sonolume.utils import checkpoint, files
 from sonolume.utils.errors import UserError

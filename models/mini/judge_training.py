@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from sonolume.config.base import RunConfig
 from sonolume.config.options import ReportOptions
 from sonolume.models import inference
-from sonolume.models.evaluation import results
-from sonolume.models.evaluation.protocol import fingerprint
-from sonolume.models.mini.judges import Report, judge_version, score_name
+from sonolume.models.evaluation.report import Report, finish, measurement_conditions
+from sonolume.models.mini.judges import judge_version, score_name
 from sonolume.models.mini.scores import CHANCE, Judgement
 from sonolume.models.mini.targets import IGNORE
 from sonolume.models.training import optimizers, step_generator
@@ -116,17 +115,10 @@ def write_report(
     Args:
         judged: "sounds" or "pictures".
     """
-    conditions = fingerprint(
+    conditions = measurement_conditions(
         [], [scene.uid for scene in scenes], len(scenes), seed=TEST_SEED, world=WORLD, judged=f"real {judged}"
     )
     report = Report(conditions, facts={"judge": judge_version(judge), "real renderings": len(scenes), "world": WORLD})
     for key, share in shares.items():
         report.add_share(score_name(key), share, CHANCE[key], headline=key in HEADLINES)
     finish(report, inference.make_folder(options.output_dir))
-
-
-def finish(report: Report, folder: Path, figures: Sequence[str] = ()) -> None:
-    """Write report.json and report.md, and print the page and the path."""
-    path = results.write(report, folder, figures)
-    print((folder / "report.md").read_text(encoding="utf-8"))
-    print(path)

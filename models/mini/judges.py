@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sonolume.models.evaluation.results import Result as Report
+from sonolume.models.evaluation.report import Report
 from sonolume.models.mini import scores
 from sonolume.modules.judges import WEIGHTS_FILE, Judge, PictureJudge, PictureJudgement, SoundJudge, SoundJudgement
 from sonolume.modules.metrics.interval import Share

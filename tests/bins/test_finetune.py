@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sonolume.bins import finetune, inference
 from sonolume.config.load import load_config
-from sonolume.models.tta.audioldm import lora
+from sonolume.models import lora
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
 from sonolume.utils import audio, checkpoint, cli

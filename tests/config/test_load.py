@@ -90,7 +90,7 @@ def test_numbers_may_stand_for_texts_and_interpolations_for_values() -> None:
         ('"log_dir": "a", "train": {"batch_size": "${log_dir}"}', "train.batch_size: While dereferencing"),
         ('"train": {"precision": "${nope}"}', "Interpolation key 'nope' not found"),
         # what fits the schema but not together
-        ('"exp_name": "../x"', "exp_name must be the name of one folder in log_dir, got '../x'"),
+        ('"exp_name": "../x"', "exp_name must be the name of a folder in log_dir, got '../x'"),
         ('"train": {"batch_size": 0}', "train.batch_size must be at least 1, got 0"),
         ('"train": {"ema_decay": 1.0}', "train.ema_decay must be at least 0 and below 1, got 1.0"),
         ('"train": {"adam": {"betas": [0.9]}}', "train.adam.betas must be two numbers in [0, 1), got [0.9]"),
@@ -161,13 +161,13 @@ def test_a_wrong_vae(body: str, message: str) -> None:
         ("{", "c.json:1:2: Unexpected end of input"),
         ('{\n "a" 1}', 'c.json:2:6: Unexpected "1"'),
         ("", "c.json: Empty strings are not legal JSON5"),
-        ("[]", "c.json: needs one object {...}"),
+        ("[]", "c.json: must be one object"),
         ('{"a": 1, "a": 2}', 'c.json: Duplicate key "a" found in object'),
-        ('{"a":' * 5000, "c.json: sections stand too deep inside each other"),
+        ('{"a":' * 5000, "c.json: sections are nested too deeply"),
         (b"\xff\xfe{", "c.json: is not UTF-8 text (byte 0): save it as UTF-8"),
-        ('{"base_config": 3}', "c.json: base_config: needs a path relative to this file, got 3"),
+        ('{"base_config": 3}', "c.json: base_config: must be a path"),
         ('{"base_config": "no.json"}', "c.json: base_config: no such file: no.json (it is relative to this file)"),
-        ('{"base_config": "c.json"}', "c.json: base_config goes round in a circle: c.json -> c.json"),
+        ('{"base_config": "c.json"}', "c.json: base_config is circular: c.json -> c.json"),
         ("{}", 'c.json: recipe: missing, for example "recipe": "tta/audioldm"'),
         ('{"recipe": "tta/audioldn"}', "c.json: recipe: no recipe 'tta/audioldn' (there are: "),
         ('{"recipe": "../utils/cli"}', "c.json: recipe: no recipe '../utils/cli' (there are: "),
@@ -194,7 +194,7 @@ def test_a_mistake_is_reported_in_the_file_that_holds_it() -> None:
 def test_a_longer_cycle_is_shown_whole() -> None:
     for name, base in (("a", "b"), ("b", "c"), ("c", "b")):
         write(f"{name}.json", f'{{"base_config": "{base}.json"}}')
-    assert mistake(Path("a.json")).endswith("base_config goes round in a circle: b.json -> c.json -> b.json")
+    assert mistake(Path("a.json")).endswith("base_config is circular: b.json -> c.json -> b.json")
 
 
 def test_a_missing_file_and_a_folder() -> None:
@@ -259,17 +259,11 @@ def test_yaml_with_groups_and_overrides() -> None:
         (YAML + "\tb: 1", "conf/c.yaml:5:1: found character '\\t'"),
         (YAML + "exp_name: y", "conf/c.yaml:5:1: found duplicate key exp_name"),
         ("a: !!python/object:os.system x", "conf/c.yaml:1:4: could not determine a constructor"),
-        ("- 1", "conf/c.yaml: Hydra refuses it: "),
-        ("a: ${", "conf/c.yaml: Hydra refuses it: no viable alternative"),
-        ("defaults: 3\n", "conf/c.yaml: Hydra refuses it: Invalid defaults list"),
-        (
-            "defaults: [{train: small}]\n" + YAML,
-            "conf/c.yaml: Hydra refuses it: In 'c': Defaults list is missing `_self_`",
-        ),
-        (
-            "defaults: [{train: big}, _self_]\n" + YAML,
-            "conf/c.yaml: Hydra refuses it: In 'c': Could not find 'train/big'",
-        ),
+        ("- 1", "conf/c.yaml: Hydra cannot compose it: "),
+        ("a: ${", "conf/c.yaml: Hydra cannot compose it"),
+        ("defaults: 3\n", "conf/c.yaml: Hydra cannot compose it"),
+        ("defaults: [{train: small}]\n" + YAML, "conf/c.yaml: Hydra cannot compose it: In 'c': Defaults list"),
+        ("defaults: [{train: big}, _self_]\n" + YAML, "conf/c.yaml: Hydra cannot compose it: In 'c': Could not find"),
         ("", "conf/c.yaml: recipe: missing"),
         (b"\xff", "conf/c.yaml: is not UTF-8 text (byte 0)"),
     ],

@@ -15,13 +15,13 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from sonolume.config.a2i.audiotoken import Config
-from sonolume.config.tta.audioldm import LoraConfig
+from sonolume.config.base import LoraConfig
+from sonolume.models import lora
 from sonolume.models.a2i.audiotoken.data import Batch, PairDataset, load_picture, load_stable_diffusion
 from sonolume.models.a2i.audiotoken.encoder import LORA, AudioTokenEncoder, beats_features, load_beats, save
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.frozen_features import fingerprint
 from sonolume.models.training import Draw, Frozen, item_draws, optimizer, step_draws
-from sonolume.models.tta.audioldm import lora
 from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
 from sonolume.modules.audiotoken.injection import inject, tokenise
 from sonolume.modules.audiotoken.losses import token_losses

@@ -16,12 +16,12 @@ from PIL import Image
 
 from sonolume.config.mini.stable_diffusion import Config, EvaluationOptions
 from sonolume.models import inference
-from sonolume.models.evaluation import folders, generation
-from sonolume.models.evaluation.embedders.load import load as load_embedder
-from sonolume.models.evaluation.pictures import Pictures, score
-from sonolume.models.evaluation.protocol import fingerprint
+from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
+from sonolume.models.evaluation.embedders.load import load_all
+from sonolume.models.evaluation.metrics import add_scores
+from sonolume.models.evaluation.report import Report, finish, measurement_conditions
+from sonolume.models.evaluation.samples import PICTURE, Samples, generate_files
 from sonolume.models.mini import judges, scores
-from sonolume.models.mini.judge_training import finish
 from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.captions import NAMES
@@ -52,8 +52,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
 
     texts = [f"{uid}: {caption}" for uid, caption in captions.items()]
     versions = [judges.picture_judge_version(), *EMBEDDERS]
-    report = judges.Report(
-        fingerprint(versions, texts, len(texts), seed=options.seed, world=WORLD),
+    report = Report(
+        measurement_conditions(versions, texts, len(texts), seed=options.seed, world=WORLD),
         facts=maker.settings | {"model": model, "captions": len(captions)},
     )
     pixels = {name: judges.load_pixels(list(some.values())) for name, some in (("VAE", rebuilt), ("real", real))}
@@ -64,10 +64,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
         share = judges.picture_shares(prompted_pixels, [scenes[uid] for uid in kinds])["single"]
         name = 'right kind of picture, "a photo of ..."'
         report.add_share(name, share, scores.CHANCE["single"], headline=True)
-    pictures = Pictures(generated, real, captions, kinds)
-    for spec in EMBEDDERS:
-        embedder = load_embedder(spec, maker.pipe.device)
-        score(report, pictures, embedder, maker.folder / folders.CACHE, options.batch_size)
+    samples, embedders = Samples(PICTURE, generated, real, captions, kinds), load_all(EMBEDDERS, maker.pipe.device)
+    add_scores(report, samples, embedders, maker.folder / EMBEDDINGS, options.batch_size)
     _save_samples(maker.folder / "samples.png", captions, {"real": real, "VAE": rebuilt, "generated": generated})
     finish(report, maker.folder, ["samples.png"])
 
@@ -119,7 +117,7 @@ class Maker:
             return list(made.images)
 
         size, seed = self.options.batch_size, self.options.seed
-        return generation.generate(
+        return generate_files(
             self.folder / name, texts, self.settings, make, _save, suffix=".png", batch_size=size, seed=seed
         )
 
@@ -131,7 +129,7 @@ class Maker:
 
         inputs = dict.fromkeys(scenes, "the real picture")
         settings = {"seed": TEST_SEED}
-        return generation.generate(self.folder / "real", inputs, settings, make, _save, suffix=".png", title="draw")
+        return generate_files(self.folder / "real", inputs, settings, make, _save, suffix=".png", title="draw")
 
     @torch.no_grad()
     def reconstruct(self, real: Mapping[str, Path]) -> Files:
@@ -145,7 +143,7 @@ class Maker:
 
         inputs = dict.fromkeys(real, "the real picture")
         settings, size = {"weights": self.settings["weights"]}, self.options.batch_size
-        return generation.generate(
+        return generate_files(
             self.folder / "reconstructed", inputs, settings, make, _save,
             suffix=".png", batch_size=size, title="reconstruct",
         )  # fmt: skip

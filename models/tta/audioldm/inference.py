@@ -29,7 +29,7 @@ def run(config: Config, args: argparse.Namespace) -> None:
     pipe = load(where, args.device, args.dtype)
     _choose_sampler(pipe, args)
     if args.lora is not None:
-        from sonolume.models.tta.audioldm import lora
+        from sonolume.models import lora
 
         lora.load(pipe, args.lora, args.lora_scale)
     options = read_options(pipe, args)

@@ -14,8 +14,9 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config, Method
+from sonolume.models import lora
 from sonolume.models.training import Draw, Frozen, item_draws, optimizer, step_draws
-from sonolume.models.tta.audioldm import components, finetune, lora
+from sonolume.models.tta.audioldm import components, finetune
 from sonolume.models.tta.audioldm.data import Batch
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline, normalise
 from sonolume.models.tta.autoencoderkl import model as autoencoder

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sonolume.bins import convert as bins_convert
+from sonolume.models import lora
 from sonolume.models.a2i.audiotoken.encoder import SETTINGS_FILE
 from sonolume.models.convert import audiotoken
-from sonolume.models.tta.audioldm import lora
 from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sonolume.config.tta.audioldm import LoraConfig, LoraTarget
-from sonolume.models.tta.audioldm import lora
+from sonolume.models import lora
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.utils.errors import UserError
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sonolume.config.tta.audioldm import LoraConfig
+from sonolume.config.base import LoraConfig
 from sonolume.utils import files
 from sonolume.utils.errors import UserError, first_line
 
