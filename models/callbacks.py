@@ -1,4 +1,4 @@
-"""Lightning callbacks of every run: where it stands, its average weights, its checkpoints and its exported folder."""
+"""Lightning callbacks of every run: position, averaged weights, checkpoints and export."""
 
 import contextlib
 import signal
@@ -11,15 +11,16 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
 
+from sonolume.models import lightning_internals
 from sonolume.utils import checkpoint
 from sonolume.utils.files import TEMPORARY, atomic_folder, naming
 
-ASK_EVERY = 10  # optimizer steps after which several processes ask each other whether one was told to stop
-REPEATED = 2.0  # seconds within which a launcher passes the same Ctrl-C or SIGTERM on once more
+STOP_CHECK = 10  # optimizer steps between two collective checks for a signal to any of several processes
+REPEAT_SECONDS = 2.0  # within this time a second signal is the same one, forwarded by a launcher
 
 
 class Stopped(Exception):
-    """Training was asked to stop by a signal and has saved itself."""
+    """Training was stopped by a signal, after saving."""
 
     def __init__(self, by: signal.Signals, batches: int) -> None:
         super().__init__(f"stopped by {by.name} after {batches} batches and saved: continue with --resume")
@@ -27,7 +28,7 @@ class Stopped(Exception):
 
 
 class Position(pl.Callback):
-    """Counts finished training batches; part of the checkpoint. First in the list, so that others read it updated."""
+    """Counts finished training batches; part of the checkpoint. First in the list: others read the new count."""
 
     batches: int = 0
 
@@ -45,22 +46,25 @@ class Position(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """A finished run goes on when max_steps was raised: its last batch is not the last one now."""
-        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+        lightning_internals.reopen_epoch(checkpoint)
 
 
 class EMA(EMAWeightAveraging):
-    """Exponential moving average of the weights, used for validation and export."""
+    """Exponential moving average of the weights, used for validation and export.
+
+    The base class swaps weights and average at the start and the end of a validation epoch; here the end is later, so
+    that previews, which tasks log in their own hook of the same name, use the average too.
+    """
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Not yet: the task's own hook of this name, which comes next, previews the average."""
+        """Swap later, in `on_validation_end`."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
 
     @contextlib.contextmanager
     def averaged(self, trainer: pl.Trainer, task: pl.LightningModule) -> Iterator[None]:
-        """The task's weights are the average inside this context."""
+        """Replace the weights of the task by their average inside the block."""
         self.on_validation_epoch_start(trainer, task)
         try:
             yield
@@ -69,7 +73,7 @@ class EMA(EMAWeightAveraging):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar for training, which knows its total also after a resume."""
+    """Lightning's progress bar with the correct total after a resume, and without the version number."""
 
     def on_train_start(self, *_: Any) -> None:
         super().on_train_start(*_)
@@ -82,35 +86,32 @@ class ProgressBar(TQDMProgressBar):
 
 
 class FirstValidation(pl.Callback):
-    """Logs "val/loss" before the first step of a new run, where its curve begins. Last in the list."""
+    """Validates before the first step of a new run, so that curves start at step 0. Last in the list."""
 
     def __init__(self, position: Position) -> None:
         self.position = position
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.position.batches:
-            return
-        trainer.validating = True  # as Lightning's own loop does before it validates
-        trainer.fit_loop.epoch_loop.val_loop.run()
-        trainer.training = True
+        if not self.position.batches:
+            lightning_internals.validate_now(trainer)
 
 
 class SaveRun(pl.Callback):
-    """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and {run}/pipeline/, each by renaming.
+    """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and the exported folder, all atomically.
 
-    Ctrl-C and SIGTERM are noted and obeyed after the optimizer step, after saving. A second one stops at once. Several
-    processes stop together, at the next step that `ASK_EVERY` divides, when one of them was told to.
+    Ctrl-C and SIGTERM stop the run after the current optimizer step has been saved; a second one stops at once. If any
+    of several processes gets a signal, all stop together at the next multiple of `STOP_CHECK`.
 
     Args:
-        every: optimizer steps between two writings of last.ckpt.
-        accumulate: batches of one optimizer step; gradients of a part of them are in no checkpoint.
+        every: optimizer steps between two saves of last.ckpt.
+        accumulate: batches of one optimizer step; checkpoints never contain partly accumulated gradients.
     """
 
     def __init__(self, run_dir: Path, every: int, accumulate: int, position: Position) -> None:
         self.run_dir, self.every, self.accumulate, self.position = run_dir, every, accumulate, position
         self.best = float("inf")
         self.stopped_by: signal.Signals | None = None
-        self._told = 0.0  # when, in seconds of the monotonic clock
+        self._stopped_at = 0.0  # seconds of the monotonic clock
         self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,25 +124,25 @@ class SaveRun(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for number in self._previous:
-            signal.signal(number, self._note)
+            signal.signal(number, self._on_signal)
 
     def restore_signals(self) -> None:
-        """Give Ctrl-C and SIGTERM back to whom they belonged."""
+        """Restore the previous handlers of Ctrl-C and SIGTERM."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stopped_by is None:
-            self.stopped_by, self._told = signal.Signals(number), time.monotonic()
-        elif time.monotonic() - self._told > REPEATED:
+            self.stopped_by, self._stopped_at = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._stopped_at > REPEAT_SECONDS:
             raise KeyboardInterrupt
 
     def _must_stop(self, trainer: pl.Trainer, step: int) -> bool:
         if trainer.world_size == 1:
             return self.stopped_by is not None
-        if step % ASK_EVERY or not trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False):
+        if step % STOP_CHECK or not trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False):
             return False
-        self.stopped_by = self.stopped_by or signal.SIGTERM  # told to another process
+        self.stopped_by = self.stopped_by or signal.SIGTERM  # received by another process
         return True
 
     def on_train_batch_end(
@@ -159,21 +160,21 @@ class SaveRun(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
-        if loss < self.best and self.position.batches:  # an untrained network is not worth a file
+        if loss < self.best and self.position.batches:  # an untrained network is not saved
             self.best = loss
             self._save(trainer, pl_module, "best.ckpt")
 
     def _save(self, trainer: pl.Trainer, task: Any, name: str) -> None:
         folder = self.run_dir / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f"{TEMPORARY}{name}"  # one name for all processes: saving is a collective call
+        unfinished = folder / f"{TEMPORARY}{name}"  # the same name in all processes: saving is collective
         try:
             with naming(folder / name):
                 trainer.save_checkpoint(unfinished)
             if trainer.is_global_zero:
                 unfinished.replace(folder / name)
                 self._export(trainer, task)
-            trainer.strategy.barrier()  # a process that ends early would be taken for a failure by its launcher
+            trainer.strategy.barrier()  # a launcher takes a process that ends early for a failure
         finally:
             if trainer.is_global_zero:
                 unfinished.unlink(missing_ok=True)
@@ -181,8 +182,10 @@ class SaveRun(pl.Callback):
     def _export(self, trainer: pl.Trainer, task: Any) -> None:
         ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
         weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
-        with weights, atomic_folder(self._exported(task)) as folder:
+        with weights, atomic_folder(self.run_dir / export_folder(task)) as folder:
             task.export(folder)
 
-    def _exported(self, task: Any) -> Path:
-        return self.run_dir / getattr(task, "export_folder", "pipeline")
+
+def export_folder(task: pl.LightningModule) -> str:
+    """Name of the exported folder inside the run: "pipeline", unless the task has an attribute `export_folder`."""
+    return getattr(task, "export_folder", "pipeline")

@@ -1,13 +1,12 @@
-"""The training loop of every recipe: Lightning, resumable in the middle of an epoch, exporting as it goes.
+"""Training of every recipe with Lightning: exact resume in the middle of an epoch, export at every save.
 
-Everything random in a step is drawn from (seed, step), and the order of items from (seed, epoch), so a resumed run
-continues as if it had never stopped, and several processes compute what one does with the same global batch.
+The random numbers of a step are drawn from (seed, step) and the order of items from (seed, epoch), so that a resumed
+run equals an unbroken one, and several processes compute the same as one process with the same global batch.
 """
 
 import dataclasses
-import logging
+import importlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,33 +14,35 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
 from sonolume.config.load import save_config
-from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped
+from sonolume.models import lightning_internals
+from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped, export_folder
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError, first_line
 
-Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> one row of random numbers an item
+Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> a row of random numbers for each
 
 
 @dataclasses.dataclass
 class TrainingData:
-    train: Dataset[Any]  # items by (epoch, index)
+    """Data sets of a recipe and the function that batches their items."""
+
+    train: Dataset[Any]  # indexed by (epoch, index)
     valid: Dataset[Any]
     collate: Callable[[list[Any]], Any]
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) for the steps from `start` to `steps`, shuffled anew each epoch.
+    """Batches of (epoch, index) for the steps from `start` to `steps`, reshuffled each epoch.
 
-    The processes of a distributed run share each global batch: together they see what one process with
-    `world * batch_size` items would see.
+    The processes of a distributed run share each global batch: together they train on the items that one process with
+    `world * batch_size` items would.
     """
 
     def __init__(
@@ -68,13 +69,12 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
 
 class Loaders(pl.LightningDataModule):
-    """Data loaders that start where the checkpoint stopped.
+    """Data loaders that start at the position of the checkpoint.
 
-    Every process validates on every item: shares of unequal size would not give the mean over all (Lightning rounds
-    the processes' mean number of items).
+    Every process validates on all items: the mean over processes with unequal shares is not the mean over items.
 
     Attributes:
-        valid_batches: the items (0, index) of each validation batch.
+        valid_batches: items (0, index) of each validation batch.
     """
 
     def __init__(self, data: TrainingData, config: TrainConfig, position: Position) -> None:
@@ -105,15 +105,15 @@ class Loaders(pl.LightningDataModule):
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """Random numbers of one training step on one device; a CPU generator, so every device draws the same."""
+    """Build the generator of one training step; on the CPU, so that all devices draw the same numbers."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
 
 
 def step_draws(seed: int, step: int, batch: int, rank: int = 0, world: int = 1) -> Callable[[Draw], Tensor]:
-    """Random numbers of one training batch: `draws(draw)` gives this process's `batch` rows of the global batch's.
+    """Random numbers of one training batch: `draws(draw)` returns the `batch` rows of this process.
 
-    The whole global batch is drawn (one random number costs nothing beside a step), so that the numbers do not depend
-    on how many processes share it.
+    The rows of the whole global batch are drawn (which costs nothing compared to a step), so that they do not depend on
+    the number of processes.
     """
     random, rows = step_generator(seed, step), slice(rank * batch, (rank + 1) * batch)
     return lambda draw: draw(world * batch, random)[rows]
@@ -126,20 +126,20 @@ def training_draws(task: pl.LightningModule, count: int, batch_index: int) -> Ca
 
 
 def validation_draws(task: pl.LightningModule, batch_index: int) -> Callable[[Draw], Tensor]:
-    """`item_draws` of a validation batch: the same numbers at every validation."""
+    """`item_draws` of a validation batch, equal at every validation."""
     return item_draws(task.trainer.datamodule.valid_batches[batch_index])  # type: ignore[attr-defined]
 
 
 def item_draws(items: Sequence[tuple[int, int]]) -> Callable[[Draw], Tensor]:
-    """Random numbers of a validation batch of (epoch, index): an item's are its own, whatever batch it is in."""
+    """Random numbers of a validation batch of (epoch, index); those of an item do not depend on its batch."""
     randoms = [step_generator(0, index) for _, index in items]
     return lambda draw: torch.cat([draw(1, random) for random in randoms])
 
 
 class Frozen(dict[str, Any]):
-    """Networks that a task uses and does not train: outside its module tree, so that no checkpoint holds them.
+    """Networks that a task uses without training: outside its module tree, so that checkpoints exclude them.
 
-    A copy of the task (its moving average is one) shares them.
+    A deep copy of the task, such as its moving average, shares them.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
@@ -149,11 +149,11 @@ class Frozen(dict[str, Any]):
 def optimizer(
     parameters: Any, config: TrainConfig, start: int = 0
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW and its learning rate: linear warm-up, then constant or a cosine to zero at max_steps.
+    """Build AdamW and its schedule: linear warm-up, then constant or a cosine to zero at max_steps.
 
     Args:
-        start: optimizer step at which these parameters begin to learn, where their warm-up begins; the cosine is that
-            of the whole run.
+        start: optimizer step at which training of these parameters and their warm-up begin; the cosine always spans the
+            whole run.
     """
     adam = config.adam
     adamw = torch.optim.AdamW(
@@ -163,7 +163,7 @@ def optimizer(
 
 
 def optimizers(parameters: Any, config: TrainConfig) -> Any:
-    """`optimizer` in the form that `configure_optimizers` returns, its rate changing with every step."""
+    """`optimizer` in the form that `configure_optimizers` returns, with a schedule by steps."""
     adamw, rate = optimizer(parameters, config)
     return [adamw], [{"scheduler": rate, "interval": "step"}]
 
@@ -174,16 +174,6 @@ def _rate(step: int, start: int, config: TrainConfig) -> float:
         return warm
     done = min(1.0, max(0, step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
     return warm * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item())
-
-
-def _quiet() -> None:
-    """Keep Lightning's advertisements and its remarks about itself out of the log."""
-    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
-        logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*")  # a discriminator that starts later
-    warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")  # StepBatches resumes
 
 
 def _devices(text: str) -> str | int | list[int]:
@@ -213,73 +203,71 @@ def _trainer(config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback]
         callbacks=callbacks,
         logger=TensorBoardLogger(config.run_dir, name="", version="tensorboard"),
     )
-    if manual and isinstance(trainer.strategy, DDPStrategy):  # one network rests while the other learns
-        trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+    if manual:
+        lightning_internals.allow_unused_parameters(trainer)
     return trainer
 
 
 def _validate_every(train: TrainConfig) -> int:
-    """Batches from one validation to the next."""
+    """Number of batches between two validations."""
     return min(train.valid_interval, train.max_steps) * train.accumulate
 
 
 def _evaluation(config: RunConfig, train: TrainConfig, data: TrainingData, position: Position) -> list[pl.Callback]:
-    """Of a recipe whose config has the section, where it is on."""
+    """Build the evaluation callback, or return [] if the recipe has none or it is disabled."""
     section: EvaluationConfig | None = getattr(config, "evaluation", None)
     if not section or not section.num_samples:
         return []
-    from sonolume.models.evaluation.validation import Evaluation  # slow, and needed only here
+    from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
 
     folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"  # type: ignore[attr-defined]
     return [Evaluation(section, data.valid.rows, folder, position, _validate_every(train))]  # type: ignore[attr-defined]
 
 
 def run(config: RunConfig, resume: bool) -> Path:
-    """Train a recipe: load its frozen networks once, prepare its data, train and export.
+    """Train a recipe: load its frozen networks once, build its data and task, train and export.
 
-    Its package holds `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)`;
-    `data.training_data(config, frozen)`; and, where it uses frozen networks, `task.load_frozen(config)`.
+    Its package has `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)`;
+    `data.training_data(config, frozen)`; and, if it uses frozen networks, `task.load_frozen(config)`.
 
     Returns:
         The exported folder.
 
     Raises:
-        UserError: as `fit`, or the data are not prepared.
+        UserError: see `fit`; or the data are not prepared, or an embedder of `config.evaluation` does not exist.
     """
+    evaluation: EvaluationConfig | None = getattr(config, "evaluation", None)
+    if evaluation and evaluation.num_samples:
+        check = importlib.import_module("sonolume.models.evaluation.embedders.load").check
+        for embedder in evaluation.embedders:  # before anything slow
+            check(embedder)
     task_module = recipe_code(config.recipe, "task")
     load_frozen = getattr(task_module, "load_frozen", None)
     frozen = load_frozen(config) if load_frozen else Frozen()
     data = recipe_code(config.recipe, "data").training_data(config, frozen)
     task = task_module.Task(config, frozen)
-    return fit(task, data, config, config.train, resume) / getattr(task, "export_folder", "pipeline")  # type: ignore[attr-defined]
+    return fit(task, data, config, config.train, resume) / export_folder(task)  # type: ignore[attr-defined]
 
 
 def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: TrainConfig, resume: bool) -> Path:
-    """Train, save and export; returns the run's folder.
+    """Train, save and export; returns the folder of the run.
 
     Raises:
-        UserError: the folder holds another run and `resume` is off, there is nothing to resume, or the checkpoint is
-            cut or belongs to another model, or this machine has no such device.
+        UserError: the folder contains another run and `resume` is off; there is nothing to resume; the checkpoint is
+            damaged or belongs to another model; or this machine lacks the device.
     """
     last = config.run_dir / "checkpoints" / "last.ckpt"
-    if resume:
-        done = checkpoint.check_training(last, task)["callbacks"]["Position"]["batches"]
-        if done >= train.max_steps * train.accumulate:
-            print(f"{last}: all {train.max_steps} steps are done: raise train.max_steps to go on", file=sys.stderr)
-            return config.run_dir
-    elif last.exists():
-        raise UserError(f"{last}: a run is there already: continue it with --resume or choose another exp_name=...")
+    if _is_finished(task, last, train, resume):
+        return config.run_dir
     if train.num_threads:
         torch.set_num_threads(train.num_threads)
-    _quiet()
+    lightning_internals.silence()
     position = Position()
-    callbacks: list[pl.Callback] = [position, ProgressBar(refresh_rate=10)]
-    if train.ema_decay:
-        callbacks.append(EMA(decay=train.ema_decay))
-    callbacks += _evaluation(config, train, data, position)
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
+    callbacks: list[pl.Callback] = [position, ProgressBar(refresh_rate=10)]
+    callbacks += [EMA(decay=train.ema_decay)] if train.ema_decay else []
+    callbacks += [*_evaluation(config, train, data, position), save, FirstValidation(position)]
     try:
-        callbacks += [save, FirstValidation(position)]
         trainer = _trainer(config, train, callbacks, manual=not task.automatic_optimization)
     except (ValueError, MisconfigurationException) as error:
         raise UserError(f"train.accelerator, devices, strategy or precision: {first_line(error)}") from error
@@ -299,3 +287,16 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     finally:
         save.restore_signals()
     return config.run_dir
+
+
+def _is_finished(task: pl.LightningModule, last: Path, train: TrainConfig, resume: bool) -> bool:
+    """Check that a new run finds no checkpoint and a resumed one finds its own; True if it has done all its steps."""
+    if not resume:
+        if last.exists():
+            raise UserError(f"{last}: a run exists already: continue it with --resume or choose another exp_name=...")
+        return False
+    done = checkpoint.check_training(last, task)["callbacks"]["Position"]["batches"]
+    if done < train.max_steps * train.accumulate:
+        return False
+    print(f"{last}: all {train.max_steps} steps are done: raise train.max_steps to continue", file=sys.stderr)
+    return True

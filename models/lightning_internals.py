@@ -1,0 +1,53 @@
+"""The only code that relies on undocumented behaviour of Lightning, each function with the source it relies on.
+
+Written against pytorch-lightning 2.6; the first place to check after an upgrade. All else uses documented hooks.
+"""
+
+import logging
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.strategies import DDPStrategy
+
+IGNORED_WARNINGS = (
+    ".*LeafSpec.*",  # deprecated name of torch in Lightning's own code
+    ".*does not have many workers.*",  # the config decides
+    ".*lr_scheduler.step.*before.*",  # a discriminator may start later than the generator
+    ".*resuming from a checkpoint that ended before.*",  # `StepBatches` resumes in the middle of an epoch
+)
+
+
+def silence() -> None:
+    """Drop Lightning's advertisements and warnings that do not apply here."""
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.WARNING)
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def validate_now(trainer: pl.Trainer) -> None:
+    """Run a validation outside the training loop, as `_TrainingEpochLoop.on_advance_end` does.
+
+    https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/training_epoch_loop.py
+    """
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+
+
+def reopen_epoch(checkpoint: dict[str, Any]) -> None:
+    """Let a finished run continue after `max_steps` was raised: its last batch is no longer the last of the epoch.
+
+    https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/progress.py (is_last_batch)
+    """
+    checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+
+
+def allow_unused_parameters(trainer: pl.Trainer) -> None:
+    """Let DDP work while one network of a GAN is frozen and gets no gradients, whatever strategy "auto" chose.
+
+    https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/strategies/ddp.py (_ddp_kwargs)
+    """
+    if isinstance(trainer.strategy, DDPStrategy):
+        trainer.strategy._ddp_kwargs["find_unused_parameters"] = True

@@ -1,0 +1,110 @@
+"""Shared parts of inference and evaluation: choice of model and device, random generators, and results on disk."""
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sonolume.config.base import RunConfig
+from sonolume.utils import audio, files, hub, paths
+from sonolume.utils.errors import UserError, first_line
+
+DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PACKAGES = ("sonolume", "torch", "diffusers", "transformers")  # their versions affect results
+
+
+def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> str:
+    """Resolve --checkpoint to a folder or hub id; by default the run's own export, else the shipped miniature one.
+
+    Args:
+        shipped: folder of the miniature model, relative to the repository; its use is announced on stderr.
+
+    Raises:
+        UserError: --checkpoint is a file, the folder of a run, or does not exist.
+    """
+    if checkpoint is not None:
+        given = Path(checkpoint).expanduser()
+        if given.is_file():
+            raise UserError(f"--checkpoint {checkpoint}: is a file, not the folder of a model{hub.CONVERT}")
+        if (given / "pipeline").is_dir() and (given / "checkpoints").is_dir():
+            raise UserError(f"--checkpoint {checkpoint}: is a run; its model is {given / 'pipeline'}")
+        return str(given.resolve()) if given.exists() else hub.locate(checkpoint, "--checkpoint")
+    trained = config.run_dir / "pipeline"
+    if trained.is_dir():
+        return str(trained)
+    print(f"no trained pipeline at {trained}: using the shipped miniature one, {shipped} "
+          "(another: --checkpoint FOLDER, or exp_name and log_dir in the config)", file=sys.stderr)  # fmt: skip
+    return str(paths.root() / shipped)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of --device; "auto" is cuda, else mps, else cpu.
+
+    Raises:
+        UserError: an unknown device, or one that this machine lacks.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.partition(":")[0] not in DEVICES:
+        raise UserError(f"--device {name}: no such device: choose {', '.join(DEVICES)}")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: not on this machine ({first_line(error)})") from error
+    return device
+
+
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """Build one generator per sample, independent of batching; on the CPU, so that all devices draw the same noise."""
+    return [torch.Generator().manual_seed(seed + number) for number in range(count)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that affect results."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def result_path(folder: Path, text: str, seed: int, suffix: str) -> Path:
+    """Choose an unused file name from the input of a result and its seed."""
+    return files.free_path(folder, f"{files.safe_name(text)}_{seed}", suffix)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create the folder of --output_dir.
+
+    Raises:
+        UserError: it is a file, or cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: {error.strerror}: name a writable folder") from error
+    return folder
+
+
+def save_sound(path: Path, wave: np.ndarray, sample_rate: int, gain: float = 1.0) -> dict[str, float]:
+    """Write a wav (n,), scaled down with a message on stderr if it exceeds full scale.
+
+    Args:
+        gain: factor already applied to the wave.
+
+    Returns:
+        For the sidecar: "peak" of the generated wave, and the total "gain" applied to it.
+    """
+    peak = max(float(np.abs(wave).max(initial=0.0)), 1 / gain if gain < 1 else 0.0)
+    wave, factor = audio.limit_peak(wave)
+    gain *= factor
+    if gain < 1:
+        print(f"{path.name}: its peak was {peak:.2f}, scaled by {gain:.3f} to fit", file=sys.stderr)
+    audio.save_wav(path, wave, sample_rate)
+    return {"peak": peak, "gain": gain}
+
+
+def describe(**facts: Any) -> dict[str, Any]:
+    """Content of the sidecar, the json next to a result: the facts and the versions of packages."""
+    return facts | {"versions": versions()}
