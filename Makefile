@@ -1,29 +1,29 @@
-# `make help` lists what there is. PYTHON=/path/to/python uses that environment instead of ./.venv.
+# `make help` lists the targets. PYTHON=/path/to/python uses that environment instead of ./.venv.
 .POSIX:
 .PHONY: help dev check test test-full results
 
 python = "$${PYTHON:-.venv/bin/python}"
 N = 240
 
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile
 
-dev: .venv/dev-ready ## environment with everything that tests and checks need (in .venv, or in PYTHON)
+dev: .venv/dev-ready ## create the environment for tests and checks (.venv, unless PYTHON is set)
 
 .venv/dev-ready: setup.py constraints.txt
 	@if [ -n "$$PYTHON" ]; then exit 0; fi; \
 	root=$$(pwd) && . ./egs/_run.sh && make_venv '[dev]' && touch .venv/dev-ready
 
-check: dev ## ruff and basedpyright
+check: dev ## run ruff and basedpyright
 	@mkdir -p .typing && ln -sfn .. .typing/sonolume
 	$(python) -m ruff check .
 	$(python) -m basedpyright --pythonpath "$$(command -v $(python))"
 
-test: check ## what CI runs: checks and all tests but the long ones
+test: check ## run the checks and all but the longest tests, as in CI
 	$(python) -m pytest -q -n 2 --dist worksteal
 
-test-full: check ## also trains everything from nothing
+test-full: check ## run the checks and all tests, which train all shipped parts from scratch
 	$(python) -m pytest -q -n 2 --dist worksteal -m 'not benchmark'
 
-results: dev ## measure all shipped parts on N samples each (make results N=600), and write the README's table of results
+results: dev ## score all shipped parts on N samples each (make results N=600) and update the table in README.md
 	$(python) bins/results.py --num_samples "$(N)"

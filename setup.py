@@ -1,4 +1,4 @@
-"""The folders at the root are installed as sonolume.models, sonolume.utils ...; no bare `utils` is installed."""
+"""Install the folders at the root as sonolume.models, sonolume.utils ..., and nothing as bare `utils`."""
 
 from pathlib import Path
 
@@ -19,28 +19,30 @@ setup(
     packages=[f"sonolume.{p}" for f in FOLDERS for p in [f, *(f"{f}.{s}" for s in find_packages(str(ROOT / f)))]],
     package_dir={f"sonolume.{f}": f for f in FOLDERS},
     install_requires=[
-        "torch>=2.6,<2.14",  # the newest that is tested; 2.13 on PyPI is a CUDA 13 build
+        "torch>=2.6,<2.14",  # the newest tested version; 2.13 on PyPI is a CUDA 13 build
         "pytorch-lightning>=2.6,<3",
+        "torchmetrics>=1.4,<2",
         "hydra-core>=1.3.2,<1.4",
         "omegaconf>=2.3,<2.4",
+        "pyyaml>=6,<7",
+        "json5>=0.9.25,<1",
         "transformers>=5.0,<6",
         "diffusers>=0.42,<0.43",  # the upsampler replaced for odd latent sizes is not a stable interface
-        "accelerate>=1.0,<2",
-        "librosa>=0.10,<1",
+        "huggingface_hub>=1,<3",
+        "safetensors>=0.4,<1",
+        "accelerate>=1.0,<2",  # for diffusers and transformers: loading without a second copy in memory
+        "tensorboard>=2.15,<3",  # for Lightning's logger
+        "numpy>=1.26,<3",
+        "scipy>=1.11,<2",  # filters of the miniature voice
+        "librosa>=0.10,<1",  # onsets in the evaluation of audio
         "soundfile>=0.12,<1",
         "soxr>=0.4,<2",
-        "scipy>=1.11,<2",
-        "tensorboard>=2.15,<3",
-        "safetensors>=0.4,<1",
-        "numpy>=1.26,<3",
         "pillow>=10.1",
-        "json5>=0.9.25,<1",
         "tqdm>=4.66,<5",
     ],
     extras_require={
-        "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17"],
         "video": ["av>=14"],
         "lora": ["peft>=0.17"],
-        "web": ["gradio>=6,<7"],
+        "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17"],
     },
 )

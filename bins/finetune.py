@@ -3,20 +3,21 @@
 python bins/finetune.py --config egs/tta/audioldm/finetune.json --input my_clips/ --checkpoint FOLDER_OR_ID
 """
 
-import importlib
 import sys
 
 from sonolume.config import command
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 
 
 def main(argv: list[str]) -> None:
     description = "fine-tune a trained model on your own clips; the run's folder is {log_dir}/{exp_name}"
     given = command.parse("finetune", "FinetuneOptions", description, argv)
-    finetune = importlib.import_module(f"sonolume.models.{given.config.recipe.replace('/', '.')}.finetune")
+    finetune = recipe_code(given.config.recipe, "finetune")
     config = finetune.configure(given.config, given.options, given.given)
     finetune.prepare(config, given.options)
-    training = importlib.import_module("sonolume.models.training")  # slow imports start here
+    from sonolume.models import training  # slow imports
+
     print(training.run(config, given.options.resume))
 
 

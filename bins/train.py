@@ -1,6 +1,5 @@
 """Train a recipe: python bins/train.py --config egs/tta/autoencoderkl/tiny.json [--resume] [train.batch_size=4 ...]"""
 
-import importlib
 import sys
 
 from sonolume.config import command
@@ -9,7 +8,8 @@ from sonolume.utils import cli
 
 def main(argv: list[str]) -> None:
     given = command.parse("train", "TrainOptions", "train a model; its folder is {log_dir}/{exp_name}", argv)
-    training = importlib.import_module("sonolume.models.training")  # slow imports start here
+    from sonolume.models import training  # slow imports
+
     print(training.run(given.config, given.options.resume))
 
 

@@ -1,6 +1,7 @@
-# Sourced by every egs/*/*/run_*.sh (which sets `here`, its own folder) and by the Makefile (which sets `root`).
-# POSIX sh. `run NAME ARGUMENTS...` executes bins/NAME.py with a Python >= 3.11 that has this checkout installed:
-#   $PYTHON if set, else the active python, else ROOT/.venv, which is made on first use. The working directory stays.
+# Sourced by every run_*.sh (which sets `here`, its own folder) and by the Makefile (which sets `root`). POSIX sh.
+# `run NAME ARGUMENTS...` executes bins/NAME.py with a Python >= 3.11 in which this checkout is installed:
+#   $PYTHON if set, else the active python, else ROOT/.venv, which is created on first use.
+# The working directory stays the same.
 
 if [ -z "${root:-}" ]; then
     root=$(cd -- "$here/../../.." && pwd) || exit 1
@@ -17,8 +18,8 @@ is_new_enough() { # is_new_enough PYTHON
     command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-# The code that PYTHON imports must be this checkout's: another one may be active.
-# -P (Python >= 3.11 only): nothing from the working directory.
+# Check that PYTHON imports sonolume from this checkout, not from another one.
+# -P (Python >= 3.11): do not import from the working directory.
 has_this_checkout() { # has_this_checkout PYTHON
     SONOLUME_ROOT=$root "$1" -P -c 'import os, sys
 from sonolume.utils import paths
@@ -41,7 +42,7 @@ find_python() { # sets `python`
     python=$venv/bin/python
 }
 
-find_base_python() { # sets `base`, the Python that makes the environment
+find_base_python() { # sets `base`, the Python that creates the environment
     for base in python3 python python3.13 python3.12 python3.11 python3.14; do
         if is_new_enough "$base"; then return; fi
     done
@@ -51,11 +52,11 @@ find_base_python() { # sets `base`, the Python that makes the environment
 make_venv() { # make_venv EXTRAS: '' or '[dev]'; only one process at a time
     find_base_python
     take_lock
-    if [ -z "$1" ] && has_this_checkout "$venv/bin/python"; then # another process made it while we waited
+    if [ -z "$1" ] && has_this_checkout "$venv/bin/python"; then # created by another process in the meantime
         drop_lock
         return
     fi
-    printf 'sonolume: first use: making %s and installing about 1.8 GB (CPU torch; more where pip picks CUDA) - once, several minutes\n' "$venv" >&2
+    printf 'sonolume: first use: creating %s and installing about 1.8 GB (CPU torch; more if pip chooses CUDA), several minutes\n' "$venv" >&2
     printf 'sonolume: details: %s\n' "$log" >&2
     if fill_venv "$1" >"$log" 2>&1; then
         drop_lock
@@ -63,10 +64,10 @@ make_venv() { # make_venv EXTRAS: '' or '[dev]'; only one process at a time
     fi
     tail -n 15 "$log" >&2
     drop_lock
-    fail 1 "the environment could not be made: see $log; run the same command again to retry"
+    fail 1 "the environment could not be created: see $log; run the same command again to retry"
 }
 
-# The `unfinished` mark tells a half-made environment of ours, which is made anew, from a user's own, which is only added to.
+# A half-finished environment has the mark `unfinished` and is created again; an environment of the user is extended.
 fill_venv() { # fill_venv EXTRAS
     if [ -e "$venv/unfinished" ]; then rm -rf "$venv"; fi
     if [ ! -e "$venv/bin/python" ]; then
@@ -84,14 +85,14 @@ lock=$root/.venv-lock
 take_lock() {
     announced=
     until mkdir "$lock" 2>/dev/null; do
-        if [ ! -d "$lock" ]; then fail 1 "cannot write to $root, which needs a .venv: install sonolume yourself and set PYTHON"; fi
+        if [ ! -d "$lock" ]; then fail 1 "cannot create .venv in $root: install sonolume in another environment and set PYTHON"; fi
         owner=$(cat "$lock/pid" 2>/dev/null) || owner=
         if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
             rm -rf "$lock" # its owner was killed
             continue
         fi
         if [ -z "$announced" ]; then
-            printf 'sonolume: waiting for another process that makes the environment (if there is none, remove %s)\n' "$lock" >&2
+            printf 'sonolume: waiting for another process that creates the environment (if there is none, remove %s)\n' "$lock" >&2
             announced=yes
         fi
         sleep 1
@@ -107,11 +108,17 @@ drop_lock() {
     trap - EXIT INT TERM HUP
 }
 
-run() { # run NAME ARGUMENTS...: a --config among the arguments wins, the last one counts
+run() { # run NAME ARGUMENTS...: with the recipe's config, unless another --config follows
+    name=$1
+    shift
+    start "$name" --config "$here/exp_config.json" "$@"
+}
+
+start() { # start NAME ARGUMENTS...
     find_python
     script=$root/bins/$1.py
     shift
-    SONOLUME_COMMAND=${0##*/} # named in the usage line
+    SONOLUME_COMMAND=${0##*/} # the name in --help and error messages
     export SONOLUME_COMMAND
-    exec "$python" "$script" --config "$here/exp_config.json" "$@"
+    exec "$python" "$script" "$@"
 }

@@ -186,6 +186,6 @@ class SaveRun(pl.Callback):
             task.export(folder)
 
 
-def export_folder(task: pl.LightningModule) -> str:
+def export_folder(task: Any) -> str:
     """Name of the exported folder inside the run: "pipeline", unless the task has an attribute `export_folder`."""
     return getattr(task, "export_folder", "pipeline")

@@ -5,7 +5,6 @@ run equals an unbroken one, and several processes compute the same as one proces
 """
 
 import dataclasses
-import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -225,10 +224,7 @@ def _evaluation(config: RunConfig, train: TrainConfig, data: TrainingData, posit
 
 
 def run(config: RunConfig, resume: bool) -> Path:
-    """Train a recipe: load its frozen networks once, build its data and task, train and export.
-
-    Its package has `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)`;
-    `data.training_data(config, frozen)`; and, if it uses frozen networks, `task.load_frozen(config)`.
+    """Train and export a recipe.
 
     Returns:
         The exported folder.
@@ -238,15 +234,25 @@ def run(config: RunConfig, resume: bool) -> Path:
     """
     evaluation: EvaluationConfig | None = getattr(config, "evaluation", None)
     if evaluation and evaluation.num_samples:
-        check = importlib.import_module("sonolume.models.evaluation.embedders.load").check
+        from sonolume.models.evaluation.embedders.load import check
+
         for embedder in evaluation.embedders:  # before anything slow
             check(embedder)
-    task_module = recipe_code(config.recipe, "task")
-    load_frozen = getattr(task_module, "load_frozen", None)
-    frozen = load_frozen(config) if load_frozen else Frozen()
-    data = recipe_code(config.recipe, "data").training_data(config, frozen)
-    task = task_module.Task(config, frozen)
+    task, data = build(config)
     return fit(task, data, config, config.train, resume) / export_folder(task)  # type: ignore[attr-defined]
+
+
+def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
+    """Load the frozen networks of a recipe once, and build its data and its task.
+
+    A recipe has `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)`, or a
+    function `task.build_task` with the same arguments; `data.training_data(config, frozen)`; and, if it uses frozen
+    networks, `task.load_frozen(config)`.
+    """
+    module = recipe_code(config.recipe, "task")
+    frozen = module.load_frozen(config) if hasattr(module, "load_frozen") else Frozen()
+    data = recipe_code(config.recipe, "data").training_data(config, frozen)
+    return getattr(module, "build_task", module.Task)(config, frozen), data
 
 
 def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: TrainConfig, resume: bool) -> Path:

@@ -1,6 +1,7 @@
-"""Who may import whom: utils <- config <- modules <- preprocessors <- models <- bins."""
+"""Import rules: utils <- config <- modules <- preprocessors <- models <- bins; third-party packages are declared."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ["utils", "config", "modules", "preprocessors", "models", "bins"]
 HEAVY = ["torch", "numpy", "transformers", "diffusers", "pytorch_lightning", "librosa", "scipy"]
 START_UP = ["sonolume.utils.errors", "sonolume.utils.cli", "sonolume.utils.paths", "sonolume.utils.files"]
-START_UP += ["sonolume.utils.manifest", "sonolume.config.load"]
+START_UP += ["sonolume.utils.manifest", "sonolume.config.command"]
+IMPORT_NAMES = {"pytorch-lightning": "pytorch_lightning", "hydra-core": "hydra", "pillow": "PIL", "pyyaml": "yaml"}
+INDIRECT = {"accelerate", "tensorboard"}  # used by other packages on our behalf
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -39,6 +42,24 @@ def test_imports_go_downward(layer: str) -> None:
     assert not {file: names for file, names in wrong.items() if names}
 
 
+def requirements() -> set[str]:
+    """Import names of all packages in setup.py except the development tools."""
+    (call,) = [node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+               if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup"]  # fmt: skip
+    values = {one.arg: one.value for one in call.keywords}
+    extras = ast.literal_eval(values["extras_require"])
+    lists = [ast.literal_eval(values["install_requires"]), *(extras[extra] for extra in extras.keys() - {"dev"})]
+    names = {re.split(r"[<>=]", requirement)[0] for names in lists for requirement in names}
+    return {IMPORT_NAMES.get(name, name) for name in names}
+
+
+def test_imported_packages_are_declared_and_declared_ones_imported() -> None:
+    files = [file for layer in LAYERS for file in (ROOT / layer).rglob("*.py")]
+    imported = {name.split(".")[0] for file in files for name in imports(ast.parse(file.read_text()))}
+    third_party = imported - set(sys.stdlib_module_names) - {"sonolume"}
+    assert third_party == requirements() - INDIRECT
+
+
 def test_an_upward_import_is_found() -> None:
     source = "from sonolume.models import tta\nfrom sonolume.utils import audio\nimport config.base\nimport json"
     assert upward("config", imports(ast.parse(source))) == ["sonolume.models.tta", "config.base"]
@@ -49,7 +70,7 @@ def test_egs_holds_no_python() -> None:
 
 
 def test_start_up_imports_nothing_heavy() -> None:
-    """Config errors and --help must answer in about a second."""
+    """--help and config errors appear in well under a second."""
     recipes = sorted(f"sonolume.config.{f.parent.name}.{f.stem}" for f in (ROOT / "config").glob("*/[a-z]*.py"))
     assert recipes
     code = f"import sys, {', '.join(START_UP + recipes)}; print(*[m for m in {HEAVY} if m in sys.modules])"

@@ -54,6 +54,8 @@ class Flag:
     """other flags, one of which must be given together with this one"""
     parse: Callable[[str], Any] | None = None
     """converts the text, instead of the type; a list is extended by the returned list"""
+    positional: bool = False
+    """an argument without a name on the command line; required, a list takes all that remain"""
     name: str = ""
     type: Any = None
 
@@ -101,7 +103,8 @@ class Options:
         """Declare all flags; one that is not given stays absent from the namespace."""
         defaults = {one.name: one.default for one in fields(cls)}
         for flag in declared(cls):
-            parser.add_argument(f"--{flag.name}", **_argument(flag, defaults[flag.name]))
+            name = flag.name if flag.positional else f"--{flag.name}"
+            parser.add_argument(name, **_argument(flag, defaults[flag.name]))
 
     @classmethod
     def from_arguments(cls, namespace: argparse.Namespace) -> Self:
@@ -159,7 +162,8 @@ def _argument(flag: Flag, default: Any) -> dict[str, Any]:
     if kind is bool:
         return found | {"action": "store_true"}
     if flag.is_list:
-        found |= {"action": "extend" if flag.parse else "append", "type": flag.parse or typing.get_args(kind)[0]}
+        repeated = {"nargs": "+"} if flag.positional else {"action": "extend" if flag.parse else "append"}
+        found |= repeated | {"type": flag.parse or typing.get_args(kind)[0]}
     elif typing.get_origin(kind) is tuple:
         found |= {"nargs": len(typing.get_args(kind)), "type": flag.parse or typing.get_args(kind)[0]}
     elif issubclass(kind, Enum):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.config.load import load_config
-from sonolume.models.training import fit
+from sonolume.models.training import build, fit
 
 
 def run(
@@ -28,9 +28,8 @@ def run(
         at: (batch, what happens at its beginning).
     """
     config = load_config(config_file, [f"exp_name={name}", *overrides])
-    recipe = "sonolume.models." + config.recipe.replace("/", ".")
-    data = importlib.import_module(f"{recipe}.data").training_data(config)
-    task: Any = importlib.import_module(f"{recipe}.task").Task(config)
+    built, data = build(config)
+    task: Any = built
     losses: list[float] = []
     task._preview = lambda: None
     task.on_train_batch_end = lambda *_: losses.append(float(task.trainer.callback_metrics["train/loss"]))

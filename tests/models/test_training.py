@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from sonolume.config.base import LRSchedule, TrainConfig
 from sonolume.config.load import load_config
 from sonolume.models.callbacks import EMA
-from sonolume.models.training import Frozen, StepBatches, fit, optimizer, step_draws, step_generator
+from sonolume.models.training import Frozen, StepBatches, build, fit, optimizer, step_draws, step_generator
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
 from sonolume.utils import checkpoint, cli
@@ -35,15 +35,13 @@ class PowerCut(Exception):
 def train(
     config_file: Path, name: str, *overrides: str, resume: bool = False, at: tuple[int, Any] | None = None
 ) -> Path:
-    """Run a recipe's training as bins/train.py does; `at` = (batch, what happens at its beginning)."""
+    """Train like bins/train.py; `at` = (batch, function called before it)."""
     config = load_config(config_file, [f"exp_name={name}", *overrides])
-    recipe = "sonolume.models." + config.recipe.replace("/", ".")
-    data = importlib.import_module(f"{recipe}.data").training_data(config)
-    task = importlib.import_module(f"{recipe}.task").Task(config)
+    task, data = build(config)
     if at:
         step = task.training_step
 
-        @functools.wraps(step)  # Lightning looks at the signature
+        @functools.wraps(step)  # Lightning inspects the signature
         def disturbed(batch: Any, index: int) -> Any:
             if index == at[0]:
                 at[1]()
@@ -225,7 +223,7 @@ def test_the_held_out_loss_is_known_before_training(
 
 
 def test_the_average_shares_what_is_frozen(tiny_config: Callable[..., Path]):
-    task = Task(load_config(tiny_config("tta/audioldm")))
+    task: Any = build(load_config(tiny_config("tta/audioldm")))[0]
     average: Any = AveragedModel(task).module
     assert isinstance(task.frozen, Frozen) and average.frozen["vae"] is task.frozen["vae"]
     assert not any(one is two for one, two in zip(average.parameters(), task.parameters(), strict=True))

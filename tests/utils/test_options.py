@@ -116,3 +116,17 @@ def test_spans(text: str, found: Spans) -> None:
 def test_wrong_spans(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="START-END"):
         parse_spans(text)
+
+
+def test_positional_arguments() -> None:
+    @dataclass(kw_only=True)
+    class Copy(Options):
+        source: Path = option(help="what to copy", positional=True)
+        names: list[str] = option(help="new names", positional=True)
+        force: bool = option(help="overwrite")
+
+    parser = cli.parser("copy", "copy")
+    Copy.add_arguments(parser)
+    assert Copy.from_arguments(parser.parse_args(["a", "b", "c"])) == Copy(source=Path("a"), names=["b", "c"])
+    with pytest.raises(UserError, match="required: names"):
+        parser.parse_args(["a", "--force"])

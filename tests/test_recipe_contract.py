@@ -1,0 +1,175 @@
+"""The contract of every recipe, tested in the miniature world for every tiny config under egs/.
+
+A recipe is covered as soon as it has a file egs/TASK/RECIPE/tiny*.json: it prepares data, trains, resumes exactly after
+a power cut, exports, generates from its export, and answers mistakes with one line. A config that names the exported
+folder of another tiny config, such as an autoencoder, is trained after it.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from sonolume.bins import evaluate, inference, preprocess, train
+from sonolume.config import options as shared
+from sonolume.config.load import load_config, recipe_module
+from sonolume.models.callbacks import export_folder
+from sonolume.models.recipes import recipe_code
+from sonolume.preprocessors.miniworld import world
+from sonolume.utils import audio, cli, paths
+from sonolume.utils.options import Options, declared
+from tests import runs
+
+EGS = Path(__file__).resolve().parent.parent / "egs"
+FILES = sorted([*EGS.glob("*/*/tiny*.json"), *EGS.glob("mini/*.json")])
+RECIPES = sorted({load_config(file).recipe: file for file in FILES}.items())
+SCENES = {"train_scenes": 6, "valid_scenes": 3}
+TRAIN = {
+    "max_steps": 2, "batch_size": 2, "save_checkpoints_steps": 1, "save_summary_steps": 1, "valid_interval": 2,
+    "valid_batches": 1, "num_workers": 0, "num_threads": 1, "accelerator": "cpu", "devices": 1,
+}  # fmt: skip
+INPUTS = ("audio", "image", "video", "text")  # the first of these flags is given to inference
+QUICK = {"num_steps": "2", "num_samples": "1", "preset": "fast", "device": "cpu"}
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(EGS).with_suffix(""))
+
+
+def leaves(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("train.adam.lr", 1e-4) ... of a config."""
+    for field in dataclasses.fields(section):
+        value, key = getattr(section, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+@dataclasses.dataclass
+class Workshop:
+    """Trains every config at most once, and before it the configs whose exports it needs."""
+
+    folder: Path
+    exports: dict[Path, Path] = dataclasses.field(default_factory=dict)
+
+    def overrides(self, file: Path) -> list[str]:
+        """Overrides for a run of seconds in this folder, with the exports it needs."""
+        found = [f"train.{key}={value}" for key, value in TRAIN.items()]
+        found += [f"exp_name=straight_{file.stem}", f"log_dir='{self.folder}/{name(file.parent)}'"]
+        for key, value in leaves(load_config(file)):
+            if (field := key.rpartition(".")[2]) in SCENES:
+                found.append(f"{key}={SCENES[field]}")
+            elif field in ("processed_dir", "cache_dir"):
+                found.append(f"{key}='{self.folder}/data'")
+            elif key == "evaluation.num_samples":
+                found.append(f"{key}=0")
+            elif isinstance(value, str) and (maker := self.maker(value)):
+                found.append(f"{key}='{self.export(maker)}'")
+        return found
+
+    def maker(self, value: str) -> Path | None:
+        """The config file whose export a value names."""
+        return next((file for file in FILES if paths.resolve(value) == load_config(file).run_dir / "pipeline"), None)
+
+    def export(self, file: Path) -> Path:
+        """The exported folder of a config, trained now if it is not yet."""
+        if file not in self.exports:
+            overrides = self.overrides(file)
+            if any(key.endswith("processed_dir") for key, _ in leaves(load_config(file))):
+                assert cli.run(preprocess.main, ["--config", str(file), *overrides]) == 0
+            config = load_config(file, overrides)
+            self.exports[file] = runs.train(config) / export_folder(recipe_code(config.recipe, "task").Task)
+        return self.exports[file]
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("a contract"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_training_resumes_exactly_and_exports(workshop: Workshop, file: Path) -> None:
+    folder = workshop.export(file)
+    config = load_config(file, [*workshop.overrides(file), f"exp_name=broken_{file.stem}"])
+    with pytest.raises(runs.PowerCut):
+        runs.train(config, at=(config.train.accumulate, runs.cut_power))  # the first optimizer step is saved
+    assert runs.last(config.run_dir)["callbacks"]["Position"]["batches"] == config.train.accumulate
+    runs.train(config, resume=True)
+    runs.assert_same_training(folder.parent, config.run_dir)
+
+    assert load_config(config.run_dir / "config.json") == config
+    weights = list(folder.rglob("*.safetensors"))
+    assert weights and not list(workshop.folder.rglob(".tmp-*"))
+    for path in weights:
+        with safe_open(path, "np") as file_of_weights:
+            assert file_of_weights.keys()
+
+
+def inputs(folder: Path) -> dict[str, str]:
+    """A value for each of the flags in `INPUTS`."""
+    scene = next(iter(world.scenes("test", 1, seed=5)))
+    audio.save_wav(folder / "scene.wav", world.render(scene), 16000)
+    Image.fromarray(np.asarray(world.picture(scene))).save(folder / "scene.png")
+    return {"audio": f"{folder}/scene.wav", "image": f"{folder}/scene.png", "text": world.captions(scene, 1)[0]}
+
+
+@pytest.mark.parametrize("file", [f for _, f in RECIPES if f.name.startswith("tiny")], ids=name)
+def test_inference_from_the_export(workshop: Workshop, file: Path, tmp_path: Path) -> None:
+    flags = {flag.name for flag in declared(options(file, "InferenceOptions"))}
+    given = inputs(tmp_path)
+    kind = next(kind for kind in INPUTS if kind in flags)
+    values = {kind: given[kind], **{flag: value for flag, value in QUICK.items() if flag in flags}}
+    values |= {"checkpoint": str(workshop.export(file)), "output_dir": str(tmp_path / "results")}
+    argv = [part for flag, value in values.items() for part in (f"--{flag}", value)]
+    assert cli.run(inference.main, ["--config", str(file), *argv]) == 0
+    results = [path for path in (tmp_path / "results").iterdir() if path.suffix in (".wav", ".png")]
+    assert results
+    sidecar = json.loads(next((tmp_path / "results").glob("*.json")).read_text())
+    assert sidecar["versions"]["sonolume"]
+
+
+COMMANDS = {"inference": ("InferenceOptions", inference), "evaluate": ("EvaluationOptions", evaluate),
+            "train": ("TrainOptions", train), "preprocess": ("PreprocessOptions", preprocess)}  # fmt: skip
+
+
+def options(file: Path, kind: str) -> type[Options]:
+    return getattr(recipe_module(load_config(file).recipe, ""), kind, None) or getattr(shared, kind, Options)
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+@pytest.mark.parametrize("file", [file for _, file in RECIPES], ids=name)
+def test_help_and_mistakes(file: Path, script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help lists the flags of the recipe; every mistake is one line that names it, with exit code 2."""
+    kind, module = COMMANDS[script]
+    flags = declared(options(file, kind))
+
+    def refused(*argv: str) -> str:
+        assert cli.run(module.main, ["--config", str(file), *argv]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+        return error
+
+    if options(file, kind) is Options:
+        assert f"has no {script} command" in refused()
+        return
+    with pytest.raises(SystemExit) as caught:
+        cli.run(module.main, ["--config", str(file), "--help"])
+    listed = re.findall(r"^  (?:-h, )?--(\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert caught.value.code == 0 and sorted(listed) == sorted(["help", "config", *(flag.name for flag in flags)])
+
+    assert "--zzz" in refused("--zzz")
+    assert "train.zzz" in refused("train.zzz=1")
+    assert "train.max_steps" in refused("train.max_steps=-1")
+    for flag in flags:
+        if flag.low is not None and flag.value_type in (int, float):
+            assert f"--{flag.name}" in refused(f"--{flag.name}", f"{flag.low - 1:g}")
+        elif flag.must_exist:
+            assert f"--{flag.name}" in refused(f"--{flag.name}", "no such file")
