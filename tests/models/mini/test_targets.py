@@ -1,9 +1,9 @@
-"""What judges ought to say."""
+"""Targets of the judges."""
 
 import pytest
 import torch
 
-from sonolume.models.mini.truth import IGNORE, picture_truth, sound_truth
+from sonolume.models.mini.targets import IGNORE, picture_target, sound_target
 from sonolume.preprocessors.miniworld.scene import KINDS, Event, Scene
 
 BELL, RAIN = KINDS.index("bell"), KINDS.index("rain")
@@ -15,12 +15,12 @@ def single(**attributes: object) -> Scene:
 
 def test_a_pair_has_kinds_and_times_but_no_attributes() -> None:
     scene = Scene("x", [Event("rain", start=0.0, end=1.28), Event("bell", count=2, pitch=0.9, start=1.28)], "then")
-    truth = sound_truth(scene)
-    assert truth.presence.nonzero().flatten().tolist() == sorted([BELL, RAIN])
-    assert truth.activity[RAIN].tolist() == [1.0] * 10 + [0.0] * 10
-    assert truth.activity[BELL].tolist() == [0.0] * 10 + [1.0] * 10
-    assert {int(value) for value in truth[2:]} == {IGNORE}
-    picture = picture_truth(scene)
+    target = sound_target(scene)
+    assert target.presence.nonzero().flatten().tolist() == sorted([BELL, RAIN])
+    assert target.activity[RAIN].tolist() == [1.0] * 10 + [0.0] * 10
+    assert target.activity[BELL].tolist() == [0.0] * 10 + [1.0] * 10
+    assert {int(value) for value in target[2:]} == {IGNORE}
+    picture = picture_target(scene)
     assert (int(picture.layout), picture.panels.tolist(), int(picture.repeats)) == (1, [RAIN, BELL], IGNORE)
 
 
@@ -39,14 +39,14 @@ def test_a_pair_has_kinds_and_times_but_no_attributes() -> None:
         ({"kind": "bell"}, "direction", IGNORE),
     ],
 )
-def test_an_attribute_counts_where_a_caption_would_say_it(
+def test_attributes_that_no_caption_mentions_are_ignored(
     attributes: dict[str, object], field: str, wanted: int
 ) -> None:
-    assert int(getattr(sound_truth(single(**attributes)), field)) == wanted
+    assert int(getattr(sound_target(single(**attributes)), field)) == wanted
 
 
 def test_a_single_picture_has_one_panel() -> None:
-    truth = picture_truth(single(kind="bell", count=2))
-    assert truth.panels.tolist() == [BELL, IGNORE]
-    assert (int(truth.layout), int(truth.repeats)) == (0, 1)
-    assert truth.presence.dtype == torch.float32
+    target = picture_target(single(kind="bell", count=2))
+    assert target.panels.tolist() == [BELL, IGNORE]
+    assert (int(target.layout), int(target.repeats)) == (0, 1)
+    assert target.presence.dtype == torch.float32

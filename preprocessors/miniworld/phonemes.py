@@ -1,10 +1,10 @@
-"""English letters to phonemes (ARPAbet names) by a small rule table: near enough to be the same sound in every word."""
+"""English text to phonemes (ARPAbet) by a small rule table: approximate, but the same in every word."""
 
 import re
 
 from sonolume.utils.errors import UserError
 
-WORDS = {  # too common or too irregular for the rules
+EXCEPTIONS = {  # words too common or too irregular for the rules
     "a": "AH", "an": "AE N", "the": "DH AH", "is": "IH Z", "of": "AH V", "to": "T UW", "and": "AE N D",
     "one": "W AH N", "once": "W AH N S", "two": "T UW", "someone": "S AH M W AH N", "hear": "HH IY R", "can": "K AE N",
     "water": "W AO T ER", "engine": "EH N JH IH N", "before": "B IH F AO R", "while": "W AY L", "as": "AE Z",
@@ -18,7 +18,7 @@ WORDS = {  # too common or too irregular for the rules
 }  # fmt: skip
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-# the first pattern that matches at a place wins; $ is the end of a word
+# the first pattern that matches at a position wins; $ is the end of a word
 RULES = [
     (re.compile(pattern), phonemes.split())
     for pattern, phonemes in (
@@ -43,9 +43,9 @@ RULES = [
 
 
 def word_phonemes(word: str) -> list[str]:
-    """The phonemes of one word of the letters a-z."""
-    if word in WORDS:
-        return WORDS[word].split()
+    """Convert one word of the letters a-z."""
+    if word in EXCEPTIONS:
+        return EXCEPTIONS[word].split()
     phonemes, place = [], 0
     while place < len(word):
         match, found = next((m, p) for pattern, p in RULES if (m := pattern.match(word, place)))
@@ -55,7 +55,7 @@ def word_phonemes(word: str) -> list[str]:
 
 
 def text_phonemes(text: str) -> list[list[str]]:
-    """The phonemes of every word; a comma, full stop, colon or question mark becomes a pause, `["_"]`.
+    """Convert every word of a text; a comma, full stop, colon or question mark becomes a pause, `["_"]`.
 
     Raises:
         UserError: the text has no letter of the Latin alphabet and no digit.
