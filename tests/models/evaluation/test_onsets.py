@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sonolume.models.evaluation.onsets import onsets_of, score
-from sonolume.models.evaluation.results import Result
+from sonolume.models.evaluation.report import Report
 from sonolume.modules.metrics.onsets import onset_agreement, shuffled_agreement
 from sonolume.preprocessors.miniworld import frames, world
 from sonolume.utils import audio
@@ -46,19 +46,19 @@ def files(folder: Path, shift: float = 0.0) -> dict[str, Path]:
     return {str(number): folder / f"{number}.wav" for number in range(4)}
 
 
-def f1(made: dict[str, Path], real: dict[str, Path], **more: float) -> tuple[Result, float]:
-    result = Result({})
-    score(result, made, real, **more)
-    return result, result.scores[0].value
+def f1(made: dict[str, Path], real: dict[str, Path], **more: float) -> tuple[Report, float]:
+    report = Report({})
+    score(report, made, real, **more)
+    return report, report.scores[0].value
 
 
 def test_pairs_are_made_by_uid_within_a_tolerance_that_the_fingerprint_holds(tmp_path: Path) -> None:
     real = files(tmp_path / "real")
-    result, value = f1(dict(reversed(files(tmp_path / "made", 0.05).items())), real)
+    report, value = f1(dict(reversed(files(tmp_path / "made", 0.05).items())), real)
     assert value == 1
-    assert [row.name for row in result.scores] == ["onset F1", "onset precision", "onset recall"]
-    assert result.scores[0].chance is not None and result.scores[0].chance < 0.5
-    assert result.conditions["onsets"] == {"tolerance": 0.1, "hop": 0.01, "delta": 0.2}
+    assert [row.name for row in report.scores] == ["onset F1", "onset precision", "onset recall"]
+    assert report.scores[0].chance is not None and report.scores[0].chance < 0.5
+    assert report.conditions["onsets"] == {"tolerance": 0.1, "hop": 0.01, "delta": 0.2}
     late = files(tmp_path / "late", 0.14)
     assert f1(late, real)[1] < 0.3
     assert f1(late, real, tolerance=0.2)[1] == 1
@@ -67,9 +67,9 @@ def test_pairs_are_made_by_uid_within_a_tolerance_that_the_fingerprint_holds(tmp
 def test_what_cannot_be_heard_is_listed(tmp_path: Path) -> None:
     real = files(tmp_path)
     (tmp_path / "bad.wav").write_text("no sound")
-    result, value = f1(real | {"1": tmp_path / "bad.wav", "unasked": real["0"]}, real)
-    assert value == 1 and result.scores[0].count == 3
-    assert [uid for uid, _ in result.left_out] == ["1"]
+    report, value = f1(real | {"1": tmp_path / "bad.wav", "unasked": real["0"]}, real)
+    assert value == 1 and report.scores[0].count == 3
+    assert [uid for uid, _ in report.left_out] == ["1"]
 
 
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason="no recordings: set SONOLUME_TEST_DATA to their folder")
@@ -79,8 +79,8 @@ def test_sound_tracks_of_real_videos(tmp_path: Path) -> None:
     for uid, path in videos.items():
         audio.save_wav(tmp_path / f"{uid}.wav", audio.load(path, 16000), 16000)
     made = {uid: tmp_path / f"{uid}.wav" for uid in videos}
-    result, value = f1(made, videos)
+    report, value = f1(made, videos)
     assert value == pytest.approx(1, abs=0.05)
-    assert result.scores[0].chance is not None and result.scores[0].chance < 0.7
+    assert report.scores[0].chance is not None and report.scores[0].chance < 0.7
     others = dict(zip(made, [*list(made.values())[1:], made[next(iter(made))]], strict=True))
     assert f1(others, videos)[1] < 0.7

@@ -11,8 +11,8 @@ from PIL import Image
 
 from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.pictures import Pictures, score
-from sonolume.models.evaluation.results import Result
-from sonolume.models.evaluation.score import Score
+from sonolume.models.evaluation.report import Report
+from sonolume.models.evaluation.report import Score
 from sonolume.models.evaluation.sounds import Sounds
 from sonolume.models.evaluation.sounds import score as score_sounds
 from sonolume.utils import audio
@@ -31,15 +31,15 @@ class Angle(Embedder):
         angles = torch.tensor(turns) * math.pi / 2
         return torch.stack([angles.cos(), angles.sin()], dim=1)
 
-    def _look(self, pictures: list[Image.Image]) -> Features:
+    def image_features(self, pictures: list[Image.Image]) -> Features:
         pixels = [np.asarray(picture)[0, 0] for picture in pictures]
         is_white = torch.tensor([bool((pixel == 255).all()) for pixel in pixels])
         return Features(self._at([pixel[0] / 255 for pixel in pixels]) * ~is_white[:, None], None)
 
-    def _hear(self, waves: list[np.ndarray]) -> Features:
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
         return Features(self._at([float(np.abs(wave).mean()) for wave in waves]), None)
 
-    def _read(self, texts: list[str]) -> torch.Tensor:
+    def text_features(self, texts: list[str]) -> torch.Tensor:
         last = [text.split()[-1] for text in texts]
         return self._at([WORDS[word] if word in WORDS else float(word) for word in last])
 
@@ -49,8 +49,8 @@ class Judge(Angle):
 
     labels = ("dark", "bright")
 
-    def _look(self, pictures: list[Image.Image]) -> Features:
-        rows = super()._look(pictures).embeddings
+    def image_features(self, pictures: list[Image.Image]) -> Features:
+        rows = super().image_features(pictures).embeddings
         return Features(rows, 100 * (rows - 0.5))
 
 
@@ -70,15 +70,15 @@ def play(folder: Path, levels: dict[str, float]) -> dict[str, Path]:
     return {uid: folder / f"{uid}.wav" for uid in levels}
 
 
-def scores(pictures: Pictures, embedder: Embedder | None = None, **more: Any) -> tuple[dict[str, Score], Result]:
-    result = Result({})
-    score(result, pictures, embedder or Angle(), None, 4, **more)
-    return {row.name.removesuffix(" angle:0"): row for row in result.scores}, result
+def scores(pictures: Pictures, embedder: Embedder | None = None, **more: Any) -> tuple[dict[str, Score], Report]:
+    report = Report({})
+    score(report, pictures, embedder or Angle(), None, 4, **more)
+    return {row.name.removesuffix(" angle:0"): row for row in report.scores}, report
 
 
 def test_the_reference_itself_is_perfect(tmp_path: Path) -> None:
     files = draw(tmp_path, SHADES)
-    found, result = scores(Pictures(files, files, {uid: f"shade {shade}" for uid, shade in SHADES.items()}))
+    found, report = scores(Pictures(files, files, {uid: f"shade {shade}" for uid, shade in SHADES.items()}))
     assert found["FID"].value == pytest.approx(0, abs=1e-9)
     assert found["cosine to the reference"].value == pytest.approx(1)
     assert found["IIS"].value == 1
@@ -87,7 +87,7 @@ def test_the_reference_itself_is_perfect(tmp_path: Path) -> None:
         assert found[f"R@1 {way}"].value == found[f"MRR {way}"].value == 1
         assert found[f"R@1 {way}"].chance == pytest.approx(1 / 4)
         assert found[f"MRR {way}"].chance == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
-    assert {uid for name, uid, _ in result.outliers if name.startswith("CLIP")} == set(SHADES)
+    assert {uid for name, uid, _ in report.outliers if name.startswith("CLIP")} == set(SHADES)
 
 
 def test_cosines_and_ranks_against_the_reference_by_hand(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_cosines_and_ranks_against_the_reference_by_hand(tmp_path: Path) -> None
 def test_agreement_with_the_sound_by_rank_and_as_a_cosine(tmp_path: Path) -> None:
     made = draw(tmp_path, {"a": 0.0, "b": 0.3, "c": 0.5})
     sounds = play(tmp_path, {"a": 0.1, "b": 0.45, "c": 0.8, "unasked": 0.3})
-    found, result = scores(Pictures(made, sounds=sounds))
+    found, report = scores(Pictures(made, sounds=sounds))
     differences = [0.1, 0.15, 0.3]
     expected = sum(math.cos(turn * math.pi / 2) for turn in differences) / 3
     assert found["AIS cosine"].value == pytest.approx(expected, abs=1e-3)
@@ -114,7 +114,7 @@ def test_agreement_with_the_sound_by_rank_and_as_a_cosine(tmp_path: Path) -> Non
     assert found["AIS"].chance == 0.5 and "rank form" in found["AIS"].note
     assert found["R@1 sound to picture"].value == pytest.approx(2 / 3)  # the sound of b finds c
     assert found["R@1 picture to sound"].value == pytest.approx(2 / 3)
-    assert result.counts["silent input"] == 0
+    assert report.counts["silent input"] == 0
 
 
 def test_one_sound_of_several_pictures_is_right_for_each(tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ def test_a_few_pictures_are_flagged_and_many_get_an_interval(tmp_path: Path) -> 
 
 def test_one_picture(tmp_path: Path) -> None:
     files = draw(tmp_path, {"a": 0.3})
-    found, result = scores(Pictures(files, files, {"a": "shade 0.3"}, {"a": "dark"}, play(tmp_path, {"a": 0.3})))
+    found, report = scores(Pictures(files, files, {"a": "shade 0.3"}, {"a": "dark"}, play(tmp_path, {"a": 0.3})))
     assert set(found) == {"cosine to the reference", "CLIP score", "AIS cosine"}
-    assert result.facts["distances"] == "left out, they need 2 pictures on each side"
+    assert report.facts["distances"] == "left out, they need 2 pictures on each side"
 
 
 def test_bad_pictures_are_counted_and_listed(tmp_path: Path) -> None:
@@ -172,15 +172,15 @@ def test_bad_pictures_are_counted_and_listed(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     names = ("blank", "white", "thin", "text", "gone")
     made |= {name: tmp_path / f"{name}.png" for name in names}
-    found, result = scores(Pictures(made, made, {name: "shade 0.5" for name in names}))
-    assert result.counts == {"of one colour, generated": 2, "of one colour, reference": 2}
-    reasons = {Path(name).stem: reason for name, reason in result.left_out}
+    found, report = scores(Pictures(made, made, {name: "shade 0.5" for name in names}))
+    assert report.counts == {"of one colour, generated": 2, "of one colour, reference": 2}
+    reasons = {Path(name).stem: reason for name, reason in report.left_out}
     assert reasons["text"] == "not readable as a picture"
     assert reasons["thin"] == "64 x 3 pixels, below 16 x 16"
     assert reasons["gone"].startswith("cannot be read")
     assert reasons["blank"] == "of one colour"  # as a reference; what was generated is scored
     assert found["CLIP score"].count == 1  # blank; white has no direction
-    assert ("white", "its embedding is zero: it has no cosine") in result.left_out
+    assert ("white", "its embedding is zero: it has no cosine") in report.left_out
 
 
 def test_nothing_usable(tmp_path: Path) -> None:
@@ -192,11 +192,11 @@ def test_nothing_usable(tmp_path: Path) -> None:
 
 
 def test_sounds_that_were_made_from_pictures(tmp_path: Path) -> None:
-    result = Result({})
+    report = Report({})
     pictures, made = draw(tmp_path, {"a": 0.1, "b": 0.9}), play(tmp_path, {"a": 0.1, "b": 0.9})
     labels = {"a": "dark", "b": "bright"}
-    score_sounds(result, Sounds(made, labels=labels, pictures=pictures), Angle(), None, 4)
-    found = {row.name: row.value for row in result.scores}
+    score_sounds(report, Sounds(made, labels=labels, pictures=pictures), Angle(), None, 4)
+    found = {row.name: row.value for row in report.scores}
     assert found["AIS angle:0"] == found["R@1 picture to sound angle:0"] == 1
     assert found["AIS cosine angle:0"] == pytest.approx(1, abs=1e-3)
     assert found["zero-shot accuracy angle:0"] == 1

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sonolume.models.evaluation import round_trip
 from sonolume.models.evaluation.embedders.base import Embedder, Features
-from sonolume.models.evaluation.results import Result
+from sonolume.models.evaluation.report import Report
 from sonolume.utils import audio
 
 RATE = 16000
@@ -22,10 +22,10 @@ class Brightness(Embedder):
     name, dim, labels, takes = "brightness@1", 2, KINDS, ("sounds", "pictures")
     sample_rate, window = RATE, 0.5
 
-    def _hear(self, waves: list[np.ndarray]) -> Features:
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
         return self._told(torch.tensor([float(np.abs(wave).max()) for wave in waves]))
 
-    def _look(self, pictures: list[Image.Image]) -> Features:
+    def image_features(self, pictures: list[Image.Image]) -> Features:
         return self._told(torch.tensor([float(np.asarray(picture).mean() / 255) for picture in pictures]))
 
     def _told(self, level: torch.Tensor) -> Features:
@@ -56,10 +56,10 @@ def test_each_leg_is_scored_for_itself(tmp_path: Path) -> None:
     stations = {"text": {}, "sound": sounds(tmp_path, 0.9, 0.1, 0.9, 0.1),
                 "picture": pictures(tmp_path / "made", 0.9, 0.1, 0.1, 0.9)}  # fmt: skip
     other = {"sound": sounds(tmp_path / "real", 0.9, 0.9, 0.9, 0.0), "picture": stations["picture"]}
-    result = Result({})
-    lost = round_trip.add_legs(result, labels, stations, {"real sound": other}, Brightness(), None, 4)
+    report = Report({})
+    lost = round_trip.add_legs(report, labels, stations, {"real sound": other}, Brightness(), None, 4)
     assert lost == ["1", "2"]
-    first, second = result.scores
+    first, second = report.scores
     assert (first.name, first.value, first.chance) == ("kind kept, text to sound", 0.5, 0.5)
     assert (second.name, second.value, second.count) == ("kind kept, sound to picture", 0.5, 4)
     assert first.beside["real sound"][0] == 0.75 and second.beside["real sound"][0] == 0.25
@@ -69,10 +69,10 @@ def test_a_trip_that_did_not_arrive_is_lost(tmp_path: Path) -> None:
     """And the same the other way round: picture to sound to picture."""
     stations = {"picture": pictures(tmp_path / "start", 0.9, 0.1), "sound": sounds(tmp_path, 0.9, 0.1),
                 "picture of it": pictures(tmp_path / "end", 0.9)}  # fmt: skip
-    result = Result({})
+    report = Report({})
     labels = {"0": "bright", "1": "dark"}
-    assert round_trip.add_legs(result, labels, stations, {}, Brightness(), None, 4) == ["1"]
-    assert [score.value for score in result.scores] == [1, 0.5]
+    assert round_trip.add_legs(report, labels, stations, {}, Brightness(), None, 4) == ["1"]
+    assert [score.value for score in report.scores] == [1, 0.5]
 
 
 def test_sheets_hold_sounds_and_pictures(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sonolume.models import training
 from sonolume.models.callbacks import Position
 from sonolume.models.evaluation import generation, statistics
 from sonolume.models.evaluation.embedders.load import load
-from sonolume.models.evaluation.results import Result
+from sonolume.models.evaluation.report import Report
 from sonolume.models.evaluation.sounds import Sounds, score
 from sonolume.models.evaluation.validation import Evaluation, choose, label_of
 from sonolume.models.tta.audioldm.data import training_data
@@ -102,7 +102,7 @@ def test_the_curve_is_the_report(config: Path, data: Path, logged: Steps, tmp_pa
         waves = pipe([row.captions[0] for row in few], num_inference_steps=2, generator=seeds).audios
         for row, wave in zip(few, waves, strict=True):
             audio.save_wav(tmp_path / "made" / f"{row.uid}.wav", wave / max(1, np.abs(wave).max()), RATE)
-    report, valid = Result({}), read_manifest(data / "noise" / "valid.json")
+    report, valid = Report({}), read_manifest(data / "noise" / "valid.json")
     files = {row.uid: tmp_path / "made" / f"{row.uid}.wav" for row in rows}
     sounds = Sounds(files, {row.uid: row.audio for row in valid if row.audio})
     score(report, sounds, load("mel:"), None, 2)

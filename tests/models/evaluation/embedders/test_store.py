@@ -38,7 +38,7 @@ def test_rows_without_classes(tmp_path: Path) -> None:
 
 
 def test_rows_are_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "SAVE_ROWS", 2)
+    monkeypatch.setattr(store, "FLUSH_ROWS", 2)
     kept = Store(tmp_path)
     for number in range(5):
         kept.add(key(number), row(number))
