@@ -56,7 +56,7 @@ def test_classes_only_where_both_tell_the_same(ears: str, eyes: str, expected: t
 
 
 def test_other_widths_are_one_clear_line() -> None:
-    with pytest.raises(UserError, match=r"^embedder pair: ears:a/b@1 gives 3 numbers, eyes:c@2 2: no space in common$"):
+    with pytest.raises(UserError, match=r"^embedder pair: ears:a/b@1 has width 3, eyes:c@2 2: not one space$"):
         PairEmbedder(Ears(dim=3), Eyes())
 
 
@@ -71,9 +71,9 @@ def test_the_wrong_way_round() -> None:
         ("pair:", r"write pair:SOUND_SPEC\|PICTURE_SPEC"),
         ("pair:mel:", r"write pair:SOUND_SPEC\|PICTURE_SPEC in quotes"),
         ("pair:mel:|clip:a|clip:b", "in quotes"),
-        ("pair:ears:x|clip:a", "'ears:x': there is no such kind"),
+        ("pair:ears:x|clip:a", "'ears:x': unknown kind"),
         ("pair:mel:|clip:", "'clip:': write clip:ID_OR_FOLDER"),
-        ("pair:torchscript:a.pt|clip:x", "say the sample rate"),
+        ("pair:torchscript:a.pt|clip:x", "sample rate"),
     ],
 )
 def test_specs_that_cannot_be_read(spec: str, message: str) -> None:
@@ -82,5 +82,5 @@ def test_specs_that_cannot_be_read(spec: str, message: str) -> None:
 
 
 def test_from_the_command_line() -> None:
-    with pytest.raises(UserError, match="mel: gives 160 numbers, mini:picture_judge@.* 128: no space"):
+    with pytest.raises(UserError, match="mel: has width 160, mini:picture_judge@.* 128"):
         load("pair:mel:|mini:picture_judge")

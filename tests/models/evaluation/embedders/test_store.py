@@ -43,7 +43,7 @@ def test_rows_are_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for number in range(5):
         kept.add(key(number), row(number))
     assert len(Store(tmp_path).rows) == 4
-    monkeypatch.setattr(store, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(store, "FLUSH_SECONDS", -1.0)
     kept.add(key(5), row(5))
     assert len(Store(tmp_path).rows) == 6
 

@@ -72,5 +72,5 @@ def test_what_is_no_torchscript(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such file"):
         load(f"torchscript:{tmp_path / 'gone.pt'}@16000")
-    with pytest.raises(UserError, match="say the sample rate"):
+    with pytest.raises(UserError, match="sample rate"):
         load(f"torchscript:{tmp_path / 'text.pt'}")
