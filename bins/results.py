@@ -13,8 +13,8 @@ from sonolume.utils import cli, paths
 
 def parse(argv: list[str]) -> argparse.Namespace:
     root = paths.root()
-    parser = cli.parser("results", "Evaluate all shipped parts and write the README's table of results.")
-    parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of all reports")
+    parser = cli.parser("results", "Evaluate all shipped parts, and write the README's table of results")
+    parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of reports")
     parser.add_argument("--readme", type=Path, default=root / "README.md", help="page with the table")
     parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: its own)")
     return parser.parse_args(argv)

@@ -1,7 +1,7 @@
-"""AudioCaps (Kim et al. 2019, github.com/cdjkim/audiocaps) as it is published: tables of captions without the sounds.
+"""AudioCaps (Kim et al. 2019, github.com/cdjkim/audiocaps) as published: tables of captions without the sounds.
 
-train.csv, val.csv and test.csv hold audiocap_id, youtube_id, start_time, caption; the sounds are fetched by everybody
-with a tool of their own choice, some are gone, and each tool names them differently.
+train.csv, val.csv and test.csv have the columns audiocap_id, youtube_id, start_time, caption. Everybody downloads the
+sounds with a tool of their own; some are no longer available, and each tool names the files differently.
 """
 
 import re
@@ -16,9 +16,11 @@ from sonolume.utils.manifest import FOLDER_MANIFESTS, Cell, Row, captions_in, re
 COLUMNS = ("youtube_id", "start_time", "caption")
 CLIP_SECONDS = 10
 SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
-FIRST_SPLIT = ("test", "valid", None, "train")  # of a clip that is in two tables, the held-out row is the first
-NAMES = "{youtube_id}_{start}, {youtube_id}_{start}_{end} (also in milliseconds), {youtube_id}, each also after a Y, "
-NAMES += "and {audiocap_id}"
+SPLIT_ORDER = ("test", "valid", None, "train")  # a clip of two tables belongs to the first of these splits
+NAMES = (
+    "{youtube_id}_{start}, {youtube_id}_{start}_{end} (also in milliseconds), {youtube_id}, each also after a Y, "
+    "and {audiocap_id}"
+)
 
 
 @dataclass
@@ -29,17 +31,17 @@ class _Clip:
     captions: list[str] = field(default_factory=list)
 
     def names(self) -> list[str]:
-        """What its file may be called, without the suffix; the first is its Uid."""
+        """All stems that its file may have; the first is its Uid."""
         start, end = self.start, self.start + CLIP_SECONDS
-        times = ("", f"_{start:g}", f"_{start:g}_{end:g}", f"_{start * 1000:.0f}_{end * 1000:.0f}", f"_{start:.3f}")
-        plain = [f"{self.youtube_id}{time}" for time in (times[1], times[0], *times[2:])]
-        return [*plain, *(f"Y{name}" for name in plain), *self.ids]
+        times = (f"_{start:g}", "", f"_{start:g}_{end:g}", f"_{start * 1000:.0f}_{end * 1000:.0f}", f"_{start:.3f}")
+        stems = [f"{self.youtube_id}{time}" for time in times]
+        return [*stems, *(f"Y{stem}" for stem in stems), *self.ids]
 
 
 def tables(source: Path) -> list[Path]:
-    """The csv files of AudioCaps that `source` is, or that lie in it or one folder below; known by their columns.
+    """Find the csv files with the columns of AudioCaps: `source` itself, or those in it and one folder below.
 
-    A folder with a manifest of our own (`FOLDER_MANIFESTS`) is none.
+    A folder with a manifest (`FOLDER_MANIFESTS`) is not AudioCaps.
     """
     if source.is_file():
         return [source] if _is_table(source) else []
@@ -49,15 +51,16 @@ def tables(source: Path) -> list[Path]:
 
 
 def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]:
-    """One row per clip, with all its captions; Uid is {youtube_id}_{start}. A clip that is not there keeps the path
-    where it was first looked for.
+    """Read one row per clip, with all its captions and the Uid {youtube_id}_{start}.
+
+    A missing clip keeps the first path at which it was expected.
 
     Args:
         source: one of the tables, or a folder of them.
-        audio_dir: the folder of the sounds, at any depth; by default that of `source`.
+        audio_dir: the folder of the sounds, at any depth (default: that of `source`).
 
     Raises:
-        UserError: a table cannot be read, or not one of its clips is there.
+        UserError: a table cannot be read, or all clips are missing.
     """
     paths = tables(source)
     folder = audio_dir or (source if source.is_dir() else source.parent)
@@ -65,18 +68,18 @@ def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]
     for file in sounds_in(folder):
         files[file.stem].append(file)
     splits = {path: split_of(path) for path in paths}
-    if len(paths) == 1 and splits[paths[0]] == "train":  # nothing to validate on but a part of it
+    if len(paths) == 1 and splits[paths[0]] == "train":  # its rows are divided into train and valid
         splits[paths[0]] = None
     rows, found = [], 0
-    for path in sorted(paths, key=lambda path: FIRST_SPLIT.index(splits[path])):
+    for path in sorted(paths, key=lambda path: SPLIT_ORDER.index(splits[path])):
         for clip in _clips(read_cells(path)):
-            there = _choose(files, clip.names(), _last_word(path))
-            found += there is not None
-            audio = there or folder / f"{clip.names()[0]}.wav"
-            rows.append(Row(dataset, clip.names()[0], audio, clip.captions, split=splits[path]))
+            uid = clip.names()[0]
+            audio = _choose(files, clip.names(), _last_word(path))
+            found += audio is not None
+            rows.append(Row(dataset, uid, audio or folder / f"{uid}.wav", clip.captions, split=splits[path]))
     if not found:
         raise UserError(
-            f"{folder}: holds none of the {len(rows):,} clips of {', '.join(path.name for path in paths)}: looked for "
+            f"{folder}: holds none of the {len(rows):,} clips of {', '.join(path.name for path in paths)}: expected "
             f"{NAMES}, such as {rows[0].uid}.wav, among {sum(map(len, files.values())):,} sound files; name the right "
             "folder with --audio_dir"
         )
@@ -84,7 +87,7 @@ def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]
 
 
 def split_of(path: Path) -> str | None:
-    """ "train", "valid" or "test" by the last word of a table's name, as in audiocaps_val.csv."""
+    """Return the split in the last word of a table's name, as in audiocaps_val.csv, or None."""
     return SPLITS.get(_last_word(path))
 
 
@@ -101,7 +104,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _clips(cells: Iterable[Cell]) -> list[_Clip]:
-    """Rows of one clip put together; a validation or test clip has five."""
+    """Merge the rows of each clip; validation and test clips have five."""
     clips: dict[tuple[str, float], _Clip] = {}
     for where, cell in cells:
         youtube_id = (cell.get("youtube_id") or "").strip()
@@ -118,8 +121,6 @@ def _clips(cells: Iterable[Cell]) -> list[_Clip]:
 
 
 def _choose(files: dict[str, list[Path]], names: list[str], split: str) -> Path | None:
-    """The file of the first name that is there; of several, one in a folder called like the split."""
-    for name in names:
-        if name in files:
-            return min(files[name], key=lambda path: split not in path.parts)
-    return None
+    """Return the file with the first possible name; of several, one in a folder named like the split."""
+    found = next((files[name] for name in names if name in files), None)
+    return min(found, key=lambda path: split not in path.parts) if found else None

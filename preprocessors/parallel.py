@@ -1,4 +1,4 @@
-"""Work on many items in several processes, none of which outlives the main one."""
+"""Parallel work on many items, in processes that do not outlive the main one."""
 
 import multiprocessing
 import os
@@ -10,19 +10,32 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import torch
+from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ordered(work: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> Iterator[Result]:
-    """Results in the order of the items; `num_workers` processes, none but this one for 0 or 1.
+def run(
+    work: Callable[[Item], Result], items: Sequence[Item], num_workers: int, title: str, least: int = 1
+) -> list[Result]:
+    """Apply `work` to all items with a progress bar, and return the results in the order of the items.
 
-    Each process computes with one thread, so that results are the same, bit by bit, however many there are.
+    Each process computes with one thread, so that the results are bit-equal for every number of processes.
+
+    Args:
+        num_workers: processes at most; with 0 or 1 the main process does all the work.
+        title: name of the progress bar.
+        least: items for which a process is worth its start.
 
     Raises:
         MemoryError: the system killed a process.
     """
+    results = _results(work, items, min(num_workers, len(items) // least))
+    return list(tqdm(results, total=len(items), desc=title, unit="clip"))
+
+
+def _results(work: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> Iterator[Result]:
     if num_workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -41,12 +54,12 @@ def ordered(work: Callable[[Item], Result], items: Sequence[Item], num_workers: 
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered once, by the main process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A worker whose main process was killed would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the main process is killed; without this a worker waits for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,13 +1,12 @@
-"""VGGSound (Chen et al. 2020, github.com/hche11/VGGSound) as AudioToken's official code expects it on the disk.
+"""VGGSound (Chen et al. 2020, github.com/hche11/VGGSound) in the folder layout of AudioToken's official code.
 
 A folder with video/{youtube_id}_{start}_{end}.mp4, optionally audio/ with wavs of the same names, and vggsound.csv:
 with a header that names at least ytid, class and set, or as published without one: id, start second, label, set.
-Beside the table or in constants/ may lie best_frames.json and the lists of videos to leave out, unmatch_videos and
+Next to the table or in constants/ may lie best_frames.json and the lists of videos to leave out, unmatch_videos and
 low_quality_videos, as .txt (one id a line) or .pkl.
 """
 
 import csv
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,72 +14,72 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.config.pairs import PairsConfig
-from sonolume.preprocessors.refusals import Refusal
+from sonolume.preprocessors.report import LeftOut
 from sonolume.utils import pickles
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import read_json
 from sonolume.utils.manifest import Row, is_video, sounds_in
 
 TABLE = "vggsound.csv"
 CONSTANTS = "constants"  # folder of the lists in the official repository
 ID_LENGTH = 11  # characters of a YouTube id
-SPLITS = {"train": None, "test": "test"}  # a part of train becomes valid
+SPLITS = {"train": None, "test": "test"}  # the train videos are divided into train and valid
+COLUMNS = {"id": 0, "label": 2, "split": 3}  # of the published table, which has no header
 HEADERS = {"id": ("ytid", "youtube_id", "video"), "label": ("class", "label"), "split": ("set", "split")}
 _ID = re.compile(r"[\w-]{11}")
 
 
 @dataclass
 class VGGSound:
-    """The rows that have files, those left out, and the best frames (numbers) of each file name."""
+    """Rows with files, rows that the lists leave out, and numbers of the best frames by Uid."""
 
     rows: list[Row] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
     best_frames: dict[str, list[int]] = field(default_factory=dict)
 
 
 def table_of(source: Path) -> Path | None:
-    """The table of `source`, which is that file or a folder that holds it (or one or two below); None if it is none."""
+    """Find the table: `source` itself, or in it, or one or two folders below."""
     if source.is_file():
         return source if source.name == TABLE else None
     return next((path for depth in ("", "*/", "*/*/") for path in sorted(source.glob(depth + TABLE))), None)
 
 
 def read(source: Path, dataset: str, config: PairsConfig, media_dir: Path | None = None) -> VGGSound:
-    """One row per file that the table knows; Uid is its name without suffix, the label the first of its video.
+    """Read one row per file of the table; its Uid is the file's stem, its label the first of its video.
 
     Args:
         source: the folder or the table.
-        media_dir: the folder that holds video/ and audio/, if not the table's or `source`.
+        media_dir: the folder that holds video/ and audio/ (default: `source`, or the table's).
 
     Raises:
-        UserError: a table, list or best_frames.json that cannot be read, or not one file of the table is there.
+        UserError: the table, a list or best_frames.json cannot be read, or no file of the table exists.
     """
     table = table_of(source)
     if table is None:
         raise UserError(f"{source}: no {TABLE} in it")
-    known = _table(table)
+    videos = _read_table(table)
     folder = media_dir or (source if source.is_dir() else table.parent)
-    left_out = {}
-    for name, wanted in (("unmatch_videos", config.filter_unmatch_videos),
-                         ("low_quality_videos", config.filter_low_quality_imgs)):  # fmt: skip
-        left_out |= dict.fromkeys(_ids(table, folder, name) if wanted else (), name)
-    found = VGGSound(best_frames=_best_frames(table, folder) if config.filter_frames else {})
-    for uid, files in _files(folder).items():
-        label, split = known.get(uid[:ID_LENGTH], ("", ""))
+    lists = {"unmatch_videos": config.filter_unmatch_videos, "low_quality_videos": config.filter_low_quality_imgs}
+    listed = {video: name for name, wanted in lists.items() if wanted for video in _read_ids(table, folder, name)}
+    found = VGGSound(best_frames=_read_best_frames(table, folder) if config.filter_frames else {})
+    for uid, (audio, video) in _media(folder).items():
+        label, split = videos.get(uid[:ID_LENGTH], ("", ""))
         if not label:
             continue
-        if split == "train" and uid[:ID_LENGTH] in left_out:
-            found.refusals.append(Refusal(uid, f"listed in {left_out[uid[:ID_LENGTH]]}"))
-            continue
-        found.rows.append(Row(dataset, uid, files.get("audio") or files.get("video"), [], video=files.get("video"),
-                              label=label, split=SPLITS.get(split, split)))  # fmt: skip
-    if not found.rows and not found.refusals:
-        raise UserError(f"{folder}: holds no file of the {len(known):,} videos of {table}: expected "
+        row = Row(dataset, uid, audio or video, video=video, label=label, split=SPLITS[split])
+        if split == "train" and uid[:ID_LENGTH] in listed:
+            found.left_out.append(LeftOut(uid, f"listed in {listed[uid[:ID_LENGTH]]}"))
+        else:
+            found.rows.append(row)
+    if not found.rows and not found.left_out:
+        raise UserError(f"{folder}: holds no file of the {len(videos):,} videos of {table}: expected "
                         "video/{youtube_id}_{start}_{end}.mp4")  # fmt: skip
     return found
 
 
-def _table(path: Path) -> dict[str, tuple[str, str]]:
-    """YouTube id -> (label, set), the first of each."""
+def _read_table(path: Path) -> dict[str, tuple[str, str]]:
+    """Read (label, set) by YouTube id; the first row of a video counts."""
     found: dict[str, tuple[str, str]] = {}
     for number, cells, columns in _cells(path):
         if len(cells) <= max(columns.values()):
@@ -97,15 +96,15 @@ def _table(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def _cells(path: Path) -> Iterator[tuple[int, list[str], dict[str, int]]]:
-    """Line number, cells, and in which column id, label and split stand."""
-    columns = {"id": 0, "label": 2, "split": 3}
+    """Yield line number, cells, and the columns of id, label and split."""
+    columns = COLUMNS
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, cells in enumerate(csv.reader(file, strict=True), 1):
                 names = [cell.strip().lower() for cell in cells]
-                header = {key: next((names.index(name) for name in known if name in names), -1)
-                          for key, known in HEADERS.items()}  # fmt: skip
-                if number == 1 and min(header.values()) >= 0:
+                header = {key: names.index(name) for key, known in HEADERS.items()
+                          for name in reversed(known) if name in names}  # fmt: skip
+                if number == 1 and len(header) == len(HEADERS):
                     columns = header
                 elif cells:
                     yield number, cells, columns
@@ -113,21 +112,20 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str], dict[str, int]]]:
         raise UserError(f"{path}: not a readable csv ({error})") from error
 
 
-def _files(folder: Path) -> dict[str, dict[str, Path]]:
-    """File name without suffix -> its video and its sound, each where it is there; sorted."""
-    found: dict[str, dict[str, Path]] = {}
-    for path in sounds_in(folder):
-        found.setdefault(path.stem, {})["video" if is_video(path) else "audio"] = path
-    return dict(sorted(found.items()))
+def _media(folder: Path) -> dict[str, tuple[Path | None, Path | None]]:
+    """Find the sound and the video of each stem, sorted."""
+    sounds, videos = ({path.stem: path for path in reversed(sounds_in(folder)) if is_video(path) == kind}
+                      for kind in (False, True))  # fmt: skip
+    return {stem: (sounds.get(stem), videos.get(stem)) for stem in sorted(sounds.keys() | videos.keys())}
 
 
-def _beside(table: Path, folder: Path, *names: str) -> Path | None:
+def _find(table: Path, folder: Path, *names: str) -> Path | None:
     places = dict.fromkeys((table.parent, folder, table.parent / CONSTANTS, folder / CONSTANTS))
     return next((place / name for place in places for name in names if (place / name).is_file()), None)
 
 
-def _ids(table: Path, folder: Path, name: str) -> set[str]:
-    path = _beside(table, folder, f"{name}.txt", f"{name}.pkl")
+def _read_ids(table: Path, folder: Path, name: str) -> set[str]:
+    path = _find(table, folder, f"{name}.txt", f"{name}.pkl")
     if path is None:
         return set()
     if path.suffix == ".txt":
@@ -139,22 +137,14 @@ def _ids(table: Path, folder: Path, name: str) -> set[str]:
     return {entry[:ID_LENGTH] for entry in ids}
 
 
-def _best_frames(table: Path, folder: Path) -> dict[str, list[int]]:
-    """File name without suffix -> frame numbers; the official file keeps them as the first entry of a list."""
-    path = _beside(table, folder, "best_frames.json")
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid json ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object of file name -> [frame numbers]")
+def _read_best_frames(table: Path, folder: Path) -> dict[str, list[int]]:
+    """Read frame numbers by Uid; the official file has them as the first entry of a list, and many empty ones."""
+    path = _find(table, folder, "best_frames.json")
+    content = read_json(path, "an object of file name -> [frame numbers]") if path else {}
     return {uid: numbers for uid, entry in content.items() if (numbers := _numbers(entry))}
 
 
 def _numbers(entry: Any) -> list[int]:
-    """[] where the entry is of no use, as many are in the official file."""
     first = entry[0] if isinstance(entry, list) and entry else []
     numbers = first if isinstance(first, list) else entry
     return [number for number in numbers if isinstance(number, int) and number >= 0]

@@ -1,8 +1,9 @@
 """Evaluate audio to image: one picture for each sound of a test set. Every recipe of this task runs this module.
 
-In the miniature world a frozen judge scores the pictures, next to chance and upper bounds: pictures of the true captions
-by the same Stable Diffusion, the real pictures, and the real pictures through the VAE. Recordings are compared by any
-embedders. With --text_to_audio the sounds are generated from the captions first: the round trip text -> sound -> picture.
+In the miniature world a frozen judge scores the pictures, next to chance and upper bounds: pictures of the true
+captions by the same Stable Diffusion, the real pictures, and the real pictures through the VAE. Recordings are compared
+by any embedders. With --text_to_audio the sounds are generated from the captions first: the round trip text -> sound ->
+picture.
 """
 
 import sys
@@ -16,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sonolume.config.a2i.audiotoken import EvaluationOptions
-from sonolume.models import inference
+from sonolume.config.audio_to_image import EvaluationOptions
+from sonolume.models import runtime
 from sonolume.models.a2i import from_text, loading
 from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
@@ -55,14 +56,14 @@ def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, ship
             options.device, options.batch_size,
         )  # fmt: skip
         return
-    where = inference.find_checkpoint(options.checkpoint, config, shipped)
+    where = runtime.find_checkpoint(options.checkpoint, config, shipped)
     in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)
     embedders = load_all(options.embedder or (WORLD_EMBEDDERS if in_world else ()))
     of_pictures = [embedder for embedder in embedders if "pictures" in embedder.takes]
     if not of_pictures:
         raise UserError(f"--embedder is needed to score pictures of recordings; customary: {CUSTOMARY}")
     pipe, components = loading.load(where, config.recipe, load_encoder, options.device)
-    folder = inference.make_folder(options.output_dir)
+    folder = runtime.make_folder(options.output_dir)
     painter = Painter(pipe, _sampling_settings(pipe, where, components, options), options, folder)
     real = _held_out(config, options, folder, pipe, in_world)
     trip = from_text.generate_sounds(real, options, folder) if options.text_to_audio is not None else None
@@ -135,7 +136,7 @@ def _sampling_settings(
         "num_steps": options.num_steps or pipe.num_steps,
         "guidance_scale": pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
         "scheduler": type(pipe.sd.scheduler).__name__,
-        "versions": inference.versions(),
+        "versions": runtime.versions(),
     }
 
 
@@ -218,7 +219,7 @@ class Painter:
             return self.pipe.sd.image_processor.postprocess(decoded, output_type="pil")  # type: ignore[return-value]
 
         inputs = {uid: path.name for uid, path in tests.pictures.items()}
-        made_by = {"size": list(size), "versions": inference.versions(), **tests.source}
+        made_by = {"size": list(size), "versions": runtime.versions(), **tests.source}
         batch_size = self.options.batch_size
         return generate_files(
             self.folder / "VAE", inputs, made_by, generate, save_picture, suffix=".png", batch_size=batch_size,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sonolume.config.a2i.audiotoken import EvaluationOptions
+from sonolume.config.audio_to_image import EvaluationOptions
 from sonolume.models.evaluation import figures, round_trip
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.held_out import HeldOut

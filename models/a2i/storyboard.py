@@ -1,58 +1,33 @@
-"""A long recording as a row of pictures: which seconds each one shows, and a sheet with their times."""
+"""Storyboard of a long recording: a contact sheet of the pictures of its windows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from sonolume.utils.image import CELL, picture_grid
+from sonolume.utils.image import CELL, open_image, picture_grid
 
-COLUMNS = 6  # of a sheet
-
-
-@dataclass(frozen=True)
-class Span:
-    """Part of a recording, in seconds."""
-
-    start: float
-    end: float
+COLUMNS = 6  # pictures in a row
+EMPTY_COLOR = (238, 238, 238)  # of a silent window, which has no picture
 
 
-def spans(seconds: float, window: float, hop: float, shortest: float) -> list[Span]:
-    """Windows every `hop` seconds; the last one ends with the recording, if at least `shortest` of it is left."""
-    found = [Span(0.0, min(window, seconds))]
-    while found[-1].end < seconds:
-        start = len(found) * hop
-        if seconds - start < shortest:
-            break
-        found.append(Span(start, min(start + window, seconds)))
-    return found
-
-
-def clock(seconds: float) -> str:
-    """75.5 -> "1:15.5"."""
+def format_time(seconds: float) -> str:
+    """Format seconds as minutes and seconds: 75.5 -> "1:15.5"."""
     minutes, rest = divmod(round(seconds, 2), 60)
     whole, _, fraction = f"{rest:.2f}".partition(".")
     return f"{int(minutes)}:{int(whole):02d}" + (f".{fraction}".rstrip("0") if int(fraction) else "")
 
 
-def sheet(path: Path, pictures: Sequence[Path | None], starts: Sequence[float], hop: float) -> None:
-    """A contact sheet (PNG): each row begins at the time above it, each column adds what stands above it.
+def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:
+    """Write a contact sheet (PNG) with the start time of each row above it, and the offset above each column.
 
     Args:
-        pictures: files in the order of time; None where nothing was heard, which is left grey.
-        starts: seconds at which they begin, every `hop`.
+        pictures: files in the order of time; None for a silent window, which stays grey.
+        hop: seconds from one picture to the next.
     """
     width = min(COLUMNS, len(pictures))
-    images = [_read(picture) for picture in pictures]
-    rows = range(0, len(pictures), width)
+    blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOR)
+    images = [blank if picture is None else open_image(picture) for picture in pictures]
     titles = ["" if not column else f"+{column * hop:g} s" for column in range(width)]
-    picture_grid(path, [images[column::width] for column in range(width)], titles, [clock(starts[row]) for row in rows])
-
-
-def _read(path: Path | None) -> Image.Image:
-    if path is None:
-        return Image.new("RGB", (CELL, CELL), (238, 238, 238))
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    starts = [format_time(first * hop) for first in range(0, len(pictures), width)]
+    picture_grid(path, [images[column::width] for column in range(width)], titles, starts)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.evaluation import figures, reconstruction
 from sonolume.models.evaluation.collect import collect
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder
@@ -48,7 +48,7 @@ def score_folder(
         check(spec)
     report = Report({}, facts={"generated": str(generated), "reference": str(reference or "none")})
     samples = collect(generated, reference, report)
-    loaded = load_all(embedders, inference.pick_device(device))
+    loaded = load_all(embedders, runtime.pick_device(device))
     for embedder in loaded:
         embedder.require(samples.medium.plural)
     compared = _compared(samples, loaded)
@@ -57,7 +57,7 @@ def score_folder(
         raise UserError(f"--reference {reference}: holds no {what}, and nothing else that {names} uses")
     if mel is not None:
         reconstruction.add_pair_distances(report, samples, mel)
-    folder = inference.make_folder(output_dir)
+    folder = runtime.make_folder(output_dir)
     if loaded:
         report.conditions |= _conditions(samples, compared, loaded)
         add_scores(report, samples, loaded, cache_dir or folder / EMBEDDINGS, batch_size)

@@ -1,6 +1,5 @@
-"""Datasets of prepared features, addressed by (epoch, index)."""
+"""Datasets of prepared mel features, addressed by (epoch, index)."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,8 @@ from torch.utils.data import Dataset
 
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MEL_FLOOR
-from sonolume.utils import files, manifest, paths
+from sonolume.preprocessors import prepared
+from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
@@ -18,51 +18,29 @@ SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 
 def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
-    """The rows of a split ("train" or "valid") of all data sets; only those with captions if `captions`.
+    """Read the rows of a split ("train" or "valid") of all data sets that have features; print how many have none.
 
-    Rows without features are left out, and a line says how many.
+    Args:
+        captions: skip rows without a caption.
 
     Raises:
-        UserError: nothing is prepared there (the message names the commands that prepare it), or a Uid leads out of the
-            folder.
+        UserError: a data set is not prepared, a Uid is unsafe, or no row is usable.
     """
-    name = {"train": config.train_file, "valid": config.valid_file}[split]
-    rows: list[Row] = []
-    for dataset in datasets:
-        path = paths.resolve(config.processed_dir) / dataset / name
-        if not path.is_file():
-            raise UserError(
-                f"{path}: no such file: prepare the data first (run_preprocess.sh of this recipe, with the same "
-                "--config; --input FOLDER for recordings of your own). tiny.json beside exp_config.json needs no data"
-            )
-        found = [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
-        rows += _with_features(config, path, found)
-    if not rows and split == "train":
-        raise UserError(f"{datasets}: no usable rows in {name}{' with a caption' if captions else ''}: see report.json")
-    return rows
-
-
-def _with_features(config: PreprocessConfig, path: Path, rows: list[Row]) -> list[Row]:
-    unsafe = next((row.uid for row in rows if not files.is_safe_uid(row.uid)), None)
-    if unsafe is not None:
-        raise UserError(f"{path}: Uid {unsafe!r} is no file name inside the folder of features: rename or remove it")
-    kept = [row for row in rows if mel_path(config, row).is_file()]
-    if len(kept) < len(rows) and os.environ.get("LOCAL_RANK", "0") == "0":
-        gone = next(mel_path(config, row) for row in rows if not mel_path(config, row).is_file())
-        print(f"{path}: left out {len(rows) - len(kept):,} of {len(rows):,} clips without features, such as {gone}")
-    return kept
+    return prepared.read_split(
+        config, datasets, split, lambda row: mel_path(config, row).is_file(), "features", captions
+    )
 
 
 def mel_path(config: PreprocessConfig, row: Row) -> Path:
-    """Where the log-mel of a row lies."""
+    """The file of the log-mel of a row."""
     return paths.resolve(config.processed_dir) / str(row.dataset) / config.melspec_dir / f"{row.uid}.npy"
 
 
 def load_mel(path: Path, bands: int, frames: int) -> Tensor:
-    """(1, bands, frames) float32: the first `frames` frames, padded with silence.
+    """Load the first `frames` frames of a log-mel, padded with silence: (1, bands, frames) float32.
 
     Raises:
-        UserError: the file is missing, damaged or of other bands.
+        UserError: the file is missing or damaged, or has another number of bands.
     """
     try:
         mel = np.load(path)

@@ -88,7 +88,7 @@ class BEATs(ModelMixin, ConfigMixin):
         return tuple(audioset.name(label) for label in self.config.labels)
 
     @property
-    def shortest(self) -> int:
+    def min_samples(self) -> int:
         """Samples of the shortest sound that fills a patch: 2800 of the published model, 0.175 s."""
         return FRAME + HOP * (self.config.input_patch_size - 1)
 
@@ -135,10 +135,10 @@ class BEATs(ModelMixin, ConfigMixin):
         return self.logits(self(waves, padding_mask)).float().sigmoid()
 
     def _check(self, waves: Tensor, padding_mask: Tensor | None, layers: Sequence[int]) -> None:
-        if waves.ndim != 2 or waves.shape[1] < self.shortest:
+        if waves.ndim != 2 or waves.shape[1] < self.min_samples:
             raise ValueError(
-                f"waves must be (B, n) with n at least {self.shortest} samples "
-                f"({self.shortest / SAMPLE_RATE:.3f} s at 16 kHz), got {tuple(waves.shape)}"
+                f"waves must be (B, n) with n at least {self.min_samples} samples "
+                f"({self.min_samples / SAMPLE_RATE:.3f} s at 16 kHz), got {tuple(waves.shape)}"
             )
         if not waves.isfinite().all():
             raise ValueError("waves hold values that are not numbers (NaN or infinity)")

@@ -9,7 +9,8 @@ import soundfile
 
 from sonolume.modules.mel import MelSettings
 from sonolume.preprocessors import mel_features
-from sonolume.preprocessors.mel_features import Clip, Plan
+from sonolume.preprocessors.mel_features import Plan
+from sonolume.utils.manifest import Row
 
 CLIPS = 60
 SECONDS = 10
@@ -21,15 +22,15 @@ FRAMES = 624  # 9.984 s, the published setting
 @pytest.mark.parametrize("channels", [1, 2])
 def test_one_worker(tmp_path: Path, channels: int) -> None:
     """Reading, resampling to 16 kHz, mel and writing; the cost of starting is left out by a first clip."""
-    clips = []
+    rows = []
     for number in range(CLIPS + 1):
         wave = 0.1 * np.random.default_rng(number).standard_normal((SECONDS * SAMPLE_RATE, channels))
         soundfile.write(tmp_path / f"{number}.wav", wave, SAMPLE_RATE, subtype="PCM_16")
-        clips.append(Clip(str(number), tmp_path / f"{number}.wav"))
+        rows.append(Row("noise", str(number), tmp_path / f"{number}.wav"))
     plan = Plan(tmp_path / "mel", MelSettings(), FRAMES, windows=1)
-    outcomes = list(mel_features.compute(clips[:1], plan))
+    outcomes = mel_features.compute(rows[:1], plan, {})
     wall, processor = time.perf_counter(), time.process_time()
-    outcomes += mel_features.compute(clips[1:], plan)
+    outcomes += mel_features.compute(rows[1:], plan, {})
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     assert [outcome.reason for outcome in outcomes] == [""] * (CLIPS + 1)
     prepared = CLIPS * SECONDS

@@ -91,7 +91,7 @@ def test_a_published_folder_is_prepared_and_missing_clips_are_counted(tmp_path: 
     (row,) = read_manifest(folder / "test.json")
     assert (row.uid, len(row.captions), row.split) == ("test________30", 5, "test")
     assert (folder / "mel/test________30.npy").is_file()
-    assert "5 of 10 clips are not there: listed in report.json" in capsys.readouterr().out
+    assert "5 of 10 clips are missing: listed in report.json" in capsys.readouterr().out
     refusals = json.loads((folder / "report.json").read_text())["refusals"]
     assert {item["reason"] for item in refusals} == {"missing"}
     assert refusals[0]["audio"].endswith("-id_0000001_10.wav")
@@ -103,7 +103,7 @@ def test_one_table_with_its_sounds_elsewhere(tmp_path: Path, published: Path):
     rows = audiocaps.read(published / "train.csv", "AudioCaps", tmp_path / "elsewhere")
     assert len(rows) == 8
     assert {row.split for row in rows} == {None}  # a part will be set aside to validate on
-    message = r"AudioCaps: holds none of the 8 clips of train\.csv: looked for \{youtube_id\}.*"
+    message = r"AudioCaps: holds none of the 8 clips of train\.csv: expected \{youtube_id\}.*"
     with pytest.raises(UserError, match=message + r"such as -id_0000000_0\.wav, among 0 sound files.*--audio_dir"):
         audiocaps.read(published / "train.csv", "AudioCaps")
 

@@ -11,8 +11,9 @@ import torch
 from sonolume.config.base import MiniworldConfig, PreprocessConfig
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors import mel_features
-from sonolume.preprocessors.mel_features import Clip, Plan
-from sonolume.preprocessors.text_audio import prepare, screen
+from sonolume.preprocessors.mel_features import Plan
+from sonolume.preprocessors.sources import screen
+from sonolume.preprocessors.text_audio import prepare
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest
 
@@ -104,7 +105,7 @@ def test_features_of_other_settings_are_not_mixed(tmp_path: Path, source: Path, 
 def test_features_of_unknown_settings_are_not_mixed(tmp_path: Path, source: Path, config: PreprocessConfig):
     (tmp_path / "data/mine/mel").mkdir(parents=True)
     np.save(tmp_path / "data/mine/mel/old.npy", np.zeros((80, 64)))
-    with pytest.raises(UserError, match=r"holds features but no settings\.json"):
+    with pytest.raises(UserError, match=r"settings\.json: no such file.*remove"):
         prepare(config, "mine", source)
 
 
@@ -151,9 +152,9 @@ def test_bad_uids_never_leave_the_folder(tmp_path: Path, config: PreprocessConfi
 
 def test_the_first_of_two_equal_uids_is_kept():
     rows = [Row("D", "a", Path("1.wav"), ["x"]), Row("D", "a", Path("2.wav"), ["y"])]
-    kept, refusals = screen(rows)
+    kept, left_out = screen(rows)
     assert kept == rows[:1]
-    assert [(refusal.uid, refusal.reason) for refusal in refusals] == [("a", "duplicate Uid")]
+    assert [(one.uid, one.reason) for one in left_out] == [("a", "duplicate Uid")]
 
 
 def test_windows_of_one_clip_follow_each_other(tmp_path: Path, config: PreprocessConfig):
@@ -197,7 +198,7 @@ def test_sounds_of_a_manifest_lie_elsewhere(tmp_path: Path, config: PreprocessCo
     assert prepare(config, "clotho", table, audio_dir=tmp_path / "development") == {"train": 1}
     (row,) = read_manifest(tmp_path / "data/clotho/train.json")
     assert (row.uid, row.captions) == ("Santa Motor", ["A machine", "A motor"])
-    assert "1 of 2 clips are not there: listed in report.json" in capsys.readouterr().out
+    assert "1 of 2 clips are missing: listed in report.json" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"audio_dir None \(now .*development"):
         mel = tmp_path / "data/clotho/mel/settings.json"
         mel.write_text(mel.read_text().replace(json.dumps(str(tmp_path / "development")), "null"))
@@ -237,7 +238,7 @@ def test_prepared_rows_without_features_are_counted(tmp_path: Path, source: Path
 def test_a_prepared_uid_that_leads_out_of_the_folder(tmp_path: Path, source: Path, config: PreprocessConfig):
     prepare(config, "mine", source)
     (tmp_path / "data/mine/train.json").write_text(json.dumps([{"Uid": "../../etc/x", "Caption": "c"}]))
-    with pytest.raises(UserError, match=r"Uid '\.\./\.\./etc/x' is no file name inside"):
+    with pytest.raises(UserError, match=r"Uid '\.\./\.\./etc/x' is not a file name inside"):
         prepare(config, "mine")
 
 
@@ -291,12 +292,13 @@ def test_the_raw_folder_is_the_default_input(tmp_path: Path, config: PreprocessC
     assert prepare(config, "mine") == {"train": 1}
 
 
-def test_processes_give_the_same_outcomes_in_order(tmp_path: Path, source: Path):
-    clips = [Clip(f"clip {n}", source / f"clip {n}.wav") for n in (4, 0, 9, 2)]
+def test_processes_give_the_same_outcomes_in_order(tmp_path: Path, source: Path, monkeypatch):
+    rows = [Row("D", f"clip {n}", source / f"clip {n}.wav") for n in (4, 0, 9, 2)]
     plans = [Plan(tmp_path / name, mel_features.MelSettings(), 64, 1) for name in ("one", "two")]
-    alone = list(mel_features.compute(clips, plans[0]))
-    assert alone == list(mel_features.compute(clips, plans[1], num_workers=2))
-    assert [outcome.reason for outcome in alone] == ["", "", "missing", ""]
+    monkeypatch.setattr(mel_features, "CLIPS_PER_WORKER", 1)
+    one = mel_features.compute(rows, plans[0], {})
+    assert one == mel_features.compute(rows, plans[1], {}, num_workers=2)
+    assert [outcome.reason for outcome in one] == ["", "", "missing", ""]
     for path in (tmp_path / "one").glob("*.npy"):
         np.testing.assert_array_equal(np.load(path), np.load(tmp_path / "two" / path.name))
 

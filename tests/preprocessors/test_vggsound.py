@@ -61,7 +61,7 @@ def test_lists_leave_out_train_videos_only(folder: Path, suffix: str) -> None:
         path.write_bytes(pickle.dumps(ids) if suffix == ".pkl" else "\n".join(ids).encode())
     found = vggsound.read(folder, "VGGSound", PairsConfig())
     assert [row.uid[:11] for row in found.rows] == [IDS[0], IDS[3]]
-    assert {refusal.reason for refusal in found.refusals} == {f"listed in {name}" for name in lists}
+    assert {one.reason for one in found.left_out} == {f"listed in {name}" for name in lists}
     config = PairsConfig(filter_unmatch_videos=False, filter_low_quality_imgs=False)
     assert len(vggsound.read(folder, "VGGSound", config).rows) == 4
 

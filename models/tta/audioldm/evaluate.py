@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import Config, EvaluationOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.evaluation import figures, held_out
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
@@ -50,11 +50,11 @@ def run(config: Config, options: EvaluationOptions) -> None:
             options.device, options.batch_size,
         )  # fmt: skip
         return
-    where = inference.find_checkpoint(options.checkpoint, config, SHIPPED)
+    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     in_world = options.reference is None and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED)
     pipe = load(where, options.device)
     settings = sampling_settings(pipe, where, options.preset, options.num_steps, options.guidance_scale)
-    folder = inference.make_folder(options.output_dir)
+    folder = runtime.make_folder(options.output_dir)
     tests = _held_out(config, options, pipe, folder / "reference", in_world)
     seconds = clip_seconds(pipe, tests)
     embedders = load_all(_embedders(options, in_world), pipe.device)
@@ -128,7 +128,7 @@ def sampling_settings(
         "guidance_scale": pipe.config.guidance_scale if guidance_scale is None else guidance_scale,
         "preset": preset or "the model's",
         "scheduler": type(pipe.scheduler).__name__,
-        "versions": inference.versions(),
+        "versions": runtime.versions(),
     }
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.config.tta.autoencoderkl import Config, EvaluationOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.evaluation import held_out, reconstruction
 from sonolume.models.evaluation.figures import ROWS
 from sonolume.models.evaluation.folders import score_folder
@@ -26,8 +26,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
             options.device, mel=MelSettings.of(config.preprocess),
         )  # fmt: skip
         return
-    where = inference.find_checkpoint(options.checkpoint, config, SHIPPED)
-    vae = model.load(where, "--checkpoint").to(inference.pick_device(options.device))  # type: ignore[arg-type]
+    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
+    vae = model.load(where, "--checkpoint").to(runtime.pick_device(options.device))  # type: ignore[arg-type]
     settings, _ = mel_settings(where, config)
     clips = _clips(config, options, where, settings).first(options.num_samples)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)  # frames of a latent column
@@ -36,7 +36,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
     rebuilt = torch.stack([reconstruct(vae, mel) for mel in tqdm(real, desc="reconstruct", unit="clip")])  # (B, M, T)
     report = score(clips, real, rebuilt, settings)
     report.facts = {"model": where, "clips": len(real), "of": clips.source["source"], "chance": "the others' mean"}
-    folder = inference.make_folder(options.output_dir)
+    folder = runtime.make_folder(options.output_dir)
     columns = [some[:ROWS].nan_to_num(SILENCE).numpy() for some in (real, rebuilt)]
     spectrogram_grid(folder / "samples.png", columns, clips.uids[:ROWS], ["real", "reconstructed"])
     finish(report, folder, ["samples.png"])

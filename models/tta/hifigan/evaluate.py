@@ -1,4 +1,4 @@
-"""Evaluate the vocoder: distances of vocoded clips to the real ones, also refined by Griffin-Lim, and of Griffin-Lim alone.
+"""Evaluate the vocoder: distances of vocoded clips to the real ones, next to Griffin-Lim with and without the vocoder.
 
 B clips, M mel bands, T frames.
 """
@@ -9,7 +9,7 @@ from tqdm import tqdm
 from transformers import SpeechT5HifiGan
 
 from sonolume.config.tta.hifigan import Config, EvaluationOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.evaluation import held_out, reconstruction
 from sonolume.models.evaluation.figures import ROWS
 from sonolume.models.evaluation.folders import score_folder
@@ -36,13 +36,13 @@ def run(config: Config, options: EvaluationOptions) -> None:
             options.device, mel=MelSettings.of(config.preprocess),
         )  # fmt: skip
         return
-    where = inference.find_checkpoint(options.checkpoint, config, SHIPPED)
+    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     vocoder, settings = load(where, config, options.device, torch.float32)
     clips = _clips(config, options, where, settings).first(options.num_samples)
     facts = {"model": where, "clips": len(clips.uids), "of": clips.source["source"], "chance": "silence"}
     report = Report({}, facts=facts)
     first = score(report, clips, vocoder, settings)
-    folder = inference.make_folder(options.output_dir)
+    folder = runtime.make_folder(options.output_dir)
     columns = [mels.nan_to_num(SILENCE).numpy() for mels in first.values()]
     spectrogram_grid(folder / "samples.png", columns, clips.uids[:ROWS], list(first))
     finish(report, folder, ["samples.png"])

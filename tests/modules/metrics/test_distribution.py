@@ -1,19 +1,8 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from sonolume.modules.metrics import frechet
-from sonolume.modules.metrics.frechet import (
-    FrechetDistance,
-    fit_line,
-    frechet_distance,
-    frechet_infinity,
-    is_reliable,
-)
+from sonolume.modules.metrics import distribution
+from sonolume.modules.metrics.distribution import frechet_distance, frechet_infinity, is_reliable, kernel_distance
 
 
 def whitened(count: int, dim: int, seed: int = 0) -> torch.Tensor:
@@ -76,56 +65,6 @@ def test_a_joint_rotation_changes_nothing() -> None:
     assert frechet_distance(a @ turn, b @ turn) == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
 
-def test_in_portions_as_at_once() -> None:
-    a, b = whitened(70, 3), whitened(50, 3, 1) * 2 + 1
-    metric = FrechetDistance(3)
-    for part in a.split(13):
-        metric.update(part, real=True)
-    for part in b.split(7):
-        metric.update(part, real=False)
-    assert float(metric.compute()) == pytest.approx(frechet_distance(a, b), rel=1e-12)
-
-
-def test_two_processes_sum_to_one() -> None:
-    """Every state is reduced by a sum, so the processes' sums must give the whole."""
-    a, b = whitened(70, 3), whitened(50, 3, 1) * 2 + 1
-    whole, halves = FrechetDistance(3), [FrechetDistance(3), FrechetDistance(3)]
-    for metric, x, y in [(whole, a, b), (halves[0], a[:30], b[:20]), (halves[1], a[30:], b[20:])]:
-        metric.update(x, real=True)
-        metric.update(y, real=False)
-    for name, reduce in whole._reductions.items():
-        assert reduce is torch.sum or getattr(reduce, "__name__", "") == "dim_zero_sum", name
-        setattr(halves[0], name, getattr(halves[0], name) + getattr(halves[1], name))
-    assert float(halves[0].compute()) == pytest.approx(float(whole.compute()), rel=1e-10)
-
-
-def test_two_processes_give_what_one_does(tmp_path: Path) -> None:
-    """For real: two processes over gloo, each with a part of its own size."""
-    code = f"""if True:
-        import os, sys, torch
-        from sonolume.modules.metrics.frechet import FrechetDistance
-        other = os.fork()  # everything was imported once, nothing was computed yet
-        rank = int(other > 0)
-        torch.distributed.init_process_group("gloo", init_method={(tmp_path / "meeting").as_uri()!r}, rank=rank,
-                                             world_size=2)
-        random = torch.Generator().manual_seed(8)
-        a, b = torch.randn(70, 3, generator=random), 2 * torch.rand(50, 3, generator=random) + 1
-        metric = FrechetDistance(3)
-        for rows, real, cut in ((a, True, 30), (b, False, 35)):
-            metric.update(rows[:cut] if rank == 0 else rows[cut:], real=real)
-        open(os.path.join(sys.argv[1], str(rank)), "w").write(repr(float(metric.compute())))
-        torch.distributed.destroy_process_group()
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) if other else 0)
-        """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=300, env=environment)
-    found = [float((tmp_path / str(rank)).read_text()) for rank in (0, 1)]
-    random = torch.Generator().manual_seed(8)
-    a, b = torch.randn(70, 3, generator=random), 2 * torch.rand(50, 3, generator=random) + 1
-    assert found == pytest.approx([frechet_distance(a, b)] * 2, rel=1e-9)
-    assert found[0] != pytest.approx(frechet_distance(a[:30], b[:35]), rel=0.01)
-
-
 def test_small_samples_of_one_distribution_are_far_apart_and_said_to_be() -> None:
     random = torch.Generator().manual_seed(5)
     few, many = torch.randn(40, 32, generator=random), torch.randn(4000, 32, generator=random)
@@ -140,18 +79,12 @@ def test_the_extrapolation_takes_the_bias_of_the_sample_size_away() -> None:
     real, generated = torch.randn(8000, 8, generator=random), torch.randn(400, 8, generator=random)
     found = frechet_infinity(real, generated)
     assert found.sizes[-1] == 400
-    assert found.distances[-1] == pytest.approx(frechet_distance(real, generated), rel=1e-9)
-    assert abs(found.value) < found.distances[-1] / 2
+    assert abs(found.value) < frechet_distance(real, generated) / 2
     assert found.slope > 0
 
 
-def test_a_line_is_recovered() -> None:
-    x = [1 / size for size in (100, 150, 400)]
-    assert fit_line(x, [3 + 20 * value for value in x]) == pytest.approx((3, 20), rel=1e-9)
-
-
 def test_the_extrapolation_recovers_an_exact_line_in_one_over_n(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frechet, "frechet_distance", lambda real, rows: 3 + 20 / len(rows))
+    monkeypatch.setattr(distribution, "frechet_distance", lambda real, rows: 3 + 20 / len(rows))
     found = frechet_infinity(torch.zeros(10, 4), torch.zeros(200, 4))
     assert (found.value, found.slope) == pytest.approx((3, 20), rel=1e-9)
     assert (found.sizes[0], found.sizes[-1], len(found.sizes)) == (100, 200, 15)
@@ -167,3 +100,51 @@ def test_bad_input() -> None:
         frechet_distance(good, good.index_fill(0, torch.tensor([2]), torch.nan))
     with pytest.raises(ValueError, match="at least 4"):
         frechet_infinity(good, good[:3])
+
+
+def brute_force(x: torch.Tensor, y: torch.Tensor) -> float:
+    def mean_kernel(a: torch.Tensor, b: torch.Tensor, same: bool) -> float:
+        pairs = [(i, j) for i in range(len(a)) for j in range(len(b)) if not same or i != j]
+        values = [float(((a[i] @ b[j]) / a.shape[1] + 1) ** 3) for i, j in pairs]
+        return sum(values) / len(values)
+
+    return mean_kernel(x, x, True) + mean_kernel(y, y, True) - 2 * mean_kernel(x, y, False)
+
+
+def test_the_kernel_distance_is_the_unbiased_estimate() -> None:
+    random = torch.Generator().manual_seed(0)
+    x, y = torch.randn(12, 3, generator=random).double(), torch.randn(12, 3, generator=random).double() + 1
+    mean, deviation = kernel_distance(x, y)
+    assert mean == pytest.approx(brute_force(x, y), rel=1e-9)
+    assert deviation == 0
+
+
+def test_the_kernel_distance_over_subsets() -> None:
+    random = torch.Generator().manual_seed(1)
+    x, y = torch.randn(200, 4, generator=random), torch.randn(150, 4, generator=random) + 0.5
+    mean, deviation = kernel_distance(x, y, subsets=200, subset_size=60)
+    assert mean == pytest.approx(kernel_distance(x[:150], y)[0], abs=0.3)
+    assert deviation > 0
+    assert kernel_distance(x, y, subset_size=60) == kernel_distance(x, y, subset_size=60)
+    assert kernel_distance(x, y, subset_size=60, seed=1) != kernel_distance(x, y, subset_size=60)
+
+
+def test_equal_distributions_are_about_zero_at_any_sample_size() -> None:
+    random = torch.Generator().manual_seed(2)
+    pairs = [torch.randn(2, 20, 8, generator=random) for _ in range(60)]
+    values = [kernel_distance(x, y)[0] for x, y in pairs]
+    assert abs(sum(values) / len(values)) < 0.05
+    assert min(values) < 0
+
+
+def test_the_global_generator_stays_as_it_was() -> None:
+    before = torch.random.get_rng_state()
+    kernel_distance(torch.eye(5), 2 * torch.eye(5), subset_size=3)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_bad_input_of_the_kernel_distance() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        kernel_distance(torch.zeros(1, 3), torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="width"):
+        kernel_distance(torch.zeros(4, 3), torch.zeros(5, 2))

@@ -27,9 +27,9 @@ def by_kind(name: str) -> tuple[list[torch.Tensor], list[torch.Tensor], tuple[st
     found = []
     for kind in ("bell", "rain"):
         if name == "picture_judge":
-            found.append(embedder.look([Image.fromarray(world.picture(scene)) for scene in scenes(kind)]))
+            found.append(embedder.encode_images([Image.fromarray(world.picture(scene)) for scene in scenes(kind)]))
         else:
-            found.append(embedder.hear([world.render(scene) for scene in scenes(kind)]))
+            found.append(embedder.encode_audio([world.render(scene) for scene in scenes(kind)]))
     return [f.embeddings for f in found], [f.logits for f in found], embedder.labels  # type: ignore[misc]
 
 
@@ -47,22 +47,22 @@ def test_logits_are_the_judges_own(root: Path) -> None:
     judge = SoundJudge.from_pretrained(root / "pretrained/mini/sound_judge")
     expected = listen(judge, MelSpectrogram()(torch.from_numpy(np.stack(waves)))).presence
     embedder = load("mini:sound_judge")
-    np.testing.assert_allclose(embedder.logits(waves), expected, atol=1e-4)
+    np.testing.assert_allclose(embedder.encode_audio(waves).logits, expected, atol=1e-4)
     np.testing.assert_allclose(  # the embedding is what the kinds are told from
-        judge.presence(embedder.sounds(waves)).detach(), expected, atol=1e-4
+        judge.presence(embedder.encode_audio(waves).embeddings).detach(), expected, atol=1e-4
     )
 
 
 def test_short_sounds_are_filled_up_with_silence() -> None:
     embedder, wave = load("mini:sound_judge"), world.render(scenes("bell")[0])
     filled = np.pad(wave[:20000], (0, 20960))
-    np.testing.assert_allclose(embedder.sounds([wave[:20000]]), embedder.sounds([filled]), atol=1e-6)
+    np.testing.assert_allclose(embedder.encode_audio([wave[:20000]]).embeddings, embedder.encode_audio([filled]).embeddings, atol=1e-6)
 
 
 def test_pictures_of_any_size() -> None:
     embedder, picture = load("mini:picture_judge"), Image.fromarray(world.picture(scenes("bell")[0]))
     large = picture.resize((512, 512), Image.Resampling.NEAREST)
-    assert embedder.logits([large]).argmax() == embedder.logits([picture]).argmax() == embedder.labels.index("bell")
+    assert embedder.encode_audio([large]).logits.argmax() == embedder.encode_audio([picture]).logits.argmax() == embedder.labels.index("bell")
 
 
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_in_the_joint_space_what_belongs_together_is_nearest() -> None:
     assert len(picked) == 40
     embedder = load("mini:world")
     sides = {
-        "sound": embedder.sounds([world.render(scene) for scene in picked]),
-        "picture": embedder.pictures([Image.fromarray(world.picture(scene)) for scene in picked]),
-        "text": embedder.texts([world.captions(scene, 1, "test")[0] for scene in picked]),
+        "sound": embedder.encode_audio([world.render(scene) for scene in picked]).embeddings,
+        "picture": embedder.encode_images([Image.fromarray(world.picture(scene)) for scene in picked]).embeddings,
+        "text": embedder.encode_texts([world.captions(scene, 1, "test")[0] for scene in picked]),
     }
     assert all(rows.shape == (40, 12) for rows in sides.values())
     for one, other in (("sound", "picture"), ("sound", "text"), ("picture", "text")):
@@ -102,7 +102,7 @@ def test_in_the_joint_space_what_belongs_together_is_nearest() -> None:
 
 def test_texts_about_nothing_here_are_far_from_everything() -> None:
     embedder = load("mini:world")
-    nothing, bell, dog, both = embedder.texts(["a piano", "a bell rings", "a dog", "a bell rings as a dog barks"])
+    nothing, bell, dog, both = embedder.encode_texts(["a piano", "a bell rings", "a dog", "a bell rings as a dog barks"])
     found = cosine_matrix(torch.stack([nothing, bell, both]), torch.stack([bell, dog]))
     expected = [[0, 0], [1, -1 / 11], [10 / 12 / (11 / 12 * 21 / 12) ** 0.5] * 2]
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -110,4 +110,4 @@ def test_texts_about_nothing_here_are_far_from_everything() -> None:
 
 def test_the_joint_space_tells_classes_as_its_judges() -> None:
     waves = [world.render(scene) for scene in scenes("dog")]
-    np.testing.assert_array_equal(load("mini:world").logits(waves), load("mini:sound_judge").logits(waves))
+    np.testing.assert_array_equal(load("mini:world").encode_audio(waves).logits, load("mini:sound_judge").encode_audio(waves).logits)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sonolume.models.evaluation import generation
+from sonolume.models.evaluation.samples import SOUND, Samples, generate_files, seed_of
 from sonolume.utils.errors import UserError
 
 INPUTS = {uid: f"text of {uid}" for uid in ("a", "b", "deep/c", "d", "e", "f", "g")}
@@ -17,7 +17,7 @@ KILLED_AT = 5  # the write that does not end
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from sonolume.models.evaluation import generation
+from sonolume.models.evaluation.samples import generate_files
 
 written = 0
 
@@ -33,19 +33,19 @@ def save(path, sample):
     path.write_text(sample)
 
 inputs = {uid: f"text of {uid}" for uid in ("a", "b", "deep/c", "d", "e", "f", "g")}
-generation.generate(Path(sys.argv[1]), inputs, {"steps": 20}, make, save, batch_size=3)
+generate_files(Path(sys.argv[1]), inputs, {"steps": 20}, make, save, batch_size=3)
 """
 
 Make = Callable[[list[str], list[int]], list[str | None]]
 
 
-def tell(uids: list[str], seeds: list[int]) -> list[str | None]:
+def describe(uids: list[str], seeds: list[int]) -> list[str | None]:
     return [f"{uid} {seed}" for uid, seed in zip(uids, seeds, strict=True)]
 
 
-def run(folder: Path, inputs: dict[str, str] = INPUTS, make: Make = tell, **more: Any) -> dict[str, str]:
+def run(folder: Path, inputs: dict[str, str] = INPUTS, make: Make = describe, **more: Any) -> dict[str, str]:
     settings = more.pop("settings", {"steps": 20})
-    files = generation.generate(folder, inputs, settings, make, lambda path, text: path.write_text(text), **more)
+    files = generate_files(folder, inputs, settings, make, lambda path, text: path.write_text(text), **more)
     return {uid: path.read_text() for uid, path in files.items()}
 
 
@@ -73,15 +73,15 @@ def test_a_seed_depends_on_nothing_but_the_runs_seed_and_the_uid(tmp_path: Path)
     other = run(tmp_path / "4", seed=1)
     assert all(other[uid] != first[uid] for uid in INPUTS)
     assert len(set(first.values())) == len(INPUTS)
-    assert all(0 <= generation.seed_of(seed, "x") < 2**63 for seed in range(100))
+    assert all(0 <= seed_of(seed, "x") < 2**63 for seed in range(100))
 
 
-def test_what_is_there_stays_and_more_may_join(tmp_path: Path) -> None:
+def test_existing_files_stay_and_more_may_join(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def make(uids: list[str], seeds: list[int]) -> list[str | None]:
         asked.extend(uids)
-        return tell(uids, seeds)
+        return describe(uids, seeds)
 
     few = {uid: INPUTS[uid] for uid in ("a", "b")}
     before = run(tmp_path, few, make)
@@ -91,7 +91,7 @@ def test_what_is_there_stays_and_more_may_join(tmp_path: Path) -> None:
     assert run(tmp_path, few, make) == before  # files of other Uids are not in the way
 
 
-def test_what_cannot_be_made_has_no_file(tmp_path: Path) -> None:
+def test_failed_samples_have_no_file(tmp_path: Path) -> None:
     def make(uids: list[str], seeds: list[int]) -> list[str | None]:
         return [None if uid == "b" else uid for uid in uids]
 
@@ -110,7 +110,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     before = contents(tmp_path)
     with pytest.raises(UserError, match=r"of other settings \(then / now\): seed 0 / 1; steps 20 / 10: choose another"):
         run(tmp_path, settings={"steps": 10}, seed=1)
-    with pytest.raises(UserError, match="a was made from 'text of a', not 'another'"):
+    with pytest.raises(UserError, match="a was generated from 'text of a', not 'another'"):
         run(tmp_path, INPUTS | {"a": "another"})
     assert contents(tmp_path) == before
 
@@ -120,7 +120,7 @@ def test_files_of_unknown_origin_are_not_mixed_in(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no settings.json"):
         run(tmp_path)
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(UserError, match="settings.json: not as it was written"):
+    with pytest.raises(UserError, match="settings.json"):
         run(tmp_path)
     assert (tmp_path / "a.wav").read_text() == "whose?"
 
@@ -130,3 +130,10 @@ def test_a_uid_that_leads_out_of_the_folder(tmp_path: Path, uid: str) -> None:
     with pytest.raises(UserError, match="is no file name inside"):
         run(tmp_path / "in", {uid: "x"})
     assert not list(tmp_path.iterdir())
+
+
+def test_shuffled_samples_never_keep_their_own() -> None:
+    files = {uid: Path(f"{uid}.wav") for uid in "abc"}
+    assert Samples(SOUND, files).shuffled().generated == {
+        "a": Path("b.wav"), "b": Path("c.wav"), "c": Path("a.wav"),
+    }  # fmt: skip
