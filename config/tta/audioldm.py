@@ -12,15 +12,13 @@ from sonolume.config.base import (
     Strict,
     TrainConfig,
 )
+from sonolume.config.options import EmbedderOptions, FolderOptions, ReportOptions, SamplingOptions
+from sonolume.utils.options import option
 
 INFERENCE_FLAGS = (
     "text", "text_file", "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale",
     "guidance_rescale", "guidance_interval", "negative_text", "scheduler", "preset", "duration", "window_overlap",
     "init_audio", "strength", "mask", "continuation", "lora", "lora_scale", "batch_size", "device", "dtype",
-)  # fmt: skip
-EVALUATION_FLAGS = (
-    "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "preset", "batch_size", "device",
-    "generated", "reference", "embedder", "cache_dir",
 )  # fmt: skip
 
 
@@ -181,3 +179,8 @@ class Config(RunConfig):
             not (self.train.compile and self.model.method is Method.lora),
             "train.compile has no effect with model.method lora: set it to false",
         )
+
+
+@dataclass(kw_only=True)
+class EvaluationOptions(ReportOptions, FolderOptions, EmbedderOptions, SamplingOptions):
+    batch_size: int = option(16, help="samples generated at once", low=1, metavar="N")

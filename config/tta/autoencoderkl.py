@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.options import FolderOptions, ReportOptions
 
 INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "device", "dtype")
-EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device", "generated", "reference")
 
 
 @dataclass
@@ -90,3 +90,8 @@ class Config(RunConfig):
                 f"preprocess.{name} {size} is not divisible by {factor}, "
                 f"the down factor of model.autoencoderkl.ch_mult ({levels} levels)",
             )
+
+
+@dataclass(kw_only=True)
+class EvaluationOptions(ReportOptions, FolderOptions):
+    pass

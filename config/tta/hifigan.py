@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.options import FolderOptions, ReportOptions
 
 INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "device", "dtype")
-EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device", "generated", "reference")
 
 
 @dataclass
@@ -153,3 +153,8 @@ class Config(RunConfig):
             f"model.hifigan.upsample_rates {rates} multiply to {self.model.hifigan.hop}, "
             f"not to preprocess.hop_size {hop}",
         )
+
+
+@dataclass(kw_only=True)
+class EvaluationOptions(ReportOptions, FolderOptions):
+    pass
