@@ -214,12 +214,12 @@ class AudioToImagePipeline:
         """
         _check_numbers(mix, audio_strength, strength, init_image)
         size = self.size(height, width)
-        is_encoded = isinstance(sounds, Tensor) and sounds.ndim == 3
-        audio_tokens = sounds if is_encoded else self.encode_audio(list(sounds))                  # (B, K, D)
-        count = len(audio_tokens)
+        if not isinstance(sounds, Tensor) or sounds.ndim != 3:
+            sounds = self.encode_audio(list(sounds))                                              # (B, K, D)
+        count = len(sounds)
         prompts = _one_each(prompt or self.encoder.prompt, count, "prompts")
         texts = None if text is None else _one_each(text, count, "texts")
-        states = self.encode_prompt(audio_tokens, prompts, texts, mix, audio_strength).to(self.sd.unet.dtype)
+        states = self.encode_prompt(sounds, prompts, texts, mix, audio_strength).to(self.sd.unet.dtype)
         negative = self.encode_texts([negative_prompt], states.shape[1]).to(states.dtype)         # (1, L, D)
         settings: dict[str, Any] = {
             "prompt_embeds": states,

@@ -126,8 +126,8 @@ class Task(pl.LightningModule):
         audio = torch.stack([data.audio(int(data.first_window[clip])) for clip in clips])    # (B, T, C) or (B, n)
         real = torch.stack([data.images[int(data.first_image[clip])] / 2 + 0.5 for clip in clips])
         audio_tokens = self.embedder(self._features(audio.to(self.device))).float()[:, None]  # (B, 1, D)
-        size = {"height": self.config.preprocess.height, "width": self.config.preprocess.width}
-        images = self.pipeline()(audio_tokens, generator=previews.generators(len(clips)), **size).images
+        generators, config = previews.generators(len(clips)), self.config.preprocess
+        images = self.pipeline()(audio_tokens, height=config.height, width=config.width, generator=generators).images
         made = torch.from_numpy(np.stack([np.asarray(image, np.float32) / 255 for image in images]))
         previews.log_pictures(self, "preview", [real, made.permute(0, 3, 1, 2)])
 
