@@ -1,4 +1,4 @@
-"""Put results side by side: python bins/compare.py evaluation_a evaluation_b"""
+"""Compare reports: python bins/compare.py evaluation_a evaluation_b"""
 
 import argparse
 import sys
@@ -8,17 +8,17 @@ from sonolume.utils import cli
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = cli.parser("compare", "A table of several report.json; the best of each row is bold.")
+    parser = cli.parser("compare", "Compare several reports in a table; the best value of each row is bold.")
     parser.add_argument("report", nargs="+", type=Path, help="report.json files, or the folders that hold them")
-    parser.add_argument("--unranked", action="store_true", help="also when they were measured differently; no ranks")
+    parser.add_argument("--unranked", action="store_true", help="also compare different conditions, without ranks")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    from sonolume.models.evaluation import compare
+    from sonolume.models.evaluation.compare import comparison_table
 
-    print("\n".join(compare.table(args.report, ranked=not args.unranked)))
+    print("\n".join(comparison_table(args.report, ranked=not args.unranked)))
 
 
 if __name__ == "__main__":

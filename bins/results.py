@@ -1,6 +1,6 @@
-"""Measure all shipped parts, and write the README's table of results: python bins/results.py
+"""Evaluate all shipped parts, and write the README's table of results: python bins/results.py
 
-Interrupted, it goes on where it stopped.
+An interrupted run resumes.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from sonolume.utils import cli, paths
 
 def parse(argv: list[str]) -> argparse.Namespace:
     root = paths.root()
-    parser = cli.parser("results", "Measure all shipped parts, and write the README's table of results.")
-    parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="of all reports")
-    parser.add_argument("--readme", type=Path, default=root / "README.md", help="the page that gets the table")
+    parser = cli.parser("results", "Evaluate all shipped parts, and write the README's table of results")
+    parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of reports")
+    parser.add_argument("--readme", type=Path, default=root / "README.md", help="page with the table")
     parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: its own)")
     return parser.parse_args(argv)
 
@@ -25,12 +25,12 @@ def main(argv: list[str]) -> None:
     from sonolume.models.evaluation import summary
 
     number = [] if args.num_samples is None else ["--num_samples", str(args.num_samples)]
-    measured = summary.measurable()
-    for count, one in enumerate(measured, 1):
-        print(f"{count} of {len(measured)}: {one.title}", file=sys.stderr, flush=True)
-        given = ["--config", str(one.config), "--checkpoint", str(one.checkpoint)]
-        evaluate.main([*given, "--output_dir", str(args.output_dir / one.name), *number])
-    summary.put_into(args.readme, summary.table(measured, args.output_dir))
+    parts = summary.shipped_parts()
+    for count, part in enumerate(parts, 1):
+        print(f"{count} of {len(parts)}: {part.title}", file=sys.stderr, flush=True)
+        given = ["--config", str(part.config), "--checkpoint", str(part.checkpoint)]
+        evaluate.main([*given, "--output_dir", str(args.output_dir / part.name), *number])
+    summary.insert_lines(args.readme, summary.results_table(parts, args.output_dir))
     print(args.readme)
 
 

@@ -65,18 +65,6 @@ class ReportOptions(ModelOptions):
 
 
 @dataclass(kw_only=True)
-class FolderOptions(Options):
-    """Existing files to score instead of generating."""
-
-    generated: Path | None = option(
-        help="score these sounds or pictures instead of generating", metavar="FOLDER", must_exist=True
-    )
-    reference: Path | None = option(
-        help="real sounds or pictures to compare with", metavar="FOLDER_OR_MANIFEST", must_exist=True
-    )
-
-
-@dataclass(kw_only=True)
 class EmbedderOptions(Options):
     """Frozen feature extractors used for scoring."""
 
@@ -85,6 +73,18 @@ class EmbedderOptions(Options):
         metavar="KIND:SOURCE",
     )
     cache_dir: Path | None = option(help="folder of cached features (default: in the output folder)", metavar="FOLDER")
+
+
+@dataclass(kw_only=True)
+class FolderOptions(EmbedderOptions):
+    """Existing files to score instead of generating."""
+
+    generated: Path | None = option(
+        help="score these sounds or pictures instead of generating", metavar="FOLDER", must_exist=True
+    )
+    reference: Path | None = option(
+        help="real sounds or pictures to compare with", metavar="FOLDER_OR_MANIFEST", must_exist=True
+    )
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Heads that teach a text encoder what a caption says, and in which order; thrown away after training.
+"""Auxiliary heads that train a text encoder: they predict a caption's events and are discarded afterwards.
 
 B captions, L tokens, D width, K kinds, T time steps.
 """
@@ -12,12 +12,14 @@ HEADS = {"kind": 1, "count": 4, "pitch": 3, "loudness": 3, "direction": 3, "rela
 
 
 class CaptionReading(NamedTuple):
-    activity: Tensor  # (B, K, T) logits: does this kind sound at this time?
-    slots: dict[str, Tensor]  # head -> (B, 2, classes) logits of the first and the second event
+    """Logits of the heads."""
+
+    activity: Tensor  # (B, K, T) one for each kind and time step
+    slots: dict[str, Tensor]  # head -> (B, 2, classes) for the first and the second event
 
 
 class CaptionReader(nn.Module):
-    """Learned queries attend to the text states: one for every time step, as a U-Net's columns will, and two slots."""
+    """Learned queries that attend to the text states: one for each time step and two event slots."""
 
     def __init__(self, width: int, kinds: int, steps: int) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ class CaptionReader(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
     def forward(self, states: Tensor, mask: Tensor) -> CaptionReading:
-        """states (B, L, D), mask (B, L) with 1 for text."""
+        """Predict from states (B, L, D) and a mask (B, L) with 1 for text."""
         batch, padding = len(states), mask == 0
         time = self.time.expand(batch, -1, -1)                                      # (B, T, D)
         slot = self.slot.expand(batch, -1, -1)                                      # (B, 2, D)

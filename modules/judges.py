@@ -1,10 +1,10 @@
-"""Small classifiers of sounds and pictures of the miniature world, to measure generators with: never a loss, and never
-used to choose among samples.
+"""Small classifiers that score generated sounds and pictures of the miniature world.
+
+They are never used as a loss or to select samples.
 
 B batch, K kinds, M mel bands, T frames, S = T / 8 steps, F rows of features, C channels, D width of a step's features.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -15,35 +15,36 @@ from torch.nn import functional as F
 
 from sonolume.utils import checkpoint, files
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import read_json
 
 STRIDE = 8  # frames per step
-PATCH = 16  # mel bands and frames of a transformer's token
-MEL_MEAN, MEL_SCALE = -6.0, 4.0  # roughly normalises ln mel magnitudes
+PATCH = 16  # mel bands and frames of a transformer token
+MEL_MEAN, MEL_SCALE = -6.0, 4.0  # approximate mean and deviation of ln mel magnitudes
 WEIGHTS_FILE = "model.safetensors"
 
 
 class SoundJudgement(NamedTuple):
-    """What is heard, as logits."""
+    """Logits of the sound judge."""
 
-    presence: Tensor  # (B, K) independent: does this kind sound?
-    activity: Tensor  # (B, K, S) independent: does it sound at this step?
-    repeats: Tensor  # (B, 3) once, twice, three times; of a single event, as all that follow (tuples have a `count`)
+    presence: Tensor  # (B, K) independent, one for each kind
+    activity: Tensor  # (B, K, S) independent, one for each kind and step
+    repeats: Tensor  # (B, 3) once, twice, three times; single events only, as all below (`count` is a tuple method)
     pitch: Tensor  # (B, 2) low, high
     loudness: Tensor  # (B, 2) quiet, loud
     direction: Tensor  # (B, 2) up, down
 
 
 class PictureJudgement(NamedTuple):
-    """What is seen, as logits."""
+    """Logits of the picture judge."""
 
-    presence: Tensor  # (B, K) independent: is this kind drawn?
+    presence: Tensor  # (B, K) independent, one for each kind
     layout: Tensor  # (B, 3) one panel, two side by side ("then"), two stacked ("over")
     panels: Tensor  # (B, 2, K) kind in the first (only, left, upper) and the second (right, lower) panel
-    repeats: Tensor  # (B, 3) once, twice, three times; of a single event
+    repeats: Tensor  # (B, 3) once, twice, three times; single events only
 
 
 class Judge(nn.Module):
-    """A classifier that is a folder on disk: config.json and half-precision weights, float32 in memory."""
+    """Base of the judges, with loading and saving: half-precision weights on disk, float32 in memory."""
 
     def __init__(self, kinds: list[str], world: int, **settings: Any) -> None:
         super().__init__()
@@ -64,36 +65,36 @@ class Judge(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> Self:
-        """A frozen judge in evaluation mode.
+        """Load a frozen judge in evaluation mode.
 
         Raises:
             UserError: the folder is absent, damaged, or holds another model.
         """
         folder = Path(folder)
         checkpoint.check_folder(folder, cls.__name__)
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = read_json(folder / "config.json")
         settings.pop("_class_name")
         try:
             judge = cls(**settings)
             weights = load_file(folder / WEIGHTS_FILE)
         except (TypeError, FileNotFoundError) as error:
-            raise UserError(f"{folder}: not a whole {cls.__name__} ({error}): make or copy it again") from error
+            raise UserError(f"{folder}: incomplete {cls.__name__} ({error}): make or copy it again") from error
         difference = checkpoint.first_difference(weights, judge.state_dict())
         if difference:
-            raise UserError(f"{folder / WEIGHTS_FILE}: does not fit config.json beside it: {difference}")
+            raise UserError(f"{folder / WEIGHTS_FILE}: does not fit the folder's config.json: {difference}")
         judge.load_state_dict(weights)
         return judge.eval().requires_grad_(False)
 
 
 class SoundJudge(Judge):
-    """Log-mel -> what sounds, when, how often and how.
+    """Classify the events in a log-mel: kinds, activity over time, repetitions and attributes.
 
     Args:
         kinds: names of the K kinds, in the order of the logits.
         architecture: a key of `BACKBONES`.
         width: channels of the first convolution (conv_gru) or of a token (patch_transformer).
         n_mel, frames: M and T, multiples of 16 and 8.
-        world: version of the miniature world that it knows.
+        world: version of the miniature world that it was trained on.
 
     Raises:
         ValueError: an unknown architecture, or sizes that do not divide.
@@ -104,7 +105,7 @@ class SoundJudge(Judge):
     ) -> None:
         super().__init__(kinds, world, architecture=architecture, width=width, n_mel=n_mel, frames=frames)
         if architecture not in BACKBONES:
-            raise ValueError(f"architecture {architecture!r}: there are {', '.join(BACKBONES)}")
+            raise ValueError(f"unknown architecture {architecture!r}: choose from {', '.join(BACKBONES)}")
         if n_mel % PATCH or frames % STRIDE:
             raise ValueError(f"n_mel {n_mel} must be a multiple of {PATCH}, frames {frames} of {STRIDE}")
         self.backbone = BACKBONES[architecture](width, n_mel, frames)
@@ -131,7 +132,7 @@ class SoundJudge(Judge):
 
 
 class ConvGRU(nn.Module):
-    """Convolutions, then a recurrent layer over time."""
+    """Convolutions followed by a bidirectional GRU over time."""
 
     def __init__(self, width: int, n_mel: int, frames: int) -> None:
         super().__init__()
@@ -147,7 +148,7 @@ class ConvGRU(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """Patches of 16 bands x 16 frames, overlapping in time, as tokens of a transformer."""
+    """Transformer over patches of 16 bands x 16 frames that overlap in time."""
 
     def __init__(self, width: int, n_mel: int, frames: int, layers: int = 3, heads: int = 4) -> None:
         super().__init__()
@@ -172,12 +173,12 @@ BACKBONES = {"conv_gru": ConvGRU, "patch_transformer": PatchTransformer}
 
 
 class PictureJudge(Judge):
-    """A picture of 64 x 64 pixels -> which kinds are drawn, in which panels, and how often one sounds.
+    """Classify the kinds in a 64 x 64 picture, their panels, and the repetitions of a single event.
 
     Args:
         kinds: names of the K kinds, in the order of the logits.
         width: channels of the first convolution.
-        world: version of the miniature world that it knows.
+        world: version of the miniature world that it was trained on.
     """
 
     def __init__(self, kinds: list[str], width: int, world: int = 1) -> None:
@@ -192,19 +193,19 @@ class PictureJudge(Judge):
         x = self.conv(2 * picture - 1)                                    # (B, C, 8, 8)
         side = x.shape[-1] // 2
         regions = (x, x[..., :side], x[..., side:], x[..., :side, :], x[..., side:, :])
-        pooled = [region.amax((2, 3)) for region in regions]  # 5 of (B, C)
+        pooled = [region.amax((2, 3)) for region in regions]              # 5 of (B, C)
         summary = self.summary(torch.cat([x.mean((2, 3)), *pooled], -1))  # (B, 128)
         panels = self.panels(summary).unflatten(-1, (2, -1))              # (B, 2, K)
         return PictureJudgement(self.presence(summary), self.layout(summary), panels, self.count(summary))
 
 
 def _stem(channels: int, width: int) -> list[nn.Module]:
-    """Halves both sides."""
+    """Convolution that halves both sides."""
     return [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
 
 
 def _stage(channels: int, width: int) -> list[nn.Module]:
-    """Two convolutions; halves both sides."""
+    """Two convolutions and a pooling that halves both sides."""
     return [
         nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
         nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2),

@@ -1,11 +1,9 @@
-"""mini/clip_text: a CLIP text encoder that learns what captions of the miniature world say."""
+"""mini/clip_text: a CLIP text encoder trained on captions of the miniature world."""
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, MiniworldConfig, RunConfig, Strict, TrainConfig
-
-INFERENCE_FLAGS: tuple[str, ...] = ()
-EVALUATION_FLAGS: tuple[str, ...] = ()
+from sonolume.config.base import AdamConfig, Strict, TrainConfig
+from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
 
 
 @dataclass
@@ -16,7 +14,7 @@ class ModelConfig(Strict):
     intermediate_size: int = 256  # width of the feed-forward layers
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
-    max_tokens: int = 48  # of one text, with its start and end; shorter ones are padded to it
+    max_tokens: int = 48  # text length with start and end tokens; shorter texts are padded
 
     def __post_init__(self) -> None:
         self.at_least("model", 1, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -28,9 +26,9 @@ class ModelConfig(Strict):
 
 
 @dataclass
-class Config(RunConfig):
-    log_dir: str = "ckpts/mini"
-    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # captions are made as training goes
-    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)
+class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
+
+
+PreprocessOptions = NoInputOptions

@@ -1,11 +1,10 @@
-"""mini/picture_judge: a small classifier that sees what a generated picture of the miniature world shows."""
+"""mini/picture_judge: a small classifier that scores generated pictures of the miniature world."""
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, MiniworldConfig, RunConfig, Strict, TrainConfig
-
-INFERENCE_FLAGS: tuple[str, ...] = ()
-EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device")
+from sonolume.config.base import AdamConfig, Strict, TrainConfig
+from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.options import ReportOptions
 
 
 @dataclass
@@ -17,9 +16,10 @@ class ModelConfig(Strict):
 
 
 @dataclass
-class Config(RunConfig):
-    log_dir: str = "ckpts/mini"
-    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # pictures are drawn as training goes
-    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)
+class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
+
+
+PreprocessOptions = NoInputOptions
+EvaluationOptions = ReportOptions

@@ -1,22 +1,20 @@
-"""mini/picture_vae: the autoencoder of the miniature world's 64 x 64 pictures, for mini/stable_diffusion."""
+"""mini/picture_vae: the autoencoder of 64 x 64 pictures that mini/stable_diffusion uses."""
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, MiniworldConfig, RunConfig, Strict, TrainConfig
-
-INFERENCE_FLAGS: tuple[str, ...] = ()
-EVALUATION_FLAGS: tuple[str, ...] = ()
+from sonolume.config.base import AdamConfig, Strict, TrainConfig
+from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
 
 
 @dataclass
 class ModelConfig(Strict):
     """diffusers' AutoencoderKL without attention."""
 
-    block_out_channels: list[int] = field(default_factory=lambda: [24, 48, 64])  # each level but the last halves
+    block_out_channels: list[int] = field(default_factory=lambda: [24, 48, 64])  # every level but the last halves
     layers_per_block: int = 1  # of the encoder; the decoder has one more
     latent_channels: int = 4
     norm_num_groups: int = 8  # groups of every GroupNorm
-    kl_weight: float = 1e-6  # of the KL divergence beside the absolute error
+    kl_weight: float = 1e-6  # weight of the KL divergence
 
     def __post_init__(self) -> None:
         self.at_least("model", 1, "layers_per_block", "latent_channels", "norm_num_groups")
@@ -30,9 +28,9 @@ class ModelConfig(Strict):
 
 
 @dataclass
-class Config(RunConfig):
-    log_dir: str = "ckpts/mini"
-    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # pictures are drawn as training goes
-    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)
+class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
+
+
+PreprocessOptions = NoInputOptions

@@ -1,12 +1,11 @@
-"""mini/sound_judge: a small classifier that hears what a generated sound of the miniature world holds."""
+"""mini/sound_judge: a small classifier that scores generated sounds of the miniature world."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.options import ReportOptions
 
-INFERENCE_FLAGS: tuple[str, ...] = ()
-EVALUATION_FLAGS = ("checkpoint", "output_dir", "num_samples", "device")
 DIVISORS = {"frames": 8, "n_mel": 16}  # frames per step and mel bands per token of the networks
 
 
@@ -28,7 +27,7 @@ class ModelConfig(Strict):
 @dataclass
 class Config(RunConfig):
     log_dir: str = "ckpts/mini"
-    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # prepared mels of the miniature world
+    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # its prepared mels
     preprocess: PreprocessConfig = field(default_factory=lambda: PreprocessConfig(frames=160))
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
@@ -38,3 +37,6 @@ class Config(RunConfig):
         for name, divisor in DIVISORS.items():
             size = getattr(self.preprocess, name)
             self.require(size % divisor == 0, f"preprocess.{name} {size} is not divisible by {divisor}")
+
+
+EvaluationOptions = ReportOptions

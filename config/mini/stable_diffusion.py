@@ -1,22 +1,20 @@
-"""mini/stable_diffusion: a tiny Stable Diffusion of the miniature world's 64 x 64 pictures."""
+"""mini/stable_diffusion: a tiny Stable Diffusion for 64 x 64 pictures of the miniature world."""
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, MiniworldConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import AdamConfig, Strict, TrainConfig
+from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.options import ReportOptions
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
-
-INFERENCE_FLAGS: tuple[str, ...] = ()
-EVALUATION_FLAGS = (
-    "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale", "batch_size", "device",
-)  # fmt: skip
+from sonolume.utils.options import LARGEST_SEED, option
 
 
 @dataclass
 class UNetConfig(Strict):
     """diffusers' UNet2DConditionModel."""
 
-    block_out_channels: list[int] = field(default_factory=lambda: [56, 72, 72])  # each level but the last halves
-    cross_attention: list[bool] = field(default_factory=lambda: [False, True, True])  # levels that read the text
+    block_out_channels: list[int] = field(default_factory=lambda: [56, 72, 72])  # every level but the last halves
+    cross_attention: list[bool] = field(default_factory=lambda: [False, True, True])  # levels that attend to text
     layers_per_block: int = 1
     num_heads: int = 4  # of every attention
     norm_num_groups: int = 8  # groups of every GroupNorm
@@ -25,10 +23,8 @@ class UNetConfig(Strict):
         key = "model.unet"
         self.at_least(key, 1, "layers_per_block", "num_heads", "norm_num_groups")
         levels, flags = len(self.block_out_channels), len(self.cross_attention)
-        self.require(
-            levels == flags, f"{key}: block_out_channels names {levels} levels, cross_attention {flags}: the same"
-        )
-        self.require(any(self.cross_attention), f"{key}.cross_attention: no level reads the text")
+        self.require(levels == flags, f"{key}: block_out_channels has {levels} levels, but cross_attention has {flags}")
+        self.require(any(self.cross_attention), f"{key}.cross_attention: at least one level must attend to the text")
         for channels in self.block_out_channels:
             for name in ("norm_num_groups", "num_heads"):
                 divisor = getattr(self, name)
@@ -54,15 +50,27 @@ class ModelConfig(Strict):
             self.require(bool(getattr(self, name)), f"model.{name} must not be empty")
         self.require(
             self.noise_scheduler.prediction_type is not PredictionType.flow,
-            "model.noise_scheduler.prediction_type flow: Stable Diffusion's pipelines know epsilon and v_prediction",
+            "model.noise_scheduler.prediction_type flow: Stable Diffusion's pipelines take epsilon or v_prediction",
         )
 
 
 @dataclass
-class Config(RunConfig):
-    log_dir: str = "ckpts/mini"
-    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # pictures and captions are made once
-    cache_dir: str = "data/miniworld/cache"  # latents and text states of them
-    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)
+class Config(GeneratedDataConfig):
+    cache_dir: str = "data/miniworld/cache"  # folder of cached latents and text embeddings
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1e-3)))
+
+
+PreprocessOptions = NoInputOptions
+
+
+@dataclass(kw_only=True)
+class EvaluationOptions(ReportOptions):
+    """Sampling flags of the evaluation."""
+
+    seed: int = option(0, help="base seed; every sample has its own noise", low=0, high=LARGEST_SEED - 1)
+    num_steps: int | None = option(help="denoising steps (default: 20)", low=1, metavar="N")
+    guidance_scale: float | None = option(
+        help="classifier-free guidance scale; 1 disables guidance (default: 4)", metavar="SCALE"
+    )
+    batch_size: int = option(16, help="pictures per batch", low=1, metavar="N")

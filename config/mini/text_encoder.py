@@ -1,16 +1,14 @@
-"""mini/text_encoder: a T5 encoder on bytes that learns what captions of the miniature world say."""
+"""mini/text_encoder: a byte-level T5 encoder trained on captions of the miniature world."""
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, MiniworldConfig, RunConfig, Strict, TrainConfig
-
-INFERENCE_FLAGS: tuple[str, ...] = ()
-EVALUATION_FLAGS: tuple[str, ...] = ()
+from sonolume.config.base import AdamConfig, Strict, TrainConfig
+from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
 
 
 @dataclass
 class TextEncoderConfig(Strict):
-    """transformers' T5 encoder on ByT5's tokens (bytes: no vocabulary file)."""
+    """transformers' T5 encoder with ByT5's byte tokenizer (no vocabulary file)."""
 
     d_model: int = 128  # width of the text states
     d_ff: int = 256  # width of the feed-forward layers
@@ -32,9 +30,9 @@ class ModelConfig(Strict):
 
 
 @dataclass
-class Config(RunConfig):
-    log_dir: str = "ckpts/mini"
-    dataset: list[str] = field(default_factory=lambda: ["miniworld"])  # captions are made as training goes
-    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)
+class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
+
+
+PreprocessOptions = NoInputOptions

@@ -1,7 +1,6 @@
 #!/bin/sh
-# sh egs/mini/run_build.sh PART ...: make the shipped miniature parts from nothing; --help lists them
+# sh egs/mini/run_build.sh PART ...: train the shipped miniature parts from nothing; --help lists them
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
 root=$(cd -- "$here/../.." && pwd) || exit 1
 . "$root/egs/_run.sh"
-find_python
-exec "$python" "$root/bins/build.py" "$@"
+start build "$@"

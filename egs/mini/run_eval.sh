@@ -1,13 +1,12 @@
 #!/bin/sh
-# sh egs/mini/run_eval.sh [PART] [--num_samples 600] [--help]: score a shipped part; text_to_audio where none is named
+# sh egs/mini/run_eval.sh [PART] [--num_samples 600] [--help]: score a shipped part; text_to_audio if none is named
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
 root=$(cd -- "$here/../.." && pwd) || exit 1
 . "$root/egs/_run.sh"
-find_python
 case ${1-} in
     '' | -* | *=*) part=text_to_audio ;;
     *) part=$1 && shift ;;
 esac
-config=egs/mini/$part.json
-if [ "$part" = text_to_audio ]; then config=egs/tta/audioldm/tiny.json; fi
-exec "$python" "$root/bins/evaluate.py" --config "$root/$config" --checkpoint "$root/pretrained/mini/$part" "$@"
+config=$here/$part.json
+if [ "$part" = text_to_audio ]; then config=$root/egs/tta/audioldm/tiny.json; fi
+start evaluate --config "$config" --checkpoint "$root/pretrained/mini/$part" "$@"

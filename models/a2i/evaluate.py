@@ -1,14 +1,14 @@
-"""Does the picture show what is heard? One picture for each sound of a test set: run_eval.sh of every recipe here.
+"""Evaluate audio to image: one picture for each sound of a test set. Every recipe of this task runs this module.
 
-In the miniature world a frozen judge tells what it sees, beside chance and the upper bounds: the true caption drawn by
-the same Stable Diffusion, the real picture, and the real picture through the VAE. On recordings, any embedders compare.
-With --text_to_audio the sounds are made from the captions first: the round trip text -> sound -> picture.
+In the miniature world a frozen judge scores the pictures, next to chance and upper bounds: pictures of the true
+captions by the same Stable Diffusion, the real pictures, and the real pictures through the VAE. Recordings are compared
+by any embedders. With --text_to_audio the sounds are generated from the captions first: the round trip text -> sound ->
+picture.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,255 +17,238 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sonolume.models import inference
-from sonolume.models.a2i import from_text, loading, test_pairs
+from sonolume.config.audio_to_image import EvaluationOptions
+from sonolume.models import runtime
+from sonolume.models.a2i import from_text, loading
 from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
-from sonolume.models.a2i.test_pairs import TestPairs
-from sonolume.models.evaluation import beside, folders, generation, heldout, results, showing
-from sonolume.models.evaluation.embedders import clips
-from sonolume.models.evaluation.embedders.base import Embedder, hash_of
+from sonolume.models.evaluation import figures, held_out
+from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
 from sonolume.models.evaluation.embedders.load import check, load_all
-from sonolume.models.evaluation.pictures import Pictures, score
-from sonolume.models.evaluation.protocol import digest, fingerprint
-from sonolume.models.evaluation.results import Result
-from sonolume.models.mini import seeing
+from sonolume.models.evaluation.folders import score_folder
+from sonolume.models.evaluation.held_out import HeldOut
+from sonolume.models.evaluation.metrics import add_scores_with_baselines
+from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
+from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture
+from sonolume.models.evaluation.sound_files import is_silent
+from sonolume.models.mini import judges
 from sonolume.utils import audio, hub
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
+from sonolume.utils.image import open_image
 
-CACHE = "embeddings"  # inside the output folder
-IN_WORLD = ("mini:picture_judge", "mini:world")
-USUAL = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai/clip-vit-large-patch14"
+WORLD_EMBEDDERS = ("mini:picture_judge", "mini:world")
+CUSTOMARY = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai/clip-vit-large-patch14"
 
 
-def run(config: Any, args: argparse.Namespace, load_encoder: LoadEncoder, shipped: str) -> None:
-    """Draw, look, and write report.json, report.md and sheets of pictures.
+def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, shipped: str) -> None:
+    """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples.
 
     Args:
-        shipped: the miniature exported folder, used where the run has none.
+        shipped: the miniature exported folder, used if the run has none.
     """
-    if args.generated is not None:
-        folders.run(args)
-        return
-    if args.reference is not None:
-        raise UserError("--reference is what --generated is compared with: name a folder of pictures with --generated")
-    for spec in args.embedder or ():
+    for spec in options.embedder:
         check(spec)
-    where = inference.find_checkpoint(args.checkpoint, config, shipped)
-    in_world = args.captions is None and heldout.is_world(config, config.preprocess, args.checkpoint, where, shipped)
-    embedders = load_all(args.embedder or (IN_WORLD if in_world else ()))
-    if not any("pictures" in embedder.takes for embedder in embedders):
-        raise UserError(f"recordings have no judge: name what looks at the pictures, usual is {USUAL}")
-    pipe, models = loading.load(where, config.recipe, load_encoder, args.device)
-    settings = _settings(pipe, where, models, args)
-    folder = inference.make_folder(args.output_dir)
-    real = _pairs(config, args, folder, pipe, in_world)
-    trip = from_text.travel(real, args, folder) if args.text_to_audio is not None else None
-    pairs = trip.pairs if trip else real
-    real = test_pairs.only(real, pairs.captions)
-    columns = {"caption": from_captions(pipe, real, settings, args, folder)}
-    columns |= {"VAE": rebuilt(pipe, real, args, folder)} if real.reference else {}
+    if options.generated is not None or options.reference is not None:
+        score_folder(
+            options.generated, options.reference, options.embedder, options.output_dir, options.cache_dir,
+            options.device, options.batch_size,
+        )  # fmt: skip
+        return
+    where = runtime.find_checkpoint(options.checkpoint, config, shipped)
+    in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)
+    embedders = load_all(options.embedder or (WORLD_EMBEDDERS if in_world else ()))
+    of_pictures = [embedder for embedder in embedders if "pictures" in embedder.takes]
+    if not of_pictures:
+        raise UserError(f"--embedder is needed to score pictures of recordings; customary: {CUSTOMARY}")
+    pipe, components = loading.load(where, config.recipe, load_encoder, options.device)
+    folder = runtime.make_folder(options.output_dir)
+    painter = Painter(pipe, _sampling_settings(pipe, where, components, options), options, folder)
+    real = _held_out(config, options, folder, pipe, in_world)
+    trip = from_text.generate_sounds(real, options, folder) if options.text_to_audio is not None else None
+    tests = trip.tests if trip else real
+    real = real.select(tests.captions)
+
+    baselines: dict[str, Files] = {}
     if trip and real.sounds:
-        columns = {from_text.REAL: from_sounds(pipe, real, settings, args, folder / "generated"), **columns}
-    made = from_sounds(pipe, pairs, settings, args, folder / ("round_trip" if trip else "generated"))
-    result = Result(_conditions(pairs, made, embedders, args), facts=_facts(pairs, settings, where, args))
-    result.left_out += pairs.left_out
-    if pairs.scenes:
-        others = {**columns, "real": pairs.reference}
-        seen = {name: seeing.load(list(files.values())) for name, files in others.items()}
-        seeing.add_shares(result, pairs.scenes, seeing.load(list(made.values())), seen)
-    cache = args.cache_dir or folder / CACHE
-    lost = from_text.add_legs(result, trip, real, made, columns, embedders, cache, args.batch_size) if trip else []
-    pictures = Pictures(made, pairs.reference, pairs.captions, pairs.labels, {} if trip else pairs.sounds)
-    looking = [embedder for embedder in embedders if "pictures" in embedder.takes]
-    _compare(result, pictures, columns, looking, cache, args.batch_size)
+        baselines[from_text.REAL] = painter.from_sounds(real, "generated")
+    baselines["caption"] = painter.from_captions(real)
+    if real.pictures:
+        baselines["VAE"] = painter.reconstruct(real)
+    made = painter.from_sounds(tests, "round_trip" if trip else "generated")
+
+    report = Report(_conditions(tests, made, embedders, options), facts=_facts(tests, painter.settings, where, options))
+    report.leave_out(tests.left_out)
+    if tests.scenes:
+        columns = {**baselines, "real": tests.pictures}
+        pixels = {name: judges.load_pixels(list(files.values())) for name, files in columns.items()}
+        judges.add_picture_shares(report, tests.scenes, judges.load_pixels(list(made.values())), pixels)
+    cache, size = options.cache_dir or folder / EMBEDDINGS, options.batch_size
+    lost = from_text.add_legs(report, trip, real, made, baselines, embedders, cache, size) if trip else []
+    samples = Samples(PICTURE, made, tests.pictures, tests.captions, tests.labels, {} if trip else tests.sounds)
+    add_scores_with_baselines(report, samples, baselines, of_pictures, cache, size)
     if trip:
-        sheets = from_text.sheets(folder, result, trip, real, made, columns, lost)
+        sheets = from_text.sheets(folder, report, trip, real, made, baselines, lost)
     else:
-        sheets = showing.sheets(folder, result, pictures)
-    report = results.write(result, folder, sheets)
-    print((folder / "report.md").read_text(encoding="utf-8"))
-    print(report)
+        sheets = figures.sample_sheets(folder, report, samples)
+    print(f"compared by {', '.join(embedder.name for embedder in of_pictures)}", file=sys.stderr)
+    finish(report, folder, sheets)
 
 
-def _pairs(
-    config: Any, args: argparse.Namespace, folder: Path, pipe: AudioToImagePipeline, in_world: bool
-) -> TestPairs:
-    """Without those whose captions Stable Diffusion cannot read to their end."""
-    if args.captions is not None:
-        pairs = from_text.captions_of(args.captions, args.num_samples)
+def _held_out(
+    config: Any, options: EvaluationOptions, folder: Path, pipe: AudioToImagePipeline, in_world: bool
+) -> HeldOut:
+    """Collect sounds with pictures and captions that Stable Diffusion can read."""
+    if options.captions is not None:
+        tests = held_out.captions_in(options.captions, options.num_samples, "--captions")
+    elif in_world:
+        held_out.check_sample_rate(pipe.encoder.sample_rate)
+        mini = config.preprocess.miniworld
+        pairs = mini.pairs and mini.train_scenes > 0
+        places = folder / "sounds", folder / "reference"
+        tests = held_out.scenes_with_files(mini, options.num_samples, *places, pairs)
     else:
-        tests = test_pairs.of_world if in_world else test_pairs.of_recordings
-        pairs = tests(config, args.num_samples, folder, pipe.encoder.sample_rate)
-    limit = pipe.sd.tokenizer.model_max_length
-    tokens = {uid: len(pipe.sd.tokenizer(text, verbose=False).input_ids) for uid, text in pairs.captions.items()}
-    left = test_pairs.only(pairs, [uid for uid, count in tokens.items() if count <= limit])
-    if not left.captions:
-        raise UserError(f"{pairs.source['source']}: all captions are longer than {limit} tokens")
-    reason = f"its caption has more than {limit} tokens, which Stable Diffusion takes"
-    left.left_out += [(uid, reason) for uid, count in tokens.items() if count > limit]
-    return left
+        tests = held_out.recorded_pairs(config, options.num_samples)
+    tokenizer = pipe.sd.tokenizer
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer(text, verbose=False).input_ids)
+
+    return tests.without_long_captions(count_tokens, tokenizer.model_max_length, "Stable Diffusion")
 
 
-def _settings(
-    pipe: AudioToImagePipeline, where: str, models: dict[str, Any], args: argparse.Namespace
+def _sampling_settings(
+    pipe: AudioToImagePipeline, where: str, components: Mapping[str, Any], options: EvaluationOptions
 ) -> dict[str, Any]:
-    """All that decides a picture, beside its sound and its seed."""
+    """Apply the preset, and collect everything that determines a picture besides its sound and seed."""
     try:
-        pipe.use_preset(args.preset or "balanced")
+        pipe.use_preset(options.preset or "balanced")
     except ValueError as error:
         raise UserError(f"--preset: {error}") from error
     pipe.sd.set_progress_bar_config(disable=True)
+    suffixes = ("json", "safetensors")
+    files = sorted(path for suffix in suffixes for path in Path(where).rglob(f"*.{suffix}"))
     return {
-        "model": _version(where),
-        "stable_diffusion": models["stable_diffusion"],
+        "model": content_hash(*files) if hub.is_local(where) else where,
+        "stable_diffusion": components["stable_diffusion"],
         "prompt": pipe.encoder.prompt,
-        "num_steps": args.num_steps or pipe.num_steps,
-        "guidance_scale": pipe.guidance_scale if args.guidance_scale is None else args.guidance_scale,
+        "num_steps": options.num_steps or pipe.num_steps,
+        "guidance_scale": pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
         "scheduler": type(pipe.sd.scheduler).__name__,
-        "versions": inference.versions(),
+        "versions": runtime.versions(),
     }
 
 
-def _version(where: str) -> str:
-    """A hash of all weights and settings of a folder; a hub id as it is."""
-    if not hub.is_local(where):
-        return where
-    return hash_of(*sorted(path for kind in ("json", "safetensors") for path in Path(where).rglob(f"*.{kind}")))
+@dataclass(frozen=True)
+class Painter:
+    """Draws one picture per Uid into folders below the output folder, which an interrupted run resumes."""
 
+    pipe: AudioToImagePipeline
+    settings: dict[str, Any]
+    options: EvaluationOptions
+    folder: Path
 
-def _draw(
-    pipe: AudioToImagePipeline,
-    folder: Path,
-    inputs: Mapping[str, str],
-    settings: dict[str, Any],
-    args: argparse.Namespace,
-    told: Callable[[list[str]], dict[str, Any]],
-    blank: Collection[str] = (),
-) -> dict[str, Path]:
-    """One picture for each Uid; `told` says what the pipeline is asked for those of a batch. `blank` become black."""
-    height, width = pipe.size(None, None)
+    def from_sounds(self, tests: HeldOut, name: str) -> dict[str, Path]:
+        """Draw pictures of sounds; a silent sound gets a black one, which is scored like any other."""
+        rate = self.pipe.encoder.sample_rate
 
-    def make(uids: list[str], seeds: list[int]) -> list[Image.Image | None]:
-        pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", (width, height)) for uid in uids}
-        drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in blank}
-        if drawn:
-            output = pipe(
-                **told(list(drawn)),
-                num_inference_steps=settings["num_steps"],
-                guidance_scale=settings["guidance_scale"],
-                generator=[torch.Generator().manual_seed(seed) for seed in drawn.values()],
-            )
-            pictures |= dict(zip(drawn, output.images, strict=True))
-        return list(pictures.values())
+        def arguments(uids: list[str]) -> dict[str, Any]:
+            return {"sounds": self.pipe.encode_audio([audio.load(tests.sounds[uid], rate) for uid in uids])}
 
-    return generation.generate(
-        folder, inputs, settings, make, _save, suffix=".png", batch_size=args.batch_size, seed=args.seed,
-        title=folder.name,
-    )  # fmt: skip
+        inputs = {uid: path.name for uid, path in tests.sounds.items()}
+        silent = {uid for uid, path in tests.sounds.items() if is_silent(audio.load(path, rate))}
+        return self._draw(name, inputs, self.settings | tests.source, arguments, silent)
 
+    def from_captions(self, tests: HeldOut) -> dict[str, Path]:
+        """Draw pictures of the true captions by the same Stable Diffusion, from the same noise."""
 
-def _save(path: Path, picture: Image.Image) -> None:
-    picture.save(path, format="PNG")
+        def arguments(uids: list[str]) -> dict[str, Any]:
+            unused = torch.zeros(len(uids), 1, self.pipe.encoder.width)  # mix 1 ignores the sound
+            return {"sounds": unused, "text": [tests.captions[uid] for uid in uids], "mix": 1.0}
 
+        settings = {name: value for name, value in self.settings.items() if name not in ("model", "prompt")}
+        return self._draw("caption", tests.captions, settings | tests.source, arguments)
 
-def from_sounds(
-    pipe: AudioToImagePipeline, pairs: TestPairs, settings: dict[str, Any], args: argparse.Namespace, folder: Path
-) -> dict[str, Path]:
-    """Pictures in `folder` of what is heard; of a silent sound a black one, which counts as what it is."""
-    rate = pipe.encoder.sample_rate
+    def _draw(
+        self,
+        name: str,
+        inputs: Mapping[str, str],
+        settings: Mapping[str, Any],
+        arguments: Callable[[list[str]], dict[str, Any]],
+        black: Collection[str] = (),
+    ) -> dict[str, Path]:
+        """Draw one picture per Uid.
 
-    def told(uids: list[str]) -> dict[str, Any]:
-        return {"sounds": pipe.hear([audio.load(pairs.sounds[uid], rate) for uid in uids])}
+        Args:
+            arguments: Uids of a batch -> arguments of the pipeline.
+            black: Uids that get a black picture.
+        """
+        height, width = self.pipe.size(None, None)
 
-    inputs = {uid: path.name for uid, path in pairs.sounds.items()}
-    silent = {uid for uid, path in pairs.sounds.items() if clips.is_silent(audio.load(path, rate))}
-    return _draw(pipe, folder, inputs, settings | pairs.source, args, told, silent)
+        def generate(uids: list[str], seeds: list[int]) -> list[Image.Image | None]:
+            pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", (width, height)) for uid in uids}
+            drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
+            if drawn:
+                output = self.pipe(
+                    **arguments(list(drawn)),
+                    num_inference_steps=self.settings["num_steps"],
+                    guidance_scale=self.settings["guidance_scale"],
+                    generator=[torch.Generator().manual_seed(seed) for seed in drawn.values()],
+                )
+                pictures |= dict(zip(drawn, output.images, strict=True))
+            return list(pictures.values())
 
+        size, seed = self.options.batch_size, self.options.seed
+        return generate_files(
+            self.folder / name, inputs, settings, generate, save_picture, suffix=".png", batch_size=size, seed=seed,
+            title=name,
+        )  # fmt: skip
 
-def from_captions(
-    pipe: AudioToImagePipeline, pairs: TestPairs, settings: dict[str, Any], args: argparse.Namespace, folder: Path
-) -> dict[str, Path]:
-    """Pictures that the same Stable Diffusion draws of the true captions, from the same noise."""
+    @torch.no_grad()
+    def reconstruct(self, tests: HeldOut) -> dict[str, Path]:
+        """Reconstruct the real pictures by the VAE: the upper bound of the latent model."""
+        vae: Any = self.pipe.sd.vae
+        size = self.pipe.size(None, None)
 
-    def told(uids: list[str]) -> dict[str, Any]:
-        heard = torch.zeros(len(uids), 1, pipe.encoder.width)  # with mix 1 nothing of it is left
-        return {"sounds": heard, "text": [pairs.captions[uid] for uid in uids], "mix": 1.0}
+        def generate(uids: list[str], seeds: list[int]) -> list[Image.Image]:
+            pictures = [_pixels(fitted(open_image(tests.pictures[uid]), size)) for uid in uids]
+            real = torch.stack(pictures).to(vae.device, vae.dtype)                  # (B, 3, H, W)
+            latents = vae.encode(2 * real - 1).latent_dist.mode()                   # (B, z, h, w)
+            decoded = vae.decode(latents).sample.float().cpu()                      # (B, 3, H, W)
+            return self.pipe.sd.image_processor.postprocess(decoded, output_type="pil")  # type: ignore[return-value]
 
-    made_by = {name: value for name, value in settings.items() if name not in ("model", "prompt")}
-    return _draw(pipe, folder / "caption", pairs.captions, made_by | pairs.source, args, told)
-
-
-@torch.no_grad()
-def rebuilt(pipe: AudioToImagePipeline, pairs: TestPairs, args: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """The real pictures through the VAE: the best that the latent model could reach."""
-    vae: Any = pipe.sd.vae
-    size = pipe.size(None, None)
-
-    def make(uids: list[str], seeds: list[int]) -> list[Image.Image]:
-        real = torch.stack([_pixels(fitted(Image.open(pairs.reference[uid]), size)) for uid in uids])  # (B, 3, H, W)
-        latents = vae.encode((2 * real - 1).to(vae.device, vae.dtype)).latent_dist.mode()              # (B, z, h, w)
-        decoded = vae.decode(latents).sample.float().cpu()                                             # (B, 3, H, W)
-        return pipe.sd.image_processor.postprocess(decoded, output_type="pil")  # type: ignore[return-value]
-
-    inputs = {uid: path.name for uid, path in pairs.reference.items()}
-    made_by = {"size": list(size), "versions": inference.versions(), **pairs.source}
-    return generation.generate(
-        folder / "VAE", inputs, made_by, make, _save, suffix=".png", batch_size=args.batch_size, title="VAE"
-    )
+        inputs = {uid: path.name for uid, path in tests.pictures.items()}
+        made_by = {"size": list(size), "versions": runtime.versions(), **tests.source}
+        batch_size = self.options.batch_size
+        return generate_files(
+            self.folder / "VAE", inputs, made_by, generate, save_picture, suffix=".png", batch_size=batch_size,
+            title="VAE",
+        )  # fmt: skip
 
 
 def _pixels(picture: Image.Image) -> Tensor:
-    """(3, H, W) in 0..1."""
+    """Convert a picture to (3, H, W) in 0..1."""
     return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1) / 255)
 
 
-def _conditions(
-    pairs: TestPairs, made: Mapping[str, Path], embedders: list[Embedder], args: argparse.Namespace
-) -> dict[str, Any]:
-    files = [*pairs.sounds.values(), *pairs.reference.values()]
-    contents = pairs.source if pairs.scenes else digest([hash_of(path) for path in files])
-    more: dict[str, Any] = {"compared_with": contents} | ({"judge": seeing.judge()} if pairs.scenes else {})
+def _conditions(tests: HeldOut, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:
+    paths = [*tests.sounds.values(), *tests.pictures.values()]
+    contents = tests.source if tests.scenes else content_hash([content_hash(path) for path in paths])
+    more: dict[str, Any] = {"compared_with": contents}
+    if tests.scenes:
+        more["judge"] = judges.picture_judge_version()
+    asked = list(tests.sounds)
+    if options.text_to_audio is not None:
+        asked, more = [f"{uid}: {caption}" for uid, caption in tests.captions.items()], more | {"start": "caption"}
     facts = [embedder.facts() for embedder in embedders]
-    asked = list(pairs.sounds)
-    if args.text_to_audio is not None:
-        asked, more = [f"{uid}: {caption}" for uid, caption in pairs.captions.items()], more | {"start": "caption"}
-    return fingerprint(facts, asked, len(made), seed=args.seed, **more)
+    return measurement_conditions(facts, asked, len(made), seed=options.seed, **more)
 
 
-def _facts(pairs: TestPairs, settings: dict[str, Any], where: str, args: argparse.Namespace) -> dict[str, Any]:
-    """For the reader."""
-    told = {name: value for name, value in settings.items() if name not in ("model", "versions")}
-    return {"model": where, "weights": settings["model"], "sounds": len(pairs.sounds), **told, "seed": args.seed,
-            "of": pairs.source["source"]}  # fmt: skip
-
-
-def _compare(
-    result: Result,
-    pictures: Pictures,
-    columns: Mapping[str, Mapping[str, Path]],
-    embedders: list[Embedder],
-    cache: Path,
-    batch_size: int,
-) -> None:
-    """What the embedders tell, beside the columns, the real pictures, and pictures of other sounds as chance."""
-
-    def scored(those: Pictures) -> Result:
-        other = Result({})
-        for embedder in embedders:
-            score(other, those, embedder, cache, batch_size)
-        return other
-
-    ours = scored(pictures)
-    for column, files in columns.items():
-        beside.put_beside(ours, scored(replace(pictures, generated=files)), column)
-    if pictures.reference:
-        beside.put_beside(ours, scored(replace(pictures, generated=pictures.reference, reference={})), "real")
-    if len(pictures.generated) > 1:
-        others = beside.shifted(pictures.generated, list(pictures.generated))
-        beside.put_chance(ours, scored(replace(pictures, generated=others)))
-    result.scores += ours.scores
-    result.outliers += ours.outliers
-    result.counts |= ours.counts
-    result.left_out += [entry for entry in ours.left_out if entry not in result.left_out]
-    print(f"compared by {', '.join(embedder.name for embedder in embedders)}", file=sys.stderr)
+def _facts(
+    tests: HeldOut, settings: Mapping[str, Any], where: str, options: EvaluationOptions
+) -> dict[str, Any]:
+    """Collect what the reader of the report needs."""
+    sampling = {name: value for name, value in settings.items() if name not in ("model", "versions")}
+    facts = {"model": where, "weights": settings["model"], "sounds": len(tests.sounds), **sampling}
+    return facts | {"seed": options.seed, "of": tests.source["source"]}

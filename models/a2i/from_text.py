@@ -1,125 +1,105 @@
-"""The round trip text -> sound -> picture: what a text-to-audio model makes of the captions, and how it went on.
+"""The round trip text -> sound -> picture: sounds generated from captions, and the scores of both legs.
 
-The pictures of those sounds are made and compared as those of real ones are.
+The pictures of those sounds are drawn and compared as usual, by `evaluate`.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sonolume.models.a2i.test_pairs import TestPairs, only
-from sonolume.models.evaluation import generation, round_trip
+from sonolume.config.audio_to_image import EvaluationOptions
+from sonolume.models.evaluation import figures, round_trip
 from sonolume.models.evaluation.embedders.base import Embedder
-from sonolume.models.evaluation.results import Result
-from sonolume.models.evaluation.round_trip import Files
-from sonolume.models.evaluation.sounds import Sounds, score
+from sonolume.models.evaluation.held_out import HeldOut
+from sonolume.models.evaluation.metrics import add_scores
+from sonolume.models.evaluation.report import Report
+from sonolume.models.evaluation.samples import SOUND, Files, Samples
 from sonolume.models.tta.audioldm import evaluate as text_to_audio
 from sonolume.models.tta.audioldm.inference import load
-from sonolume.models.tta.audioldm.test_set import TestSet
-from sonolume.preprocessors.miniworld import DURATION
 from sonolume.utils import hub
-from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import read_manifest
 
 FOLDER = "from_text"
-REAL = "real sound"  # column of the trips that start there
+REAL = "real sound"  # column of the trips that start from real sounds
 
 
 @dataclass(frozen=True)
 class Trip:
-    """`pairs` has generated sounds, one for each caption."""
+    """Test examples whose sounds were generated from their captions."""
 
-    pairs: TestPairs
+    tests: HeldOut
     facts: dict[str, Any]
-    """what made them, for the reader"""
+    """how they were generated, for the reader"""
 
 
-def captions_of(manifest: Path, count: int) -> TestPairs:
-    """At most `count` rows with a caption, drawn by a hash of their Uids; their pictures where they name some.
-
-    Raises:
-        UserError: no row has a caption.
-    """
-    rows = {row.uid: row for row in read_manifest(manifest) if row.captions}
-    if not rows:
-        raise UserError(f"--captions {manifest}: not one row has a caption: there is nothing to start from")
-    chosen = dict(sorted(rows.items(), key=lambda item: generation.seed_of(0, item[0]))[:count])
-    pictures = {uid: row.image for uid, row in chosen.items() if row.image and row.image.is_file()}
-    captions = {uid: row.captions[0] for uid, row in chosen.items()}
-    labels = {uid: row.label for uid, row in chosen.items() if row.label}
-    return TestPairs({}, pictures, captions, labels, {"source": str(manifest)})
-
-
-def travel(pairs: TestPairs, args: argparse.Namespace, folder: Path) -> Trip:
-    """A generated sound for each caption, in place of the real one.
-
-    --num_steps and --preset hold here, too; the guidance is the model's own.
+def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> Trip:
+    """Generate a sound for each caption with --text_to_audio, at its own guidance scale.
 
     Raises:
         UserError: --text_to_audio is no such pipeline, or can read none of the captions.
     """
-    given = Path(args.text_to_audio).expanduser()
-    where = str(given.resolve()) if given.is_dir() else hub.locate(args.text_to_audio, "--text_to_audio")
-    pipe = load(where, args.device)
-    asked = argparse.Namespace(**{**vars(args), "guidance_scale": None})
-    settings = text_to_audio.settings_of(pipe, where, asked)
-    seconds = DURATION if pairs.scenes else pipe.duration
-    tests = TestSet(dict(pairs.captions), {}, pairs.source, pipe.mel_settings.sample_rate, seconds)
-    text_to_audio.leave_out_long(pipe, tests)
-    made_by = settings | pairs.source | {"seconds": seconds}
-    sounds = text_to_audio.generate(pipe, tests, made_by, args, folder / FOLDER)
-    left = only(pairs, tests.captions)
-    names = ("model", "num_steps", "guidance_scale", "scheduler")
-    source = pairs.source | {"text_to_audio": {name: settings[name] for name in names}}
-    facts = {"text to audio": where} | {f"text to audio's {name}": settings[name] for name in names[1:]}
-    return Trip(replace(left, sounds=sounds, source=source, left_out=pairs.left_out + tests.left_out), facts)
+    given = str(options.text_to_audio)
+    local = Path(given).expanduser()
+    where = str(local.resolve()) if local.is_dir() else hub.locate(given, "--text_to_audio")
+    pipe = load(where, options.device)
+    settings = text_to_audio.sampling_settings(pipe, where, options.preset, options.num_steps, None)
+    tests = text_to_audio.readable(pipe, real)
+    made_by = settings | real.source | {"seconds": text_to_audio.clip_seconds(pipe, real)}
+    size, seed = options.batch_size, options.seed
+    sounds = text_to_audio.generate_sounds(pipe, tests, made_by, folder / FOLDER, size, seed)
+    sampling = {name: settings[name] for name in ("num_steps", "guidance_scale", "scheduler")}
+    source = real.source | {"text_to_audio": {"model": settings["model"], **sampling}}
+    facts = {"text to audio": where} | {f"text to audio's {name}": value for name, value in sampling.items()}
+    return Trip(replace(tests, sounds=sounds, source=source), facts)
 
 
 def add_legs(
-    result: Result,
+    report: Report,
     trip: Trip,
-    real: TestPairs,
+    real: HeldOut,
     made: Files,
-    columns: Mapping[str, Files],
+    baselines: Mapping[str, Files],
     embedders: Sequence[Embedder],
     cache: Path,
     batch_size: int,
 ) -> list[str]:
-    """How the legs went, by embedders that hear: the kind from station to station, where they tell kinds of sounds and
-    of pictures; the sounds alone, where they do not look at pictures. Returns the Uids that lost their kind.
+    """Score the legs by the embedders of sounds, and return the Uids that lost their class.
+
+    Embedders that classify sounds and pictures compare the stations; embedders of sounds alone score the generated
+    sounds.
 
     Args:
-        made: pictures of the generated sounds. columns: pictures of the same Uids; `REAL` of the real sounds.
+        made: pictures of the generated sounds.
+        baselines: pictures of the same Uids by column, of the real sounds under `REAL`.
     """
-    pairs, lost = trip.pairs, list[str]()
-    result.facts |= trip.facts
-    stations: dict[str, Files] = {"caption": {}, "sound": pairs.sounds, "picture": made}
-    beside = {REAL: {"sound": real.sounds, "picture": columns[REAL]}} if REAL in columns else {}
+    tests, lost = trip.tests, list[str]()
+    report.facts |= trip.facts
+    stations: dict[str, Files] = {"caption": {}, "sound": tests.sounds, "picture": made}
+    others = {REAL: {"sound": real.sounds, "picture": baselines[REAL]}} if REAL in baselines else {}
     for embedder in embedders:
-        labels = {uid: label for uid, label in pairs.labels.items() if label in embedder.labels}
+        labels = {uid: label for uid, label in tests.labels.items() if label in embedder.labels}
         if {"sounds", "pictures"} <= set(embedder.takes) and labels:
-            lost += round_trip.add_legs(result, labels, stations, beside, embedder, cache, batch_size)
+            lost += round_trip.add_legs(report, labels, stations, others, embedder, cache, batch_size)
         elif "pictures" not in embedder.takes:
-            score(result, Sounds(pairs.sounds, real.sounds, pairs.captions, pairs.labels), embedder, cache, batch_size)
+            samples = Samples(SOUND, tests.sounds, real.sounds, tests.captions, tests.labels)
+            add_scores(report, samples, [embedder], cache, batch_size)
     return lost
 
 
 def sheets(
     folder: Path,
-    result: Result,
+    report: Report,
     trip: Trip,
-    real: TestPairs,
+    real: HeldOut,
     made: Files,
-    columns: Mapping[str, Files],
+    baselines: Mapping[str, Files],
     lost: Sequence[str],
 ) -> list[str]:
-    """All stations of the first trips, and of those that lost their kind, else of the worst by any score."""
+    """Write sheets of all stations: of the first trips, and of those that lost their class, else the worst outliers."""
     stations: dict[str, Files] = {
-        "sound made of the text": trip.pairs.sounds, "picture of that": made, REAL: real.sounds,
-        "picture of that sound": columns.get(REAL, {}), "picture of the text": columns["caption"],
-        "real picture": real.reference,
+        "sound made of the text": trip.tests.sounds, "picture of that": made, REAL: real.sounds,
+        "picture of that sound": baselines.get(REAL, {}), "picture of the text": baselines["caption"],
+        "real picture": real.pictures,
     }  # fmt: skip
     shown = {title: files for title, files in stations.items() if files}
-    return round_trip.sheets(folder, shown, real.captions, lost or [uid for _, uid, _ in result.outliers])
+    return figures.trip_sheets(folder, shown, real.captions, lost or [uid for _, uid, _ in report.outliers])

@@ -1,65 +1,36 @@
-"""An exported audio-to-image folder -> a pipeline: its encoder, and the Stable Diffusion it was trained with."""
+"""From an exported audio-to-image folder to a pipeline: its encoder, and the Stable Diffusion of its training."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import diffusers.utils.logging
 import torch
+import transformers.utils.logging
 from huggingface_hub import snapshot_download
 
-from sonolume.models import inference, lora
-from sonolume.models.a2i import stable_diffusion
+from sonolume.models import runtime
 from sonolume.models.a2i.pipeline import GUIDANCE, AudioToImagePipeline
-from sonolume.models.a2i.sound_encoder import SoundEncoder
-from sonolume.utils import hub
+from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, SoundEncoder
+from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 
-SETTINGS_FILE = "audio_to_image.json"  # recipe, stable_diffusion, and what the recipe's encoder needs
-LORA = "lora"  # adapters of the U-Net, if they were trained
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+CLASSES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")  # the second has the same components
+COMPONENTS = {  # component -> files, of which one must exist
+    "unet": ("config.json",), "vae": ("config.json",), "text_encoder": ("config.json",),
+    "tokenizer": ("tokenizer.json", "vocab.json"), "scheduler": ("scheduler_config.json",),
+}  # fmt: skip
+WEIGHTS = ("*.safetensors", "*.bin")
 
 LoadEncoder = Callable[[Path, dict[str, Any], torch.device, torch.dtype], SoundEncoder]
 
 
-def read_settings(where: str, recipe: str) -> tuple[Path, dict[str, Any]]:
-    """The exported folder (fetched, if `where` is a hub id) and the content of its `SETTINGS_FILE`.
-
-    Raises:
-        UserError: not such a folder, damaged, or of another recipe.
-    """
-    try:
-        folder = Path(where) if hub.is_local(where) else Path(snapshot_download(where))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{where}: cannot be fetched: {first_line(error)}") from error
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        raise UserError(f"{where}: no {SETTINGS_FILE} in it: not an exported folder of {recipe}{hub.CONVERT}")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: broken JSON ({error})") from error
-    found = settings.get("recipe") if isinstance(settings, dict) else None
-    if found != recipe or "stable_diffusion" not in settings:
-        raise UserError(f"{path}: of {found or 'no recipe'}, not of {recipe}: name another --checkpoint")
-    return folder, settings
-
-
-def find_stable_diffusion(flag: str | None, folder: Path, settings: dict[str, Any]) -> tuple[str, str]:
-    """Where it is, a folder or hub id, and what said so.
-
-    Raises:
-        UserError: nothing is there.
-    """
-    if flag is None:
-        key = f"{folder / SETTINGS_FILE}: stable_diffusion"
-        return hub.locate(settings["stable_diffusion"], key, "name another with --stable_diffusion"), key
-    given = Path(flag).expanduser()
-    key = "--stable_diffusion"
-    return (str(given.resolve()) if given.is_dir() else hub.locate(flag, key)), key
-
-
 def load(
-    where: str,
+    source: str,
     recipe: str,
     load_encoder: LoadEncoder,
     device: str = "auto",
@@ -67,25 +38,131 @@ def load(
     stable_diffusion_flag: str | None = None,
     safety_checker: bool = True,
 ) -> tuple[AudioToImagePipeline, dict[str, Any]]:
-    """The pipeline of an exported folder or hub id, and for the json beside a picture where its parts came from.
+    """Load the pipeline of an exported folder or hub id, and describe its components for sidecars.
 
     Raises:
-        UserError: a part that is missing, damaged, or does not belong to the others.
+        UserError: a component is missing, damaged, or does not fit the others.
     """
-    place, kind = inference.pick_device(device), inference.DTYPES[dtype]
+    place, kind = runtime.pick_device(device), runtime.DTYPES[dtype]
     if kind == torch.float16 and place.type == "cpu":
         raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
-    folder, settings = read_settings(where, recipe)
-    source, key = find_stable_diffusion(stable_diffusion_flag, folder, settings)
+    folder, settings = read_settings(source, recipe)
+    sd_source, key = find_stable_diffusion(stable_diffusion_flag, folder, settings)
     encoder = load_encoder(folder, settings, place, kind)
-    sd = stable_diffusion.load(source, key, kind, safety_checker)
+    sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
     has_lora = (folder / LORA).is_dir()
     if has_lora:
+        from sonolume.models import lora
+
         lora.load(sd, folder / LORA)
     try:
         pipe = AudioToImagePipeline(encoder, sd.to(place))
     except ValueError as error:
-        raise UserError(f"{key} {source}: {error}") from error
+        raise UserError(f"{key} {sd_source}: {error}") from error
     pipe.guidance_scale = float(settings.get("guidance_scale", GUIDANCE))
     checked = sd.safety_checker is not None
-    return pipe, {"model": where, "stable_diffusion": source, "lora": has_lora, "safety_checker": checked}
+    return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
+
+
+def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
+    """Locate an exported folder, downloading it if `source` is a hub id, and read its `SETTINGS_FILE`.
+
+    Raises:
+        UserError: not an exported folder, damaged, or of another recipe.
+    """
+    try:
+        folder = Path(source) if hub.is_local(source) else Path(snapshot_download(source))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: cannot be downloaded: {first_line(error)}") from error
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        raise UserError(f"{source}: no {SETTINGS_FILE} in it: not an exported folder of {recipe}{hub.CONVERT}")
+    settings = files.read_json(path, f"the settings of {recipe}")
+    found = settings.get("recipe")
+    if found != recipe or "stable_diffusion" not in settings:
+        raise UserError(f"{path}: made by {found or 'no recipe'}, not by {recipe}: choose another --checkpoint")
+    return folder, settings
+
+
+def find_stable_diffusion(flag: str | None, folder: Path, settings: dict[str, Any]) -> tuple[str, str]:
+    """Locate Stable Diffusion (a folder or hub id), and return it with the flag or key that names it.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    if flag is None:
+        key = f"{folder / SETTINGS_FILE}: stable_diffusion"
+        return hub.locate(settings["stable_diffusion"], key, "choose another one with --stable_diffusion"), key
+    given, key = Path(flag).expanduser(), "--stable_diffusion"
+    return (str(given.resolve()) if given.is_dir() else hub.locate(flag, key)), key
+
+
+def load_stable_diffusion(
+    source: str, key: str, dtype: torch.dtype, safety_checker: bool = True
+) -> "StableDiffusionPipeline":
+    """Load Stable Diffusion 1.x or 2.x on the CPU, from a folder or a hub id.
+
+    Args:
+        source: folder or hub id, as `hub.locate` returns it.
+        key: flag or config key of the source, for messages.
+        safety_checker: keep the safety checker of the folder, if it has one.
+
+    Raises:
+        UserError: a component is missing (the message names it), damaged, or of another kind of model.
+    """
+    if hub.is_local(source):
+        _check_folder(Path(source), key, safety_checker)
+    options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
+    with quiet_libraries():
+        from diffusers import StableDiffusionPipeline
+
+        try:
+            pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **options)
+        except (*checkpoint.DAMAGED, ImportError) as error:
+            raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error
+    _check_sizes(pipe, f"{key} {source}")
+    return pipe
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Suppress the log and the progress bars of diffusers and transformers.
+
+    They would warn about an absent torchvision, for each of the image processors, and about an absent safety checker.
+    """
+    libraries = diffusers.utils.logging, transformers.utils.logging
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+        library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+
+
+def _check_folder(folder: Path, key: str, safety_checker: bool) -> None:
+    checkpoint.check_folder(folder, *CLASSES)
+    index = files.read_json(folder / "model_index.json", "the index of a Stable Diffusion pipeline")
+    for name, needed in COMPONENTS.items():
+        place = folder / name
+        if not any((place / file).is_file() for file in needed):
+            raise UserError(f"{key} {folder}: its {name} is missing (no {name}/{needed[0]}): copy or download it again")
+        has_weights = needed == ("config.json",)
+        if has_weights and not any(next(place.glob(pattern), None) for pattern in WEIGHTS):
+            wanted = f"{name}/*.safetensors"
+            raise UserError(f"{key} {folder}: its {name} has no weights ({wanted}): copy or download it again")
+    listed = (index.get("safety_checker") or [None])[0] is not None
+    if safety_checker and listed and not (folder / "safety_checker" / "config.json").is_file():
+        raise UserError(f"{key} {folder}: its safety_checker is missing: download it, or --no_safety_checker")
+
+
+def _check_sizes(pipe: "StableDiffusionPipeline", name: str) -> None:
+    """Check that the components fit each other."""
+    text, cross = pipe.text_encoder.config.hidden_size, pipe.unet.config.cross_attention_dim
+    if text != cross:
+        raise UserError(f"{name}: its text encoder has width {text}, its unet needs {cross}: they are of two models")
+    latent, needed = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
+    if latent != needed:
+        raise UserError(f"{name}: its unet takes {needed} channels, a latent has {latent}: is it an inpainting model?")

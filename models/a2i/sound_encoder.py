@@ -1,6 +1,6 @@
-"""What a recipe of audio to image must bring: an encoder from sound to the conditioning of Stable Diffusion.
+"""Interface of the sound encoders: the one part that differs between the audio-to-image recipes.
 
-B sounds, K tokens heard of each, L text tokens, D width of the conditioning.
+B sounds, K audio tokens of each, L text tokens, D width of Stable Diffusion's text encoder.
 """
 
 from collections.abc import Sequence
@@ -8,37 +8,46 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sonolume.modules.audiotoken.injection import PLACEHOLDER
+from sonolume.config.audio_to_image import PLACEHOLDER
+
+SETTINGS_FILE = "audio_to_image.json"  # in an exported folder: recipe, stable_diffusion, and settings of the encoder
+LORA = "lora"  # folder of the U-Net's adapters in an exported folder, if they were trained
 
 
 class SoundEncoder(Protocol):
-    """Sound, and words around it -> `prompt_embeds`. Everything else is `AudioToImagePipeline`'s."""
+    """Encoder from sound, and the words around it, to Stable Diffusion's `prompt_embeds`."""
 
     sample_rate: int
-    """Hz of the waves it takes"""
-    shortest: float
-    """seconds that a sound must last"""
+    """Hz of the input waves"""
+    min_seconds: float
+    """duration of the shortest sound that can be encoded"""
     window: float
-    """seconds it was trained on; of a longer sound the tokens of its windows are averaged"""
+    """seconds of one training item; the tokens of a longer sound are the mean over its windows"""
     width: int
     """D, which must be the text encoder's"""
     prompt: str
-    """used where none is given, with `PLACEHOLDER` where a token goes"""
+    """default prompt, with `PLACEHOLDER` in the place of an audio token"""
 
-    def hear(self, waves: Sequence[Tensor]) -> Tensor:
-        """Waves (n,) of equal length, float32 -> what was heard, (B, K, D) float32: tokens in the text space."""
+    def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
+        """Encode waves (n,) of equal length, float32 -> audio tokens (B, K, D) float32."""
         ...
 
-    def condition(self, heard: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
-        """Tokens (B, K, D) and a prompt for each -> `prompt_embeds` (B, L, D).
+    def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
+        """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
 
         Raises:
-            ValueError: a prompt that does not fit the tokens, or that the text encoder would cut.
+            ValueError: a prompt does not fit the tokens, or is longer than the text encoder's input.
         """
         ...
 
 
-def without_sound(prompt: str) -> str:
-    """The words of a prompt alone: "a photo of <*>, 4k" -> "a photo of, 4k"."""
+def remove_placeholder(prompt: str) -> str:
+    """Reduce a prompt to its words: "a photo of <*>, 4k" -> "a photo of, 4k"."""
     words = " ".join(prompt.replace(PLACEHOLDER, " ").split())
     return words.replace(" ,", ",").replace(" .", ".").strip(" ,")
+
+
+def repeat_to_length(wave: Tensor, length: int) -> Tensor:
+    """Repeat a wave (n,) that is shorter than `length` samples up to that length; a longer one stays as it is."""
+    times = -(-length // max(1, len(wave)))
+    return wave if len(wave) >= length else wave.repeat(times)[:length]

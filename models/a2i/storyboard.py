@@ -1,58 +1,58 @@
-"""A long recording as a row of pictures: which seconds each one shows, and a sheet with their times."""
+"""Storyboards: the pictures of a long recording on one contact sheet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from sonolume.utils.image import CELL, picture_grid
+from sonolume.models import runtime
+from sonolume.models.a2i.inputs import Clip
+from sonolume.utils import files
+from sonolume.utils.image import CELL, open_image, picture_grid
 
-COLUMNS = 6  # of a sheet
-
-
-@dataclass(frozen=True)
-class Span:
-    """Part of a recording, in seconds."""
-
-    start: float
-    end: float
+COLUMNS = 6  # pictures in a row
+EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 
 
-def spans(seconds: float, window: float, hop: float, shortest: float) -> list[Span]:
-    """Windows every `hop` seconds; the last one ends with the recording, if at least `shortest` of it is left."""
-    found = [Span(0.0, min(window, seconds))]
-    while found[-1].end < seconds:
-        start = len(found) * hop
-        if seconds - start < shortest:
-            break
-        found.append(Span(start, min(start + window, seconds)))
-    return found
-
-
-def clock(seconds: float) -> str:
-    """75.5 -> "1:15.5"."""
-    minutes, rest = divmod(round(seconds, 2), 60)
-    whole, _, fraction = f"{rest:.2f}".partition(".")
-    return f"{int(minutes)}:{int(whole):02d}" + (f".{fraction}".rstrip("0") if int(fraction) else "")
-
-
-def sheet(path: Path, pictures: Sequence[Path | None], starts: Sequence[float], hop: float) -> None:
-    """A contact sheet (PNG): each row begins at the time above it, each column adds what stands above it.
+def write_all(
+    pictures: Sequence[tuple[Clip, str, int, Path]], sidecar: dict[str, Any], folder: Path, hop: float
+) -> None:
+    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path.
 
     Args:
-        pictures: files in the order of time; None where nothing was heard, which is left grey.
-        starts: seconds at which they begin, every `hop`.
+        pictures: window, name, seed and file of each picture.
+        hop: seconds from one window to the next.
+    """
+    boards: dict[tuple[Path, str, int], list[tuple[Clip, Path]]] = {}
+    for clip, name, seed, path in pictures:
+        boards.setdefault((clip.path, name, seed), []).append((clip, path))
+    for (audio, name, seed), board in boards.items():
+        by_window = {clip.window: path for clip, path in board}
+        path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
+        write_sheet(path, [by_window.get(window) for window in range(board[0][0].windows)], hop)
+        windows = [{"seconds": clip.seconds, "picture": picture.name} for clip, picture in board]
+        files.write_json(path.with_suffix(".json"), {"audio": str(audio), "seed": seed, "windows": windows} | sidecar)
+        print(path)
+
+
+def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:
+    """Write a contact sheet (PNG) with the start time of each row above it, and the offset above each column.
+
+    Args:
+        pictures: files in the order of time; None for a silent window, which stays grey.
+        hop: seconds from one picture to the next.
     """
     width = min(COLUMNS, len(pictures))
-    images = [_read(picture) for picture in pictures]
-    rows = range(0, len(pictures), width)
+    blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOUR)
+    images = [blank if picture is None else open_image(picture) for picture in pictures]
     titles = ["" if not column else f"+{column * hop:g} s" for column in range(width)]
-    picture_grid(path, [images[column::width] for column in range(width)], titles, [clock(starts[row]) for row in rows])
+    starts = [format_time(first * hop) for first in range(0, len(pictures), width)]
+    picture_grid(path, [images[column::width] for column in range(width)], titles, starts)
 
 
-def _read(path: Path | None) -> Image.Image:
-    if path is None:
-        return Image.new("RGB", (CELL, CELL), (238, 238, 238))
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+def format_time(seconds: float) -> str:
+    """Format seconds as minutes and seconds: 75.5 -> "1:15.5"."""
+    minutes, rest = divmod(round(seconds, 2), 60)
+    text = f"{int(minutes)}:{rest:05.2f}"
+    return text.rstrip("0").removesuffix(".") if rest % 1 else text.removesuffix(".00")

@@ -1,61 +1,60 @@
-"""Several results in one table; ranked only if they were measured under the same conditions."""
+"""Compare several reports in one table, ranked only if they were measured under the same conditions."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sonolume.models.evaluation.protocol import differences
-from sonolume.models.evaluation.score import shown
+from sonolume.models.evaluation.report import differences, format_value
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import read_json
 
-NEEDED = {"name", "value", "better", "low", "high"}  # of a score
+SCORE_KEYS = {"name", "value", "better", "low", "high"}  # required in a report.json
+RENAMED_KEYS = {"beside": "baselines", "fingerprint": "conditions_hash"}  # of older reports
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A report.json, or the one in a folder.
+def read_report(path: Path) -> dict[str, Any]:
+    """Read a report.json, or the one in a folder, also of older versions.
 
     Raises:
-        UserError: absent, or something else.
+        UserError: the file is missing or is not a report.
     """
     file = path / "report.json" if path.is_dir() else path
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such report: name the report.json of run_eval.sh, or its folder") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a report ({error})") from error
-    if not isinstance(content, dict) or not {"conditions", "scores"} <= content.keys():
-        raise UserError(f"{file}: not a report of run_eval.sh: it has no scores or no conditions")
-    if not isinstance(content["conditions"], dict) or not _are_scores(content["scores"]):
-        raise UserError(f"{file}: not as run_eval.sh wrote it: its scores or conditions are of another form")
+    content = _rename(read_json(file, "a report of run_eval.sh, or its folder"))
+    if not isinstance(content.get("conditions"), dict) or not _are_scores(content.get("scores")):
+        raise UserError(f"{file}: not a report of run_eval.sh: its scores or conditions are missing or malformed")
     return content
 
 
+def _rename(content: dict[str, Any]) -> dict[str, Any]:
+    """Replace the keys of older reports."""
+    renamed = {RENAMED_KEYS.get(key, key): value for key, value in content.items()}
+    if isinstance(scores := renamed.get("scores"), list):
+        renamed["scores"] = [_rename(score) if isinstance(score, dict) else score for score in scores]
+    return renamed
+
+
 def _are_scores(content: Any) -> bool:
-    """Each has what a row of the table needs."""
-    return isinstance(content, list) and all(isinstance(score, dict) and score.keys() >= NEEDED for score in content)
+    return isinstance(content, list) and all(isinstance(one, dict) and one.keys() >= SCORE_KEYS for one in content)
 
 
-def table(paths: Sequence[Path], ranked: bool = True) -> list[str]:
-    """Markdown lines, one column a report; with `ranked` the best of each row is bold.
+def comparison_table(paths: Sequence[Path], ranked: bool = True) -> list[str]:
+    """Compose a Markdown table with one column per report; if `ranked`, the best value of each row is bold.
 
-    A score over other numbers of samples, such as of those that got another score right, has no best: N is printed.
+    Scores over different numbers of samples have no best: N is shown.
 
     Raises:
         UserError: fewer than two reports, or `ranked` and their conditions differ; names the fields.
     """
     if len(paths) < 2:
         raise UserError("name at least two reports to compare")
-    reports = [read(path) for path in paths]
-    if ranked:
-        for path, report in zip(paths[1:], reports[1:], strict=True):
-            found = differences(reports[0]["conditions"], report["conditions"])
-            if found:
-                raise UserError(
-                    f"{paths[0]} and {path} were measured differently and cannot be ranked: {'; '.join(found)} "
-                    "(--unranked prints them side by side)"
-                )
+    reports = [read_report(path) for path in paths]
+    for path, report in zip(paths[1:], reports[1:], strict=True):
+        found = differences(reports[0]["conditions"], report["conditions"])
+        if ranked and found:
+            raise UserError(
+                f"{paths[0]} and {path} were measured differently and cannot be ranked: {'; '.join(found)} "
+                "(--unranked prints them without ranks)"
+            )
     names = list(dict.fromkeys(score["name"] for report in reports for score in report["scores"]))
     header = ["| score | " + " | ".join(str(path) for path in paths) + " |", "|---|" + "---|" * len(paths)]
     return header + [_row(name, reports, ranked) for name in names]
@@ -63,17 +62,17 @@ def table(paths: Sequence[Path], ranked: bool = True) -> list[str]:
 
 def _row(name: str, reports: list[dict[str, Any]], ranked: bool) -> str:
     found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
-    values = [score["value"] for score in found if score and score["value"] is not None]
-    up = next(score["better"] == "up" for score in found if score)
-    counts = {score.get("count") for score in found if score and score["value"] is not None}
-    comparable = len(counts) == 1 and len(set(values)) > 1  # one value alone beats nothing
-    best = (max(values) if up else min(values)) if comparable else None
+    known = [score for score in found if score and score["value"] is not None]
+    values, counts = {score["value"] for score in known}, {score.get("count") for score in known}
+    best = None
+    if ranked and len(counts) == 1 and len(values) > 1:
+        best = (max if known[0]["better"] == "up" else min)(values)
     cells = []
     for score in found:
-        if score is None or score["value"] is None:
+        if score not in known or score is None:
             cells.append("-")
             continue
-        text = shown((score["value"], score["low"], score["high"]), score.get("unit", ""))
+        text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
         text += f", N {score.get('count')}" if len(counts) > 1 else ""
-        cells.append(f"**{text}**" if ranked and score["value"] == best else text)
+        cells.append(f"**{text}**" if score["value"] == best else text)
     return f"| {name} | " + " | ".join(cells) + " |"

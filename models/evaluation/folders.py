@@ -1,104 +1,104 @@
-"""A folder of generated sounds or pictures against real ones, by metrics that know no recipe.
+"""Score a folder of generated sounds or pictures: `run_eval.sh --generated --reference` of every recipe."""
 
-What the files are decides: sounds, or videos for their sound tracks, or else pictures.
-"""
-
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sonolume.models import inference
-from sonolume.models.evaluation import onsets, pictures, results, showing, sounds
-from sonolume.models.evaluation.embedders.base import Embedder, hash_of
+from sonolume.models import runtime
+from sonolume.models.evaluation import figures, reconstruction
+from sonolume.models.evaluation.collect import collect
+from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder
+from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
 from sonolume.models.evaluation.embedders.load import check, load_all
-from sonolume.models.evaluation.gathering import gather
-from sonolume.models.evaluation.pictures import Pictures
-from sonolume.models.evaluation.protocol import digest, fingerprint
-from sonolume.models.evaluation.results import Result
-from sonolume.models.evaluation.sounds import Sounds
+from sonolume.models.evaluation.metrics import add_onset_scores, add_scores
+from sonolume.models.evaluation.report import Report, finish, measurement_conditions
+from sonolume.models.evaluation.samples import SOUND, Files, Samples
+from sonolume.modules.mel import MelSettings
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 
-CACHE = "embeddings"  # in the output folder, unless --cache_dir names another
 
+def score_folder(
+    generated: Path | None,
+    reference: Path | None,
+    embedders: Sequence[str],
+    output_dir: Path,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    batch_size: int = BATCH_SIZE,
+    mel: MelSettings | None = None,
+) -> None:
+    """Write report.json, report.md and sheets of the samples.
 
-def run(args: argparse.Namespace) -> None:
-    """Score --generated against --reference by every --embedder; write report.json, report.md and pictures for it.
+    Args:
+        embedders: specifications of the embedders that score; required unless `mel` is given.
+        cache_dir: cache of embeddings (default: in `output_dir`).
+        mel: of recipes that reconstruct sounds: also score each sound by its distance to the reference of its Uid.
 
     Raises:
         UserError: no embedder, nothing to score, or an input that cannot be used.
     """
-    if not args.embedder:
+    if generated is None:
+        raise UserError("--reference needs --generated: name the folder of sounds or pictures to compare with it")
+    if mel is not None and reference is None:
+        raise UserError("--generated needs --reference FOLDER_OR_MANIFEST: the sounds that were reconstructed")
+    if mel is None and not embedders:
         raise UserError("--generated needs --embedder KIND:SOURCE, such as clap:laion/clap-htsat-unfused or mel:")
-    for spec in args.embedder:
+    for spec in embedders:
         check(spec)
-    gathered = gather(args.generated, args.reference)
-    files = gathered.files
-    device = inference.pick_device(args.device)
-    embedders = load_all(args.embedder, device)
-    what = "sounds" if isinstance(files, Sounds) else "pictures"
-    for embedder in embedders:
-        embedder.require(what)
-    useful = _useful(files, embedders)
-    if args.reference is not None and not any(useful):
-        names = " and ".join(embedder.name for embedder in embedders)
-        raise UserError(f"--reference {args.reference}: has no {what}, and nothing else that {names} can compare with")
-    folder = inference.make_folder(args.output_dir)
-    facts = {"generated": str(args.generated), "reference": str(args.reference or "none")}
-    listened = [embedder.facts() for embedder in embedders]
-    conditions = fingerprint(listened, generated=len(files.generated), **_conditions(useful, files, what))
-    result = Result(conditions, facts=facts)
-    result.facts |= gathered.facts
-    result.counts |= gathered.counts
-    result.left_out += gathered.left_out
-    score(result, files, embedders, args.cache_dir or folder / CACHE, args.batch_size)
-    path = results.write(result, folder, showing.sheets(folder, result, files))
-    print((folder / "report.md").read_text(encoding="utf-8"))
-    print(path)
+    report = Report({}, facts={"generated": str(generated), "reference": str(reference or "none")})
+    samples = collect(generated, reference, report)
+    loaded = load_all(embedders, runtime.pick_device(device))
+    for embedder in loaded:
+        embedder.require(samples.medium.plural)
+    compared = _compared(samples, loaded)
+    if loaded and reference is not None and not any(compared):
+        names, what = " and ".join(embedder.name for embedder in loaded), samples.medium.plural
+        raise UserError(f"--reference {reference}: holds no {what}, and nothing else that {names} uses")
+    if mel is not None:
+        reconstruction.add_pair_distances(report, samples, mel)
+    folder = runtime.make_folder(output_dir)
+    if loaded:
+        report.conditions |= _conditions(samples, compared, loaded)
+        add_scores(report, samples, loaded, cache_dir or folder / EMBEDDINGS, batch_size)
+        if samples.videos:
+            add_onset_scores(report, samples.generated, samples.reference)
+    finish(report, folder, figures.sample_sheets(folder, report, samples))
 
 
-def _useful(files: Sounds | Pictures, embedders: Sequence[Embedder]) -> list[Mapping[str, Path | str]]:
-    """What is known beside the generated files, by Uid, of which some embedder makes use."""
-    takes = {taken for embedder in embedders for taken in embedder.takes}
-    tells = "texts" in takes or any(embedder.labels for embedder in embedders)
-    other, inputs = ("pictures", files.pictures) if isinstance(files, Sounds) else ("sounds", files.sounds)
+def _compared(samples: Samples, embedders: Sequence[Embedder]) -> list[Files | Mapping[str, str]]:
+    """List what the samples are compared with, by Uid: reference, inputs, captions and labels that an embedder uses."""
+    takes = {medium for embedder in embedders for medium in embedder.takes}
+    uses_labels = "texts" in takes or any(embedder.labels for embedder in embedders)
     return [
-        files.reference,
-        inputs if other in takes else {},
-        files.captions if "texts" in takes else {},
-        files.labels if tells else {},
+        samples.reference,
+        samples.inputs if samples.other.plural in takes else {},
+        samples.captions if "texts" in takes else {},
+        samples.labels if uses_labels else {},
     ]
 
 
-def _conditions(useful: Sequence[Mapping[str, Path | str]], files: Sounds | Pictures, what: str) -> dict[str, Any]:
-    """For the fingerprint: the content of all that is compared with, and which of it has a generated file."""
-    uids = list(dict.fromkeys(uid for side in useful for uid in side))
-    paired = sorted(files.generated.keys() & set(uids))
-    return {
-        "reference": [str((uid, *(_content(side.get(uid)) for side in useful))) for uid in uids],
-        "compared": what,
-        "pairs": len(paired),
-        "pairs_hash": digest(paired),
-    }
+def _conditions(
+    samples: Samples, compared: Sequence[Files | Mapping[str, str]], embedders: Sequence[Embedder]
+) -> dict[str, Any]:
+    """Conditions with the content of everything that is compared with, and the Uids that are paired."""
+    uids = list(dict.fromkeys(uid for side in compared for uid in side))
+    paired = sorted(samples.generated.keys() & set(uids))
+    return measurement_conditions(
+        [embedder.facts() for embedder in embedders],
+        [str((uid, *(_content(side.get(uid)) for side in compared))) for uid in uids],
+        len(samples.generated),
+        compared="sounds" if samples.medium is SOUND else "pictures",
+        pairs=len(paired),
+        pairs_hash=content_hash(paired),
+    )
 
 
 def _content(found: Path | str | None) -> str | None:
+    """Return the hash of a file, or a text as it is."""
     if not isinstance(found, Path):
         return found
     try:
-        return hash_of(found)
-    except OSError:  # listed later
+        return content_hash(found)
+    except OSError:  # reported when it is embedded
         return "unreadable"
-
-
-def score(
-    result: Result, files: Sounds | Pictures, embedders: Sequence[Embedder], cache: Path | None, batch_size: int
-) -> None:
-    """Add all that the embedders can tell, and the onsets of sounds that were made from videos."""
-    for embedder in embedders:
-        if isinstance(files, Sounds):
-            sounds.score(result, files, embedder, cache, batch_size)
-        else:
-            pictures.score(result, files, embedder, cache, batch_size)
-    if isinstance(files, Sounds) and files.videos:
-        onsets.score(result, files.generated, files.reference)

@@ -1,12 +1,10 @@
-"""How close rebuilt sounds are to the originals, as scores: of a vocoder, an autoencoder, a codec; here or in a folder.
+"""Distances of reconstructed sounds to the originals: for a vocoder, an autoencoder or a codec, here or in a folder.
 
 B sounds, N samples, M mel bands, T frames.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,190 +12,134 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sonolume.models import inference
-from sonolume.models.evaluation import results
-from sonolume.models.evaluation.embedders import clips
-from sonolume.models.evaluation.embedders.base import hash_of
-from sonolume.models.evaluation.pairing import by_uid, claimed, paired
-from sonolume.models.evaluation.protocol import Fingerprint, digest, fingerprint
-from sonolume.models.evaluation.results import Result
-from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
+from sonolume.models.evaluation.report import Conditions, Report, measurement_conditions
+from sonolume.models.evaluation.samples import SOUND, Samples
+from sonolume.models.evaluation.sound_files import is_clipped, is_silent, read_sound
+from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction as metrics
-from sonolume.utils import manifest
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
-from sonolume.utils.spectrogram import spectrogram_grid
 
-SHOWN = 8  # clips in samples.png
-SLACK = 0.05  # seconds that the lengths of a pair may differ by: both are cut to the shorter
-LONGEST_SHOWN = 10.0  # seconds of a clip in samples.png
+LENGTH_TOLERANCE = 0.05  # seconds by which the lengths of a pair may differ: both are cut to the shorter
 
-Values = dict[str, Tensor]  # one value a sound, (B,), by the name of the score
+Values = dict[str, Tensor]  # one value per sound, (B,), by key of DISTANCES
 
 
-class _Kind(NamedTuple):
+class Distance(NamedTuple):
+    title: str
     unit: str
     better: str
     note: str = ""
 
 
-KINDS = {
-    "mel L1": _Kind("nats", "down"),
-    "log-spectral distance": _Kind("dB", "down", "of the mels"),
-    "STFT distance": _Kind("", "down", "multi-resolution"),
-    "SI-SDR": _Kind("dB", "up", "low wherever phases are free"),
+DISTANCES = {
+    "mel_l1": Distance("mel L1", "nats", "down"),
+    "log_spectral_distance": Distance("log-spectral distance", "dB", "down", "of the mels"),
+    "stft_distance": Distance("STFT distance", "", "down", "multi-resolution"),
+    "si_sdr": Distance("SI-SDR", "dB", "up", "low wherever phases are free"),
 }
-HEADLINE = "mel L1"
 
 
 def compare_mels(real: Tensor, rebuilt: Tensor) -> Values:
-    """Of ln mels (B, M, T)."""
+    """Compute the distances of ln mels (B, M, T)."""
     return {
-        "mel L1": metrics.mel_l1(real, rebuilt),
-        "log-spectral distance": metrics.log_spectral_distance(real, rebuilt),
+        "mel_l1": metrics.mel_l1(real, rebuilt),
+        "log_spectral_distance": metrics.log_spectral_distance(real, rebuilt),
     }
 
 
 def compare_waves(real: Tensor, rebuilt: Tensor, mel: MelSpectrogram) -> Values:
-    """Of waves (B, N)."""
+    """Compute the distances of waves (B, N) and of their mels."""
     return compare_mels(mel(real), mel(rebuilt)) | {
-        "STFT distance": metrics.stft_distance(real, rebuilt),
-        "SI-SDR": metrics.si_sdr(real, rebuilt),
+        "stft_distance": metrics.stft_distance(real, rebuilt),
+        "si_sdr": metrics.si_sdr(real, rebuilt),
     }
 
 
-def joined(batches: Sequence[Values]) -> Values:
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+def concatenate(batches: Sequence[Values]) -> Values:
+    """Join the values of several batches."""
+    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def add(
-    result: Result, uids: Sequence[str], values: Values, beside: Mapping[str, Values], chance: Values | None = None
+def add_distances(
+    report: Report, uids: Sequence[str], values: Values, baselines: Mapping[str, Values], chance: Values | None = None
 ) -> None:
-    """All scores, the headline first.
+    """Add the mean of each distance; mel L1 is the headline.
 
     Args:
-        beside: the values of other ways to rebuild the same sounds, by the name of their column.
-        chance: those of one that knows nothing of the sound.
+        baselines: values of other reconstructions of the same sounds, by column.
+        chance: values of a reconstruction that ignores the sound.
     """
-    for name, kind in KINDS.items():
-        if name not in values:
-            continue
-        known = chance[name][chance[name].isfinite()] if chance else torch.zeros(0)
-        result.add_mean(
-            name, values[name], uids, kind.better, note=kind.note, unit=kind.unit, headline=name == HEADLINE,
-            beside={column: others[name] for column, others in beside.items()},
-            chance=float(known.mean()) if len(known) else None,
+    for key in (key for key in DISTANCES if key in values):
+        title, unit, better, note = DISTANCES[key]
+        finite = chance[key][chance[key].isfinite()] if chance else torch.zeros(0)
+        report.add_mean(
+            title, values[key], uids, better, note=note, unit=unit, headline=key == "mel_l1",
+            baselines={column: others[key] for column, others in baselines.items()},
+            chance=float(finite.mean()) if len(finite) else None,
         )  # fmt: skip
 
 
-def list_broken(result: Result, uids: Sequence[str], rebuilt: Tensor) -> None:
-    """Sounds or mels (B, ...) that are not finite have no part in any mean: left out, and said."""
+def leave_out_broken(report: Report, uids: Sequence[str], rebuilt: Tensor) -> None:
+    """List sounds or mels (B, ...) that are not finite, which are excluded from every mean, as left out."""
     broken = ~rebuilt.flatten(1).isfinite().all(dim=1)
-    result.left_out += [(uids[index], "its reconstruction holds NaN") for index in broken.nonzero().flatten().tolist()]
+    report.leave_out((uids[i], "its reconstruction holds NaN") for i in broken.nonzero().flatten().tolist())
 
 
-def conditions(settings: MelSettings, uids: Sequence[str], compared: str, **more: Any) -> Fingerprint:
-    """The fingerprint of a reconstruction: which sounds, and how the mels that are compared are made.
+def conditions(settings: MelSettings, uids: Sequence[str], compared: str, **more: Any) -> Conditions:
+    """Conditions of a reconstruction: which sounds, and the mel settings of the comparison.
 
     Args:
         compared: "mels" or "waves".
     """
-    return fingerprint(
-        [], uids, len(uids), sample_rate=settings.sample_rate, compared=compared, mel=asdict(settings), **more
-    )
+    facts = {"sample_rate": settings.sample_rate, "compared": compared, "mel": asdict(settings)}
+    return measurement_conditions([], uids, len(uids), **facts, **more)
 
 
-def run(args: argparse.Namespace, settings: MelSettings) -> None:
-    """Score the sounds of --generated against those of --reference; write report.json, report.md and samples.png.
-
-    Raises:
-        UserError: one of the two is not given, not one pair, or not one pair that can be used.
-    """
-    if args.generated is None:
-        raise UserError("--reference needs --generated FOLDER: what was rebuilt from it (by run_inference.sh, say)")
-    if args.reference is None:
-        raise UserError("--generated needs --reference FOLDER_OR_MANIFEST: the sounds that were rebuilt")
-    pairs = find_pairs(args.generated, args.reference)
-    result = Result({}, facts={"generated": str(args.generated), "reference": str(args.reference)})
-    result.left_out += pairs.alone
-    result.counts |= {"unpaired": len(pairs.alone), "further samples of a reference": pairs.further}
-    shown = score(result, pairs.files, settings)
-    folder = inference.make_folder(args.output_dir)
-    spectrogram_grid(folder / "samples.png", _stacked(list(shown.values())), list(shown), ["reference", "generated"])
-    path = results.write(result, folder, ["samples.png"])
-    print((folder / "report.md").read_text(encoding="utf-8"))
-    print(path)
-
-
-class Pairs(NamedTuple):
-    """Which files belong together."""
-
-    files: dict[str, tuple[Path, Path]]  # Uid -> (generated, reference)
-    alone: list[tuple[str, str]]  # (Uid, reason)
-    further: int  # generated files of a reference that has one already
-
-
-def find_pairs(generated: Path, reference: Path) -> Pairs:
-    """A generated file belongs to the reference of its own name, or to the one that the json beside it names.
+def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) -> None:
+    """Add the distances of generated sounds to the references of their Uids, with conditions and counts.
 
     Raises:
-        UserError: a folder or manifest that cannot be read or holds no sounds; two files of one Uid; not one pair.
+        UserError: the samples are no sounds, or not one pair can be used.
     """
-    rows = [row for row in manifest.read_manifest(reference) if row.audio]
-    if not rows:
-        raise UserError(f"--reference {reference}: names no sounds")
-    real: dict[str, Path] = {}
-    for row in rows:
-        assert row.audio is not None
-        if row.uid in real:
-            raise UserError(f"--reference {reference}: {row.audio} and {real[row.uid]} have the same Uid {row.uid!r}")
-        real[row.uid] = row.audio
-    root = generated if generated.is_dir() else generated.parent
-    made, further = claimed(by_uid(manifest.find_sounds(generated), root), rows)
-    both, alone = paired(made, rows)
-    return Pairs({row.uid: (made[row.uid], real[row.uid]) for row in both}, alone, further)
-
-
-def score(result: Result, pairs: Mapping[str, tuple[Path, Path]], settings: MelSettings) -> dict[str, list[np.ndarray]]:
-    """Fill in scores, conditions, counts and what was left out; returns mels [reference, generated] of the first pairs.
-
-    Raises:
-        UserError: not one pair can be used.
-    """
+    if samples.medium is not SOUND:
+        raise UserError("--generated: holds no sound files")
     mel, rate = MelSpectrogram(settings), settings.sample_rate
     counts = {f"{fault} {side}": 0 for side in ("generated", "reference") for fault in ("silent", "clipped")}
     values: dict[str, Values] = {}
-    shown: dict[str, list[np.ndarray]] = {}
-    for uid, (made_path, real_path) in tqdm(pairs.items(), desc="compare", unit="pair", disable=len(pairs) < 10):
+    uids = [uid for uid in samples.reference if uid in samples.generated]
+    report.leave_out((uid, "nothing generated for it") for uid in samples.reference if uid not in samples.generated)
+    for uid in tqdm(uids, desc="compare", unit="pair", disable=len(uids) < 10):
         try:
-            read = [clips.read(path, rate) for path in (made_path, real_path)]
-            made, real = common_length(read[0][0], read[1][0], settings)
+            read = [read_sound(files[uid], rate) for files in (samples.generated, samples.reference)]
+            pair = cut_to_common_length(read[0][0], read[1][0], settings)
         except UserError as error:
-            result.left_out.append((uid, str(error)))
+            report.leave_out([(uid, str(error))])
             continue
         for side, (wave, clipped) in zip(("generated", "reference"), read, strict=True):
-            counts[f"silent {side}"] += clips.is_silent(wave)
+            counts[f"silent {side}"] += is_silent(wave)
             counts[f"clipped {side}"] += clipped
-        waves = [torch.from_numpy(wave)[None] for wave in (real, made)]
-        values[uid] = compare_waves(waves[0], waves[1], mel)
-        if len(shown) < SHOWN:
-            shown[uid] = [mel(wave[:, : round(LONGEST_SHOWN * rate)])[0].numpy() for wave in waves]
+        made, real = (torch.from_numpy(wave)[None] for wave in pair)
+        values[uid] = compare_waves(real, made, mel)
     if not values:
-        raise UserError(f"not one of {len(pairs)} pairs can be used: {result.left_out[-1][1]}")
-    add(result, list(values), joined(list(values.values())), {})
-    result.counts |= {"pairs": len(values), "left out": len(result.left_out), **counts}
-    contents = [hash_of(pairs[uid][1]) for uid in values]
-    result.conditions |= conditions(settings, list(values), "waves", contents=digest(contents))
-    return shown
+        reason = f": {report.left_out[-1][1]}" if report.left_out else ""
+        raise UserError(f"not one of {len(uids)} pairs of a generated file and a reference can be used{reason}")
+    add_distances(report, list(values), concatenate(list(values.values())), {})
+    report.counts |= {"pairs": len(values), "left out": len(report.left_out), **counts}
+    contents = [content_hash(samples.reference[uid]) for uid in values]
+    report.conditions |= conditions(settings, list(values), "waves", contents=content_hash(contents))
 
 
-def common_length(made: np.ndarray, real: np.ndarray, settings: MelSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Both cut to the shorter, if that changes little.
+def cut_to_common_length(
+    made: np.ndarray, real: np.ndarray, settings: MelSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut two waves to the shorter one.
 
     Raises:
-        UserError: they differ by more than `SLACK`, or are too short for a spectrum.
+        UserError: they differ by more than `LENGTH_TOLERANCE`, or are too short for a spectrum.
     """
     rate, size = settings.sample_rate, min(len(made), len(real))
-    if abs(len(made) - len(real)) > SLACK * rate:
+    if abs(len(made) - len(real)) > LENGTH_TOLERANCE * rate:
         raise UserError(f"{len(made) / rate:.2f} s long, its reference {len(real) / rate:.2f} s")
     least = max(settings.padding, max(n_fft for n_fft, _, _ in metrics.RESOLUTIONS) // 2)
     if size <= least:
@@ -205,11 +147,12 @@ def common_length(made: np.ndarray, real: np.ndarray, settings: MelSettings) -> 
     return made[:size], real[:size]
 
 
-def _stacked(shown: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """Columns (clips, M, T) of mels of several lengths: silence behind those that are shorter."""
-    longest = max(mel.shape[1] for pair in shown for mel in pair)
+def count_faults(report: Report, side: str, waves: Tensor) -> None:
+    """Count silent and clipped waves (B, N).
 
-    def padded(mel: np.ndarray) -> np.ndarray:
-        return np.pad(mel, ((0, 0), (0, longest - mel.shape[1])), constant_values=float(np.log(MEL_FLOOR)))
-
-    return [np.stack([padded(pair[column]) for pair in shown]) for column in range(2)]
+    Args:
+        side: such as "real" or "generated".
+    """
+    for name, test in (("silent", is_silent), ("clipped", is_clipped)):
+        key, found = f"{name} {side}", sum(test(wave) for wave in waves.numpy())
+        report.counts[key] = report.counts.get(key, 0) + found

@@ -1,4 +1,4 @@
-"""What the shipped parts reach, of every recipe that can be measured, as one table in the README."""
+"""Scores of the shipped parts of all recipes, as one table in the README."""
 
 import importlib
 import importlib.util
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.config.load import load_config, recipe_module
-from sonolume.models.evaluation import compare
-from sonolume.models.evaluation.score import shown
+from sonolume.models.evaluation.compare import read_report
+from sonolume.models.evaluation.report import format_value
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 
@@ -18,35 +18,35 @@ BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
 @dataclass(frozen=True)
-class Measurable:
-    """A recipe with an evaluation and a shipped part."""
+class ShippedPart:
+    """A recipe with an evaluation and a shipped checkpoint."""
 
     title: str
-    """TASK/RECIPE; of the miniature world's parts, mini/PART"""
+    """TASK/RECIPE, or mini/PART for parts of the miniature world"""
     config: Path
     checkpoint: Path
 
     @property
     def name(self) -> str:
-        """Of its folder of results."""
+        """Name of its folder of results."""
         return self.title.replace("/", "_")
 
 
-def measurable() -> list[Measurable]:
-    """All that can be measured without training or downloading: found by their files, nothing is registered."""
+def shipped_parts() -> list[ShippedPart]:
+    """Find everything that can be evaluated without training or downloading, by files: nothing is registered."""
     found = []
     egs = paths.root() / "egs"
     for config in sorted(path for pattern in CONFIGS for path in egs.glob(pattern)):
         settings = load_config(config)
-        shipped = _shipped(settings)
-        if getattr(recipe_module(settings.recipe, str(config)), "EVALUATION_FLAGS", ()) and shipped:
-            mini = settings.recipe.startswith("mini/")
-            found.append(Measurable(f"mini/{settings.exp_name}" if mini else settings.recipe, config, shipped))
+        shipped = _shipped_folder(settings)
+        if hasattr(recipe_module(settings.recipe, str(config)), "EvaluationOptions") and shipped:
+            title = f"mini/{settings.exp_name}" if settings.recipe.startswith("mini/") else settings.recipe
+            found.append(ShippedPart(title, config, shipped))
     return found
 
 
-def _shipped(settings: Any) -> Path | None:
-    """The folder that a recipe's inference falls back to; of a part of the miniature world, the one of its name."""
+def _shipped_folder(settings: Any) -> Path | None:
+    """Return the folder that a recipe's inference falls back to; for the miniature world, the folder of the part."""
     if settings.recipe.startswith("mini/"):
         name = f"pretrained/mini/{settings.exp_name}"
     else:
@@ -58,32 +58,32 @@ def _shipped(settings: Any) -> Path | None:
     return folder if name and folder.is_dir() else None
 
 
-def table(measured: Sequence[Measurable], folder: Path) -> list[str]:
-    """Markdown: the headline scores of the reports in {folder}/{name}."""
-    lines = ["| recipe | score | value (95 %) | chance | beside it | N |", "|---|---|---|---|---|---|"]
-    for one in measured:
-        report = compare.read(folder / one.name)
-        lines += [_row(one.title, score) for score in report["scores"] if score["headline"]]
+def results_table(parts: Sequence[ShippedPart], folder: Path) -> list[str]:
+    """Compose a Markdown table of the headline scores of the reports in {folder}/{name}."""
+    lines = ["| recipe | score | value (95 %) | chance | baselines | N |", "|---|---|---|---|---|---|"]
+    for part in parts:
+        report = read_report(folder / part.name)
+        lines += [_row(part.title, score) for score in report["scores"] if score["headline"]]
     return lines
 
 
 def _row(title: str, score: dict[str, Any]) -> str:
-    unit = score["unit"]
-    chance = "" if score["chance"] is None else shown((score["chance"], None, None), unit)
-    beside = ", ".join(f"{name} {shown((cell[0], None, None), unit)}" for name, cell in score["beside"].items())
-    value = shown((score["value"], score["low"], score["high"]), unit)
-    return f"| `{title}` | {score['name']} | {value} | {chance} | {beside} | {score['count']} |"
+    unit, baselines = score["unit"], score["baselines"].items()
+    chance = "" if score["chance"] is None else format_value((score["chance"], None, None), unit)
+    others = ", ".join(f"{column} {format_value((cell[0], None, None), unit)}" for column, cell in baselines)
+    value = format_value((score["value"], score["low"], score["high"]), unit)
+    return f"| `{title}` | {score['name']} | {value} | {chance} | {others} | {score['count']} |"
 
 
-def put_into(page: Path, lines: Sequence[str]) -> None:
-    """Write lines between the two marks of a page, in place of what is there.
+def insert_lines(page: Path, lines: Sequence[str]) -> None:
+    """Replace the lines between the two markers of a page.
 
     Raises:
-        UserError: the page does not have both marks once.
+        UserError: the page does not have both markers once.
     """
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
-        raise UserError(f"{page}: must hold the lines {BEGIN} and {END} once, in this order: the table goes there")
+        raise UserError(f"{page}: must have the lines {BEGIN} and {END} once, in this order: the table goes between")
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     with files.atomic_path(page) as path:
         path.write_text("\n".join([before + BEGIN, *lines, after]), encoding="utf-8")

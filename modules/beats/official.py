@@ -1,4 +1,4 @@
-"""Official BEATs checkpoints: their `cfg` and names of weights -> those of `BEATs`."""
+"""Conversion of official BEATs checkpoints: settings and names of weights."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 TABLE = "self_attn.relative_attention_bias.weight"
-FIRST_TABLE = f"encoder.layers.0.{TABLE}"  # one table for all layers, stored with each
+SHARED_TABLE = f"encoder.layers.0.{TABLE}"  # one table for all layers, listed in each
 CONV = "encoder.pos_conv.0."
 WEIGHT_NORMS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 SETTINGS = (
@@ -19,7 +19,7 @@ FIXED = {"activation_fn": "gelu", "layer_norm_first": False, "relative_position_
 def settings(
     cfg: dict[str, Any], weights: dict[str, Tensor], label_map: dict[Any, Any] | None = None
 ) -> dict[str, Any]:
-    """Derive the arguments of `BEATs` from `cfg`; the defaults of the official class differ from its checkpoints.
+    """Convert `cfg` to arguments of `BEATs`; the official class has other defaults than its checkpoints.
 
     Args:
         label_map: index of a class -> its AudioSet id, of finetuned checkpoints.
@@ -39,7 +39,7 @@ def settings(
 
 
 def _labels(label_map: dict[Any, Any] | None, classes: int) -> list[str]:
-    """The AudioSet ids in the order of the classes; [] without a head or a map."""
+    """Labels in the order of the classes; [] without a head or a map."""
     if not label_map or not classes:
         return []
     by_index = {int(index): str(label) for index, label in label_map.items()}
@@ -49,18 +49,17 @@ def _labels(label_map: dict[Any, Any] | None, classes: int) -> list[str]:
 
 
 def weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the official weights for `BEATs`, with one table of relative positions and weight norm folded.
+    """Rename official weights to those of `BEATs`, which has one position table and no weight norm.
 
     Raises:
-        ValueError: the tables of the layers differ.
+        ValueError: the tables of two layers differ.
     """
-    normed = {CONV + part for pair in WEIGHT_NORMS for part in pair}
-    ours = {name: tensor for name, tensor in official.items() if not name.endswith(TABLE) and name not in normed}
+    ours = {name: tensor for name, tensor in official.items() if not name.endswith(TABLE) and not _normed(name)}
     for name, tensor in official.items():
         if name.endswith(TABLE):
-            if not tensor.equal(official.get(FIRST_TABLE, tensor)):
-                raise ValueError(f"{name} differs from the first layer's: all layers share one table")
-            ours[FIRST_TABLE] = tensor
+            if not tensor.equal(official.get(SHARED_TABLE, tensor)):
+                raise ValueError(f"{name} differs from the table of the first layer, although all layers share it")
+            ours[SHARED_TABLE] = tensor
     for gain, direction in WEIGHT_NORMS:
         if CONV + gain in official and CONV + direction in official:
             v = official[CONV + direction].float()                             # (D, D / groups, k)
@@ -69,7 +68,11 @@ def weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
+def _normed(name: str) -> bool:
+    return any(name == CONV + part for pair in WEIGHT_NORMS for part in pair)
+
+
 def is_beats(names: list[str]) -> bool:
-    """Whether the names include patches, the positional convolution and the gates of BEATs."""
+    """Whether the names are those of BEATs: patches, a position convolution, and gates."""
     patterns = (r"patch_embedding\.weight", r"encoder\.pos_conv\.0\.", r"encoder\.layers\.0\.self_attn\.grep_a")
     return all(any(re.match(pattern, name) for name in names) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""How sure a mean or a share is."""
+"""Confidence intervals of means, shares and other statistics."""
 
 import math
 from collections.abc import Callable
@@ -7,22 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Z95 = 1.959964  # standard deviations that hold 95 % of a normal distribution
-GROUPS = 20  # of a jackknife
-T95 = 2.093024  # as Z95, of Student's distribution with GROUPS - 1 degrees of freedom
+Z95 = 1.959964  # quantile of the normal distribution
+JACKKNIFE_GROUPS = 20
+T95 = 2.093024  # quantile of Student's distribution with JACKKNIFE_GROUPS - 1 degrees of freedom
 
 
 def bootstrap_mean(values: Tensor, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Bounds that hold the mean of (N,) values with probability `level`; equal numbers give that number twice.
+    """Confidence interval of the mean of (N,) values, by the percentile bootstrap (Efron 1979).
 
-    The percentile bootstrap (Efron 1979), which is too narrow for few: of normal values it holds 95 % from about 20 on,
-    90 % of 8 and 70 % of 3.
+    Too narrow for few values: the coverage of normal values is 95 % from about 20 on, 90 % for 8 and 70 % for 3.
 
     Raises:
         ValueError: no values.
     """
     if not len(values):
-        raise ValueError("there is nothing to take the mean of")
+        raise ValueError("the mean of no values is undefined")
     random = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(values), (draws, len(values)), generator=random)
     means = values.double()[chosen].mean(dim=1)
@@ -34,32 +33,38 @@ def bootstrap_mean(values: Tensor, level: float = 0.95, draws: int = 2000, seed:
 def jackknife(
     statistic: Callable[[Tensor], float], rows: Tensor, lowest: float = -math.inf, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % bounds around `statistic(rows)` of (N, ...), leaving out one of 20 random groups at a time (Tukey 1958).
+    """95 % interval of `statistic(rows)` of (N, ...), leaving out one of 20 random groups at a time (Tukey 1958).
 
-    For what is no mean, such as a Frechet distance: a bootstrap sample holds copies, which make a distance too large.
+    For statistics that are no means, such as a Frechet distance: a bootstrap sample holds copies, which make a distance
+    too large.
 
     Args:
-        lowest: value that the statistic can have; no bound is below it.
+        lowest: smallest possible value of the statistic.
 
     Raises:
         ValueError: fewer than 20 rows.
     """
-    if len(rows) < GROUPS:
-        raise ValueError(f"a jackknife of {GROUPS} groups needs as many rows, got {len(rows)}")
+    if len(rows) < JACKKNIFE_GROUPS:
+        raise ValueError(f"a jackknife of {JACKKNIFE_GROUPS} groups needs as many rows, got {len(rows)}")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    groups = order.tensor_split(GROUPS)
-    found = [statistic(rows[torch.cat(groups[:index] + groups[index + 1 :])]) for index in range(GROUPS)]
-    error = math.sqrt(GROUPS - 1) * float(torch.tensor(found, dtype=torch.float64).std(correction=0))
+    groups = order.tensor_split(JACKKNIFE_GROUPS)
+    found = [statistic(rows[torch.cat(groups[:index] + groups[index + 1 :])]) for index in range(JACKKNIFE_GROUPS)]
+    error = math.sqrt(JACKKNIFE_GROUPS - 1) * float(torch.tensor(found, dtype=torch.float64).std(correction=0))
     value = statistic(rows)
     return max(lowest, value - T95 * error), value + T95 * error
 
 
 @dataclass(frozen=True)
 class Share:
-    """`right` of `total`, with Wilson's 95 % interval (E. B. Wilson, 1927); of nothing, all are NaN."""
+    """A proportion, `right` of `total`, with Wilson's 95 % interval (E. B. Wilson, 1927); NaN for a total of 0."""
 
     right: int
     total: int
+
+    @classmethod
+    def of(cls, right: Tensor) -> "Share":
+        """Count the True values of a boolean (N,) tensor."""
+        return cls(int(right.sum()), len(right))
 
     @property
     def value(self) -> float:

@@ -1,4 +1,7 @@
-"""How close a rebuilt sound is to the original: for autoencoders, codecs and vocoders. B sounds, M bands, T frames."""
+"""Distances between a reconstructed sound and the original, for autoencoders, codecs and vocoders.
+
+B sounds, N samples, M mel bands, T frames.
+"""
 
 import torch
 from torch import Tensor
@@ -9,21 +12,21 @@ RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # FFT, hop,
 
 
 def mel_l1(real: Tensor, rebuilt: Tensor) -> Tensor:
-    """Mean absolute difference of ln mels (B, M, T), (B,), in nats."""
+    """Mean absolute difference (B,) of ln mels (B, M, T), in nats."""
     return (real - rebuilt).abs().mean(dim=(1, 2))
 
 
 def log_spectral_distance(real: Tensor, rebuilt: Tensor) -> Tensor:
-    """(B,) in dB, from ln amplitude spectra (B, M, T): root mean square over bands, mean over time."""
+    """Distance (B,) in dB of ln amplitude spectra (B, M, T): root mean square over bands, mean over time."""
     return DB * (real - rebuilt).square().mean(dim=1).sqrt().mean(dim=1)
 
 
-def stft_distance(real: Tensor, rebuilt: Tensor, resolutions: tuple[tuple[int, int, int], ...] = RESOLUTIONS) -> Tensor:
-    """Multi-resolution STFT distance (Yamamoto et al. 2020), (B,), of waves (B, N).
+def stft_distance(real: Tensor, rebuilt: Tensor) -> Tensor:
+    """Multi-resolution STFT distance (B,) of waves (B, N) (Yamamoto et al. 2020).
 
     The mean over resolutions of spectral convergence |S - S'|_F / |S|_F and mean |ln S - ln S'|.
     """
-    found = [_one_resolution(real, rebuilt, *resolution) for resolution in resolutions]
+    found = [_one_resolution(real, rebuilt, *resolution) for resolution in RESOLUTIONS]
     return torch.stack(found).mean(dim=0)
 
 
@@ -40,17 +43,9 @@ def _magnitudes(wave: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
 
 
 def si_sdr(real: Tensor, rebuilt: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), (B,), in dB, of waves (B, N).
+    """Scale-invariant signal-to-distortion ratio (B,) in dB of waves (B, N) (Le Roux et al. 2019).
 
-    NaN where one of the two is all zeros: a ratio of nothings, which must not count as 0 dB.
+    NaN if one of the two is all zeros: the ratio is undefined and must not count as 0 dB.
     """
     ratio = scale_invariant_signal_distortion_ratio(rebuilt.double(), real.double())
-    heard = real.any(dim=1) & rebuilt.any(dim=1)
-    return ratio.where(heard, torch.nan)
-
-
-def codebook_perplexity(codes: Tensor, size: int) -> float:
-    """exp of the entropy of how often each of `size` codes is used: 1 (one code only) to `size` (all alike)."""
-    share = torch.bincount(codes.flatten(), minlength=size).double()
-    share = share / share.sum()
-    return float(torch.special.entr(share).sum().exp())
+    return ratio.where(real.any(dim=1) & rebuilt.any(dim=1), torch.nan)

@@ -1,54 +1,83 @@
-"""How high the right answer ranks among all: recall at k, median rank, mean reciprocal rank."""
+"""Metrics of paired embeddings: cosine, rank among all others, retrieval. Row i of both sides is a pair."""
 
 import torch
 from torch import Tensor
 
+from sonolume.modules.metrics.distribution import check_embeddings
 
-def ranks(similarity: Tensor, right: Tensor | None = None) -> Tensor:
-    """Rank (1 = best) of the best right answer of each query, (N,), from similarities (N queries, M answers).
 
-    Ties count against it: an encoder that gives one number to everything must not score.
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of each pair, (N,), from (N, d) twice; -1 to 1, not cut at 0 and not scaled by 100.
 
-    Args:
-        right: (N, M) bool, the right answers of each query; default: the diagonal of a square matrix.
+    CLAP score: a sounds, b texts. CLIP score: a pictures, b texts. IIS as a raw cosine: both pictures.
 
     Raises:
-        ValueError: no `right` for a matrix that is not square, or a query without a right answer.
+        ValueError: shapes differ, NaN, or an embedding of length 0.
     """
-    count, answers = similarity.shape
-    if right is None:
-        if count != answers:
-            raise ValueError(f"{count} queries and {answers} answers are not paired: say which are right")
-        right = torch.eye(count, dtype=torch.bool, device=similarity.device)
+    check_embeddings(b, check_embeddings(a).shape[1])
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} embeddings cannot be paired with {len(b)}")
+    return (_normalised(a) * _normalised(b)).sum(dim=1)
+
+
+def cosine_matrix(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of every a with every b, (N, M); errors as `cosines`."""
+    check_embeddings(b, check_embeddings(a).shape[1])
+    return _normalised(a) @ _normalised(b).T
+
+
+def rank_share(similarity: Tensor) -> Tensor:
+    """For each row of (N, N), the share of the other columns that are less similar than its own (the diagonal), (N,).
+
+    Chance is 0.5; a tie counts one half. AIS: rows pictures, columns sounds. IIS: rows generated pictures, columns
+    true ones (the form of SonicDiffusion's evaluation; AudioToken's own was never released).
+
+    Raises:
+        ValueError: not square, or fewer than two.
+    """
+    count = len(similarity)
+    if similarity.shape != (count, count) or count < 2:
+        raise ValueError(f"ranks need a square matrix of at least 2 pairs, got {tuple(similarity.shape)}")
+    own = similarity.diagonal()[:, None]
+    less = (similarity < own).sum(dim=1).double()
+    equal = (similarity == own).sum(dim=1).double() - 1  # without itself
+    return (less + equal / 2) / (count - 1)
+
+
+def ranks(similarity: Tensor, right: Tensor) -> Tensor:
+    """Rank (1 = best) of the best right answer of each query, (N,), from similarities (N queries, M answers).
+
+    Ties count against it: an encoder that maps everything to one point must not score.
+
+    Args:
+        right: (N, M) bool, the right answers of each query.
+
+    Raises:
+        ValueError: a query without a right answer.
+    """
     if not right.any(dim=1).all():
         raise ValueError("a query has no right answer")
     best = similarity.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)  # (N, 1)
     return 1 + ((similarity >= best) & ~right).sum(dim=1)
 
 
-def recall_at(found: Tensor, k: int) -> Tensor:
-    """(N,) 1.0 where the rank is at most k; its mean is R@k."""
-    return (found <= k).double()
-
-
-def mean_reciprocal_rank(found: Tensor) -> float:
-    return float((1 / found.double()).mean())
-
-
-def median_rank(found: Tensor) -> float:
-    return float(found.double().quantile(0.5))
-
-
-def by_chance(right: Tensor) -> Tensor:
-    """(M,) how likely ranks 1 to M are where answers come in random order, the mean over the queries.
+def rank_distribution(right: Tensor) -> Tensor:
+    """Probability of ranks 1 to M, (M,), if the answers come in random order; the mean over the queries.
 
     Args:
         right: (N, M) bool, the right answers of each query, at least one.
     """
     answers = right.shape[1]
     several, queries = right.sum(dim=1).unique(return_counts=True)
-    passed = torch.arange(answers, dtype=torch.float64)                                 # wrong answers seen before
-    wrong = (answers - several[:, None] - passed).clamp(min=0)                          # and those still to come
-    later = (wrong / (answers - passed)).cumprod(dim=1)                                 # rank above 1, 2 ... M
+    passed = torch.arange(answers, dtype=torch.float64)                                 # wrong answers so far
+    wrong = (answers - several[:, None] - passed).clamp(min=0)                          # wrong answers still to come
+    later = (wrong / (answers - passed)).cumprod(dim=1)                                 # P(rank > 1), P(rank > 2) ...
     likely = torch.cat([torch.ones(len(several), 1).double(), later[:, :-1]], dim=1) - later
     return (likely * queries[:, None]).sum(dim=0) / len(right)
+
+
+def _normalised(x: Tensor) -> Tensor:
+    lengths = x.double().norm(dim=1, keepdim=True)
+    if (lengths == 0).any():
+        raise ValueError("an embedding of length 0 has no direction")
+    return x.double() / lengths

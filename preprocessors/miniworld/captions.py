@@ -1,6 +1,6 @@
-"""Caption templates: several wordings of one scene, some of them kept for testing only.
+"""Captions and short prompts: several wordings of one scene, some of them held out for tests.
 
-A held-out wording is made of words that occur in training, in a form that does not.
+A held-out wording consists of words that occur in training, in a template that does not.
 """
 
 import numpy as np
@@ -53,6 +53,19 @@ TEST = {
     "then": ("first {a} and then {b}", "first {an}, followed by {bn}", "{a} and afterwards {b}"),
     "over": ("{a} together with {bn}", "{an} and {bn} at the same time", "{an} while {b}"),
 }  # fmt: skip
+PROMPTS = (
+    "a photo of {n}", "a photo of {n}", "a picture of {n}", "an image of {n}", "a drawing of {n}", "a painting of {n}",
+    "photo of {n}", "{n}",
+)  # fmt: skip
+OTHER_NOUNS: dict[str, tuple[str, ...]] = {  # for prompts, besides `NAMES` and the names without their article
+    "footsteps": ("footprints", "steps", "someone walking"),
+    "drops": ("a tap", "water drops", "dripping water"),
+    "engine": ("a car",),
+    "rain": ("a rain cloud",),
+    "thunder": ("a thunderstorm", "lightning"),
+    "phone": ("a telephone",),
+    "dog": ("a dog barking",),
+}
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
@@ -60,9 +73,9 @@ def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
 
 
 def _phrase(event: Event, form: str, rng: np.random.Generator, mention: float) -> str:
-    """One event as a clause ("s", "is") or a noun phrase ("ing"). Each attribute is said with probability `mention`.
+    """Word one event as a clause ("s", "is") or a noun phrase ("ing").
 
-    A count above one is always said: a listener would.
+    Each attribute is mentioned with probability `mention`; a count above one always is, as a listener would.
     """
     noun, verbs = SUBJECTS[event.kind]
     verb = _pick(rng, verbs)
@@ -84,7 +97,7 @@ def _phrase(event: Event, form: str, rng: np.random.Generator, mention: float) -
 
 
 def caption(scene: Scene, rng: np.random.Generator, held_out_wording: bool = False, mention: float = 0.5) -> str:
-    """One caption of a scene. `held_out_wording` takes the templates that training never shows."""
+    """Draw one caption of a scene; `held_out_wording` selects the templates that training never contains."""
     templates = (TEST if held_out_wording else TRAIN)[scene.relation]
     if any(event.count > 1 for event in scene.events):
         templates = tuple(template for template in templates if "{n}" not in template)
@@ -101,10 +114,25 @@ def caption(scene: Scene, rng: np.random.Generator, held_out_wording: bool = Fal
 
 
 def captions(scene: Scene, count: int, split: str, mention: float = 0.5) -> list[str]:
-    """`count` captions of a scene, the same ones for the same scene; the test split has wordings of its own.
+    """Return `count` captions of a scene, always the same ones; the test split has wordings of its own.
 
     Args:
-        mention: probability with which each remarkable attribute is said.
+        mention: probability with which each unusual attribute is mentioned.
     """
     rng = np.random.default_rng([scene.seed, 7])
     return [caption(scene, rng, split == "test", mention) for _ in range(count)]
+
+
+def nouns(kind: str) -> tuple[str, ...]:
+    """Names of a kind in prompts, the usual one first."""
+    name = NAMES[kind]
+    bare = name.removeprefix("a ").removeprefix("an ")
+    return tuple(dict.fromkeys((name, bare, *OTHER_NOUNS.get(kind, ()))))
+
+
+def prompt(kind: str, rng: np.random.Generator) -> str:
+    """Draw a short prompt that names a kind and nothing else, such as "a photo of a dog"; half use the usual name."""
+    choice = nouns(kind)
+    noun = choice[0] if rng.uniform() < 0.5 else choice[rng.integers(len(choice))]
+    text = PROMPTS[rng.integers(len(PROMPTS))].format(n=noun)
+    return text[0].upper() + text[1:] if rng.uniform() < 0.3 else text

@@ -1,4 +1,4 @@
-"""A silent film of a scene: its picture at evenly spaced times, moving where the sound has its onsets."""
+"""Video frames of a scene: its picture at evenly spaced times, animated at the onsets of the sound."""
 
 from dataclasses import replace
 
@@ -9,16 +9,17 @@ from sonolume.preprocessors.miniworld.pictures import Moment, paint
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, Scene
 from sonolume.preprocessors.miniworld.sounds import render
 
-HOP = 160  # samples of an envelope value: 10 ms
-MUTED = -9.0  # loudness that renders as nothing, with the same random numbers
-SILENT = 0.01  # of the peak: below, an event does not sound
-RISE = 2.0  # an onset is this factor above the quietest of the 50 ms before
-LOUD = 0.1  # of the peak: what an onset must reach
-GAPS = {"clock": 0.12, "footsteps": 0.25}  # least seconds between onsets; 0.35 where not said
+HOP = 160  # samples of one envelope value: 10 ms
+MUTED = -9.0  # loudness that renders silence from the same random numbers
+SILENCE_LEVEL = 0.01  # share of the peak below which an event counts as silent
+RISE = 2.0  # factor of an onset above the quietest of the preceding 50 ms
+ONSET_LEVEL = 0.1  # share of the peak that an onset must reach
+GAPS = {"clock": 0.12, "footsteps": 0.25}  # minimum seconds between onsets
+DEFAULT_GAP = 0.35
 
 
 def _envelopes(scene: Scene) -> list[np.ndarray]:
-    """The level of every event of a scene as it sounds without the others: (256,) values of 10 ms, peak 1."""
+    """Level of every event of a scene rendered without the others: (256,) values of 10 ms, peak 1."""
     levels = []
     for index in range(len(scene.events)):
         events = [replace(e, loudness=1.0 if k == index else MUTED) for k, e in enumerate(scene.events)]
@@ -35,7 +36,7 @@ def _rises(level: np.ndarray, gap: float) -> list[float]:
     for shift in range(1, 5):
         before = np.minimum(before, np.pad(level, (shift, 0))[: len(level)])
     times: list[float] = []
-    for k in np.flatnonzero((level > LOUD) & (level > RISE * before)):
+    for k in np.flatnonzero((level > ONSET_LEVEL) & (level > RISE * before)):
         if not times or k * step - times[-1] >= gap:
             times.append(float(k * step))
     return times
@@ -43,19 +44,19 @@ def _rises(level: np.ndarray, gap: float) -> list[float]:
 
 def _onsets(kind: str, level: np.ndarray) -> list[float]:
     repeated = kind in COUNTABLE or kind in GAPS
-    times = _rises(level, GAPS.get(kind, 0.35))
+    times = _rises(level, GAPS.get(kind, DEFAULT_GAP))
     return times if repeated else times[:1]
 
 
 def onsets(scene: Scene) -> list[list[float]]:
-    """For every event the times in seconds (to 10 ms) at which it sounds anew; one for a continuous sound."""
+    """Onset times in seconds (to 10 ms) of every event; a continuous sound has one."""
     return [_onsets(event.kind, level) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
 
 
 def _moments(kind: str, level: np.ndarray, count: int) -> list[Moment]:
-    """The states of one event in `count` windows of equal length."""
+    """States of one event in `count` windows of equal length."""
     times = np.array(_onsets(kind, level))
-    sounding = np.flatnonzero(level > SILENT) * HOP / SAMPLE_RATE
+    sounding = np.flatnonzero(level > SILENCE_LEVEL) * HOP / SAMPLE_RATE
     first, last = sounding[0], sounding[-1]
     step = DURATION / count
     moments = []
@@ -73,16 +74,15 @@ def _moments(kind: str, level: np.ndarray, count: int) -> list[Moment]:
 
 
 def frames(scene: Scene, count: int = 8) -> np.ndarray:
-    """The film of a scene: uint8 (count, 64, 64, 3), picture i shows what happens in the i-th part of the 2.56 s.
+    """Render a scene as video: uint8 (count, 64, 64, 3), frame i for the i-th part of the 2.56 s.
 
-    An event is faint before its first and after its last sound. At an onset its object lights up and moves; what can be
-    counted gains a mark.
+    An event is faint while it is silent. At an onset its object lights up and moves, and a countable one gains a mark.
 
     Raises:
         ValueError: count is not positive.
     """
     if count < 1:
-        raise ValueError(f"a film needs at least one picture, not {count}")
+        raise ValueError(f"count must be at least one, got {count}")
     parts = zip(scene.events, _envelopes(scene), strict=True)
-    films = [_moments(event.kind, level, count) for event, level in parts]
-    return np.stack([paint(scene, moments) for moments in zip(*films, strict=True)])
+    states = [_moments(event.kind, level, count) for event, level in parts]
+    return np.stack([paint(scene, moments) for moments in zip(*states, strict=True)])

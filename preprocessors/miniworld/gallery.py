@@ -1,4 +1,4 @@
-"""The miniature world on one sheet: pictures beside spectrograms.
+"""Draw a sheet of the miniature world: pictures, spectrograms and captions.
 
 python -m sonolume.preprocessors.miniworld.gallery OUT.png
 """
@@ -18,13 +18,13 @@ from sonolume.utils.files import atomic_path
 
 ZOOM = 2
 COLUMNS = 3
-PAIRS = 2  # scenes of two events, of each relation
+PAIRS = 2  # scenes of each relation
 SPECTROGRAM = (320, SIZE * ZOOM)  # pixels
 CELL = (SIZE * ZOOM + SPECTROGRAM[0] + 24, SIZE * ZOOM + 34)  # pixels
 
 
 def chosen() -> list[Scene]:
-    """One scene of every kind, then `PAIRS` of each relation."""
+    """Select one scene of every kind, then `PAIRS` of each relation."""
     alone: dict[str, Scene] = {}
     pairs: dict[str, list[Scene]] = {"then": [], "over": []}
     for scene in scenes("train", 400):
@@ -38,7 +38,7 @@ def chosen() -> list[Scene]:
 
 
 def _spectrogram(scene: Scene) -> Image.Image:
-    import torch  # slow to import: only here
+    import torch  # slow to import
 
     from sonolume.modules.mel import MelSpectrogram
     from sonolume.utils.spectrogram import colours
@@ -48,7 +48,7 @@ def _spectrogram(scene: Scene) -> Image.Image:
 
 
 def gallery(path: Path | str) -> None:
-    """Write a PNG: for every kind, and some pairs, the picture, the spectrogram and a caption."""
+    """Write a PNG with the picture, spectrogram and a caption of every kind and of some pairs."""
     found = chosen()
     rows = -(-len(found) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * CELL[0], rows * CELL[1]), "white")
@@ -64,8 +64,7 @@ def gallery(path: Path | str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """The command line."""
-    parser = cli.parser("gallery", "pictures and spectrograms of the miniature world on one sheet")
+    parser = cli.parser("gallery", "draw a sheet of pictures and spectrograms of the miniature world")
     parser.add_argument("path", type=Path, help="the PNG to write")
     gallery(parser.parse_args(argv).path)
 

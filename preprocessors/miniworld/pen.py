@@ -1,4 +1,4 @@
-"""A pen for drawings in unit coordinates: the object fills the box -1..1 both ways, x to the right, y downwards."""
+"""Drawing in unit coordinates: an object fills the box -1..1 in both directions, x to the right, y downwards."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from PIL.ImageDraw import ImageDraw
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
-LINE: Colour = (34, 30, 44)  # of outlines
+LINE: Colour = (34, 30, 44)  # outlines
 WHITE: Colour = (250, 250, 250)
 GREY: Colour = (125, 125, 130)
 
 
 @lru_cache(maxsize=512)
 def ring(x: float, y: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0) -> tuple[Point, ...]:
-    """Points of an ellipse or a part of it; degrees run clockwise from the right, as the eye sees them."""
+    """Points of an ellipse or a part of it; degrees run clockwise on the canvas, from the right."""
     steps = max(6, round(abs(end - start) / 15))
     angles = [math.radians(start + (end - start) * k / steps) for k in range(steps + 1)]
     return tuple((x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles)
 
 
 class Pen:
-    """Places unit coordinates on a canvas and mixes every colour with the paper when `fade` is above 0."""
+    """Maps unit coordinates to a canvas, and mixes every colour with the background when `fade` is above 0."""
 
     def __init__(
         self, draw: ImageDraw, centre: Point, scale: float, paper: Colour, fade: float = 0.0, degrees: float = 0.0
@@ -35,17 +35,17 @@ class Pen:
         self._sin = scale * math.sin(math.radians(degrees))
 
     def turned(self, degrees: float, about: Point = (0.0, 0.0), scale: float = 1.0) -> Pen:
-        """A pen turned clockwise (and scaled) with its origin at `about`."""
+        """Return a pen that is rotated clockwise and scaled, with its origin at `about`."""
         (centre,) = self.place([about])
         return Pen(self.draw, centre, self.scale * scale, self.paper, self.fade, self.degrees + degrees)
 
     def place(self, points: Sequence[Point]) -> list[Point]:
-        """Unit coordinates to pixels."""
+        """Convert unit coordinates to pixels."""
         (cx, cy), c, s = self.centre, self._cos, self._sin
         return [(cx + c * x - s * y, cy + s * x + c * y) for x, y in points]
 
     def ink(self, colour: Colour) -> Colour:
-        """The colour as it reaches the paper: grey and pale when faded."""
+        """Return a colour as drawn: grey and pale when faded."""
         if not self.fade:
             return colour
         grey = sum(colour) / 3
@@ -53,18 +53,18 @@ class Pen:
         return r, g, b
 
     def shape(self, points: Sequence[Point], fill: Colour, line: float = 0.07, colour: Colour = LINE) -> None:
-        """A filled polygon with an outline of width `line` (0: none)."""
+        """Draw a filled polygon with an outline of width `line` (0: none)."""
         placed = self.place(points)
         self.draw.polygon(placed, fill=self.ink(fill))
         if line:
             self._line([*placed, placed[0], placed[1]], line, colour)
 
     def disc(self, x: float, y: float, r: float, fill: Colour, ry: float = 0.0, line: float = 0.07) -> None:
-        """A filled circle, or an ellipse of half-axes r and ry."""
+        """Draw a filled circle, or an ellipse of half-axes r and ry."""
         self.shape(ring(x, y, r, ry or r), fill, line)
 
     def stroke(self, points: Sequence[Point], width: float = 0.08, colour: Colour = LINE) -> None:
-        """A line through the points."""
+        """Draw a line through the points."""
         self._line(self.place(points), width, colour)
 
     def _line(self, placed: list[Point], width: float, colour: Colour) -> None:

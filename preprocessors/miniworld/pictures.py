@@ -1,7 +1,7 @@
-"""Pictures of scenes, 64 x 64: the drawn sources of the sounds.
+"""Pictures of scenes, 64 x 64 pixels: drawings of the sound sources.
 
-Timbre is hue, pan the horizontal place, pitch the height and the lightness, loudness the size; a count shows as notes,
-drops or arcs. Two events have a panel each: side by side for "then", one above the other for "over".
+Timbre sets the hue, pan the horizontal position, pitch the height and the lightness, loudness the size, and the count
+the number of notes, drops or arcs. Two events have a panel each: side by side for "then", stacked for "over".
 """
 
 import colorsys
@@ -11,28 +11,28 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Look
+from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance
 from sonolume.preprocessors.miniworld.pen import Colour, Pen, ring
 from sonolume.preprocessors.miniworld.scene import Event, Scene
 
 SIZE = 64  # pixels of a side
-SUPERSAMPLING = 4  # drawn larger, then averaged: smooth edges
-FADE = 0.72  # share of paper in what does not sound
-GLOW: Colour = (255, 252, 200)  # behind an object at its onset, lighter than every paper
-RIM: Colour = (255, 150, 20)  # of the glow
-STEPS = 4  # of a walk, in a still picture
+SUPERSAMPLING = 4  # draw at this scale, then average, for smooth edges
+FADE = 0.72  # share of background in the colours of a silent object
+GLOW: Colour = (255, 252, 200)  # behind an object at its onset, lighter than every background
+RIM: Colour = (255, 150, 20)  # edge of the glow
+STEPS = 4  # footprints in a still picture
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in drawn pixels
 
 
 @dataclass
 class Moment:
-    """The state of one event in one picture."""
+    """State of one event in one picture."""
 
-    marks: int  # repeats so far
+    marks: int  # repetitions so far
     hit: bool = False  # an onset falls into this picture
-    phase: float = 0.5  # share of the event that has passed, 0..1
-    faint: bool = False  # not sounding yet, or any more
+    phase: float = 0.5  # elapsed share of the event, 0..1
+    faint: bool = False  # silent: not begun yet, or over
 
 
 def _colour(hue: float, lightness: float, saturation: float) -> Colour:
@@ -51,7 +51,7 @@ def _panels(relation: str) -> list[Box]:
 
 
 def _papers(scene: Scene) -> list[Colour]:
-    """A pale background for each event, chosen by the scene's seed."""
+    """Pale background colours, one for each event, drawn from the scene's seed."""
     rng = np.random.default_rng([scene.seed, 11])
     hue, lightness, saturation = rng.uniform((0, 0.76, 0.25), (1, 0.88, 0.65)).tolist()
     return [_colour((hue + 0.12 * k) % 1, lightness - 0.05 * k, saturation) for k in range(len(scene.events))]
@@ -68,16 +68,16 @@ def _draw_event(draw: ImageDraw.ImageDraw, event: Event, moment: Moment, box: Bo
     pen = Pen(draw, centre, scale, paper, FADE if moment.faint else 0.0)
     if moment.hit:
         pen.shape(ring(0, 0, 0.97, 0.97), GLOW, 0.06, RIM)
-    DRAWINGS[event.kind](pen, Look(body, moment.marks, moment.hit, moment.phase, event.direction))
+    DRAWINGS[event.kind](pen, Appearance(body, moment.marks, moment.hit, moment.phase, event.direction))
 
 
 def still(event: Event) -> Moment:
-    """How an event looks in a picture that stands for the whole sound."""
+    """State of an event in a picture that represents the whole sound."""
     return Moment(marks=STEPS if event.kind == "footsteps" else event.count)
 
 
 def paint(scene: Scene, moments: Sequence[Moment]) -> np.ndarray:
-    """The picture of a scene, (64, 64, 3) uint8, with each event in the given state."""
+    """Draw a scene with each event in the given state: uint8 (64, 64, 3)."""
     full = SIZE * SUPERSAMPLING
     panels, papers = _panels(scene.relation), _papers(scene)
     image = Image.new("RGB", (full, full), papers[0])
@@ -93,5 +93,5 @@ def paint(scene: Scene, moments: Sequence[Moment]) -> np.ndarray:
 
 
 def picture(scene: Scene) -> np.ndarray:
-    """The still picture of a scene: uint8 (64, 64, 3). The same scene gives the same pixels."""
+    """Draw the still picture of a scene, deterministically: uint8 (64, 64, 3)."""
     return paint(scene, [still(event) for event in scene.events])

@@ -1,4 +1,4 @@
-"""What can happen in the miniature world: kinds of sound, their attributes, and scenes of one or two events."""
+"""Scenes of the miniature world: one or two events, each a kind of sound with attributes."""
 
 import zlib
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ DIRECTED = ("siren",)
 TEXTURES = ("rain", "engine", "thunder")  # noise that would cover other sounds
 PITCHED = ("bell", "siren", "engine", "bird", "phone", "whistle", "dog")
 SPLITS = ("train", "valid", "test")
-LOW, HIGH = 0.35, 0.65  # a pitch or loudness below / above is worth a word in the caption
+LOW, HIGH = 0.35, 0.65  # captions may mention a pitch or loudness below LOW or above HIGH
 
 
 @dataclass
 class Event:
-    """One sounding thing. Attributes are continuous in 0..1 where not said otherwise."""
+    """One sound with its attributes; plain floats are in 0..1."""
 
     kind: str
-    count: int = 0  # how often it sounds, 1..3; 0 for a continuous sound
+    count: int = 0  # repetitions, 1..3; 0 for a continuous sound
     pitch: float = 0.5  # 0 low .. 1 high
     loudness: float = 0.8  # 0 quiet .. 1 loud
     timbre: float = 0.5  # brightness of the sound, hue in the picture
@@ -43,11 +43,11 @@ class Scene:
     uid: str
     events: list[Event]
     relation: str = ""
-    seed: int = 0  # of everything random in rendering
-    held_out: bool = field(default=False)  # its combination never occurs in the train split
+    seed: int = 0  # of all random numbers in rendering
+    held_out: bool = field(default=False)  # whether the train split excludes this combination
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Convert to plain values for JSON."""
         return asdict(self)
 
     @staticmethod
@@ -57,12 +57,15 @@ class Scene:
 
 
 def band(value: float) -> str:
-    """ "low", "high" or "" (unremarkable) for a pitch or loudness in 0..1."""
+    """Band of a pitch or loudness in 0..1: "low", "high" or "" (average)."""
     return "low" if value < LOW else "high" if value > HIGH else ""
 
 
 def is_held_out(scene: Scene) -> bool:
-    """True for one combination in eight: (kind, count, pitch word, loudness word) or (kind, relation, kind)."""
+    """Whether the train split excludes this combination (kind, count, pitch, loudness) or (kind, relation, kind).
+
+    About one combination in eight, chosen by hash.
+    """
     if scene.relation:
         key = f"{scene.events[0].kind} {scene.relation} {scene.events[1].kind}"
     else:
@@ -85,7 +88,7 @@ def _event(rng: np.random.Generator, kind: str, most: int) -> Event:
 
 
 def _loudness_range(kind: str, relation: str) -> tuple[float, float]:
-    """Both events of a pair must be audible: textures stay in the background of what they sound with."""
+    """Range that keeps both events of a pair audible: textures stay in the background."""
     if relation == "over":
         return (0.1, 0.5) if kind in TEXTURES else (0.5, 1.0)
     return (0.3, 1.0)

@@ -1,6 +1,6 @@
-"""The synthesiser: one function per kind of sound, numpy only, each kind with a clear shape in time and frequency.
+"""Sound synthesis in numpy: one function per kind, each with a distinct shape in time and frequency.
 
-Every voice is a function (event, n, rng) -> wave of n samples, peak about 1, at 16 kHz.
+Every synthesiser is a function (event, n, rng) -> wave of n samples at 16 kHz, peak about 1.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from sonolume.preprocessors.miniworld.scene import Event, Scene
 
 Rng = np.random.Generator
 QUIET_DB = -20.0  # gain at loudness 0; loudness 1 is 0 dB
-NOISE_FLOOR = 3e-4  # of every recording, so that silence is never digital zero
+NOISE_FLOOR = 3e-4  # background noise, so that silence is never digital zero
 
 
 def _time(n: int) -> np.ndarray:
@@ -20,12 +20,12 @@ def _time(n: int) -> np.ndarray:
 
 
 def _tone(frequency: np.ndarray | float, n: int) -> np.ndarray:
-    """A sine of constant (Hz) or per-sample frequency."""
+    """Sine of constant or per-sample frequency in Hz."""
     return np.sin(2 * np.pi * np.cumsum(np.broadcast_to(frequency, (n,))) / SAMPLE_RATE)
 
 
 def _noise(n: int, low: float, high: float, rng: Rng) -> np.ndarray:
-    """Noise between two frequencies in Hz (soft edges), peak about 1."""
+    """Band-pass noise between two frequencies in Hz, peak about 1."""
     spectrum = np.fft.rfft(rng.standard_normal(n))
     frequency = np.fft.rfftfreq(n, 1 / SAMPLE_RATE)
     spectrum *= 1 / (1 + (low / (frequency + 1)) ** 4) / (1 + (frequency / high) ** 4)
@@ -161,18 +161,18 @@ def _drops(event: Event, n: int, rng: Rng) -> np.ndarray:
     return _place(n, _repeats(event, n, rng, 0.15), lambda _: drop)
 
 
-VOICES: dict[str, Callable[[Event, int, Rng], np.ndarray]] = {
+SYNTHESISERS: dict[str, Callable[[Event, int, Rng], np.ndarray]] = {
     "bell": _bell, "rain": _rain, "siren": _siren, "clock": _clock, "engine": _engine, "bird": _bird,
     "thunder": _thunder, "phone": _phone, "footsteps": _footsteps, "whistle": _whistle, "dog": _dog, "drops": _drops,
 }  # fmt: skip
 
 
 def render(scene: Scene) -> np.ndarray:
-    """The sound of a scene: float32 (40960,), 16 kHz, peak at most 0.95. The same scene gives the same samples."""
+    """Render the sound of a scene, deterministically: float32 (40960,), 16 kHz, peak at most 0.95."""
     rng = np.random.default_rng(scene.seed)
     wave = NOISE_FLOOR * rng.standard_normal(SAMPLES)
     for event in scene.events:
         start, end = int(event.start * SAMPLE_RATE), min(SAMPLES, int(event.end * SAMPLE_RATE))
         gain = 0.5 * 10 ** (QUIET_DB * (1 - event.loudness) / 20)
-        wave[start:end] += gain * VOICES[event.kind](event, end - start, rng)
+        wave[start:end] += gain * SYNTHESISERS[event.kind](event, end - start, rng)
     return (wave * min(1.0, 0.95 / np.abs(wave).max())).astype(np.float32)

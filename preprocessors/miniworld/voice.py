@@ -1,7 +1,7 @@
-"""A stand-in voice: text -> phonemes -> formants, a source-filter synthesiser of numpy and scipy.
+"""Speech synthesis: text -> phonemes -> formants, a source-filter synthesiser (Klatt 1980, cascade branch).
 
-A glottal pulse train or noise passes three resonances that glide from phoneme to phoneme (Klatt 1980, cascade branch);
-hiss of consonants passes one resonance of its own. The same phoneme sounds alike in every word.
+A glottal pulse train or noise passes three resonances that glide from phoneme to phoneme; the hiss of consonants passes
+a resonance of its own. A phoneme is the same in every word.
 """
 
 import re
@@ -15,22 +15,22 @@ import numpy as np
 from scipy.signal import sosfilt
 
 from sonolume.preprocessors.miniworld import SAMPLE_RATE
-from sonolume.preprocessors.miniworld.letters import text_phonemes
+from sonolume.preprocessors.miniworld.phonemes import text_phonemes
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
-STEP = 80  # samples between changes of the filters: 5 ms
+STEP = 80  # samples between filter updates: 5 ms
 BANDWIDTHS = (70.0, 100.0, 160.0)  # Hz, of the three formants
-PEAK = 0.7  # of the wave
+PEAK = 0.7  # amplitude
 SILENCE_MS = 60  # before and after the text
 PAUSE_MS = 160
 
 
 @dataclass(frozen=True)
 class Sound:
-    """The steady state of a phoneme, or of one half of it."""
+    """Steady state of a phoneme or of a part of it."""
 
-    formants: tuple[float, float, float]  # Hz, of a middle-sized throat
+    formants: tuple[float, float, float]  # Hz, for a throat of average size
     ms: float
     voice: float = 1.0  # level of the glottal pulses
     noise: float = 0.0  # level of the hiss
@@ -40,10 +40,10 @@ class Sound:
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker."""
+    """Speaker characteristics."""
 
-    pitch: float  # Hz, middle of the melody
-    throat: float  # factor on all formants: above 1 for a shorter throat
+    pitch: float  # Hz, mean of the melody
+    throat: float  # factor on all formants; above 1 for a shorter throat
     speed: float  # factor on the tempo
     breath: float = 0.05  # noise mixed into the voice
 
@@ -54,7 +54,7 @@ VOICES: dict[str, Voice] = {
     "grace": Voice(258, 1.22, 1.02, 0.1), "henry": Voice(152, 1.02, 0.9, 0.15),
     "iris": Voice(224, 1.10, 1.06, 0.08), "jack": Voice(121, 0.95, 1.05, 0.1),
 }  # fmt: skip
-TEST_VOICES = ("iris", "jack")  # never used in training
+TEST_VOICES = ("iris", "jack")  # held out from training
 
 VOWELS = {
     "IY": (280, 2250, 2900), "IH": (400, 1920, 2560), "EH": (550, 1770, 2490), "AE": (690, 1660, 2490),
@@ -62,7 +62,7 @@ VOWELS = {
     "AH": (620, 1220, 2550), "ER": (480, 1270, 1650),
 }  # fmt: skip
 DIPHTHONGS = {"EY": "EH IY", "AY": "AA IY", "OW": "AO UW", "AW": "AA UW", "OY": "AO IY"}
-CLOSED = {  # of stops: place of closure in formants, hiss of the burst in Hz
+CLOSED = {  # stops: formants of the closure, hiss of the burst in Hz
     "P": ((300, 800, 2200), 900.0), "T": ((300, 1750, 2650), 4200.0), "K": ((300, 1900, 2300), 2000.0),
 }  # fmt: skip
 VOICED_STOPS = {"B": "P", "D": "T", "G": "K"}
@@ -97,7 +97,7 @@ SOUNDS["JH"] = [SOUNDS["D"][0], Sound((300, 1800, 2500), 55, 0.35, 0.3, 3000)]
 
 @dataclass
 class Tracks:
-    """The controls of the synthesiser, one value per step of 5 ms."""
+    """Control parameters of the synthesiser, one value per step of 5 ms."""
 
     formants: np.ndarray  # (steps, 3) Hz
     levels: np.ndarray  # (steps, 3): voice, hiss, breath
@@ -105,14 +105,14 @@ class Tracks:
 
 
 def _sounds(text: str) -> list[Sound]:
-    """The sounds of a text, between two silences."""
+    """Sounds of a text, between two silences."""
     pause = Sound((500, 1500, 2500), SILENCE_MS, voice=0)
     phonemes = [phoneme for word in text_phonemes(text) for phoneme in word]
     return [pause, *(sound for phoneme in phonemes for sound in SOUNDS[phoneme]), pause]
 
 
 def _smoothed(track: np.ndarray, width: int) -> np.ndarray:
-    """Moving average along the first axis, the ends held."""
+    """Moving average along the first axis, with edge values repeated."""
     padded = np.pad(track, [(width, width)] + [(0, 0)] * (track.ndim - 1), mode="edge")
     total = np.cumsum(padded, axis=0)
     size = 2 * width
@@ -120,7 +120,7 @@ def _smoothed(track: np.ndarray, width: int) -> np.ndarray:
 
 
 def _tracks(sounds: list[Sound], voice: Voice, rng: np.random.Generator) -> Tracks:
-    """Steps, then glides: formants move over about 50 ms, levels over about 20 ms."""
+    """Control tracks: piecewise constant, then smoothed over about 50 ms (formants) and 20 ms (levels)."""
     tempo = voice.speed * rng.uniform(0.93, 1.07)
     steps = [max(2, round(s.ms * rng.uniform(0.92, 1.08) / tempo * SAMPLE_RATE / 1000 / STEP)) for s in sounds]
     formants = np.repeat([s.formants for s in sounds], steps, axis=0) * voice.throat
@@ -130,7 +130,7 @@ def _tracks(sounds: list[Sound], voice: Voice, rng: np.random.Generator) -> Trac
 
 
 def _pulses(pitch: np.ndarray) -> np.ndarray:
-    """A saw tooth of per-sample pitch (-6 dB per octave: glottis and radiation), its jumps rounded (polyBLEP)."""
+    """Band-limited (polyBLEP) sawtooth of per-sample pitch: -6 dB per octave, glottis and radiation together."""
     step = pitch / SAMPLE_RATE
     phase = np.cumsum(step) % 1
     wave = 1 - 2 * phase
@@ -142,7 +142,7 @@ def _pulses(pitch: np.ndarray) -> np.ndarray:
 
 
 def _melody(steps: int, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """Pitch in Hz per sample: falling through the sentence, with a slow wave of its own."""
+    """Pitch in Hz per sample: falling through the sentence, with slow variations."""
     time = np.linspace(0, 1, steps * STEP)
     wave = 0.06 * np.sin(2 * np.pi * (steps * STEP / SAMPLE_RATE * rng.uniform(1.2, 1.8) * time + rng.uniform()))
     drift = np.interp(time, np.linspace(0, 1, steps), _smoothed(0.04 * rng.standard_normal(steps), 4))
@@ -150,7 +150,7 @@ def _melody(steps: int, voice: Voice, rng: np.random.Generator) -> np.ndarray:
 
 
 def _resonators(frequency: np.ndarray, width: np.ndarray | float) -> np.ndarray:
-    """(...) Hz -> (..., 6) second-order sections with gain 1 at 0 Hz (Klatt 1980, eq. 2)."""
+    """Second-order sections (..., 6) of resonances (...) in Hz, with gain 1 at 0 Hz (Klatt 1980, eq. 2)."""
     radius = np.exp(-np.pi * np.broadcast_to(width, frequency.shape) / SAMPLE_RATE)
     b = 2 * radius * np.cos(2 * np.pi * frequency / SAMPLE_RATE)
     c = -(radius**2)
@@ -159,7 +159,7 @@ def _resonators(frequency: np.ndarray, width: np.ndarray | float) -> np.ndarray:
 
 
 def _filtered(wave: np.ndarray, sections: np.ndarray) -> np.ndarray:
-    """(steps * STEP,) through filters (steps, sections, 6) that change at every step, their state kept."""
+    """Filter a wave (steps * STEP,) with sections (steps, n, 6) that change at every step; their state carries over."""
     state = np.zeros((sections.shape[1], 2))
     out = np.empty_like(wave)
     for index, section in enumerate(sections):
@@ -173,7 +173,7 @@ def _synthesis(tracks: Tracks, pitch: np.ndarray, rng: np.random.Generator) -> n
     places = np.linspace(0, len(tracks.hiss) - 1, n)
     voiced, hissed, breath = (np.interp(places, np.arange(len(tracks.hiss)), level) for level in tracks.levels.T)
     noise = rng.standard_normal(n)
-    higher = np.broadcast_to([3500.0, 4600.0], (len(tracks.hiss), 2))  # fixed: presence, the same for all phonemes
+    higher = np.broadcast_to([3500.0, 4600.0], (len(tracks.hiss), 2))  # the same for all phonemes
     poles = np.concatenate([tracks.formants, higher], axis=1)
     source = voiced * _pulses(pitch) + 0.3 * breath * noise
     throat = _filtered(source, _resonators(poles, np.array([*BANDWIDTHS, 250.0, 300.0])))
@@ -184,11 +184,11 @@ def _synthesis(tracks: Tracks, pitch: np.ndarray, rng: np.random.Generator) -> n
 
 
 def speak(text: str, voice: str = "anna", seed: int = 0) -> np.ndarray:
-    """Speak a text: float32 (n,) at 16 kHz, peak 0.7. The same arguments give the same samples.
+    """Synthesise speech, deterministically: float32 (n,) at 16 kHz, peak 0.7.
 
     Args:
         voice: one of `VOICES`.
-        seed: of tempo, melody and noise.
+        seed: for tempo, melody and noise.
 
     Raises:
         UserError: an unknown voice, or no English letter or digit in the text.
@@ -202,7 +202,7 @@ def speak(text: str, voice: str = "anna", seed: int = 0) -> np.ndarray:
 
 
 def espeak(text: str, voice: str = "en", pitch: int = 50, speed: int = 165) -> np.ndarray:
-    """Speak with espeak-ng, if it is installed: float32 (n,) at 16 kHz.
+    """Synthesise speech with espeak-ng, if it is installed: float32 (n,) at 16 kHz.
 
     Args:
         voice: as for `espeak-ng -v`, such as "en-us+f3".
@@ -214,7 +214,7 @@ def espeak(text: str, voice: str = "en", pitch: int = 50, speed: int = 165) -> n
     """
     program = shutil.which("espeak-ng")
     if program is None:
-        raise UserError("espeak-ng is not on the PATH: install it, or use `speak`, which needs nothing")
+        raise UserError("espeak-ng is not on the PATH: install it, or use `speak`, which needs no other program")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         command = [program, "-v", voice, "-p", str(pitch), "-s", str(speed), "-w", str(path), "--stdin"]

@@ -1,4 +1,4 @@
-"""The miniature world behind one door: draw scenes, hear them, read them, see them, speak of them."""
+"""Public functions of the miniature world: draw scenes, and render them as sounds, captions, pictures or speech."""
 
 from sonolume.preprocessors.miniworld.captions import captions
 from sonolume.preprocessors.miniworld.frames import frames

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from sonolume.models.evaluation.embedders.base import Embedder
-from sonolume.models.evaluation.embedders.cache import embed_sounds
+from sonolume.models.evaluation.embedders.cache import embed
 from sonolume.models.evaluation.embedders.load import load
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils import audio
@@ -25,12 +25,12 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def clips_per_second(paths: list[Path], embedder: Embedder, cache: Path) -> tuple[float, int]:
     start = time.perf_counter()
-    found = embed_sounds(paths, embedder, cache)
+    found = embed(paths, "sounds", embedder, cache)
     return len(found.kept) / (time.perf_counter() - start), found.computed
 
 
 def compare(paths: list[Path], embedder: Embedder, cache: Path) -> None:
-    embedder.hear([audio.load(paths[0], embedder.sample_rate)])  # what only the first call has to set up
+    embedder.encode_audio([audio.load(paths[0], embedder.sample_rate)])  # what only the first call has to set up
     without, computed = clips_per_second(paths, embedder, cache)
     cached, again = clips_per_second(paths, embedder, cache)
     assert (computed, again) == (len(paths), 0)

@@ -19,7 +19,7 @@ def sound_judge(architecture: str = "conv_gru", width: int = 4) -> SoundJudge:
 
 
 @pytest.mark.parametrize("architecture", BACKBONES)
-def test_a_sound_is_judged(architecture: str) -> None:
+def test_sound_judgement_shapes(architecture: str) -> None:
     judge = sound_judge(architecture, WIDTHS[architecture])
     shapes = {name: tuple(value.shape) for name, value in judge(torch.randn(2, 80, 160))._asdict().items()}
     assert shapes == {
@@ -29,7 +29,7 @@ def test_a_sound_is_judged(architecture: str) -> None:
     assert sum(parameter.numel() for parameter in judge.parameters()) <= 350_000
 
 
-def test_a_picture_is_judged() -> None:
+def test_picture_judgement_shapes() -> None:
     judge = PictureJudge(KINDS, 24).eval()
     shapes = {name: tuple(value.shape) for name, value in judge(torch.rand(2, 3, 64, 64))._asdict().items()}
     assert shapes == {"presence": (2, 12), "layout": (2, 3), "panels": (2, 2, 12), "repeats": (2, 3)}
@@ -37,7 +37,7 @@ def test_a_picture_is_judged() -> None:
 
 
 @pytest.mark.parametrize("architecture", BACKBONES)
-def test_a_judge_leaves_as_a_folder_and_comes_back(architecture: str, tmp_path: Path) -> None:
+def test_saving_and_loading(architecture: str, tmp_path: Path) -> None:
     judge = sound_judge(architecture)
     judge.save_pretrained(tmp_path / "judge")
     again = SoundJudge.from_pretrained(tmp_path / "judge")
@@ -49,7 +49,7 @@ def test_a_judge_leaves_as_a_folder_and_comes_back(architecture: str, tmp_path: 
         torch.testing.assert_close(before, after, atol=1e-2, rtol=1e-2)
 
 
-def test_weights_on_disk_are_of_half_precision(tmp_path: Path) -> None:
+def test_weights_on_disk_have_half_precision(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     sound_judge().save_pretrained(tmp_path)
@@ -62,7 +62,7 @@ def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         SoundJudge.from_pretrained(tmp_path / "nothing")
     PictureJudge(KINDS, 4).save_pretrained(tmp_path / "picture")
-    with pytest.raises(UserError, match="holds a PictureJudge, not a SoundJudge"):
+    with pytest.raises(UserError, match="PictureJudge.*SoundJudge"):
         SoundJudge.from_pretrained(tmp_path / "picture")
 
 
@@ -71,18 +71,18 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     weights = tmp_path / WEIGHTS_FILE
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"width": 8}))
-    with pytest.raises(UserError, match="does not fit config.json"):
+    with pytest.raises(UserError, match="does not fit"):
         SoundJudge.from_pretrained(tmp_path)
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match="cut or damaged"):
         SoundJudge.from_pretrained(tmp_path)
     weights.unlink()
-    with pytest.raises(UserError, match="not a whole SoundJudge"):
+    with pytest.raises(UserError, match="incomplete SoundJudge"):
         SoundJudge.from_pretrained(tmp_path)
 
 
-def test_impossible_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="architecture 'cnn': there are conv_gru, patch_transformer"):
+def test_impossible_sizes_are_rejected() -> None:
+    with pytest.raises(ValueError, match="cnn"):
         SoundJudge(KINDS, "cnn", 16)
     with pytest.raises(ValueError, match="frames 100 of 8"):
         SoundJudge(KINDS, "conv_gru", 16, frames=100)

@@ -1,6 +1,6 @@
-"""AudioToken's encoder: a sound -> one token in the space of Stable Diffusion's text encoder.
+"""AudioToken's encoder: from a sound to one token in the space of Stable Diffusion's text embeddings.
 
-B sounds, n samples, T tokens of BEATs, C = three times its width, D width of the text encoder, L text tokens.
+B sounds, n samples, T tokens of BEATs, C = three times the width of BEATs, D width of the text encoder, L text tokens.
 """
 
 from collections.abc import Sequence
@@ -10,27 +10,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, repeat_to_length
 from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
 from sonolume.modules.audiotoken.injection import inject, tokenise
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 
-SETTINGS_FILE = "audio_to_image.json"
-EMBEDDER = "embedder"  # folder of the trained network in an exported pipeline
-LORA = "lora"  # folder of the U-Net's adapters, if they were trained
+__all__ = ["LORA", "RECIPE", "SETTINGS_FILE", "AudioTokenEncoder", "beats_features", "load", "load_beats", "save"]
+
 RECIPE = "a2i/audiotoken"
+EMBEDDER = "embedder"  # folder of the trained network in an exported folder
 SAMPLE_RATE = 16000  # Hz, of BEATs
+MIN_SECONDS = 0.2
 
 
 class AudioTokenEncoder:
-    """What `AudioToImagePipeline` asks of an encoder (models/a2i/sound_encoder.py).
+    """BEATs and the trained embedder, as a `SoundEncoder` (models/a2i/sound_encoder.py).
 
     Args:
-        prompt: used where none is given; window: seconds that the token was trained on.
+        prompt: default prompt.
+        window: seconds of one training item.
 
     Raises:
-        ValueError: the embedder was trained on features of another width than this BEATs gives.
+        ValueError: the embedder was trained on features of another width than this BEATs returns.
     """
 
     sample_rate = SAMPLE_RATE
@@ -41,91 +44,92 @@ class AudioTokenEncoder:
         self.beats, self.embedder = beats, embedder
         self.prompt, self.window = prompt, window
         self.width: int = embedder.config.output_size
-        self.shortest = max(0.2, beats.shortest / SAMPLE_RATE)
-        given, taken = 3 * beats.config.encoder_embed_dim, embedder.config.input_size
-        if given != taken:
-            raise ValueError(f"this BEATs gives features of width {given}, the embedder takes {taken}")
+        self.min_seconds = max(MIN_SECONDS, beats.min_samples / SAMPLE_RATE)
+        features, needed = 3 * beats.config.encoder_embed_dim, embedder.config.input_size
+        if features != needed:
+            raise ValueError(f"the features of this BEATs have width {features}, the embedder needs {needed}")
 
     @torch.no_grad()
-    def hear(self, waves: Sequence[Tensor]) -> Tensor:
-        """Waves (n,) of equal length at 16 kHz -> tokens (B, 1, D) float32. Below `window`, a wave is repeated."""
-        device = self.embedder.device
-        stack = torch.stack([repeat(wave, round(self.window * SAMPLE_RATE)) for wave in waves])   # (B, n)
-        features = beats_features(self.beats, stack.to(device, torch.float32))                    # (B, T, C)
+    def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
+        """Encode waves (n,) of equal length at 16 kHz -> audio tokens (B, 1, D) float32.
+
+        Waves shorter than `window` are repeated, as in training.
+        """
+        length = round(self.window * SAMPLE_RATE)
+        batch = torch.stack([repeat_to_length(wave, length) for wave in waves])                   # (B, n)
+        features = beats_features(self.beats, batch.to(self.embedder.device, torch.float32))      # (B, T, C)
         return self.embedder(features.to(self.embedder.dtype)).float()[:, None]                   # (B, 1, D)
 
-    def condition(self, heard: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
-        """Tokens (B, 1, D) and a prompt for each -> `prompt_embeds` (B, L, D).
+    def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
+        """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
 
         Raises:
-            ValueError: a prompt without `<*>`, too long, or tokens of another width than the text encoder's.
+            ValueError: a prompt is too long or does not fit the tokens, or the tokens do not fit the text encoder.
         """
         ids = tokenise(tokenizer, prompts).to(text_encoder.device)
-        return inject(text_encoder, ids, heard.to(text_encoder.device)).last_hidden_state
-
-
-def repeat(wave: Tensor, least: int) -> Tensor:
-    """(n,) -> (least,) by saying it again and again, if it is shorter; as training does."""
-    times = -(-least // max(1, len(wave)))
-    return wave if len(wave) >= least else wave.repeat(times)[:least]
+        return inject(text_encoder, ids, audio_tokens.to(text_encoder.device)).last_hidden_state
 
 
 def beats_layers(count: int) -> tuple[int, int, int]:
-    """Which layers of `count`, from 1, AudioToken hears with: 4, 8 and 12 of the published 12."""
+    """Select three of `count` layers, counted from 1: 4, 8 and 12 of the published 12."""
     return count // 3, 2 * count // 3, count
 
 
 def beats_features(beats: BEATs, waves: Tensor) -> Tensor:
-    """(B, n) -> (B, T, C): the outputs of three layers, side by side."""
+    """Concatenate the outputs of three layers of BEATs, (B, n) -> (B, T, C)."""
     return torch.cat(beats(waves, layers=beats_layers(beats.config.encoder_layers)).layers, dim=-1)
 
 
 def load_beats(source: str, key: str = "model.beats", dtype: torch.dtype = torch.float32) -> BEATs:
-    """BEATs from its folder or hub id.
+    """Load a frozen BEATs from a folder or hub id.
 
     Raises:
-        UserError: absent, damaged or another model; says how to make the folder.
+        UserError: missing, damaged or another model; the message says how to make the folder.
     """
     remedy = "make it from the published file: python bins/convert.py beats FILE.pt FOLDER"
-    where = hub.locate(source, key, remedy)
-    if hub.is_local(where):
-        checkpoint.check_folder(Path(where), BEATs.__name__)
+    place = hub.locate(source, key, remedy)
+    if hub.is_local(place):
+        checkpoint.check_folder(Path(place), BEATs.__name__)
     try:
-        beats: Any = BEATs.from_pretrained(where, dtype=dtype)
+        beats: Any = BEATs.from_pretrained(place, dtype=dtype)
     except checkpoint.DAMAGED as error:
         raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}; {remedy}") from error
     if beats.config.encoder_layers < 3:
-        raise UserError(f"{key} {source}: has {beats.config.encoder_layers} layers, AudioToken hears with three")
+        raise UserError(f"{key} {source}: has {beats.config.encoder_layers} layers, AudioToken needs at least 3")
     return beats.eval().requires_grad_(False)
 
 
 def save(folder: Path, embedder: AudioTokenEmbedder, settings: dict[str, Any]) -> None:
-    """Write what `load` reads, beside the settings: stable_diffusion, beats, prompt, window."""
+    """Write an exported folder, as `load` reads it.
+
+    Args:
+        settings: stable_diffusion, beats, prompt, window, and optionally guidance_scale.
+    """
     embedder.save_pretrained(folder / EMBEDDER)
     files.write_json(folder / SETTINGS_FILE, {"recipe": RECIPE} | settings)
 
 
-def load(folder: Path, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> AudioTokenEncoder:
-    """The encoder of an exported folder.
+def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> AudioTokenEncoder:
+    """Load the encoder of an exported folder.
 
     Args:
-        config: the content of its `SETTINGS_FILE`.
+        settings: the content of its `SETTINGS_FILE`.
         dtype: of BEATs; the embedder is small and stays float32.
 
     Raises:
-        UserError: a part is absent, damaged, or does not belong to the others.
+        UserError: a part is missing, damaged, or does not fit the others.
     """
     checkpoint.check_folder(folder / EMBEDDER, AudioTokenEmbedder.__name__)
     try:
         embedder: Any = AudioTokenEmbedder.from_pretrained(folder / EMBEDDER, dtype=torch.float32)
     except checkpoint.DAMAGED as error:
         raise UserError(f"{folder / EMBEDDER}: cannot be loaded: {first_line(error)}") from error
-    missing = [name for name in ("beats", "prompt", "window") if name not in config]
+    missing = [name for name in ("beats", "prompt", "window") if name not in settings]
     if missing:
-        raise UserError(f"{folder / SETTINGS_FILE}: says nothing about {', '.join(missing)}: export the run again")
-    beats: Any = load_beats(config["beats"], f"{folder / SETTINGS_FILE}: beats", dtype)
+        raise UserError(f"{folder / SETTINGS_FILE}: {', '.join(missing)} missing: export the run again")
+    beats: Any = load_beats(settings["beats"], f"{folder / SETTINGS_FILE}: beats", dtype)
     try:
         embedder = embedder.eval().requires_grad_(False).to(device)
-        return AudioTokenEncoder(beats.to(device), embedder, config["prompt"], float(config["window"]))
+        return AudioTokenEncoder(beats.to(device), embedder, settings["prompt"], float(settings["window"]))
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error

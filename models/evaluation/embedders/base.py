@@ -1,13 +1,11 @@
-"""What turns sounds, pictures and texts into vectors that metrics compare.
+"""Common interface of the frozen feature extractors that turn sounds, pictures and texts into embeddings.
 
-N items, d width of an embedding, K classes, B windows of one batch.
+N items, d width of an embedding, K classes, B items of one batch.
 """
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,146 +16,118 @@ from torch.nn import functional as F
 
 from sonolume.utils.errors import UserError
 
-BATCH = 16
+BATCH_SIZE = 16
 
 
 class Features(NamedTuple):
-    """What a model says of N items, float32 on the CPU."""
+    """Output of a model for N items, float32 on the CPU."""
 
     embeddings: Tensor  # (N, d)
-    logits: Tensor | None  # (N, K), None of a model that tells no classes
+    logits: Tensor | None  # (N, K), None without a classifier
 
 
 class Embedder:
-    """A frozen model behind one door; kinds differ in what they take.
+    """A frozen feature extractor for some of sounds, pictures and texts.
 
-    A sound longer than `window` is cut into windows side by side, the last one aligned to the end (so that none holds
-    padding), and gets the mean of their embeddings and of their logits. Nothing is random: two calls agree. A shorter
-    sound is padded as the model's own processor does. Batches hold equal lengths unless the model masks or pads them.
+    Sounds longer than `window` are cut into adjacent windows, the last one aligned to the end so that no window holds
+    padding; embeddings and logits are averaged over the windows. Shorter sounds are padded as the model's own processor
+    does. Batches hold windows of equal length unless the model masks or pads them (`ragged`). Results do not depend on
+    the global random state.
+
+    A subclass sets the attributes, and implements those of `audio_features`, `image_features` and `text_features` that
+    it takes.
     """
 
     name: str
-    """kind, source and version: a commit of the hub, or a hash of the folder; enters fingerprints and cache keys"""
+    """kind, source and version (hub commit or content hash of the folder); part of conditions and cache keys"""
     takes: tuple[str, ...]
-    """of sounds, pictures, texts"""
+    """some of "sounds", "pictures", "texts" """
     dim: int
     """d"""
     sample_rate: int = 0
-    """Hz, where it takes sounds"""
+    """Hz, if it takes sounds"""
     window: float | None = None
-    """seconds that it hears at once, None for any length"""
+    """longest input in seconds, None for any length"""
     labels: tuple[str, ...] = ()
-    """names of the K classes of the logits, if it tells any"""
-
-    ragged: bool = True  # a batch may hold windows of several lengths
+    """names of the K classes of the logits, if it has a classifier"""
+    ragged: bool = True  # a batch may hold windows of different lengths
     unit: bool = False  # embeddings have length 1
 
     @torch.no_grad()
-    def hear(self, waves: Sequence[np.ndarray], batch_size: int = BATCH) -> Features:
-        """Embeddings and logits in one pass.
-
-        Args:
-            waves: N sounds, each float32 (n,) at `sample_rate`.
-            batch_size: windows at once.
+    def encode_audio(self, waves: Sequence[np.ndarray], batch_size: int = BATCH_SIZE) -> Features:
+        """Encode N sounds, each float32 (n,) at `sample_rate`, `batch_size` windows at a time.
 
         Raises:
-            UserError: it takes no sounds.
-            ValueError: a wave that is empty or not (n,).
+            UserError: the embedder takes no sounds.
+            ValueError: a wave is empty or not (n,).
         """
         self.require("sounds")
         size = round(self.window * self.sample_rate) if self.window else None
-        owners, windows = [], []
+        owners, windows = list[int](), list[np.ndarray]()
         for index, wave in enumerate(waves):
             if wave.ndim != 1 or not len(wave):
                 raise ValueError(f"sound {index} must be (n,) with n > 0, got {wave.shape}")
-            parts = cut(wave, size)
+            parts = split_windows(wave, size)
             windows += [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
             owners += [index] * len(parts)
-        heard = self._in_batches(windows, batch_size)
-        embeddings, logits = (_mean_by_owner(rows, owners, len(waves)) for rows in heard)
+        encoded = self._in_batches(windows, batch_size)
+        embeddings, logits = (None if rows is None else _mean_by_owner(rows, owners, len(waves)) for rows in encoded)
         assert embeddings is not None
         return Features(F.normalize(embeddings, dim=-1) if self.unit else embeddings, logits)
 
     @torch.no_grad()
-    def look(self, pictures: Sequence[Image], batch_size: int = BATCH) -> Features:
-        """Embeddings and logits of N pictures in one pass.
-
-        Raises:
-            UserError: it takes no pictures.
-        """
+    def encode_images(self, pictures: Sequence[Image], batch_size: int = BATCH_SIZE) -> Features:
+        """Encode N pictures of any size; raises a UserError if the embedder takes none."""
         self.require("pictures")
-        chunks = [self._look([p.convert("RGB") for p in chunk]) for chunk in chunked(pictures, batch_size)]
-        return self._joined(chunks)
+        return self._concatenate(
+            [self.image_features([p.convert("RGB") for p in batch]) for batch in batched(pictures, batch_size)]
+        )
 
     @torch.no_grad()
-    def texts(self, texts: Sequence[str], batch_size: int = BATCH) -> Tensor:
-        """(N, d) of texts, cut off at the model's longest.
-
-        Raises:
-            UserError: it takes no texts.
-        """
+    def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
+        """Encode N texts, truncated to the model's maximum: (N, d). Raises a UserError if the embedder takes none."""
         self.require("texts")
-        chunks = [Features(self._read(list(chunk)), None) for chunk in chunked(texts, batch_size)]
-        return self._joined(chunks).embeddings
+        batches = [Features(self.text_features(list(batch)), None) for batch in batched(texts, batch_size)]
+        return self._concatenate(batches).embeddings
 
-    def sounds(self, waves: Sequence[np.ndarray], batch_size: int = BATCH) -> Tensor:
-        """(N, d); as `hear`."""
-        return self.hear(waves, batch_size).embeddings
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
+        """Encode one batch of windows, none longer than `window`; tensors on any device."""
+        raise NotImplementedError
 
-    def pictures(self, pictures: Sequence[Image], batch_size: int = BATCH) -> Tensor:
-        """(N, d); as `look`."""
-        return self.look(pictures, batch_size).embeddings
+    def image_features(self, pictures: list[Image]) -> Features:
+        """Encode one batch of RGB pictures."""
+        raise NotImplementedError
 
-    def logits(self, items: Sequence[Any], batch_size: int = BATCH) -> Tensor:
-        """(N, K) of sounds, or of pictures where it takes those; column i is `labels[i]`.
-
-        Raises:
-            UserError: it tells no classes.
-        """
-        if not self.labels:
-            raise UserError(f"{self.name} tells no classes; take an embedder that does, such as ast: or mini:")
-        logits = (self.hear if "sounds" in self.takes else self.look)(items, batch_size).logits
-        assert logits is not None
-        return logits
+    def text_features(self, texts: list[str]) -> Tensor:
+        """Encode one batch of texts."""
+        raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """What decides the numbers, for fingerprints and cache keys."""
-        heard = {"sample_rate": self.sample_rate, "window": self.window, "resampler": f"soxr {version('soxr')} HQ"}
-        return {"embedder": self.name, "dim": self.dim, **(heard if "sounds" in self.takes else {})}
+        """Everything that determines the embeddings, for conditions and cache keys."""
+        sound = {"sample_rate": self.sample_rate, "window": self.window, "resampler": f"soxr {version('soxr')} HQ"}
+        return {"embedder": self.name, "dim": self.dim, **(sound if "sounds" in self.takes else {})}
 
-    def _hear(self, waves: list[np.ndarray]) -> Features:
-        """One batch of windows, none longer than `window`; results may lie anywhere."""
-        raise NotImplementedError
-
-    def _look(self, pictures: list[Image]) -> Features:
-        """One batch of RGB pictures."""
-        raise NotImplementedError
-
-    def _read(self, texts: list[str]) -> Tensor:
-        """One batch of texts."""
-        raise NotImplementedError
-
-    def require(self, what: str) -> None:
-        """Raise a UserError unless it takes `what`."""
-        if what not in self.takes:
-            raise UserError(f"{self.name} takes {' and '.join(self.takes)}, not {what}: choose another embedder")
+    def require(self, medium: str) -> None:
+        """Raise a UserError unless the embedder takes `medium`."""
+        if medium not in self.takes:
+            raise UserError(f"{self.name} takes {' and '.join(self.takes)}, not {medium}: choose another embedder")
 
     def _in_batches(self, windows: list[np.ndarray], batch_size: int) -> Features:
-        batches = list(_batches([len(window) for window in windows], batch_size, self.ragged))
-        found = self._joined([self._hear([windows[index] for index in batch]) for batch in batches])
-        back = torch.tensor(list(itertools.chain(*batches)), dtype=torch.long).argsort()
-        return Features(found.embeddings[back], None if found.logits is None else found.logits[back])
+        batches = list(_batches_by_length([len(window) for window in windows], batch_size, self.ragged))
+        found = self._concatenate([self.audio_features([windows[index] for index in batch]) for batch in batches])
+        order = torch.tensor(list(itertools.chain(*batches)), dtype=torch.long).argsort()
+        return Features(found.embeddings[order], None if found.logits is None else found.logits[order])
 
-    def _joined(self, chunks: list[Features]) -> Features:
-        if not chunks:
+    def _concatenate(self, batches: list[Features]) -> Features:
+        if not batches:
             return Features(torch.zeros(0, self.dim), torch.zeros(0, len(self.labels)) if self.labels else None)
-        embeddings = torch.cat([chunk.embeddings.float().cpu() for chunk in chunks])
-        logits = [chunk.logits.float().cpu() for chunk in chunks if chunk.logits is not None]
+        embeddings = torch.cat([batch.embeddings.float().cpu() for batch in batches])
+        logits = [batch.logits.float().cpu() for batch in batches if batch.logits is not None]
         return Features(embeddings, torch.cat(logits) if logits else None)
 
 
-def cut(wave: np.ndarray, size: int | None) -> list[np.ndarray]:
-    """Windows of `size` samples side by side; the last one ends where the sound ends, and so may overlap."""
+def split_windows(wave: np.ndarray, size: int | None) -> list[np.ndarray]:
+    """Cut adjacent windows of `size` samples; the last one ends with the sound, and so may overlap."""
     if not size or len(wave) <= size:
         return [wave]
     starts = [*range(0, len(wave) - size, size), len(wave) - size]
@@ -165,36 +135,26 @@ def cut(wave: np.ndarray, size: int | None) -> list[np.ndarray]:
 
 
 def pad(waves: list[np.ndarray], multiple: int = 1, shortest: int = 1) -> Tensor:
-    """(B, n) with zeros behind; n a multiple of `multiple`, and at least `shortest`."""
+    """Stack waves as (B, n), padded with zeros at the end; n is a multiple of `multiple` and at least `shortest`."""
     size = max(shortest, *(len(wave) for wave in waves))
     size += -size % multiple
     return torch.from_numpy(np.stack([np.pad(wave, (0, size - len(wave))) for wave in waves]))
 
 
-def hash_of(*paths: Path) -> str:
-    """Twelve hex digits of the files' names and contents."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:12]
-
-
-def chunked(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Split a sequence into slices of `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _batches(lengths: list[int], size: int, ragged: bool) -> Iterator[list[int]]:
-    """Indices of each batch, the shortest first: neighbours of like length waste little padding."""
+def _batches_by_length(lengths: list[int], size: int, ragged: bool) -> Iterator[Sequence[int]]:
+    """Indices of each batch, shortest windows first, which wastes the least padding."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     groups = [order] if ragged else [list(group) for _, group in itertools.groupby(order, lengths.__getitem__)]
-    return (batch for group in groups for batch in chunked(group, size))  # type: ignore[misc]
+    return (batch for group in groups for batch in batched(group, size))
 
 
-def _mean_by_owner(rows: Tensor | None, owners: list[int], count: int) -> Tensor | None:
-    """(windows, d) -> (count, d): the mean over the windows of each sound."""
-    if rows is None:
-        return None
+def _mean_by_owner(rows: Tensor, owners: list[int], count: int) -> Tensor:
+    """Average (windows, d) over the windows of each sound: (count, d)."""
     index = torch.tensor(owners, dtype=torch.long)
     sums = torch.zeros(count, rows.shape[1]).index_add_(0, index, rows)
     return sums / torch.bincount(index, minlength=count).clamp(min=1)[:, None]

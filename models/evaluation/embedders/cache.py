@@ -1,256 +1,270 @@
-"""Embeddings of many files, kept on disk: nothing is embedded twice, and an interrupted run goes on where it stopped.
+"""Embed many files with a cache on disk: nothing is computed twice, and an interrupted run resumes.
 
-A key is the sha256 of a file's content; a folder of the cache belongs to one embedder in one version, with one window,
-rate and resampler.
+A key is the sha256 of a file's content. A folder of the cache belongs to one embedder in one version, with one window,
+sample rate and resampler.
 """
 
 import hashlib
-import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sonolume.models.evaluation.embedders import clips
-from sonolume.models.evaluation.embedders.base import BATCH, Embedder, Features
+from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, Features, batched
 from sonolume.models.evaluation.embedders.store import Row, Store
+from sonolume.models.evaluation.sound_files import is_silent, read_sound
+from sonolume.modules.metrics.distribution import Moments
 from sonolume.utils import files
+from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.errors import UserError
+from sonolume.utils.image import open_image
 
-Item = TypeVar("Item", Path, str)
-READERS = 4  # threads that read ahead
-FORMAT = 2  # to be raised when embeddings are computed in another way, or flags mean something else
-SILENT, CLIPPED = 1, 2  # flags of a sound; a picture of one colour has the first
-SMALLEST = 16  # pixels of a picture's shorter side: processors take fewer for colour channels
-SHOW_AFTER = 1.0  # seconds until a progress bar appears; below another bar, such as training's, it goes when done
+CACHE_VERSION = 3  # increase it when embeddings are computed differently or flags change their meaning
+READER_THREADS = 4
+EMPTY, CLIPPED = 1, 2  # flags: a silent sound or a picture of one colour; a sound with flat tops
+MIN_PIXELS = 16  # of a picture's shorter side: processors take fewer for colour channels
+PROGRESS_DELAY = 1.0  # seconds until a progress bar appears
+EMBEDDINGS = "embeddings"  # folder of the cached embeddings among other caches
 
 
 @dataclass(frozen=True)
-class Embedded(Generic[Item]):
-    """What became of the items, in their order."""
+class Embedded:
+    """Embeddings of the usable items, in the order of the items."""
 
     embeddings: Tensor
-    """(N, d) float32 of those kept"""
-    kept: list[Item]
-    """N items"""
-    left_out: list[tuple[Item, str]]
-    """the others, each with the reason"""
+    """(N, d) float32"""
     logits: Tensor | None
-    """(N, K) of those kept, None of an embedder that tells no classes"""
-    silent: list[Item]
+    """(N, K), None without a classifier and for texts"""
+    kept: list[Any]
+    """the N items"""
+    left_out: list[tuple[Any, str]]
+    """all other items, with the reason"""
+    empty: list[Any]
     """sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not"""
-    clipped: list[Item]
+    clipped: list[Any]
     """sounds with flat tops at full scale; they are kept"""
     computed: int
-    """how many the cache did not have"""
+    """number of items that were not in the cache"""
 
 
 class _Medium(NamedTuple):
-    """How sounds, pictures or texts are told apart, opened and embedded."""
+    """Functions for the items of one medium."""
 
     name: str
-    digest: Callable[[Any], bytes]
-    open: Callable[[Any], tuple[Any, int]]  # what the embedder takes, and flags; a UserError says why not
-    embed: Callable[[list[Any], int], Features]
+    hash: Callable[[Any], bytes]
+    open: Callable[[Any], tuple[Any, int]]  # item -> input of the embedder, and flags
+    encode: Callable[[list[Any], int], Features]
+    empty: str = ""  # reason for leaving out an empty item
 
 
-def embed_sounds(
-    paths: Sequence[Path],
+def embed(
+    items: Sequence[Any],
+    medium: str,
     embedder: Embedder,
     folder: Path | None = None,
-    batch_size: int = BATCH,
-    keep_silent: bool = False,
-) -> Embedded[Path]:
-    """Embeddings of sound files of any rate and format.
+    batch_size: int = BATCH_SIZE,
+    keep_empty: bool = False,
+) -> Embedded:
+    """Embed files of any format and rate, or texts; each distinct content once.
 
     Args:
-        folder: the cache, one for all embedders; None keeps nothing.
-        batch_size: files, and windows of a batch.
-        keep_silent: silence counts like any other sound, as it should for what a generator made.
+        items: paths of sounds or pictures, or texts.
+        medium: "sounds", "pictures" or "texts".
+        folder: cache, shared by all embedders; None for none.
+        batch_size: files read ahead, and windows of a batch.
+        keep_empty: keep silent sounds and pictures of one colour, which count like any other output of a generator.
 
     Raises:
-        UserError: the embedder takes no sounds, or the cache is damaged. A file that cannot be used is no error.
+        UserError: the embedder does not take this medium, or the cache is damaged. Unusable files are no error.
     """
-
-    def opened(path: Path) -> tuple[np.ndarray, int]:
-        wave, is_clipped = clips.read(path, embedder.sample_rate)
-        return wave, SILENT * clips.is_silent(wave) + CLIPPED * is_clipped
-
-    medium = _Medium("sounds", _digest, opened, embedder.hear)
-    return _embed(paths, medium, embedder, folder, batch_size, keep_silent)
-
-
-def embed_pictures(
-    paths: Sequence[Path],
-    embedder: Embedder,
-    folder: Path | None = None,
-    batch_size: int = BATCH,
-    keep_blank: bool = True,
-) -> Embedded[Path]:
-    """Embeddings of picture files; arguments and errors as `embed_sounds`.
-
-    Args:
-        keep_blank: a picture of one colour counts like any other.
-    """
-    medium = _Medium("pictures", _digest, open_picture, embedder.look)
-    return _embed(paths, medium, embedder, folder, batch_size, keep_blank)
-
-
-def embed_texts(
-    texts: Sequence[str], embedder: Embedder, folder: Path | None = None, batch_size: int = BATCH
-) -> Embedded[str]:
-    """Embeddings of texts, each computed once; arguments and errors as `embed_sounds`."""
-
-    def embed(few: list[str], batch_size: int) -> Features:
-        return Features(embedder.texts(few, batch_size), None)
-
-    def digest(text: str) -> bytes:
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-    medium = _Medium("texts", digest, lambda text: (text, 0), embed)
-    return _embed(texts, medium, embedder, folder, batch_size)
-
-
-def _embed(
-    items: Sequence[Any],
-    medium: _Medium,
-    embedder: Embedder,
-    folder: Path | None,
-    batch_size: int,
-    keep_empty: bool = True,
-) -> Embedded[Any]:
-    embedder.require(medium.name)
-    store = Store(folder and _folder_of(embedder, medium.name, folder))
-    digests, reasons = _digests(items, medium)
-    missing = {digest: item for item, digest in digests.items() if digest not in store.rows}
-    faults = _compute(missing, medium, store, batch_size, embedder.name.partition("@")[0])
-    rows = {item: store.rows[digest] for item, digest in digests.items() if digest in store.rows}
-    reasons |= {item: faults[digest] for item, digest in digests.items() if digest in faults}
+    embedder.require(medium)
+    functions = _medium(medium, embedder)
+    store = Store(folder and _folder(embedder, medium, folder))
+    keys, reasons = _hash_all(items, functions)
+    missing = {key: item for item, key in keys.items() if key not in store.rows}
+    faults = _compute(missing, functions, store, batch_size, embedder.name.partition("@")[0])
+    rows = {item: store.rows[key] for item, key in keys.items() if key in store.rows}
+    reasons |= {item: faults[key] for item, key in keys.items() if key in faults}
     if not keep_empty:
-        reason = "silent" if medium.name == "sounds" else "of one colour"
-        reasons |= {item: reason for item, row in rows.items() if row.flags & SILENT}
+        reasons |= {item: functions.empty for item, row in rows.items() if row.flags & EMPTY}
     kept = [item for item in items if item not in reasons]
-    has_logits = bool(embedder.labels) and medium.name != "texts"
+    classified = embedder.labels and medium != "texts"
     return Embedded(
         _stack([rows[item].embedding for item in kept], embedder.dim),
+        _stack([rows[item].logits for item in kept], len(embedder.labels)) if classified else None,
         kept,
         [(item, reasons[item]) for item in items if item in reasons],
-        _stack([rows[item].logits for item in kept], len(embedder.labels)) if has_logits else None,
-        [item for item in items if item in rows and rows[item].flags & SILENT],
+        [item for item in items if item in rows and rows[item].flags & EMPTY],
         [item for item in items if item in rows and rows[item].flags & CLIPPED],
         len(missing) - len(faults),
     )
 
 
-def key_facts(embedder: Embedder, medium: str) -> dict[str, Any]:
-    """All that decides the numbers of an item, beside its content."""
+def reference_moments(
+    key: Any, sounds: Callable[[], Mapping[str, Path]], embedder: Embedder, folder: Path, batch_size: int
+) -> Moments | None:
+    """Mean and covariance of the embeddings of a reference set, cached; None for fewer than two usable sounds.
+
+    Args:
+        key: plain values that change with the content of the sounds.
+        sounds: returns Uid -> file; called only if the cache has nothing.
+        folder: of all caches of a data set. Processes that start together compute once.
+
+    Raises:
+        UserError: the cached file is damaged.
+    """
+
+    def compute(place: Path) -> None:
+        found = embed(list(sounds().values()), "sounds", embedder, folder / EMBEDDINGS, batch_size)
+        if len(found.kept) < 2:
+            raise _TooFewError
+        moments = Moments.of(found.embeddings)
+        state = {"mean": moments.mean, "covariance": moments.covariance, "count": torch.tensor(moments.count)}
+        save_file(state, place / "moments.safetensors")
+
+    facts = {"reference": key, **_facts(embedder, "sounds")}
+    try:
+        place = cached(folder / "statistics", facts, compute, f"{embedder.name:.60} statistics")
+        state = load_file(place / "moments.safetensors")
+    except _TooFewError:
+        return None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / 'statistics'}: damaged ({error}); remove the folder to compute it again") from error
+    return Moments(state["mean"], state["covariance"], int(state["count"]))
+
+
+class _TooFewError(Exception):
+    """A reference set has fewer than two usable sounds."""
+
+
+def _medium(name: str, embedder: Embedder) -> _Medium:
+    if name == "sounds":
+        return _Medium(name, _hash_file, partial(_open_sound, embedder.sample_rate), embedder.encode_audio, "silent")
+    if name == "pictures":
+        return _Medium(name, _hash_file, open_picture, embedder.encode_images, "of one colour")
+
+    def encode(texts: list[str], batch_size: int) -> Features:
+        return Features(embedder.encode_texts(texts, batch_size), None)
+
+    return _Medium(name, _hash_text, lambda text: (text, 0), encode)
+
+
+def _hash_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _hash_text(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _open_sound(sample_rate: int, path: Path) -> tuple[np.ndarray, int]:
+    wave, is_clipped = read_sound(path, sample_rate)
+    return wave, EMPTY * is_silent(wave) + CLIPPED * is_clipped
+
+
+def open_picture(path: Path) -> tuple[Image.Image, int]:
+    """Open a picture as RGB, with its flags; raises a UserError for a file that cannot be used."""
+    picture = open_image(path)
+    if min(picture.size) < MIN_PIXELS:
+        width, height = picture.size
+        raise UserError(f"{path}: {width} x {height} pixels, below {MIN_PIXELS} x {MIN_PIXELS}")
+    pixels = np.asarray(picture)
+    return picture, EMPTY * bool((pixels == pixels[0, 0]).all())
+
+
+def _facts(embedder: Embedder, medium: str) -> dict[str, Any]:
+    """Everything that determines an embedding besides the content of the item."""
     libraries = {name: version(name) for name in ("torch", "transformers")}
-    return {"medium": medium, "format": FORMAT, **embedder.facts(), **libraries}
+    return {"medium": medium, "format": CACHE_VERSION, **embedder.facts(), **libraries}
 
 
-def _folder_of(embedder: Embedder, medium: str, folder: Path) -> Path:
-    """The folder's name is readable, and holds a hash of all that decides the numbers."""
-    facts = key_facts(embedder, medium)
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    own = folder / f"{files.safe_name(embedder.name, 60)}-{medium}-{key}"
+def _folder(embedder: Embedder, medium: str, folder: Path) -> Path:
+    """Return the embedder's own folder of the cache, which describes itself in facts.json."""
+    facts = _facts(embedder, medium)
+    own = folder / f"{files.safe_name(embedder.name, 60)}-{medium}-{content_hash(facts)}"
     if not (own / "facts.json").is_file():
         files.write_json(own / "facts.json", facts)
     return own
 
 
-def _digests(items: Sequence[Any], medium: _Medium) -> tuple[dict[Any, bytes], dict[Any, str]]:
-    """The hash of each item, and why some have none."""
-    digests, reasons = {}, {}
-    with ThreadPoolExecutor(READERS) as pool:
-        futures = {item: pool.submit(medium.digest, item) for item in items}
-        for item, future in tqdm(futures.items(), desc=f"hash {medium.name}", leave=False, disable=len(futures) < 1000):
-            try:
-                digests[item] = future.result()
-            except OSError as error:
-                reasons[item] = f"cannot be read ({error.strerror})"
-    return digests, reasons
+def _hash_all(items: Sequence[Any], medium: _Medium) -> tuple[dict[Any, bytes], dict[Any, str]]:
+    """Return the key of each item, and the reasons why some have none."""
+    keys, reasons = {}, {}
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        results = zip(items, pool.map(partial(_attempt, medium.hash), items), strict=True)
+        for item, (key, reason) in tqdm(
+            results, f"hash {medium.name}", len(items), leave=False, disable=len(items) < 1000
+        ):
+            if reason:
+                reasons[item] = reason
+            else:
+                keys[item] = key
+    return keys, reasons
+
+
+def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
+    """Return (result, "") or (None, reason of the failure)."""
+    try:
+        return function(item), ""
+    except UserError as error:
+        return None, str(error).removeprefix(f"{item}: ")
+    except OSError as error:
+        return None, f"cannot be read ({error.strerror})"
 
 
 def _compute(missing: dict[bytes, Any], medium: _Medium, store: Store, batch_size: int, title: str) -> dict[bytes, str]:
-    """Fill the store; returns why some could not be embedded."""
+    """Fill the store; returns the reasons why some items could not be embedded. Reads one batch ahead."""
     faults: dict[bytes, str] = {}
+    batches = list(batched(list(missing.items()), batch_size))
     with (
-        ThreadPoolExecutor(READERS) as pool,
-        tqdm(total=len(missing), desc=title, unit=medium.name[:-1], delay=SHOW_AFTER, leave=None) as bar,
+        ThreadPoolExecutor(READER_THREADS) as pool,
+        tqdm(total=len(missing), desc=title, unit=medium.name[:-1], delay=PROGRESS_DELAY, leave=None) as bar,
     ):
+
+        def read(batch: Sequence[tuple[bytes, Any]]) -> list[tuple[bytes, Future[tuple[Any, str]]]]:
+            return [(key, pool.submit(_attempt, medium.open, item)) for key, item in batch]
+
+        pending = read(batches[0]) if batches else []
         try:
-            for batch in _ahead(pool, medium.open, missing.items(), batch_size):
-                opened: dict[bytes, tuple[Any, int]] = {}
-                for digest, future in batch:
-                    try:
-                        opened[digest] = future.result()
-                    except UserError as error:
-                        faults[digest] = str(error).removeprefix(f"{missing[digest]}: ")
-                faults |= _store_batch(opened, medium, store, batch_size)
+            for number, batch in enumerate(batches):
+                current, pending = pending, read(batches[number + 1]) if number + 1 < len(batches) else []
+                results = {key: future.result() for key, future in current}
+                faults |= {key: reason for key, (_, reason) in results.items() if reason}
+                opened = {key: content for key, (content, reason) in results.items() if not reason}
+                faults |= _encode(opened, medium, store, batch_size)
                 bar.update(len(batch))
         finally:
-            store.flush()  # Ctrl-C and errors, too
+            store.flush()  # also after Ctrl-C and errors
     return faults
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, open_one: Callable[[Any], Any], items: Iterable[tuple[bytes, Any]], size: int
-) -> Iterator[list[tuple[bytes, Future[Any]]]]:
-    """Batches of `size`; while one is embedded, the next is read."""
-    items, ready = iter(items), []
-    while batch := list(itertools.islice(items, size)):
-        coming = [(digest, pool.submit(open_one, item)) for digest, item in batch]
-        if ready:
-            yield ready
-        ready = coming
-    if ready:
-        yield ready
-
-
-def _store_batch(
-    opened: dict[bytes, tuple[Any, int]], medium: _Medium, store: Store, batch_size: int
-) -> dict[bytes, str]:
+def _encode(opened: dict[bytes, tuple[Any, int]], medium: _Medium, store: Store, batch_size: int) -> dict[bytes, str]:
+    """Embed a batch into the store; returns the items whose embedding is not finite."""
     if not opened:
         return {}
-    embeddings, logits = medium.embed([content for content, _ in opened.values()], batch_size)
+    embeddings, logits = medium.encode([content for content, _ in opened.values()], batch_size)
     faults = {}
-    for index, (digest, (_, flags)) in enumerate(opened.items()):
-        classes = np.zeros(0, np.float32) if logits is None else logits[index].numpy()
-        row = Row(embeddings[index].numpy(), classes, flags)
+    for index, (key, (_, flags)) in enumerate(opened.items()):
+        scores = np.zeros(0, np.float32) if logits is None else logits[index].numpy()
+        row = Row(embeddings[index].numpy(), scores, flags)
         if np.isfinite(row.embedding).all() and np.isfinite(row.logits).all():
-            store.add(digest, row)
+            store.add(key, row)
         else:
-            faults[digest] = "its embedding is not finite"
+            faults[key] = "its embedding is not finite"
     return faults
 
 
 def _stack(rows: list[np.ndarray], width: int) -> Tensor:
     return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, width)
-
-
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def open_picture(path: Path) -> tuple[Image.Image, int]:
-    """RGB, and SILENT if it is of one colour; raises a UserError for what cannot be looked at."""
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not readable as a picture") from error
-    if min(picture.size) < SMALLEST:
-        width, height = picture.size
-        raise UserError(f"{path}: {width} x {height} pixels, below {SMALLEST} x {SMALLEST}")
-    pixels = np.asarray(picture)
-    return picture, SILENT * bool((pixels == pixels[0, 0]).all())

@@ -1,4 +1,4 @@
-"""Self-supervised speech models: wav2vec 2.0, HuBERT, WavLM. The mean of a layer's states over time."""
+"""Self-supervised speech models: wav2vec 2.0, HuBERT, WavLM. The states of one layer, averaged over time."""
 
 from typing import Any
 
@@ -8,9 +8,14 @@ from torch import Tensor
 from transformers import HubertModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model, WavLMModel
 
 from sonolume.models.evaluation.embedders.base import Embedder, Features
-from sonolume.models.evaluation.embedders.pretrained import Source, load_model, load_part
+from sonolume.models.evaluation.embedders.pretrained import Source, load_model, load_processor
 from sonolume.utils.errors import UserError
 
+KINDS = {
+    "wav2vec2": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
+    "hubert": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
+    "wavlm": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
+}
 CLASSES: dict[str, Any] = {"wav2vec2": Wav2Vec2Model, "hubert": HubertModel, "wavlm": WavLMModel}
 
 
@@ -18,20 +23,20 @@ class SpeechEmbedder(Embedder):
     """Mean over the frames of the sound itself, never over padding.
 
     Models whose first layer normalises over time (`feat_extract_norm: group`) were trained without a mask, and padding
-    would change every frame: their batches hold equal lengths, as WavLM's do, whose mask torch warns of. The others
+    would change every frame: their batches hold equal lengths, as WavLM's do, whose mask torch warns about. All others
     are padded and masked.
 
     Args:
         source: its kind is a key of `CLASSES`.
-        layer: 0 is what the first layer is given, 1 its output ...; None is the last one.
+        layer: 0 is the input of the first layer, 1 its output ...; None is the last one.
     """
 
     takes = ("sounds",)
-    window = 30.0  # attention over more would cost too much memory
+    window = 30.0  # bounds the memory of attention
 
-    def __init__(self, source: Source, device: torch.device | str = "cpu", layer: int | None = None) -> None:
+    def __init__(self, source: Source, device: torch.device | str, layer: int | None = None) -> None:
         self.model, self.name = load_model(CLASSES[source.kind], source, device)
-        self.extractor = load_part(Wav2Vec2FeatureExtractor, source)
+        self.extractor = load_processor(Wav2Vec2FeatureExtractor, source)
         config = self.model.config
         if layer is not None and not 0 <= layer <= config.num_hidden_layers:
             raise UserError(f"embedder {source}: has layers 0 to {config.num_hidden_layers}, not {layer}")
@@ -43,7 +48,7 @@ class SpeechEmbedder(Embedder):
         self.sample_rate = self.extractor.sampling_rate
         self.ragged = config.feat_extract_norm == "layer" and source.kind != "wavlm"
 
-    def _hear(self, waves: list[np.ndarray]) -> Features:
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
         inputs = self.extractor(
             waves, sampling_rate=self.sample_rate, padding=True, return_attention_mask=True, return_tensors="pt"
         )
@@ -55,7 +60,12 @@ class SpeechEmbedder(Embedder):
         return Features((states * valid[..., None]).sum(1) / frames[:, None], None)
 
     def _frames(self, samples: Tensor) -> Tensor:
-        """Frames that the convolutions make of so many samples."""
+        """Number of frames after the convolutions."""
         for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
             samples = (samples - kernel) // stride + 1
         return samples
+
+
+def load(kind: str, source: str, device: torch.device | str) -> Embedder:
+    where, _, layer = source.partition("#")
+    return SpeechEmbedder(Source.parse(kind, where), device, int(layer) if layer else None)

@@ -1,4 +1,4 @@
-"""A TorchScript file that somebody has: VGGish, PANNs, PaSST or any other model of sounds."""
+"""Any model of sounds as a TorchScript file: VGGish, PANNs, PaSST ..."""
 
 import warnings
 from pathlib import Path
@@ -8,15 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sonolume.models.evaluation.embedders.base import Embedder, Features, hash_of, pad
+from sonolume.models.evaluation.embedders.base import Embedder, Features, pad
 from sonolume.utils import checkpoint
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError, first_line
+
+KINDS = {"torchscript": ("FILE.pt@RATE, with the sample rate that the model expects", r".+@\d+")}
 
 
 class TorchScriptEmbedder(Embedder):
-    """Called on float32 (B, n) at the stated rate; must return (B, d), or (B, T, d), of which the mean over T is taken.
-    Sounds of less than a second get silence behind. The mean makes one sample of a sound, where published FAD on VGGish
-    counts every frame: such numbers are not comparable with published ones.
+    """Called with float32 (B, n); must return (B, d), or (B, T, d), which is averaged over T.
+
+    Sounds shorter than a second are padded with silence. The mean makes one sample of a sound, while published FAD on
+    VGGish counts every frame: such numbers are not comparable with published ones.
 
     Loading a file runs its graph, a program in torch's own language: no Python of the file's author is imported or
     unpickled, but it may use every operator of torch, which can read files and fill the memory. Take files from
@@ -24,35 +28,34 @@ class TorchScriptEmbedder(Embedder):
 
     Args:
         path: what `torch.jit.save` wrote.
-        sample_rate: Hz that the model wants.
+        sample_rate: Hz that the model expects.
 
     Raises:
-        UserError: no such file, not TorchScript, or not a model of this form.
+        UserError: no such file, not TorchScript, or not such a model.
     """
 
     takes = ("sounds",)
-    ragged = False  # what it makes of padding is unknown
+    ragged = False  # the effect of padding is unknown
 
-    def __init__(self, path: Path, sample_rate: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, path: Path, sample_rate: int, device: torch.device | str) -> None:
         if not path.is_file():
             raise UserError(f"embedder torchscript:{path}: no such file")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather have torch.export
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch recommends torch.export
                 self.model = torch.jit.load(path, map_location=device).eval()
         except checkpoint.DAMAGED as error:
             reason = f"not a TorchScript file, as torch.jit.save writes them ({first_line(error, 120)})"
             raise UserError(f"embedder torchscript:{path}: {reason}") from error
         self.device, self.sample_rate = device, sample_rate
-        self.name = f"torchscript:{path.name}@{hash_of(path)}"
-        self.dim = self._hear([np.zeros(sample_rate, np.float32)]).embeddings.shape[-1]
+        self.name = f"torchscript:{path.name}@{content_hash(path)}"
+        self.dim = self.audio_features([np.zeros(sample_rate, np.float32)]).embeddings.shape[-1]
 
     def facts(self) -> dict[str, Any]:
-        """FAD as VGGish's authors published it takes every frame as a sample; here a sound is one."""
         return super().facts() | {"frames": "mean of a sound"}
 
     @torch.no_grad()
-    def _hear(self, waves: list[np.ndarray]) -> Features:
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
         wave = pad(waves, shortest=self.sample_rate).to(self.device)  # (B, n)
         try:
             output = self.model(wave)
@@ -63,3 +66,8 @@ class TorchScriptEmbedder(Embedder):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UserError(f"{self.name} returned {shape} for {tuple(wave.shape)}, not (B, d) or (B, T, d)")
         return Features(output if output.ndim == 2 else output.mean(1), None)
+
+
+def load(kind: str, source: str, device: torch.device | str) -> Embedder:
+    path, _, rate = source.rpartition("@")
+    return TorchScriptEmbedder(Path(path).expanduser(), int(rate), device)

@@ -1,4 +1,4 @@
-"""The parts of the miniature Stable Diffusion: frozen ones that are trained before it, and its fresh U-Net."""
+"""Components of the miniature Stable Diffusion: the frozen autoencoder and text encoder, and a fresh U-Net."""
 
 from pathlib import Path
 
@@ -7,27 +7,33 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sonolume.config.mini.stable_diffusion import UNetConfig
+from sonolume.config.mini.stable_diffusion import Config, UNetConfig
+from sonolume.models.training import Frozen
 from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError
 
-STEPS, GUIDANCE = 20, 4.0  # of the sampler that is shipped, for previews and evaluation
+NUM_STEPS, GUIDANCE_SCALE = 20, 4.0  # defaults of previews and evaluation
+
+
+def load_frozen(config: Config) -> Frozen:
+    """Load the networks that are not trained: `vae`, and `text_encoder`, a `TextEncoder`."""
+    return Frozen(vae=load_vae(config.model.vae), text_encoder=TextEncoder(config.model.text_encoder))
 
 
 def load_vae(source: str) -> AutoencoderKL:
-    """The frozen picture autoencoder.
+    """Load the picture autoencoder.
 
     Raises:
         UserError: absent or another model; names the config key.
     """
     folder = _trained(source, "model.vae", "AutoencoderKL", "picture_vae")
     vae = AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
-    vae.register_to_config(_name_or_path="")  # where it lay here is nobody else's business
+    vae.register_to_config(_name_or_path="")  # strip local paths from exported configs
     return vae
 
 
 class TextEncoder:
-    """A frozen CLIP text encoder with its tokenizer: texts -> states, as StableDiffusionPipeline makes them.
+    """CLIP text encoder with its tokenizer, used as in StableDiffusionPipeline: full length and no mask.
 
     Raises:
         UserError: absent or another model; names the config key.
@@ -40,7 +46,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:
-        """(B, L, D), padded to the full length and without a mask."""
+        """Encode B texts into (B, L, D)."""
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
         return self.model(tokens.input_ids.to(self.model.device)).last_hidden_state
 
@@ -54,15 +60,14 @@ def _trained(source: str, key: str, kind: str, config: str) -> Path:
 
 
 def build_unet(config: UNetConfig, latent_channels: int, size: int, width: int) -> UNet2DConditionModel:
-    """A U-Net with fresh weights for latents (latent_channels, size, size) and text states of `width`."""
-    down = tuple("CrossAttnDownBlock2D" if reads else "DownBlock2D" for reads in config.cross_attention)
-    up = tuple("CrossAttnUpBlock2D" if reads else "UpBlock2D" for reads in reversed(config.cross_attention))
+    """Build a U-Net with fresh weights for latents (latent_channels, size, size) and text states of `width`."""
+    attends = config.cross_attention
     return UNet2DConditionModel(
         sample_size=size,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        down_block_types=down,
-        up_block_types=up,
+        down_block_types=tuple("CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(attends)),
         block_out_channels=tuple(config.block_out_channels),
         layers_per_block=config.layers_per_block,
         cross_attention_dim=width,

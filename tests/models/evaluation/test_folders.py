@@ -36,7 +36,7 @@ def score(root: Path, generated: str, *more: str) -> int:
     return cli.run(evaluate.main, [*argv, "--device", "cpu", *more])
 
 
-def test_the_nearer_folder_wins_and_the_comparison_says_so(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_nearer_folder_wins_the_comparison(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listening = ["--reference", str(folders / "real"), "--embedder", "mel:", "--embedder", "mel:"]  # given twice
     for name in ("near", "far"):
         assert score(folders, name, *listening, "--cache_dir", str(folders / "cache")) == 0
@@ -97,7 +97,7 @@ def test_pictures_are_scored_by_all_that_belongs_to_them(seen: Path) -> None:
         assert f"![]({name})" in page and (seen / "made_scored" / name).is_file()
 
 
-def test_what_was_compared_with_is_in_the_fingerprint(seen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conditions_hold_the_content_of_everything_compared(seen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sounds are not ranked with pictures, nor samples of other inputs, captions or references of the same names."""
 
     def changed(name: str, value: str) -> None:
@@ -128,17 +128,17 @@ def test_a_reference_that_no_embedder_can_use(folders: Path, capsys: pytest.Capt
     (folders / "shown").mkdir()
     Image.new("RGB", (64, 64)).save(folders / "shown" / "0.png")
     assert score(folders, "far", "--reference", str(folders / "shown"), "--embedder", "mini:sound_judge") == 2
-    assert "has no sounds, and nothing else that mini:sound_judge@" in capsys.readouterr().err
+    assert "holds no sounds, and nothing else that mini:sound_judge@" in capsys.readouterr().err
     assert not (folders / "far_scored").exists()
 
 
-def test_sounds_are_shown_beside_their_reference(folders: Path) -> None:
+def test_sounds_are_shown_next_to_their_reference(folders: Path) -> None:
     assert score(folders, "near", "--reference", str(folders / "real"), "--embedder", "mel:") == 0
     with Image.open(folders / "near_scored" / "samples.png") as sheet:
         assert sheet.width > 2 * 2 * 60  # two columns of a second
 
 
-def test_a_video_is_heard_by_its_sound_track_and_its_onsets(tmp_path: Path) -> None:
+def test_videos_are_scored_by_sound_track_and_onsets(tmp_path: Path) -> None:
     film(tmp_path / "real" / "a.mp4", sound=True)
     film(tmp_path / "made" / "a.mp4", sound=True)
     assert score(tmp_path, "made", "--reference", str(tmp_path / "real"), "--embedder", "mel:") == 0
@@ -165,12 +165,12 @@ def test_sounds_of_nan_and_none_at_all(folders: Path, capsys: pytest.CaptureFixt
     assert score(folders, "near", "--reference", str(folders / "real"), "--embedder", "mel:") == 0
     report = json.loads((folders / "near_scored" / "report.json").read_text())
     reasons = {Path(name).name: reason for name, reason in report["left_out"]}
-    assert reasons["nan.wav"] == "holds NaN or infinite values" and reasons["empty.wav"] == "an empty file"
+    assert "NaN" in reasons["nan.wav"] and reasons["empty.wav"] == "an empty file"
     assert report["counts"]["generated without a reference"] == 2
     (folders / "none").mkdir()
     capsys.readouterr()
     assert score(folders, "none", "--embedder", "mel:") == 2
-    assert "neither sounds nor pictures in it" in capsys.readouterr().err
+    assert "holds neither sounds nor pictures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["real", "made"])
@@ -184,7 +184,7 @@ def test_an_embedder_of_the_wrong_medium(seen: Path, name: str, capsys: pytest.C
     ("more", "message"),
     [
         ([], "--generated needs --embedder"),
-        (["--embedder", "ears:x"], "there is no such kind"),
+        (["--embedder", "ears:x"], "unknown kind"),
         (["--embedder", "mel:", "--reference", "nowhere"], "--reference nowhere: no such file or folder"),
     ],
 )

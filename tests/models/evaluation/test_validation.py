@@ -19,11 +19,12 @@ from sonolume.config.base import EvaluationConfig
 from sonolume.config.load import load_config
 from sonolume.models import training
 from sonolume.models.callbacks import Position
-from sonolume.models.evaluation import generation, statistics
+from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.load import load
-from sonolume.models.evaluation.results import Result
-from sonolume.models.evaluation.sounds import Sounds, score
-from sonolume.models.evaluation.validation import Evaluation, choose, label_of
+from sonolume.models.evaluation.metrics import add_scores
+from sonolume.models.evaluation.report import Report
+from sonolume.models.evaluation.samples import SOUND, Samples, seed_of
+from sonolume.models.evaluation.validation import Evaluation, choose_recordings, label_of
 from sonolume.models.tta.audioldm.data import training_data
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
@@ -95,17 +96,17 @@ def test_the_curve_is_the_report(config: Path, data: Path, logged: Steps, tmp_pa
     folder, _ = train(config, "run", "model.attention=sdpa")  # as the exported pipeline; else Griffin-Lim hears 1e-6
     pipe = TextToAudioPipeline.from_pretrained(folder / "pipeline")
     pipe.set_progress_bar_config(disable=True)
-    rows = choose(read_manifest(data / "noise" / "valid.json"), 3)
+    rows = choose_recordings(read_manifest(data / "noise" / "valid.json"), 3)
     for start in (0, 2):
         few = rows[start : start + 2]
-        seeds = [torch.Generator().manual_seed(generation.seed_of(0, row.uid)) for row in few]
+        seeds = [torch.Generator().manual_seed(seed_of(0, row.uid)) for row in few]
         waves = pipe([row.captions[0] for row in few], num_inference_steps=2, generator=seeds).audios
         for row, wave in zip(few, waves, strict=True):
             audio.save_wav(tmp_path / "made" / f"{row.uid}.wav", wave / max(1, np.abs(wave).max()), RATE)
-    report, valid = Result({}), read_manifest(data / "noise" / "valid.json")
+    report, valid = Report({}), read_manifest(data / "noise" / "valid.json")
     files = {row.uid: tmp_path / "made" / f"{row.uid}.wav" for row in rows}
-    sounds = Sounds(files, {row.uid: row.audio for row in valid if row.audio})
-    score(report, sounds, load("mel:"), None, 2)
+    samples = Samples(SOUND, files, {row.uid: row.audio for row in valid if row.audio})
+    add_scores(report, samples, [load("mel:")], None, 2)
     expected = {f"eval/{row.name}": row.value for row in report.scores}
     assert set(logged) == {4, 8} and logged[4] != logged[8]
     names = {name for name in logged[8] if name not in ("eval/silent", "eval/broken")}
@@ -115,9 +116,14 @@ def test_the_curve_is_the_report(config: Path, data: Path, logged: Steps, tmp_pa
     }
 
 
-def test_training_does_not_notice(config: Path, logged: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_unchanged(config: Path, logged: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does a resumed run: the same weights with it and without, the same curve, the reference embedded once."""
-    generate, embed, embedded = Task.generate, statistics.embed_sounds, []
+    generate, embed, embedded = Task.generate, cache.embed, []
+
+    def counted(items: Any, medium: str, *more: Any, **named: Any) -> Any:
+        if not named and len(more) == 3:  # of reference_moments
+            embedded.append(len(items))
+        return embed(items, medium, *more, **named)
 
     def careless(task: Task, *arguments: Any) -> Any:
         torch.rand(3), np.random.rand(3), random.random()
@@ -135,7 +141,7 @@ def test_training_does_not_notice(config: Path, logged: Steps, monkeypatch: pyte
 
     monkeypatch.setattr(Task, "generate", careless)
     monkeypatch.setattr(Evaluation, "on_validation_epoch_end", watched)
-    monkeypatch.setattr(statistics, "embed_sounds", lambda *a: (embedded.append(len(a[0])), embed(*a))[1])
+    monkeypatch.setattr(cache, "embed", counted)
     _, straight = train(config, "straight")
     curve = dict(logged)
     assert set(curve) == {4, 8} and embedded == [3]
@@ -190,9 +196,9 @@ def test_scenes_are_rendered_and_their_kinds_are_asked_for(tmp_path: Path) -> No
     callback.on_validation_epoch_end(trainer, task)
     (found,) = trainer.curves
     assert {"eval/FAD mini:sound_judge", "eval/KL softmax mini:sound_judge", "eval/silent"} <= set(found)
-    single = any(label_of(row) for row in callback.asked)
+    single = any(label_of(row) for row in callback.prompts)
     assert ("eval/class accuracy mini:sound_judge" in found) == single
-    assert task.asked == [(row.captions[0], generation.seed_of(0, row.uid)) for row in callback.asked]
+    assert task.asked == [(row.captions[0], seed_of(0, row.uid)) for row in callback.prompts]
     assert label_of(rows[0]) == (rows[0].scene or {})["events"][0]["kind"] or (rows[0].scene or {})["relation"]
 
 
@@ -206,7 +212,7 @@ def test_every_other_validation(tmp_path: Path) -> None:
         assert len(trainer.curves) == batches // 20
 
 
-def test_a_sick_generator_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_samples_do_not_end_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     callback, trainer = evaluation(scenes(), tmp_path)
     callback.position.batches = 10
     for broken in (1, 4):
@@ -221,7 +227,7 @@ def test_without_sounds_only_what_needs_none_is_scored(tmp_path: Path) -> None:
     rows = [Row("noise", str(index), captions=["rain"], label="rain") for index in range(4)]
     task: Any = Fake()
     callback, trainer = evaluation(rows, tmp_path)
-    with pytest.raises(UserError, match="mel:: the 0 clips to validate on have no sound files to compare with"):
+    with pytest.raises(UserError, match="mel:: the 0 validation clips have no sound files to compare with"):
         callback.on_fit_start(trainer, task)
     callback, trainer = evaluation(rows, tmp_path, embedders=["mini:sound_judge"])
     callback.on_fit_start(trainer, task)
@@ -247,7 +253,7 @@ def test_another_reference_or_damage_is_noticed(tmp_path: Path) -> None:
 
     def listed(*names: str) -> Any:
         chosen = {name: files[name] for name in names}
-        return statistics.of_sounds(
+        return cache.reference_moments(
             sorted(names), lambda: (calls.append(names), chosen)[1], embedder, tmp_path / "c", 4
         )
 
@@ -257,7 +263,7 @@ def test_another_reference_or_damage_is_noticed(tmp_path: Path) -> None:
     assert again.covariance.dtype == torch.float64
     assert not listed("1", "2", "3").mean.equal(first.mean) and len(calls) == 2
     assert listed("3") is None
-    for path in (tmp_path / "c" / statistics.STATISTICS).glob("*.npz"):
+    for path in (tmp_path / "c" / "statistics").rglob("moments.safetensors"):
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match="damaged"):
         listed("0", "1", "2")
@@ -265,14 +271,14 @@ def test_another_reference_or_damage_is_noticed(tmp_path: Path) -> None:
 
 def test_one_row_of_a_recording_and_always_the_same_ones() -> None:
     rows = [Row("d", f"{clip}_w{window}", audio=Path(f"{clip}.wav")) for clip in range(9) for window in range(3)]
-    chosen = choose(rows, 5)
-    assert len({row.audio for row in chosen}) == 5 and chosen == choose(list(reversed(rows)), 5)
-    assert choose(rows, 100)[:5] == chosen and len(choose(rows, 100)) == 9
+    chosen = choose_recordings(rows, 5)
+    assert len({row.audio for row in chosen}) == 5 and chosen == choose_recordings(list(reversed(rows)), 5)
+    assert choose_recordings(rows, 100)[:5] == chosen and len(choose_recordings(rows, 100)) == 9
     assert [row.audio for row in chosen] != [row.audio for row in rows[::3]][:5]  # not the first ones
 
 
 def test_mistakes_are_found_early(config: Path) -> None:
-    with pytest.raises(UserError, match="no such kind"):
+    with pytest.raises(UserError, match="unknown kind"):
         bin_train.main(["--config", str(config), "evaluation.embedders=['vggish:x']", "dataset=[nowhere]"])
     wrong_values = {"num_samples=-1": "at least 0", "interval=0": "at least 1", "embedders=[]": "at least one"}
     for wrong, said in wrong_values.items():

@@ -1,6 +1,7 @@
-"""The miniature CLIP text encoder: its tokenizer reads anything, and its states say what a caption says."""
+"""The miniature CLIP text encoder: its tokenizer takes any text, and its states encode the events of a caption."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.load import load_config
-from sonolume.models.mini.clip_text import data, prompts, tokenizer
-from sonolume.models.mini.clip_text.task import Task
-from sonolume.models.mini.text_encoder.data import slots
+from sonolume.models.mini import clip_text
+from sonolume.models.mini import clip_tokenizer as tokenizer
+from sonolume.models.mini.caption_task import caption_losses, collate, slot_classes
+from sonolume.models.training import Frozen
 from sonolume.preprocessors.miniworld import world
-from sonolume.preprocessors.miniworld.captions import caption
+from sonolume.preprocessors.miniworld.captions import caption, nouns, prompt
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene
 
 STRANGE = ("Zebra ÜBER 漢字 🙂 x9", "  \n ", "it's 3<*>4 don't_stop", "a" * 300)
@@ -68,21 +70,21 @@ def test_merges_are_those_of_the_words_and_reach_whole_words():
 def test_prompts_name_the_kind():
     random = np.random.default_rng(0)
     for kind in KINDS:
-        texts = {prompts.prompt(kind, random).lower() for _ in range(60)}
-        assert len(texts) > 5 and all(any(noun in text for noun in prompts.nouns(kind)) for text in texts)
-    assert "dog" in prompts.nouns("dog") and "a dog" in prompts.nouns("dog")
+        texts = {prompt(kind, random).lower() for _ in range(60)}
+        assert len(texts) > 5 and all(any(noun in text for noun in nouns(kind)) for text in texts)
+    assert "dog" in nouns("dog") and "a dog" in nouns("dog")
 
 
 def test_training_writes_a_stock_folder(tmp_path: Path, root: Path):
     small = ["model.hidden_size=16", "model.num_hidden_layers=1", "model.intermediate_size=16"]
     config = load_config(root / "egs" / "mini" / "clip_text.json", small)
-    task = Task(config)
+    task = clip_text.Task(config, Frozen())
     scenes = [(caption(scene, np.random.default_rng(0)), scene) for scene in world.scenes("train", 8)]
-    batch = data.collate(scenes, task.tokens)
+    batch = collate(scenes, partial(clip_text.tokenize, tokenizer=task.tokenizer))
     assert batch.tokens.shape == (8, 48) and batch.mask.all()
     adam, losses = torch.optim.Adam(task.parameters(), 1e-2), []
     for _ in range(20):
-        loss = torch.stack(list(task._losses(task(batch), batch).values())).sum()
+        loss = torch.stack(list(caption_losses(task(batch), batch).values())).sum()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -95,7 +97,7 @@ def test_training_writes_a_stock_folder(tmp_path: Path, root: Path):
 
 
 def test_it_beats_its_random_twin_by_twenty_points(shipped: Path):
-    """Which kind comes first and which second, read linearly from the mean state, in wordings never seen."""
+    """Which kind comes first and which second, predicted linearly from the mean state, in held-out wordings."""
     tokens = CLIPTokenizer.from_pretrained(shipped / "tokenizer")
     trained = CLIPTextModel.from_pretrained(shipped / "text_encoder").float().eval()
     torch.manual_seed(0)
@@ -127,5 +129,5 @@ def _states(model: CLIPTextModel, tokens: CLIPTokenizer, items: list[tuple[str, 
     """(N, D) and one-hot (N, 2, K)."""
     found = tokens([text for text, _ in items], padding="max_length", truncation=True, return_tensors="pt").input_ids
     states = torch.cat([model(chunk).last_hidden_state.mean(1) for chunk in found.split(64)])
-    kinds = torch.tensor([slots(scene)["kind"] for _, scene in items])
+    kinds = torch.tensor([slot_classes(scene)["kind"] for _, scene in items])
     return states, torch.nn.functional.one_hot(kinds, len(KINDS)).float()

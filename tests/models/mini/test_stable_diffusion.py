@@ -1,4 +1,4 @@
-"""The shipped miniature Stable Diffusion: a stock folder, small, that draws what it is told."""
+"""The shipped miniature Stable Diffusion: a small stock folder whose pictures match their captions."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ from diffusers import (
 )
 
 from sonolume.bins import evaluate
-from sonolume.models.mini import seeing
-from sonolume.models.mini.picture_judge.data import draw
+from sonolume.models.mini import judges
+from sonolume.models.mini.scene_data import draw
 from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.miniworld.captions import NAMES
 from sonolume.utils import cli
@@ -42,6 +42,12 @@ def _pictures(pipe: Any, texts: list[str], steps: int, **more: Any) -> torch.Ten
     return torch.from_numpy(pipe(texts, generator=generators, **how).images).permute(0, 3, 1, 2)
 
 
+def _kinds(pictures: torch.Tensor) -> list[str]:
+    """The most likely kind of each picture."""
+    judge = judges.load_picture_judge(judges.paths.root() / judges.PICTURE_JUDGE)
+    return [judge.kinds[index] for index in judges.score_pictures(judge, pictures).presence.argmax(-1).tolist()]
+
+
 def test_it_is_at_most_8_megabytes_in_half_precision(folder: Path, pipe: StableDiffusionPipeline):
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 8e6
     networks = (pipe.vae, pipe.text_encoder, pipe.unet)
@@ -59,12 +65,12 @@ def test_others_may_rely_on_its_shapes(pipe: StableDiffusionPipeline):
 def test_captions_become_pictures_of_the_right_kind(pipe: StableDiffusionPipeline):
     scenes = list(world.scenes("test", CAPTIONS, seed=5, pairs=False))
     pictures = _pictures(pipe, [world.captions(scene, 1, "test")[0] for scene in scenes], STEPS)
-    assert seeing.shares(pictures, scenes)["single"].right >= 0.75 * CAPTIONS  # by chance one in twelve
+    assert judges.picture_shares(pictures, scenes)["single"].right >= 0.75 * CAPTIONS  # by chance one in twelve
 
 
 def test_prompts_name_the_kind(pipe: StableDiffusionPipeline):
     wanted = ["rain", "clock", "siren", "bell", "engine", "thunder"]
-    found = seeing.kinds(_pictures(pipe, [f"a photo of {NAMES[kind]}" for kind in wanted], STEPS))
+    found = _kinds(_pictures(pipe, [f"a photo of {NAMES[kind]}" for kind in wanted], STEPS))
     assert sum(kind == other for kind, other in zip(found, wanted, strict=True)) >= 4
 
 
@@ -72,7 +78,7 @@ def test_prompts_name_the_kind(pipe: StableDiffusionPipeline):
 def test_other_schedulers_work_too(pipe: StableDiffusionPipeline, scheduler: Any):
     parts = pipe.components | {"scheduler": scheduler.from_config(pipe.scheduler.config)}
     pictures = _pictures(StableDiffusionPipeline(**parts, requires_safety_checker=False), ["a photo of rain"] * 2, 10)
-    assert pictures.isfinite().all() and "rain" in seeing.kinds(pictures)
+    assert pictures.isfinite().all() and "rain" in _kinds(pictures)
 
 
 def test_a_picture_may_be_the_beginning(pipe: StableDiffusionPipeline):

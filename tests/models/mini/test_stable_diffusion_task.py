@@ -10,9 +10,11 @@ from diffusers import StableDiffusionPipeline
 
 from sonolume.bins import train
 from sonolume.config.load import load_config
-from sonolume.models.mini.picture_vae.task import edge_error
+from sonolume.models.mini.picture_vae import edge_error
+from sonolume.models.mini.scene_data import draw
 from sonolume.models.mini.stable_diffusion import components, data
-from sonolume.models.mini.stable_diffusion.task import Task
+from sonolume.models.mini.stable_diffusion.task import measure_latents
+from sonolume.preprocessors.miniworld.scene import scenes
 from sonolume.utils import cli
 from sonolume.utils.errors import ConfigError, UserError
 
@@ -56,20 +58,21 @@ def test_a_run_exports_a_stock_pipeline_and_resumes(root: Path, trained: dict[st
 
 def test_nothing_frozen_is_computed_twice(root: Path, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    first = data.training_data(config).train
-    monkeypatch.setattr(data, "_moments", None)
-    monkeypatch.setattr(data, "_states", None)
-    again = data.training_data(config).train
+    frozen = components.load_frozen(config)
+    first = data.training_data(config, frozen).train
+    monkeypatch.setattr(data, "encode_pictures", None)
+    monkeypatch.setattr(data, "encode_texts", None)
+    again = data.training_data(config, frozen).train
     for mine, other in zip(first[0, 1], again[0, 1], strict=True):
         torch.testing.assert_close(mine, other)
 
 
 def test_items_are_the_latents_and_states_of_one_scene(root: Path, trained: dict[str, Any]):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    items = data.training_data(config).train
-    vae, text = components.load_vae(config.model.vae), components.TextEncoder(config.model.text_encoder)
-    scene = next(iter(data.world.scenes("train", 1)))
-    posterior = vae.encode(2 * data.draw(scene)[None] - 1).latent_dist
+    frozen = components.load_frozen(config)
+    items, vae, text = data.training_data(config, frozen).train, frozen["vae"], frozen["text_encoder"]
+    scene = next(scenes("train", 1))
+    posterior = vae.encode(2 * draw(scene)[None] - 1).latent_dist
     torch.testing.assert_close(items[0, 0][0][:4], posterior.mean[0], atol=0.05, rtol=0.05)  # bf16 made the cached ones
     wanted = text(data.texts_of(scene, 3, held_out=False))
     found = [items[epoch, 0][1] for epoch in range(8)]
@@ -80,40 +83,38 @@ def test_items_are_the_latents_and_states_of_one_scene(root: Path, trained: dict
 def test_some_captions_are_emptied_in_training(root: Path, trained: dict[str, Any]):
     always = [*FEW, *trained["overrides"], "model.cond_mask_prob=0.999"]
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", always)
-    sets = data.training_data(config)
-    empty = components.TextEncoder(config.model.text_encoder)([""])[0]
+    frozen = components.load_frozen(config)
+    sets, empty = data.training_data(config, frozen), frozen["text_encoder"]([""])[0]
     assert all((sets.train[0, index][1] - empty).abs().max() < 0.01 for index in range(8))
     assert all((sets.valid[0, index][1] - empty).abs().max() > 0.01 for index in range(2))
 
 
 def test_latents_get_a_deviation_of_one(root: Path, trained: dict[str, Any]):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    task = Task(config)
+    vae = components.load_vae(config.model.vae)
     moments = np.zeros((5, 8, 4, 4), np.float32)
     moments[:, :4] = 3 * np.random.default_rng(0).standard_normal((5, 4, 4, 4))
     moments[:, 4:] = np.log(16.0)
-    from sonolume.models.mini.stable_diffusion.task import measure_latents
-
-    measure_latents(task.frozen["vae"], moments)
-    assert task.frozen["vae"].config.scaling_factor == pytest.approx(1 / 5, rel=0.1)
+    measure_latents(vae, moments)
+    assert vae.config.scaling_factor == pytest.approx(1 / 5, rel=0.1)
 
 
 def test_missing_parts_are_named(root: Path, trained: dict[str, Any], tmp_path: Path):
     overrides = [*FEW, *trained["overrides"], f"model.vae={tmp_path / 'none'}"]
     with pytest.raises(UserError, match=r"model\.vae .*picture_vae\.json"):
-        data.training_data(load_config(root / "egs" / "mini" / "stable_diffusion.json", overrides))
+        components.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", overrides))
     swapped = [*FEW, *trained["overrides"], f"model.text_encoder={trained['folder'] / 'picture_vae' / 'pipeline'}"]
     with pytest.raises(UserError, match="CLIPTextModel"):
-        data.training_data(load_config(root / "egs" / "mini" / "stable_diffusion.json", swapped))
+        components.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", swapped))
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.unet.cross_attention=[true]", "1: the same"),
-        ("model.unet.cross_attention=[false,false,false]", "no level reads the text"),
+        ("model.unet.cross_attention=[true]", "cross_attention has 1"),
+        ("model.unet.cross_attention=[false,false,false]", "cross_attention"),
         ("model.unet.num_heads=5", "not divisible by num_heads 5"),
-        ("model.noise_scheduler.prediction_type=flow", "epsilon and v_prediction"),
+        ("model.noise_scheduler.prediction_type=flow", "prediction_type flow"),
         ("model.cond_mask_prob=1.5", "cond_mask_prob"),
         ("model.vae=''", "model.vae must not be empty"),
     ],

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sonolume.bins import evaluate
 from sonolume.config.load import load_config
-from sonolume.models.evaluation.heldout import Clips
+from sonolume.models.evaluation.held_out import Clips
 from sonolume.models.training import fit
 from sonolume.models.tta.autoencoderkl.data import training_data
 from sonolume.models.tta.autoencoderkl.evaluate import score
@@ -60,13 +60,13 @@ def test_broken_reconstructions_are_listed_and_silent_ones_counted() -> None:
     real = torch.randn(4, 80, 16, generator=torch.Generator().manual_seed(0))
     rebuilt = real + 0.5
     rebuilt[1, 3, 2], rebuilt[2] = np.nan, -11.5129
-    result = score(Clips(list("abcd"), lambda index: (real[index], torch.zeros(0)), {}), real, rebuilt, MelSettings())
+    report = score(Clips(list("abcd"), lambda index: (real[index], torch.zeros(0)), {}), real, rebuilt, MelSettings())
     kept = torch.stack([mel_l1(real, rebuilt)[index] for index in (0, 2, 3)])
-    assert result.scores[0].value == pytest.approx(float(kept.mean())) and result.scores[0].count == 3
-    assert result.left_out == [("b", "its reconstruction holds NaN")]
-    assert result.counts == {"silent real": 0, "silent reconstructed": 1}
+    assert report.scores[0].value == pytest.approx(float(kept.mean())) and report.scores[0].count == 3
+    assert report.left_out == [("b", "its reconstruction holds NaN")]
+    assert report.counts == {"silent real": 0, "silent reconstructed": 1}
     others = torch.stack([real[[other for other in range(4) if other != index]].mean(dim=0) for index in range(4)])
-    assert result.scores[0].chance == pytest.approx(float(mel_l1(real, others).mean()), rel=1e-5)
+    assert report.scores[0].chance == pytest.approx(float(mel_l1(real, others).mean()), rel=1e-5)
 
 
 def test_data_of_other_mels_are_refused(tiny_config: Callable[..., Path], tiny_checkpoint: Path, capsys: Any) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from sonolume.modules.metrics.interval import GROUPS, T95, Share, bootstrap_mean, jackknife
+from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, T95, Share, bootstrap_mean, jackknife
 
 
 def test_the_interval_has_the_width_of_the_normal_approximation() -> None:
@@ -30,8 +30,8 @@ def test_equal_values_leave_no_doubt_and_seeds_repeat() -> None:
 
 
 def test_leaving_out_one_value_at_a_time_gives_the_standard_error_of_a_mean() -> None:
-    values = torch.randn(GROUPS, generator=torch.Generator().manual_seed(3)).double()
-    error = T95 * float(values.std()) / GROUPS**0.5
+    values = torch.randn(JACKKNIFE_GROUPS, generator=torch.Generator().manual_seed(3)).double()
+    error = T95 * float(values.std()) / JACKKNIFE_GROUPS**0.5
     mean = float(values.mean())
     assert jackknife(lambda rows: float(rows.mean()), values) == pytest.approx((mean - error, mean + error), rel=1e-9)
 
@@ -46,18 +46,18 @@ def test_the_jackknife_covers_what_is_no_mean_as_often_as_it_says() -> None:
 
 
 def test_no_bound_of_the_jackknife_is_below_what_can_be() -> None:
-    values = torch.randn(GROUPS, generator=torch.Generator().manual_seed(3)).double()
+    values = torch.randn(JACKKNIFE_GROUPS, generator=torch.Generator().manual_seed(3)).double()
     assert jackknife(lambda rows: float(rows.mean().square()), values)[0] < 0
     assert jackknife(lambda rows: float(rows.mean().square()), values, lowest=0)[0] == 0
 
 
 def test_the_jackknife_needs_a_row_for_each_group() -> None:
     with pytest.raises(ValueError, match="20 groups needs as many rows, got 19"):
-        jackknife(lambda rows: 0.0, torch.zeros(GROUPS - 1))
+        jackknife(lambda rows: 0.0, torch.zeros(JACKKNIFE_GROUPS - 1))
 
 
 def test_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="undefined"):
         bootstrap_mean(torch.tensor([]))
 
 
@@ -68,4 +68,5 @@ def test_wilson_interval() -> None:
     share = Share(0, 20)
     assert (share.low, round(share.high, 4)) == (0.0, 0.1611)
     assert str(Share(1, 2)).startswith("50.0%")
+    assert Share.of(torch.tensor([True, False, True])) == Share(2, 3)
     assert math.isnan(Share(0, 0).value) and math.isnan(Share(0, 0).low)

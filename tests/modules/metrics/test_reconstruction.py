@@ -3,13 +3,7 @@ import math
 import pytest
 import torch
 
-from sonolume.modules.metrics.reconstruction import (
-    codebook_perplexity,
-    log_spectral_distance,
-    mel_l1,
-    si_sdr,
-    stft_distance,
-)
+from sonolume.modules.metrics.reconstruction import log_spectral_distance, mel_l1, si_sdr, stft_distance
 
 
 def test_a_louder_mel_is_as_far_as_it_is_louder() -> None:
@@ -49,9 +43,3 @@ def test_si_sdr_of_silence_is_no_number() -> None:
     wave = torch.stack([torch.randn(4000), torch.randn(4000), torch.zeros(4000)])
     found = si_sdr(wave, wave * torch.tensor([2.0, 0.0, 1.0])[:, None])
     assert found[0] > 50 and found[1:].isnan().all()
-
-
-def test_perplexity_counts_the_codes_in_use() -> None:
-    assert codebook_perplexity(torch.tensor([[0, 1], [2, 3]]), 16) == pytest.approx(4)
-    assert codebook_perplexity(torch.tensor([7, 7, 7]), 16) == pytest.approx(1)
-    assert codebook_perplexity(torch.tensor([0, 0, 0, 1]), 2) == pytest.approx(4 / 3**0.75)

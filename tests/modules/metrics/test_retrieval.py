@@ -3,22 +3,18 @@ import itertools
 import pytest
 import torch
 
-from sonolume.modules.metrics.retrieval import by_chance, mean_reciprocal_rank, median_rank, ranks, recall_at
+from sonolume.modules.metrics.retrieval import cosine_matrix, cosines, rank_distribution, rank_share, ranks
 
+EYE = torch.eye(3, dtype=torch.bool)
 SIMILARITY = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.1, 0.2, 0.6]])
 
 
 def test_ranks_by_hand() -> None:
-    found = ranks(SIMILARITY)
-    assert found.tolist() == [1, 2, 1]
-    assert float(recall_at(found, 1).mean()) == pytest.approx(2 / 3)
-    assert float(recall_at(found, 2).mean()) == 1
-    assert mean_reciprocal_rank(found) == pytest.approx(5 / 6)
-    assert median_rank(found) == 1
+    assert ranks(SIMILARITY, EYE).tolist() == [1, 2, 1]
 
 
-def test_an_encoder_that_says_one_thing_scores_nothing() -> None:
-    assert ranks(torch.zeros(4, 4)).tolist() == [4, 4, 4, 4]
+def test_a_constant_encoder_has_the_worst_ranks() -> None:
+    assert ranks(torch.zeros(3, 3), EYE).tolist() == [3, 3, 3]
 
 
 def test_several_right_answers_count_the_best() -> None:
@@ -29,23 +25,54 @@ def test_several_right_answers_count_the_best() -> None:
 def test_a_tie_with_a_wrong_answer_costs_a_rank() -> None:
     similarity = SIMILARITY.clone()
     similarity[0, 1] = similarity[0, 0]
-    assert ranks(similarity).tolist() == [2, 2, 1]
-    assert float(recall_at(ranks(similarity), 1).mean()) == pytest.approx(1 / 3)
-    assert mean_reciprocal_rank(ranks(similarity)) == pytest.approx(2 / 3)
+    assert ranks(similarity, EYE).tolist() == [2, 2, 1]
 
 
 def test_chance_is_what_random_orders_give() -> None:
-    assert by_chance(torch.eye(5, dtype=torch.bool)).tolist() == pytest.approx([0.2] * 5)
+    assert rank_distribution(torch.eye(5, dtype=torch.bool)).tolist() == pytest.approx([0.2] * 5)
     right = torch.tensor([[True, True, False, False], [False, False, True, False]])
     counted = torch.zeros(4)
     for order in itertools.permutations([0.1, 0.2, 0.3, 0.4]):
         for rank in ranks(torch.tensor([order, order]), right).tolist():
             counted[rank - 1] += 1
-    assert by_chance(right).tolist() == pytest.approx((counted / counted.sum()).tolist())
+    assert rank_distribution(right).tolist() == pytest.approx((counted / counted.sum()).tolist())
 
 
-def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="not paired"):
-        ranks(torch.zeros(2, 3))
+def test_a_query_without_a_right_answer() -> None:
     with pytest.raises(ValueError, match="no right answer"):
         ranks(torch.zeros(2, 2), torch.tensor([[True, False], [False, False]]))
+
+
+def test_cosines_of_known_directions_at_any_length() -> None:
+    a = torch.tensor([[3.0, 0], [0, 2], [1, 0], [1, 1]])
+    b = torch.tensor([[1.0, 0], [0, -5], [0, 7], [1, 0]])
+    assert cosines(a, b).tolist() == pytest.approx([1, -1, 0, 2**-0.5])
+    assert cosine_matrix(a, b).diagonal().tolist() == pytest.approx(cosines(a, b).tolist())
+    assert cosine_matrix(a, b[:1]).shape == (4, 1)
+
+
+def test_a_fake_encoder_of_orthonormal_axes_scores_one_zero_and_minus_one() -> None:
+    """As CLAP and CLIP scores are made: one axis a meaning, whatever the length."""
+    axes = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)))[0]
+    sounds, texts = torch.stack([3 * axes[0], axes[1], 0.1 * axes[2]]), torch.stack([axes[0], axes[2], -5 * axes[2]])
+    assert cosines(sounds, texts).tolist() == pytest.approx([1, 0, -1], abs=1e-6)
+
+
+def test_rank_share_by_hand() -> None:
+    similarity = torch.tensor([[0.9, 0.1, 0.5], [0.4, 0.3, 0.2], [0.7, 0.7, 0.7]])
+    assert rank_share(similarity).tolist() == [1.0, 0.5, 0.5]
+
+
+def test_rank_share_is_a_half_by_chance() -> None:
+    random = torch.rand(200, 200, generator=torch.Generator().manual_seed(0))
+    assert float(rank_share(random).mean()) == pytest.approx(0.5, abs=0.07)
+    assert float(rank_share(torch.zeros(5, 5)).mean()) == 0.5
+
+
+def test_bad_embeddings() -> None:
+    with pytest.raises(ValueError, match="3 embeddings cannot be paired with 2"):
+        cosines(torch.ones(3, 2), torch.ones(2, 2))
+    with pytest.raises(ValueError, match="length 0"):
+        cosines(torch.zeros(1, 2), torch.ones(1, 2))
+    with pytest.raises(ValueError, match="square"):
+        rank_share(torch.ones(2, 3))

@@ -6,7 +6,7 @@ import pytest
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, SAMPLES
 from sonolume.preprocessors.miniworld.frames import onsets
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, KINDS, Event, Scene, scenes
-from sonolume.preprocessors.miniworld.sounds import QUIET_DB, VOICES, render
+from sonolume.preprocessors.miniworld.sounds import QUIET_DB, SYNTHESISERS, render
 
 
 def alone(kind: str, seed: int = 1, **attributes: object) -> Scene:
@@ -27,7 +27,7 @@ def centroid(wave: np.ndarray) -> float:
 
 
 def test_every_kind_has_a_voice():
-    assert tuple(VOICES) == KINDS
+    assert tuple(SYNTHESISERS) == KINDS
 
 
 def test_waves_are_finite_and_bounded():

@@ -2,7 +2,7 @@ import pytest
 
 from sonolume.preprocessors.miniworld.captions import SUBJECTS, captions
 from sonolume.preprocessors.miniworld.scene import KINDS, scenes
-from sonolume.preprocessors.miniworld.words import TELLING, kinds_in
+from sonolume.preprocessors.miniworld.words import KIND_WORDS, kinds_in
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -15,7 +15,7 @@ def test_every_caption_tells_exactly_its_kinds(split: str) -> None:
 
 def test_no_verb_is_taken_for_another_kind() -> None:
     verbs = {verb: kind for kind, (_, words) in SUBJECTS.items() for verb in words}
-    assert all(kind == verbs[verb] for verb, kind in TELLING.items() if verb in verbs)
+    assert all(kind == verbs[verb] for verb, kind in KIND_WORDS.items() if verb in verbs)
 
 
 def test_other_forms_and_other_texts() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sonolume.models.evaluation.embedders.base import Embedder, Features, cut, hash_of, pad
+from sonolume.models.evaluation.embedders.base import Embedder, Features, pad, split_windows
 from sonolume.utils.errors import UserError
 
 
@@ -18,7 +18,7 @@ class Mean(Embedder):
         self.window, self.ragged, self.unit = window, ragged, unit
         self.batches: list[list[int]] = []
 
-    def _hear(self, waves: list[np.ndarray]) -> Features:
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
         self.batches.append([len(wave) for wave in waves])
         return Features(torch.tensor([[wave.mean(), len(wave)] for wave in waves]), None)
 
@@ -32,55 +32,53 @@ def waves(*lengths: int) -> list[np.ndarray]:
     [(3, [0]), (10, [0]), (11, [0, 1]), (20, [0, 10]), (25, [0, 10, 15]), (30, [0, 10, 20])],
 )
 def test_windows_lie_side_by_side_and_the_last_ends_with_the_sound(length: int, starts: list[int]) -> None:
-    windows = cut(np.arange(length), 10)
+    windows = split_windows(np.arange(length), 10)
     assert [int(window[0]) for window in windows] == starts
     assert all(len(window) == min(length, 10) for window in windows)
-    assert cut(np.arange(length), None)[0].shape == (length,)
+    assert split_windows(np.arange(length), None)[0].shape == (length,)
 
 
 def test_a_long_sound_gets_the_mean_of_its_windows() -> None:
     wave = np.concatenate([np.zeros(10), np.ones(10), np.full(5, 4.0)]).astype(np.float32)
     short = np.full(4, 9.0, np.float32)
-    found = Mean(window=1.0).sounds([short, wave])
+    found = Mean(window=1.0).encode_audio([short, wave]).embeddings
     assert found.tolist() == [[9, 4], [pytest.approx((0 + 1 + 2.5) / 3), 10]]  # the last window: five 1s, five 4s
 
 
 def test_unit_length_comes_after_the_mean() -> None:
     wave = np.concatenate([np.zeros(10), np.full(10, 30.0)]).astype(np.float32)
-    found = Mean(window=1.0, unit=True).sounds([wave])[0]
+    found = Mean(window=1.0, unit=True).encode_audio([wave]).embeddings[0]
     assert found.tolist() == pytest.approx([15 / np.hypot(15, 10), 10 / np.hypot(15, 10)])
 
 
 def test_batches_are_bounded_and_results_come_in_order() -> None:
     embedder = Mean()
-    found = embedder.sounds(waves(7, 3, 5, 3, 9), batch_size=2)
+    found = embedder.encode_audio(waves(7, 3, 5, 3, 9), batch_size=2).embeddings
     assert embedder.batches == [[3, 3], [5, 7], [9]]  # neighbours of like length
     assert found[:, 0].tolist() == [0, 1, 2, 3, 4] and found[:, 1].tolist() == [7, 3, 5, 3, 9]
 
 
 def test_lengths_do_not_mix_where_padding_would_leak() -> None:
     embedder = Mean(ragged=False)
-    assert embedder.sounds(waves(7, 3, 7, 3, 3), batch_size=2)[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert embedder.encode_audio(waves(7, 3, 7, 3, 3), batch_size=2).embeddings[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert embedder.batches == [[3, 3], [3], [7, 7]]
 
 
 def test_nothing_gives_no_rows() -> None:
-    assert Mean().hear([]).embeddings.shape == (0, 2)
+    assert Mean().encode_audio([]).embeddings.shape == (0, 2)
 
 
 @pytest.mark.parametrize("wave", [np.zeros(0, np.float32), np.zeros((2, 9), np.float32)])
 def test_what_is_no_sound_is_refused(wave: np.ndarray) -> None:
     with pytest.raises(ValueError, match="sound 1 must be"):
-        Mean().hear([np.zeros(3, np.float32), wave])
+        Mean().encode_audio([np.zeros(3, np.float32), wave])
 
 
 def test_what_it_does_not_take_is_said_in_one_line() -> None:
     with pytest.raises(UserError, match="mean: takes sounds, not texts"):
-        Mean().texts(["a"])
+        Mean().encode_texts(["a"])
     with pytest.raises(UserError, match="mean: takes sounds, not pictures"):
-        Mean().pictures([Image.new("RGB", (4, 4))])
-    with pytest.raises(UserError, match="mean: tells no classes"):
-        Mean().logits(waves(3))
+        Mean().encode_images([Image.new("RGB", (4, 4))]).embeddings
 
 
 def test_facts_change_with_what_decides_the_numbers() -> None:
@@ -91,12 +89,3 @@ def test_facts_change_with_what_decides_the_numbers() -> None:
 def test_padding_is_silence_behind() -> None:
     assert pad(waves(2, 3), multiple=4).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]
     assert pad(waves(3), shortest=5).shape == (1, 5)
-
-
-def test_a_hash_knows_names_and_contents(tmp_path) -> None:
-    a, b = tmp_path / "a", tmp_path / "b"
-    a.write_text("x"), b.write_text("x")
-    assert hash_of(a) != hash_of(b) != hash_of(a, b)
-    before = hash_of(a)
-    a.write_text("y")
-    assert hash_of(a) != before

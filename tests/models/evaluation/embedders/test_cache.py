@@ -13,7 +13,7 @@ from PIL import Image
 
 from sonolume.models.evaluation.embedders import store
 from sonolume.models.evaluation.embedders.base import Embedder, Features
-from sonolume.models.evaluation.embedders.cache import embed_pictures, embed_sounds, embed_texts
+from sonolume.models.evaluation.embedders.cache import embed
 from sonolume.utils.errors import UserError
 
 Wav = Callable[..., Path]
@@ -35,13 +35,13 @@ class Level(Embedder):
         column = torch.tensor(values, dtype=torch.float32)
         return Features(torch.stack([column, torch.ones_like(column)], 1), torch.stack([-column, column], 1))
 
-    def _hear(self, waves: list[np.ndarray]) -> Features:
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
         return self._rows([float(np.abs(wave).mean()) for wave in waves])
 
-    def _look(self, pictures: list[Image.Image]) -> Features:
+    def image_features(self, pictures: list[Image.Image]) -> Features:
         return self._rows([float(np.asarray(picture).mean()) for picture in pictures])
 
-    def _read(self, texts: list[str]) -> torch.Tensor:
+    def text_features(self, texts: list[str]) -> torch.Tensor:
         return self._rows([float(len(text)) for text in texts]).embeddings
 
 
@@ -56,7 +56,7 @@ def levels(*tenths: int) -> list[float]:
 
 
 def test_nothing_is_embedded_twice(sounds: list[Path], tmp_path: Path) -> None:
-    first = embed_sounds(sounds, Level(), tmp_path / "cache", batch_size=3)
+    first = embed(sounds, "sounds", Level(), tmp_path / "cache", batch_size=3)
     embedder = Level()
     again = embed_sounds(list(reversed(sounds)), embedder, tmp_path / "cache", batch_size=3)
     assert (first.computed, again.computed, embedder.batches) == (7, 0, [])
@@ -67,39 +67,39 @@ def test_nothing_is_embedded_twice(sounds: list[Path], tmp_path: Path) -> None:
 
 def test_batches_are_bounded(sounds: list[Path]) -> None:
     embedder = Level()
-    embed_sounds(sounds, embedder, None, batch_size=3)
+    embed(sounds, "sounds", embedder, None, batch_size=3)
     assert embedder.batches == [3, 3, 1]
 
 
 def test_a_key_is_the_content(sounds: list[Path], tmp_path: Path, wav: Wav) -> None:
-    embed_sounds(sounds, Level(), tmp_path / "cache")
+    embed(sounds, "sounds", Level(), tmp_path / "cache")
     moved = shutil.copy(sounds[0], tmp_path / "another name.wav")
-    assert embed_sounds([Path(moved)], Level(), tmp_path / "cache").computed == 0
+    assert embed([Path(moved)], "sounds", Level(), tmp_path / "cache").computed == 0
     changed = wav(sounds[1].name, np.full(1600, 0.9, np.float32))
-    found = embed_sounds(sounds, Level(), tmp_path / "cache")
+    found = embed(sounds, "sounds", Level(), tmp_path / "cache")
     assert (found.computed, found.embeddings[1, 0].item()) == (1, pytest.approx(0.9)) and changed == sounds[1]
 
 
 def test_equal_files_are_embedded_once(sounds: list[Path], tmp_path: Path) -> None:
     twin = Path(shutil.copy(sounds[2], tmp_path / "twin.wav"))
-    found = embed_sounds([sounds[2], twin, sounds[2]], Level(), None)
+    found = embed([sounds[2], "sounds", twin, sounds[2]], Level(), None)
     assert (found.computed, len(found.kept)) == (1, 3) and found.embeddings[:, 0].tolist() == levels(3, 3, 3)
 
 
 def test_embedders_do_not_share(sounds: list[Path], tmp_path: Path) -> None:
-    embed_sounds(sounds, Level(), tmp_path / "cache")
+    embed(sounds, "sounds", Level(), tmp_path / "cache")
     other, window = Level("level:a@2"), Level()
     window.window = 0.05
-    assert embed_sounds(sounds, other, tmp_path / "cache").computed == 7
-    assert embed_sounds(sounds, window, tmp_path / "cache").computed == 7
+    assert embed(sounds, "sounds", other, tmp_path / "cache").computed == 7
+    assert embed(sounds, "sounds", window, tmp_path / "cache").computed == 7
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(sounds: list[Path], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        embed_sounds(sounds, Level(stop_after=2), tmp_path / "cache", batch_size=2)
+        embed(sounds, "sounds", Level(stop_after=2), tmp_path / "cache", batch_size=2)
     embedder = Level()
-    found = embed_sounds(sounds, embedder, tmp_path / "cache", batch_size=2)
+    found = embed(sounds, "sounds", embedder, tmp_path / "cache", batch_size=2)
     assert (found.computed, embedder.batches) == (3, [2, 1])
     assert found.embeddings[:, 0].tolist() == levels(1, 2, 3, 4, 5, 6, 7)
 
@@ -108,19 +108,19 @@ def test_a_killed_run_loses_its_last_chunk_alone(sounds: list[Path], tmp_path: P
     """SIGKILL at the fourth batch of two, with a chunk on disk after each four."""
 
     class Killed(Level):
-        def _hear(self, waves: list[np.ndarray]) -> Features:
+        def audio_features(self, waves: list[np.ndarray]) -> Features:
             if len(self.batches) == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super()._hear(waves)
+            return super().audio_features(waves)
 
     child = os.fork()
     if child == 0:
-        store.SAVE_ROWS = 4
-        embed_sounds(sounds, Killed(), tmp_path / "cache", batch_size=2)
+        store.FLUSH_ROWS = 4
+        embed(sounds, "sounds", Killed(), tmp_path / "cache", batch_size=2)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     embedder = Level()
-    found = embed_sounds(sounds, embedder, tmp_path / "cache", batch_size=2)
+    found = embed(sounds, "sounds", embedder, tmp_path / "cache", batch_size=2)
     assert (found.computed, embedder.batches) == (3, [2, 1])
     assert found.embeddings[:, 0].tolist() == levels(1, 2, 3, 4, 5, 6, 7)
 
@@ -130,11 +130,11 @@ def test_files_are_heard_at_the_embedders_rate(tmp_path: Path, wav: Wav) -> None
     heard: list[int] = []
 
     class Ears(Level):
-        def _hear(self, waves: list[np.ndarray]) -> Features:
+        def audio_features(self, waves: list[np.ndarray]) -> Features:
             heard.extend(len(wave) for wave in waves)
-            return super()._hear(waves)
+            return super().audio_features(waves)
 
-    embed_sounds([wav("a.wav", np.full((48000, 2), 0.25, np.float32), 48000)], Ears(), None)
+    embed([wav("a.wav", np.full((48000, 2), 0.25, np.float32), 48000)], "sounds", Ears(), None)
     assert heard == [16000]
 
 
@@ -147,48 +147,48 @@ def test_what_cannot_be_embedded_is_listed(sounds: list[Path], tmp_path: Path, w
     gone = tmp_path / "gone.wav"
     paths = [gone, sounds[0], text, broken, sounds[1], short, silent]
     for _ in range(2):  # computed, and from the cache
-        found = embed_sounds(paths, Level(), tmp_path / "cache", batch_size=2)
-        assert found.kept == sounds[:2] and found.embeddings.shape == (2, 2) and found.silent == [silent]
+        found = embed(paths, "sounds", Level(), tmp_path / "cache", batch_size=2)
+        assert found.kept == sounds[:2] and found.embeddings.shape == (2, 2) and found.empty == [silent]
         reasons = dict(found.left_out)
         assert list(reasons) == [gone, text, broken, short, silent]
         for path, reason in {gone: "cannot be read", text: "not readable", broken: "NaN", short: "shorter"}.items():
             assert reason in reasons[path] and str(path) not in reasons[path]
         assert reasons[silent] == "silent"
-    assert embed_sounds(paths, Level(), tmp_path / "cache", keep_silent=True).kept == [*sounds[:2], silent]
+    assert embed(paths, "sounds", Level(), tmp_path / "cache", keep_empty=True).kept == [*sounds[:2], silent]
 
 
 def test_clipped_sounds_are_kept_and_listed(sounds: list[Path], tmp_path: Path, wav: Wav) -> None:
     clipped = wav("clipped.wav", np.full(1600, 1.0, np.float32))
     for _ in range(2):
-        found = embed_sounds([sounds[0], clipped], Level(), tmp_path / "cache")
+        found = embed([sounds[0], "sounds", clipped], Level(), tmp_path / "cache")
         assert found.kept == [sounds[0], clipped] and found.clipped == [clipped]
 
 
 def test_nothing_usable_gives_no_rows(tmp_path: Path) -> None:
-    found = embed_sounds([tmp_path / "gone.wav"], Level(), None)
+    found = embed([tmp_path / "gone.wav"], "sounds", Level(), None)
     assert found.embeddings.shape == (0, 2) and found.logits.shape == (0, 2)  # type: ignore[union-attr]
-    assert embed_sounds([], Level(), None).embeddings.shape == (0, 2)
+    assert embed([], "sounds", Level(), None).embeddings.shape == (0, 2)
 
 
 def test_an_embedding_that_is_not_finite_is_left_out(sounds: list[Path], tmp_path: Path) -> None:
     class Broken(Level):
         labels = ()
 
-        def _hear(self, waves: list[np.ndarray]) -> Features:
-            rows = super()._hear(waves).embeddings
+        def audio_features(self, waves: list[np.ndarray]) -> Features:
+            rows = super().audio_features(waves).embeddings
             return Features(torch.where(rows > 0.65, torch.nan, rows)[:, :1].expand(-1, 2), None)
 
-    found = embed_sounds(sounds, Broken(), tmp_path / "cache")
+    found = embed(sounds, "sounds", Broken(), tmp_path / "cache")
     assert found.left_out == [(sounds[6], "its embedding is not finite")] and len(found.embeddings) == 6
     assert found.logits is None
 
 
 def test_a_damaged_cache_is_named(sounds: list[Path], tmp_path: Path) -> None:
-    embed_sounds(sounds, Level(), tmp_path / "cache")
+    embed(sounds, "sounds", Level(), tmp_path / "cache")
     shard = next((tmp_path / "cache").rglob("*.npz"))
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(UserError, match="remove it"):
-        embed_sounds(sounds, Level(), tmp_path / "cache")
+        embed(sounds, "sounds", Level(), tmp_path / "cache")
 
 
 def test_pictures(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_pictures(tmp_path: Path) -> None:
     cut.write_bytes((tmp_path / "a.png").read_bytes()[:60])
     paths = [tmp_path / "a.png", cut, tmp_path / "b.jpg", tmp_path / "c.png"]
     for computed in (3, 0):
-        found = embed_pictures(paths, Level(), tmp_path / "cache", batch_size=2)
-        assert found.computed == computed and found.left_out == [(cut, "not readable as a picture")]
+        found = embed(paths, "pictures", Level(), tmp_path / "cache", batch_size=2)
+        assert found.computed == computed and found.left_out == [(cut, X
         assert found.embeddings[:, 0].tolist() == pytest.approx([10, 200, 90], abs=1)
         assert found.logits.shape == (3, 2)  # type: ignore[union-attr]
 
@@ -208,13 +208,13 @@ def test_texts_are_embedded_once_each(tmp_path: Path) -> None:
     texts = ["rain", "a bell", "rain", "", "\udcff"]
     for batches in ([3, 1], []):
         embedder = Level()
-        found = embed_texts(texts, embedder, tmp_path / "cache", batch_size=3)
+        found = embed(texts, "texts", embedder, tmp_path / "cache", batch_size=3)
         assert found.embeddings[:, 0].tolist() == [4, 6, 4, 0, 1] and found.kept == texts
         assert embedder.batches == batches and found.logits is None
 
 
 def test_sounds_and_texts_do_not_mix(sounds: list[Path], tmp_path: Path) -> None:
-    embed_sounds(sounds[:1], Level(), tmp_path / "cache")
+    embed(sounds[:1], "sounds", Level(), tmp_path / "cache")
     embed_texts([sounds[0].read_bytes().decode("latin-1")], Level(), tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
@@ -223,5 +223,5 @@ def test_what_it_does_not_take_is_refused_before_anything_is_read(tmp_path: Path
     embedder = Level()
     embedder.takes = ("sounds",)
     with pytest.raises(UserError, match="takes sounds, not pictures"):
-        embed_pictures([tmp_path / "gone.png"], embedder, tmp_path / "cache")
+        embed([tmp_path / "gone.png"], "pictures", embedder, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()

@@ -21,9 +21,9 @@ def test_short_sounds_and_texts_are_embedded_as_the_library_does(
     with torch.no_grad():
         heard = model.get_audio_features(input_features=mel.input_features.float()).pooler_output
         read = model.get_text_features(torch.tensor([[0, 4, 5, 6, 2]])).pooler_output  # <s> a bell rings </s>
-    np.testing.assert_allclose(embedder.sounds([wave]), heard, atol=1e-6)
-    np.testing.assert_allclose(embedder.texts(["a bell rings"]), read, atol=1e-6)
-    assert embedder.sounds([wave]).norm().item() == pytest.approx(1)
+    np.testing.assert_allclose(embedder.encode_audio([wave]).embeddings, heard, atol=1e-6)
+    np.testing.assert_allclose(embedder.encode_texts(["a bell rings"]), read, atol=1e-6)
+    assert embedder.encode_audio([wave]).embeddings.norm().item() == pytest.approx(1)
 
 
 def test_the_extractors_default_would_not_fit_the_model(model_folder: Callable[[str], Path], noise: Noise) -> None:
@@ -38,10 +38,10 @@ def test_windows_are_averaged_before_they_get_length_1(model_folder: Callable[[s
     embedder = load(f"clap:{model_folder('clap')}")
     wave = np.concatenate([noise(10, 48000, 1), 0.01 * np.sign(noise(10, 48000, 2))]).astype(np.float32)
     with torch.no_grad():
-        raw = torch.cat([embedder._hear([wave[:480000]]).embeddings, embedder._hear([wave[480000:]]).embeddings])
+        raw = torch.cat([embedder.audio_features([wave[:480000]]).embeddings, embedder.audio_features([wave[480000:]]).embeddings])
     expected = torch.nn.functional.normalize(raw.mean(0), dim=0)
     wrong = torch.nn.functional.normalize(torch.nn.functional.normalize(raw, dim=1).mean(0), dim=0)
-    found = embedder.sounds([wave])[0]
+    found = embedder.encode_audio([wave]).embeddings[0]
     assert (found - expected).abs().max() < (wrong - expected).abs().max() / 4
 
 
@@ -49,14 +49,14 @@ def test_texts_of_any_length(model_folder: Callable[[str], Path]) -> None:
     """Alone or in a batch, and longer than the model's 10 positions."""
     embedder = load(f"clap:{model_folder('clap')}")
     texts = ["rain", "a dog barks twice " * 20, "a bell rings"]
-    together = embedder.texts(texts)
+    together = embedder.encode_texts(texts)
     assert together.shape == (3, embedder.dim)
-    np.testing.assert_allclose(together, torch.cat([embedder.texts([text]) for text in texts]), atol=1e-6)
+    np.testing.assert_allclose(together, torch.cat([embedder.encode_texts([text]) for text in texts]), atol=1e-6)
     assert (together[0] - together[2]).abs().max() > 1e-3
 
 
 def test_a_release_that_returns_a_tensor(model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     embedder = load(f"clap:{model_folder('clap')}")
-    expected, original = embedder.texts(["rain"]), embedder.model.get_text_features
+    expected, original = embedder.encode_texts(["rain"]), embedder.model.get_text_features
     monkeypatch.setattr(embedder.model, "get_text_features", lambda **inputs: original(**inputs).pooler_output)
-    assert embedder.texts(["rain"]).equal(expected)
+    assert embedder.encode_texts(["rain"]).equal(expected)

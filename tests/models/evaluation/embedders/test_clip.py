@@ -28,7 +28,7 @@ def test_cosines_are_those_of_the_librarys_own_call(
     pixels = embedder.processor(images=pictures(), return_tensors="pt").pixel_values
     with torch.no_grad():
         output = model.from_pretrained(model_folder(kind)).eval()(pixel_values=pixels, **inputs)
-    seen, read = embedder.pictures(pictures()), embedder.texts(texts)
+    seen, read = embedder.encode_images(pictures()).embeddings, embedder.encode_texts(texts)
     assert seen.shape == (3, embedder.dim) and read.shape == (2, embedder.dim)
     np.testing.assert_allclose(torch.nn.functional.normalize(seen, dim=1), output.image_embeds, atol=1e-6)
     np.testing.assert_allclose(torch.nn.functional.normalize(read, dim=1), output.text_embeds, atol=1e-6)
@@ -39,7 +39,7 @@ def test_features_may_come_bare_or_wrapped(
 ) -> None:
     """Some releases of transformers return a tensor, others an output that holds it."""
     embedder = load(f"clip:{model_folder('clip')}")
-    expected = embedder.pictures(pictures()), embedder.texts(["rain"])
+    expected = embedder.encode_images(pictures()).embeddings, embedder.encode_texts(["rain"])
     for name in ("get_image_features", "get_text_features"):
         wrapped = getattr(embedder.model, name)
 
@@ -47,20 +47,20 @@ def test_features_may_come_bare_or_wrapped(
             return wrapped(**inputs).pooler_output
 
         monkeypatch.setattr(embedder.model, name, bare)
-    assert torch.equal(embedder.pictures(pictures()), expected[0])
-    assert torch.equal(embedder.texts(["rain"]), expected[1])
+    assert torch.equal(embedder.encode_images(pictures()).embeddings, expected[0])
+    assert torch.equal(embedder.encode_texts(["rain"]), expected[1])
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_company_changes_nothing(kind: str, model_folder: Callable[[str], Path]) -> None:
     embedder = load(f"{kind}:{model_folder(kind)}")
     texts = ["rain", "a dog barks twice " * 20, "a bell rings"]
-    np.testing.assert_allclose(embedder.texts(texts), embedder.texts(texts, batch_size=1), atol=1e-5)
-    np.testing.assert_allclose(embedder.pictures(pictures()), embedder.pictures(pictures(), batch_size=1), atol=1e-5)
+    np.testing.assert_allclose(embedder.encode_texts(texts), embedder.encode_texts(texts, batch_size=1), atol=1e-5)
+    np.testing.assert_allclose(embedder.encode_images(pictures()).embeddings, embedder.encode_images(pictures(), batch_size=1).embeddings, atol=1e-5)
 
 
 def test_pictures_of_any_mode(model_folder: Callable[[str], Path]) -> None:
     embedder = load(f"clip:{model_folder('clip')}")
     grey = pictures()[0].convert("L")
     for mode in ("L", "P", "RGBA"):
-        np.testing.assert_allclose(embedder.pictures([grey.convert(mode)]), embedder.pictures([grey]), atol=1e-5)
+        np.testing.assert_allclose(embedder.encode_images([grey.convert(mode)]).embeddings, embedder.encode_images([grey]).embeddings, atol=1e-5)

@@ -21,7 +21,7 @@ def test_encodec_gives_what_its_quantizer_is_given(
     monkeypatch.setattr(embedder.model.quantizer, "encode", lambda z, *rest: latents.append(z) or encode(z, *rest))
     with torch.no_grad():
         embedder.model.encode(torch.from_numpy(wave).expand(1, embedder.model.config.audio_channels, -1))
-    found = embedder.sounds([wave])
+    found = embedder.encode_audio([wave]).embeddings
     np.testing.assert_allclose(found, latents[0].mean(-1), atol=1e-6)
     assert embedder.window == (1.0 if name == "encodec_48k" else 30.0)
 
@@ -29,9 +29,9 @@ def test_encodec_gives_what_its_quantizer_is_given(
 def test_the_48_khz_model_does_not_hear_loudness(model_folder: Callable[[str], Path], noise: Noise) -> None:
     embedder = load(f"encodec:{model_folder('encodec_48k')}")
     wave = noise(1.0, 48000)
-    np.testing.assert_allclose(embedder.sounds([wave]), embedder.sounds([wave / 4]), atol=1e-6)
+    np.testing.assert_allclose(embedder.encode_audio([wave]).embeddings, embedder.encode_audio([wave / 4]).embeddings, atol=1e-6)
     plain = load(f"encodec:{model_folder('encodec')}")
-    assert (plain.sounds([wave]) - plain.sounds([wave / 4])).abs().max() > 1e-5
+    assert (plain.encode_audio([wave]).embeddings - plain.encode_audio([wave / 4]).embeddings).abs().max() > 1e-5
 
 
 def test_dac_gives_what_its_quantizer_is_given(model_folder: Callable[[str], Path], noise: Noise) -> None:
@@ -41,5 +41,5 @@ def test_dac_gives_what_its_quantizer_is_given(model_folder: Callable[[str], Pat
     embedder.model.quantizer.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
     with torch.no_grad():
         embedder.model.encode(torch.from_numpy(np.pad(wave, (0, 5)))[None, None])
-    np.testing.assert_allclose(embedder.sounds([wave]), latents[0].mean(-1), atol=1e-7)
+    np.testing.assert_allclose(embedder.encode_audio([wave]).embeddings, latents[0].mean(-1), atol=1e-7)
     assert len(latents) == 1  # nothing was quantised for the embedding

@@ -1,3 +1,4 @@
+import importlib
 import shutil
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sonolume.models.evaluation.embedders.load import KINDS, load, load_all
+from sonolume.models.evaluation.embedders.load import check, kinds, load, load_all
 from sonolume.models.evaluation.embedders.pretrained import Source
 from sonolume.utils.errors import UserError
 
@@ -14,10 +15,24 @@ ModelFolder = Callable[[str], Path]
 
 
 @pytest.mark.parametrize("spec", ["vggish:x", "clap", "", ":x", "CLAP:x"])
-def test_an_unknown_kind_is_told_which_exist(spec: str) -> None:
-    with pytest.raises(UserError, match="no such kind") as error:
+def test_an_unknown_kind_lists_the_known_ones(spec: str) -> None:
+    with pytest.raises(UserError, match="unknown kind") as error:
         load(spec)
-    assert all(kind in str(error.value) for kind in KINDS)
+    assert all(kind in str(error.value) for kind in kinds())
+
+
+def test_the_nearest_kind_is_named() -> None:
+    with pytest.raises(UserError, match="did you mean clap"):
+        check("clapp:x")
+    with pytest.raises(UserError, match="sound_judge_second"):
+        load("mini:sound_juge")
+
+
+def test_every_module_declares_what_it_loads() -> None:
+    """The literals that are read without importing are those of the modules."""
+    for kind, (name, form, pattern) in kinds().items():
+        module = importlib.import_module(f"sonolume.models.evaluation.embedders.{name}")
+        assert module.KINDS[kind] == (form, pattern) and callable(module.load)
 
 
 @pytest.mark.parametrize(("spec", "form"), [("clap:", "ID_OR_FOLDER"), ("mel:x", "write mel:"), ("mini:", "sound")])
@@ -36,10 +51,10 @@ def test_bad_names_are_found_before_anything_slow_is_imported() -> None:
 
 
 def test_sources() -> None:
-    assert Source.of("clap", "laion/clap") == ("clap", "laion/clap", None)
-    assert Source.of("clap", "laion/clap@v2") == ("clap", "laion/clap", "v2")
+    assert Source.parse("clap", "laion/clap") == ("clap", "laion/clap", None)
+    assert Source.parse("clap", "laion/clap@v2") == ("clap", "laion/clap", "v2")
     with pytest.raises(UserError, match="embedder clap: ./gone: no such folder"):
-        Source.of("clap", "./gone")
+        Source.parse("clap", "./gone")
 
 
 def test_folders_are_relative_to_the_working_directory(in_folder: Path, model_folder: ModelFolder) -> None:
@@ -101,7 +116,7 @@ def test_a_model_without_all_its_weights(model_folder: ModelFolder, tmp_path: Pa
     weights = load_file(copy / "model.safetensors")
     dropped = next(name for name in weights if "final_layer_norm" in name)
     save_file({k: v for k, v in weights.items() if k != dropped}, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="lacks 1 weights, such as .*final_layer_norm"):
+    with pytest.raises(UserError, match="1 weights are missing, such as .*final_layer_norm"):
         load(f"hubert:{copy}")
 
 
@@ -119,5 +134,5 @@ def test_damaged_or_missing_parts(model_folder: ModelFolder, tmp_path: Path) -> 
 def test_two_of_one_name_cannot_be_told_apart_in_a_report(tmp_path: Path, root: Path) -> None:
     shutil.copytree(root / "pretrained/mini/sound_judge", tmp_path / "sound_judge")
     assert len(load_all(["mel:", "mel:", "mini:sound_judge"])) == 2
-    with pytest.raises(UserError, match="two of them are called mini:sound_judge in a report"):
+    with pytest.raises(UserError, match="two embedders are called mini:sound_judge in a report"):
         load_all(["mini:sound_judge", f"mini:{tmp_path / 'sound_judge'}"])

@@ -18,7 +18,7 @@ class Ears(Embedder):
     def __init__(self, dim: int = 2, labels: tuple[str, ...] = ()) -> None:
         self.dim, self.labels = dim, labels
 
-    def _hear(self, waves: list[np.ndarray]) -> Features:
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
         rows = torch.tensor([[float(wave.mean()), 1.0] for wave in waves])
         return Features(rows, rows if self.labels else None)
 
@@ -29,20 +29,20 @@ class Eyes(Embedder):
     def __init__(self, labels: tuple[str, ...] = ()) -> None:
         self.labels = labels
 
-    def _look(self, pictures: list[Image.Image]) -> Features:
+    def image_features(self, pictures: list[Image.Image]) -> Features:
         rows = torch.tensor([[np.asarray(picture).mean() / 255, 1.0] for picture in pictures])
         return Features(rows, rows if self.labels else None)
 
-    def _read(self, texts: list[str]) -> torch.Tensor:
+    def text_features(self, texts: list[str]) -> torch.Tensor:
         return torch.tensor([[float(text), 1.0] for text in texts])
 
 
 def test_each_medium_goes_to_the_one_that_takes_it() -> None:
     pair = PairEmbedder(Ears(), Eyes())
     assert pair.takes == ("sounds", "pictures", "texts")
-    assert pair.sounds([np.full(8000, 0.25, np.float32)]).tolist() == [[0.25, 1]]
-    assert pair.pictures([Image.new("RGB", (20, 20), (51, 51, 51))]).tolist()[0] == pytest.approx([0.2, 1])
-    assert pair.texts(["0.5"]).tolist() == [[0.5, 1]]
+    assert pair.encode_audio([np.full(8000, 0.25, np.float32)]).embeddings.tolist() == [[0.25, 1]]
+    assert pair.encode_images([Image.new("RGB", (20, 20), (51, 51, 51))]).embeddings.tolist()[0] == pytest.approx([0.2, 1])
+    assert pair.encode_texts(["0.5"]).tolist() == [[0.5, 1]]
     assert pair.name == "pair:ears:a/b@1+eyes:c@2"
     assert pair.facts()["sample_rate"] == 8000 and pair.facts()["window"] == 0.5
 
@@ -52,11 +52,11 @@ def test_classes_only_where_both_tell_the_same(ears: str, eyes: str, expected: t
     pair = PairEmbedder(Ears(labels=(ears,)), Eyes(labels=(eyes,) if eyes else ()))
     assert pair.labels == expected
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
-    assert (embed_pictures([tmp_path / "a.png"], pair).logits is not None) == bool(expected)
+    assert (embed([tmp_path / "a.png"], "pictures", pair).logits is not None) == bool(expected)
 
 
 def test_other_widths_are_one_clear_line() -> None:
-    with pytest.raises(UserError, match=r"^embedder pair: ears:a/b@1 gives 3 numbers, eyes:c@2 2: no space in common$"):
+    with pytest.raises(UserError, match=r"^embedder pair: ears:a/b@1 has width 3, eyes:c@2 2: not one space$"):
         PairEmbedder(Ears(dim=3), Eyes())
 
 
@@ -71,9 +71,9 @@ def test_the_wrong_way_round() -> None:
         ("pair:", r"write pair:SOUND_SPEC\|PICTURE_SPEC"),
         ("pair:mel:", r"write pair:SOUND_SPEC\|PICTURE_SPEC in quotes"),
         ("pair:mel:|clip:a|clip:b", "in quotes"),
-        ("pair:ears:x|clip:a", "'ears:x': there is no such kind"),
+        ("pair:ears:x|clip:a", "'ears:x': unknown kind"),
         ("pair:mel:|clip:", "'clip:': write clip:ID_OR_FOLDER"),
-        ("pair:torchscript:a.pt|clip:x", "say the sample rate"),
+        ("pair:torchscript:a.pt|clip:x", "sample rate"),
     ],
 )
 def test_specs_that_cannot_be_read(spec: str, message: str) -> None:
@@ -82,5 +82,5 @@ def test_specs_that_cannot_be_read(spec: str, message: str) -> None:
 
 
 def test_from_the_command_line() -> None:
-    with pytest.raises(UserError, match="mel: gives 160 numbers, mini:picture_judge@.* 128: no space"):
+    with pytest.raises(UserError, match="mel: has width 160, mini:picture_judge@.* 128"):
         load("pair:mel:|mini:picture_judge")

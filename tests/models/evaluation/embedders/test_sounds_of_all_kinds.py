@@ -23,7 +23,7 @@ def opened(kind: str, model_folder: Callable[[str], Path]):
 def test_company_changes_nothing(kind: str, model_folder: Callable[[str], Path], noise: Noise) -> None:
     embedder = opened(kind, model_folder)
     waves = [noise(seconds, embedder.sample_rate, seed) for seed, seconds in enumerate((0.4, 1.3, 0.4, 0.9))]
-    together, alone = embedder.sounds(waves, 4), embedder.sounds(waves, 1)
+    together, alone = embedder.encode_audio(waves, 4).embeddings, embedder.encode_audio(waves, 1).embeddings
     assert together.shape == (4, embedder.dim)
     spread = (alone[:, None] - alone[None]).abs().amax(-1)[~np.eye(4, dtype=bool)].min()
     assert spread > 0  # it can tell them apart
@@ -36,9 +36,9 @@ def test_long_sounds_are_cut_in_a_fixed_way(kind: str, model_folder: Callable[[s
     assert embedder.window is not None
     first, second = (noise(embedder.window, embedder.sample_rate, seed) for seed in (1, 2))
     np.random.seed(1)
-    once = embedder.sounds([np.concatenate([first, first]), np.concatenate([first, second[: len(second) // 2]])])
+    once = embedder.encode_audio([np.concatenate([first, first]), np.concatenate([first, second[: len(second) // 2]])]).embeddings
     np.random.seed(2)  # transformers' own crops would follow it
-    again = embedder.sounds([np.concatenate([first, first]), np.concatenate([first, second[: len(second) // 2]])])
+    again = embedder.encode_audio([np.concatenate([first, first]), np.concatenate([first, second[: len(second) // 2]])]).embeddings
     assert once.equal(again)
-    np.testing.assert_allclose(once[0], embedder.sounds([first])[0], atol=1e-6)
+    np.testing.assert_allclose(once[0], embedder.encode_audio([first]).embeddings[0], atol=1e-6)
     assert (once[1] - once[0]).abs().max() > 1e-6  # the second window counts

@@ -1,0 +1,214 @@
+"""Generation of pictures and their sidecars from sounds: run_inference.sh of every audio-to-image recipe."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from sonolume.config.audio_to_image import PLACEHOLDER, InferenceOptions
+from sonolume.config.base import RunConfig
+from sonolume.models import runtime
+from sonolume.models.a2i import inputs, loading
+from sonolume.models.a2i.inputs import Clip, SoundReader
+from sonolume.models.a2i.loading import LoadEncoder
+from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import remove_placeholder
+from sonolume.utils import files
+from sonolume.utils.errors import UserError
+from sonolume.utils.image import open_image
+
+WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Content of one picture."""
+
+    clips: list[Clip]
+    """one; several with --together"""
+    audio_tokens: torch.Tensor
+    """(K, D)"""
+    text: str | None
+    """mixed in"""
+
+    @property
+    def name(self) -> str:
+        """File stem, before the window and seed suffixes."""
+        return " ".join([*(clip.path.stem for clip in self.clips), *([self.text] if self.text else [])])
+
+
+Picture = tuple[Subject, int, Path]  # subject, seed, file
+
+
+def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder, shipped: str) -> None:
+    """Draw `num_samples` pictures of every sound (or of each of its windows, and of each text), and print their paths.
+
+    Args:
+        shipped: the miniature exported folder, used where the run has none.
+
+    Raises:
+        UserError: an input cannot be used.
+        ComputationError: the result is NaN, or of one colour.
+    """
+    paths = inputs.find_sounds(options.audio)
+    _check_together(options, len(paths))
+    init_image = None if options.init_image is None else open_image(options.init_image)
+    source = runtime.find_checkpoint(options.checkpoint, config, shipped)
+    pipe, components = loading.load(
+        source, config.recipe, load_encoder, options.device, options.dtype, options.stable_diffusion,
+        not options.no_safety_checker,
+    )  # fmt: skip
+    settings = call_settings(pipe, init_image, options)
+    subjects = encode_sounds(pipe, paths, options)
+    folder = runtime.make_folder(options.output_dir)
+    sidecar = components | _describe(pipe, settings, options)
+    pictures = _draw(pipe, subjects, settings, sidecar, folder, options)
+    if options.window is not None:
+        from sonolume.models.a2i import storyboard
+
+        frames = [(subject.clips[0], subject.name, seed, path) for subject, seed, path in pictures]
+        storyboard.write_all(frames, sidecar, folder, options.hop or options.window)
+    rejected = len(subjects) * options.num_samples - len(pictures)
+    if rejected:
+        print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",
+              file=sys.stderr)  # fmt: skip
+
+
+def _check_together(options: InferenceOptions, count: int) -> None:
+    """Check that the prompt has a placeholder for each of `count` sounds of one picture."""
+    places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
+    if options.together and places != count:
+        raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {count} sounds, "
+                        f"it has {places}")  # fmt: skip
+
+
+def call_settings(
+    pipe: AudioToImagePipeline, init_image: Image.Image | None, options: InferenceOptions
+) -> dict[str, Any]:
+    """Select the sampler, check the texts, and collect the arguments of the pipeline's call.
+
+    Raises:
+        UserError: no such sampler, a text is too long, or the networks cannot draw the size.
+    """
+    prompt = options.prompt or pipe.encoder.prompt
+    try:
+        if options.preset:
+            pipe.use_preset(options.preset)
+        if options.scheduler:
+            pipe.use_scheduler(options.scheduler)
+        texts = [remove_placeholder(prompt), options.negative_text, *options.text]
+        pipe.encode_texts(texts, pipe.sd.tokenizer.model_max_length)
+        height, width = pipe.size(options.height, options.width)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if options.window is not None and options.window < pipe.encoder.min_seconds:
+        raise UserError(f"--window must be at least {pipe.encoder.min_seconds:g} s here, got {options.window:g}")
+    return {
+        "prompt": prompt,
+        "mix": options.mix,
+        "audio_strength": options.audio_strength,
+        "negative_prompt": options.negative_text,
+        "init_image": init_image,
+        "strength": None if init_image is None else options.strength or STRENGTH,
+        "height": height,
+        "width": width,
+        "num_inference_steps": options.num_steps or pipe.num_steps,
+        "guidance_scale": pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+    }
+
+
+def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: InferenceOptions) -> list[Subject]:
+    """Encode every sound once, in the given order; unusable ones are skipped and reported.
+
+    Raises:
+        UserError: no sound is usable, or with --together one is not.
+    """
+    reader = SoundReader(pipe.encoder.sample_rate, pipe.encoder.min_seconds, options.window, options.hop)
+    encoded: list[tuple[Clip, torch.Tensor]] = []
+    waiting: list[tuple[Clip, Any]] = []
+    for number, path in enumerate(tqdm(paths, unit="sound", disable=len(paths) < 2), 1):
+        waiting += reader.read(path)
+        if waiting and (len(waiting) >= WAVES_IN_MEMORY or number == len(paths)):
+            clips, waves = zip(*waiting, strict=True)
+            encoded += zip(clips, pipe.encode_audio(waves), strict=True)
+            waiting = []
+    if options.together and reader.errors:
+        raise reader.errors[0]
+    inputs.report_unusable(reader.errors, len(paths))
+    groups = [encoded] if options.together else [[one] for one in encoded]
+    return [
+        Subject([clip for clip, _ in group], torch.cat([tokens for _, tokens in group]), text)
+        for group in groups
+        for text in options.text or [None]
+    ]
+
+
+def _draw(
+    pipe: AudioToImagePipeline,
+    subjects: list[Subject],
+    settings: dict[str, Any],
+    sidecar: dict[str, Any],
+    folder: Path,
+    options: InferenceOptions,
+) -> list[Picture]:
+    """Draw and write all pictures, batch by batch; those that the safety checker rejects are missing in the result."""
+    jobs = [(subject, options.seed + number) for subject in subjects for number in range(options.num_samples)]
+    batches = [jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size)]
+    pipe.sd.set_progress_bar_config(disable=len(batches) > 1)
+    pictures: list[Picture] = []
+    for batch in tqdm(batches, unit="batch", disable=len(batches) < 2):
+        audio_tokens = torch.stack([subject.audio_tokens for subject, _ in batch])     # (B, K, D)
+        generators = [torch.Generator().manual_seed(seed) for _, seed in batch]
+        texts = [subject.text or "" for subject, _ in batch] if options.text else None
+        try:
+            output = pipe(audio_tokens, text=texts, generator=generators, **settings)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if output.upcast:
+            print(f"the VAE overflowed in {options.dtype}: it was run again in float32", file=sys.stderr)
+        for (subject, seed), image in zip(batch, output.images, strict=True):
+            if image is not None:
+                pictures.append((subject, seed, _write(subject, seed, image, sidecar, folder)))
+                print(pictures[-1][-1])
+    return pictures
+
+
+def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, Any], folder: Path) -> Path:
+    """Write one picture and its sidecar."""
+    window = subject.clips[0].window
+    name = subject.name if window is None else f"{subject.name}_w{window}"
+    path = runtime.result_path(folder, name, seed, ".png")
+    with files.atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
+    audio, seconds = [str(clip.path) for clip in subject.clips], [clip.seconds for clip in subject.clips]
+    facts = {"audio": audio, "seconds": seconds} if len(audio) > 1 else {"audio": audio[0], "seconds": seconds[0]}
+    facts |= {"window": window, "text": subject.text, "seed": seed}
+    files.write_json(path.with_suffix(".json"), facts | sidecar)
+    return path
+
+
+def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: InferenceOptions) -> dict[str, Any]:
+    """Collect everything that decides a picture for its sidecar, except the sound, the text and the seed."""
+    return runtime.describe(
+        prompt=settings["prompt"],
+        mix=options.mix if options.text else None,
+        audio_strength=options.audio_strength,
+        negative_text=options.negative_text,
+        num_steps=settings["num_inference_steps"],
+        guidance_scale=settings["guidance_scale"],
+        scheduler=type(pipe.sd.scheduler).__name__,
+        preset=None if options.scheduler else options.preset or "balanced",
+        height=settings["height"],
+        width=settings["width"],
+        init_image=None if options.init_image is None else str(options.init_image),
+        strength=settings["strength"],
+        encoder_window=min(options.window or pipe.encoder.window, pipe.encoder.window),
+        together=options.together,
+        dtype=options.dtype,
+        device=str(pipe.sd.device),
+        batch_size=options.batch_size,
+    )

@@ -1,0 +1,144 @@
+"""Training data of the audio-to-image recipes: windows of sound paired with pictures.
+
+N clips; n samples of a window.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sonolume.config.pairs import TrainingPairsConfig
+from sonolume.models.a2i.sound_encoder import repeat_to_length
+from sonolume.preprocessors.pair_files import pictures_of
+from sonolume.preprocessors.prepared import read_split
+from sonolume.utils import audio, image
+from sonolume.utils.manifest import Row
+
+SPLITS = ("train", "valid")
+
+
+class PairDataset(Dataset[Any]):
+    """Base of a recipe's data set: each epoch pairs one window of a clip with one picture of the same time.
+
+    A recipe adds `__getitem__((epoch, index))`, which begins with `draw_pair`. Windows and images are numbered over all
+    clips; those of clip i are `first_window[i]` to `first_window[i + 1]`, and likewise the images.
+    """
+
+    def __init__(
+        self, config: TrainingPairsConfig, datasets: Sequence[str], split: str, seed: int, sample_rate: int
+    ) -> None:
+        self.config, self.split, self.seed = config, split, seed
+        self.rows = read_rows(config, datasets, split)
+        self.starts, self.first_window = _flatten([window_starts(row, config) for row in self.rows])
+        pictures = [pictures_of(row) for row in self.rows]
+        seconds = [[math.nan if time is None else time for time, _ in group] for group in pictures]
+        self.times, self.first_image = _flatten(seconds)
+        self.windows = Windows(self, sample_rate)
+        self.images = Images([path for group in pictures for _, path in group], config)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def draw_pair(self, epoch: int, index: int) -> tuple[int, int]:
+        """Draw the numbers of a window of a clip, and of an image of the same time."""
+        random = np.random.default_rng([self.seed, epoch, index])
+        window = int(random.integers(self.first_window[index], self.first_window[index + 1]))
+        return window, int(random.choice(self.images_during(index, self.starts[window])))
+
+    def images_during(self, index: int, start: float) -> np.ndarray:
+        """Numbers of a clip's images during the window that begins at `start`, or of the nearest image if none is.
+
+        A still image belongs to every window.
+        """
+        numbers = np.arange(self.first_image[index], self.first_image[index + 1])
+        half = self.config.input_length / 2
+        distance = np.nan_to_num(np.abs(self.times[numbers] - (start + half)))
+        inside = numbers[distance <= half]
+        return inside if len(inside) else numbers[[int(distance.argmin())]]
+
+
+class Windows(Dataset[Tensor]):
+    """Waves (n,) of all windows; a clip that ends before its window does is repeated."""
+
+    def __init__(self, pairs: PairDataset, sample_rate: int) -> None:
+        self.rows, self.starts, self.length = pairs.rows, pairs.starts, pairs.config.input_length
+        self.clips = np.repeat(np.arange(len(pairs.rows)), np.diff(pairs.first_window))
+        self.sample_rate = sample_rate
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, number: int) -> Tensor:
+        start, path = float(self.starts[number]), self.rows[self.clips[number]].audio
+        assert path is not None
+        wave = audio.load(path, self.sample_rate, seconds=start + self.length)
+        first = round(start * self.sample_rate)
+        return repeat_to_length(torch.from_numpy(wave[first:]), round(self.length * self.sample_rate))
+
+    def versions(self) -> list[Any]:
+        """Everything that decides the waves, for the key of a cache."""
+        written = [(row.dataset, row.uid, row.audio.stat().st_mtime_ns) for row in self.rows if row.audio]
+        return [self.sample_rate, self.length, self.starts.tolist(), written]
+
+
+class Images(Dataset[Tensor]):
+    """Images (3, height, width) in [-1, 1]."""
+
+    def __init__(self, files: Sequence[Path], config: TrainingPairsConfig) -> None:
+        self.files, self.config = files, config
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return load_image(self.files[number], self.config)
+
+    def versions(self) -> list[Any]:
+        """Everything that decides the images, for the key of a cache."""
+        size = self.config.width, self.config.height, self.config.center_crop
+        return [*size, [(str(path), path.stat().st_mtime_ns) for path in self.files]]
+
+
+def read_rows(config: TrainingPairsConfig, datasets: Sequence[str], split: str) -> list[Row]:
+    """Read the rows of a split of all data sets that have a sound and pictures; print how many have not.
+
+    Raises:
+        UserError: a data set is not prepared, or no row is usable.
+    """
+
+    def is_complete(row: Row) -> bool:
+        return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
+
+    return read_split(config, datasets, split, is_complete, "a sound with pictures")
+
+
+def window_starts(row: Row, config: TrainingPairsConfig) -> list[float]:
+    """Seconds at which the windows of a clip begin, evenly spaced; the last window ends with the clip."""
+    room = min(row.duration or 0.0, config.seconds) - config.input_length
+    return np.linspace(0, room, config.starts).tolist() if room > 0 and config.starts > 1 else [0.0]
+
+
+def load_image(path: Path, config: TrainingPairsConfig) -> Tensor:
+    """Load a picture as (3, height, width) in [-1, 1].
+
+    Raises:
+        UserError: not a readable image.
+    """
+    picture = image.open_image(path)
+    if config.center_crop:
+        picture = ImageOps.fit(picture, (min(picture.size), min(picture.size)))
+    picture = picture.resize((config.width, config.height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1)
+
+
+def _flatten(groups: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Concatenate groups of numbers; also return where each begins (N + 1,)."""
+    firsts = np.cumsum([0] + [len(group) for group in groups])
+    return np.array([value for group in groups for value in group], np.float64), firsts

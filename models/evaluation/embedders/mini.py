@@ -1,0 +1,118 @@
+"""The judges of the miniature world as embedders: nothing to download, but they know its twelve kinds only."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL.Image import Image, Resampling
+from torch import Tensor, nn
+
+from sonolume.models.evaluation.embedders.base import Embedder, Features, pad
+from sonolume.modules.judges import WEIGHTS_FILE, Judge, PictureJudge, SoundJudge
+from sonolume.modules.mel import MelSettings, MelSpectrogram
+from sonolume.preprocessors.miniworld.words import kinds_in
+from sonolume.utils import paths
+from sonolume.utils.cache import content_hash
+from sonolume.utils.errors import UserError
+
+KINDS = {"mini": ("sound_judge, sound_judge_second, picture_judge, world or a FOLDER", r".+")}
+SHIPPED = "pretrained/mini"
+PICTURE_SIZE = 64  # px
+
+
+class JudgeEmbedder(Embedder):
+    """The input of the layer that classifies kinds, and its logits, which are independent: kinds can coincide."""
+
+    def __init__(self, judge: Judge, folder: Path, device: torch.device | str) -> None:
+        self.judge, self.device, self.labels = judge.to(device), device, tuple(judge.kinds)
+        self.name = f"mini:{folder.name}@{content_hash(folder / 'config.json', folder / WEIGHTS_FILE)}"
+        classifier: nn.Linear = judge.presence  # type: ignore[assignment]
+        self.dim = classifier.in_features
+        self._inputs: list[Tensor] = []
+        classifier.register_forward_pre_hook(lambda _, inputs: self._inputs.append(inputs[0]))
+
+    def _features(self, inputs: Tensor) -> Features:
+        logits = self.judge(inputs.to(self.device)).presence  # (B, K)
+        return Features(self._inputs.pop(), logits)
+
+
+class SoundJudgeEmbedder(JudgeEmbedder):
+    """Short sounds are padded with silence, as in training."""
+
+    takes = ("sounds",)
+
+    def __init__(self, folder: Path, device: torch.device | str) -> None:
+        judge = SoundJudge.from_pretrained(folder)
+        super().__init__(judge, folder, device)
+        self.mel = MelSpectrogram(MelSettings(n_mel=judge.settings["n_mel"]))
+        self.samples = judge.settings["frames"] * self.mel.settings.hop_size
+        self.sample_rate = self.mel.settings.sample_rate
+        self.window = self.samples / self.sample_rate
+
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
+        return self._features(self.mel(pad(waves, self.samples)))
+
+
+class PictureJudgeEmbedder(JudgeEmbedder):
+    """Pictures of any size are scaled to 64 x 64."""
+
+    takes = ("pictures",)
+
+    def __init__(self, folder: Path, device: torch.device | str) -> None:
+        super().__init__(PictureJudge.from_pretrained(folder), folder, device)
+
+    def image_features(self, pictures: list[Image]) -> Features:
+        size = (PICTURE_SIZE, PICTURE_SIZE)
+        small = [np.asarray(picture.resize(size, Resampling.BICUBIC)) for picture in pictures]
+        return self._features(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 255)  # (B, 3, 64, 64)
+
+
+class WorldEmbedder(Embedder):
+    """Sounds, pictures and captions of the miniature world in one space: the probability of each kind, minus 1 / K.
+
+    Kinds by the sound judge, the picture judge, and the words of a caption. The shift makes two different kinds nearly
+    orthogonal, and an input without any kind orthogonal to each of them. Counts and order are not represented: "a bell,
+    then a dog" has the embedding of "a dog, then a bell".
+    """
+
+    takes = ("sounds", "pictures", "texts")
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.sound = SoundJudgeEmbedder(paths.resolve(SHIPPED) / "sound_judge", device)
+        self.picture = PictureJudgeEmbedder(paths.resolve(SHIPPED) / "picture_judge", device)
+        if self.sound.labels != self.picture.labels:
+            raise UserError(f"embedder mini:world: {self.sound.name} and {self.picture.name} have different classes")
+        self.labels, self.dim = self.sound.labels, len(self.sound.labels)
+        self.sample_rate, self.window = self.sound.sample_rate, self.sound.window
+        self.name = f"mini:world@{self.sound.name.partition('@')[2]}{self.picture.name.partition('@')[2]}"
+
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
+        return self._shifted(self.sound.audio_features(waves))
+
+    def image_features(self, pictures: list[Image]) -> Features:
+        return self._shifted(self.picture.image_features(pictures))
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        named = [kinds_in(text) for text in texts]
+        return torch.tensor([[float(kind in kinds) for kind in self.labels] for kinds in named]) - 1 / self.dim
+
+    def _shifted(self, features: Features) -> Features:
+        assert features.logits is not None
+        return Features(features.logits.sigmoid() - 1 / self.dim, features.logits)
+
+
+def load(kind: str, source: str, device: torch.device | str) -> Embedder:
+    """Load a shipped judge by its name, `world` for all media in one space, or a folder that training exported.
+
+    Raises:
+        UserError: no such judge; lists the shipped ones.
+    """
+    if source == "world":
+        return WorldEmbedder(device)
+    shipped = paths.resolve(SHIPPED) / source
+    folder = shipped if shipped.is_dir() else Path(source).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"embedder mini:{source}: no such judge or folder: write mini:{KINDS[kind][0]}")
+    config = folder / "config.json"
+    is_picture = config.is_file() and "PictureJudge" in config.read_text(encoding="utf-8", errors="replace")
+    return (PictureJudgeEmbedder if is_picture else SoundJudgeEmbedder)(folder, device)

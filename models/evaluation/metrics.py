@@ -1,0 +1,352 @@
+"""Metrics of samples in the space of an embedder, as scores in a report.
+
+What an embedder provides decides: distances of distributions always, classes with logits, agreement and retrieval with
+texts or with the inputs' medium. FID, KID and IS use the named embedder, not Inception. AIS, IIS and AIC have the form
+of SonicDiffusion's evaluation; AudioToken, which named them, released none. N samples, d width, K classes.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sonolume.models.evaluation.embedders import cache
+from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.report import Report, Score
+from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples
+from sonolume.models.evaluation.sound_files import is_silent, read_sound
+from sonolume.modules.metrics import onsets
+from sonolume.modules.metrics.classes import inception_score, is_correct, paired_divergence
+from sonolume.modules.metrics.distribution import (
+    RELIABLE_RATIO,
+    Moments,
+    frechet_distance,
+    frechet_infinity,
+    is_reliable,
+    kernel_distance,
+)
+from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
+from sonolume.modules.metrics.retrieval import cosine_matrix, cosines, rank_distribution, rank_share, ranks
+from sonolume.utils.errors import UserError
+
+RECALLS = (1, 5, 10)
+MIN_EXTRAPOLATED = 16  # samples needed for a line through several sample sizes
+
+
+@dataclass
+class Embeddings:
+    """Embeddings of the usable samples of one set."""
+
+    uids: list[str]
+    rows: Tensor  # (N, d)
+    logits: Tensor | None  # (N, K)
+
+    def select(self, uids: Sequence[str]) -> "Embeddings":
+        """Select the rows of these Uids, in this order."""
+        place = {uid: index for index, uid in enumerate(self.uids)}
+        chosen = torch.tensor([place[uid] for uid in uids], dtype=torch.long)
+        return Embeddings(list(uids), self.rows[chosen], None if self.logits is None else self.logits[chosen])
+
+
+@dataclass
+class Scorer:
+    """Adds the scores by one embedder to one report.
+
+    Args:
+        folder: cache of embeddings; None for none.
+        cache_generated: also cache the embeddings of generated samples.
+    """
+
+    report: Report
+    embedder: Embedder
+    folder: Path | None
+    batch_size: int
+    cache_generated: bool = True
+
+    def __post_init__(self) -> None:
+        self.name = re.sub(r"@[^+]*", "", self.embedder.name)  # without versions
+
+    def add_scores(self, samples: Samples, known: Moments | None = None) -> None:
+        """Add all scores that the embedder allows.
+
+        Args:
+            known: moments of a reference that was embedded before, used for the Frechet distance; then
+                `samples.reference` is used for pairs only.
+
+        Raises:
+            UserError: not one usable file in a set.
+        """
+        medium, takes = samples.medium, self.embedder.takes
+        made = self.embed(samples.generated, medium, "generated")
+        if samples.reference:
+            real = self.embed(samples.reference, medium, "reference")
+            if known is None:
+                self.add_distances(medium, real, made)
+            self.add_pair_scores(medium, real, made)
+        if known is not None:
+            self.add_frechet(medium, known, made)
+        classified = self.add_class_scores(medium, made, samples.labels)
+        if "texts" in takes:
+            self.add_text_scores(medium, made, samples.captions)
+            if not classified:
+                self.add_zero_shot(medium, made, samples.labels)
+        if samples.inputs and samples.other.plural in takes:
+            self.add_input_scores(samples, made)
+
+    def embed(self, files: Files, medium: Medium, role: str) -> Embeddings:
+        """Embed one set. Empty files are left out of a reference, but count as samples of a generator.
+
+        Args:
+            role: "generated", "reference" or "input", for the counts.
+
+        Raises:
+            UserError: not one file can be used.
+        """
+        is_generated = role == "generated"
+        folder = self.folder if self.cache_generated or not is_generated else None
+        found = cache.embed(list(files.values()), medium.plural, self.embedder, folder, self.batch_size, is_generated)
+        if medium is SOUND:
+            self.report.counts |= {f"silent {role}": len(found.empty), f"clipped {role}": len(found.clipped)}
+        else:
+            self.report.counts |= {f"of one colour, {role}": len(found.empty)}
+        self.report.leave_out((str(path), reason) for path, reason in found.left_out)
+        if not found.kept:
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in found.left_out[:1]) or "there is none"
+            raise UserError(f"not one usable {role} {medium.name} among {len(files)} ({reasons})")
+        kept = set(found.kept)
+        return Embeddings([uid for uid, path in files.items() if path in kept], found.embeddings, found.logits)
+
+    def add_distances(self, medium: Medium, real: Embeddings, made: Embeddings) -> None:
+        """Add Frechet and kernel distance of two sets, if both have two samples."""
+        if min(len(real.rows), len(made.rows)) < 2:
+            self.report.facts["distances"] = f"left out, they need 2 {medium.plural} on each side"
+            return
+        self.add_frechet(medium, Moments.of(real.rows), made)
+        mean, deviation = kernel_distance(real.rows, made.rows)
+        note = f"deviation {deviation:.2g} over subsets; no interval" if deviation else "of the whole sets; no interval"
+        self.report.add(Score(f"KID {self.name}", mean, "down", count=len(made.rows), note=note))
+
+    def add_frechet(self, medium: Medium, real: Moments, made: Embeddings) -> None:
+        """Add the Frechet distance, also extrapolated, if there are two samples."""
+        count, dim = made.rows.shape
+        if count < 2:
+            return
+        smaller, value = min(real.count, count), frechet_distance(real, made.rows)
+        reliable, few = is_reliable(smaller, dim), f"N {smaller}, below {RELIABLE_RATIO} x {dim} dimensions"
+        low = high = None
+        note = f"{few}: mostly the sample's size, so no interval"
+        if reliable and count >= JACKKNIFE_GROUPS:
+            low, high = jackknife(lambda rows: frechet_distance(real, rows), made.rows, lowest=0)
+            note = f"{dim} dimensions; interval by jackknife over the generated {medium.plural}"
+        elif reliable:
+            note = f"{dim} dimensions; too few for an interval"
+        self.report.add(Score(f"{medium.frechet} {self.name}", value, "down", low, high, count, note))
+        if count >= MIN_EXTRAPOLATED:
+            line = frechet_infinity(real, made.rows)
+            note = f"line in 1/N through N {line.sizes[0]} to {line.sizes[-1]}; no interval"
+            note = note if reliable else f"{few}: hardly a line; {note}"
+            name = f"{medium.frechet}-infinity {self.name}"
+            self.report.add(Score(name, line.value, "down", count=count, note=note))
+
+    def add_pair_scores(self, medium: Medium, real: Embeddings, made: Embeddings) -> None:
+        """Add the cosine and the class divergence of each sample and the reference of its Uid; of pictures also IIS."""
+        uids = self._common_uids(real, made)
+        if not uids:
+            return
+        ours, theirs = made.select(uids), real.select(uids)
+        self.report.add_mean(f"cosine to the reference {self.name}", cosines(ours.rows, theirs.rows), uids)
+        if ours.logits is not None and theirs.logits is not None:
+            for kind, multilabel in (("softmax", False), ("sigmoid", True)):
+                divergence = paired_divergence(theirs.logits, ours.logits, multilabel)
+                self.report.add_mean(f"KL {kind} {self.name}", divergence, uids, better="down", unit="nats")
+        if medium is PICTURE and len(uids) > 1:
+            ranked = rank_share(cosine_matrix(ours.rows, theirs.rows))
+            note = f"rank form: the share of the other {len(uids) - 1} references less like the picture than its own"
+            self.report.add_mean(f"IIS {self.name}", ranked, uids, chance=0.5, note=note, list_worst=False)
+
+    def _common_uids(self, *sets: Embeddings) -> list[str]:
+        """Return the Uids in all sets, in the order of the last; Uids with a zero embedding are left out."""
+        zero = {uid for one in sets for uid, row in zip(one.uids, one.rows, strict=True) if not row.any()}
+        self.report.leave_out((uid, "its embedding is zero: it has no cosine") for uid in sorted(zero))
+        shared = set.intersection(*(set(one.uids) for one in sets)) - zero
+        return [uid for uid in sets[-1].uids if uid in shared]
+
+    def add_class_scores(self, medium: Medium, made: Embeddings, labels: Mapping[str, str]) -> bool:
+        """Add the inception score, and the accuracy on labels that are classes of the embedder, if there are some.
+
+        Returns:
+            Whether there were such labels.
+        """
+        if made.logits is None:
+            return False
+        count, known = made.logits.shape
+        if count > 1:
+            low, high, note = None, None, f"1 to {known}"
+            if count >= JACKKNIFE_GROUPS:
+                low, high = jackknife(inception_score, made.logits, lowest=1)
+                note += "; interval by jackknife"
+            value = inception_score(made.logits)
+            self.report.add(Score(f"IS {self.name}", value, "up", low, high, count, note))
+        index = {label.lower(): index for index, label in enumerate(self.embedder.labels)}
+        uids = [uid for uid in made.uids if labels.get(uid, "").lower() in index]
+        if not uids:
+            return False
+        logits, targets = made.select(uids).logits, torch.tensor([index[labels[uid].lower()] for uid in uids])
+        assert logits is not None
+        share, note = Share.of(is_correct(logits, targets)), f"of {known} classes"
+        self.report.add_share(f"class accuracy {self.name}", share, chance=1 / known, note=note)
+        return True
+
+    def add_zero_shot(self, medium: Medium, made: Embeddings, labels: Mapping[str, str]) -> None:
+        """Add the share of samples that are nearest to the prompt of their own label."""
+        names = sorted(set(labels.values()))
+        uids = [uid for uid in self._common_uids(made) if uid in labels]
+        if not uids or len(names) < 2:
+            return
+        prompts = self._embed_texts([medium.prompt.format(label=name) for name in names])
+        if not prompts.any(dim=1).all():
+            reason = f"left out, {self.name} cannot embed all of {len(names)} class names"
+            self.report.facts[medium.zero_shot] = reason
+            return
+        targets = torch.tensor([names.index(labels[uid]) for uid in uids])
+        share = Share.of(is_correct(cosine_matrix(made.select(uids).rows, prompts), targets))
+        note = f'zero-shot among {len(names)} names, "{medium.prompt}"'
+        self.report.add_share(f"{medium.zero_shot} {self.name}", share, chance=1 / len(names), note=note)
+
+    def add_text_scores(self, medium: Medium, made: Embeddings, captions: Mapping[str, str]) -> None:
+        """Add the cosine of each sample and its caption, and retrieval both ways."""
+        uids = [uid for uid in made.uids if uid in captions]
+        if not uids:
+            return
+        texts = Embeddings(uids, self._embed_texts([captions[uid] for uid in uids]), None)
+        uids = self._common_uids(texts, made)
+        if not uids:
+            return
+        ours, texts = made.select(uids), texts.select(uids)
+        note = "mean cosine, not times 100 and not cut at 0"
+        self.report.add_mean(f"{medium.agreement} {self.name}", cosines(ours.rows, texts.rows), uids, note=note)
+        wordings = [captions[uid] for uid in uids]
+        distinct = len(texts.rows.unique(dim=0))
+        if 2 * distinct < len(set(wordings)):  # ties count against a query: the scores would be about captions alone
+            reason = f"left out, {self.name} distinguishes only {distinct} of {len(set(wordings))} captions"
+            self.report.facts["retrieval by text"] = reason
+            return
+        self._add_retrieval("text", medium.name, cosine_matrix(texts.rows, ours.rows), uids, wordings)
+
+    def _embed_texts(self, texts: list[str]) -> Tensor:
+        return cache.embed(texts, "texts", self.embedder, self.folder, self.batch_size).embeddings
+
+    def add_input_scores(self, samples: Samples, made: Embeddings) -> None:
+        """Add the agreement of each sample and its input: AIS as a cosine and by rank, and retrieval both ways."""
+        medium, other = samples.medium.name, samples.other.name
+        given = self.embed(samples.inputs, samples.other, "input")
+        uids = self._common_uids(given, made)
+        if not uids:
+            return
+        ours, theirs = made.select(uids), given.select(uids)
+        note = f"raw cosine of {medium} and its own {other}"
+        self.report.add_mean(f"AIS cosine {self.name}", cosines(ours.rows, theirs.rows), uids, note=note)
+        if len(uids) < 2:
+            return
+        similarity = cosine_matrix(ours.rows, theirs.rows)
+        note = f"rank form: the share of the other {len(uids) - 1} {other}s less like the {medium} than its own"
+        ranked = rank_share(similarity)
+        self.report.add_mean(f"AIS {self.name}", ranked, uids, chance=0.5, note=note, list_worst=False)
+        self._add_retrieval(other, medium, similarity.T, uids, [str(samples.inputs[uid]) for uid in uids])
+
+    def _add_retrieval(
+        self, query: str, answer: str, similarity: Tensor, uids: Sequence[str], contents: Sequence[str]
+    ) -> None:
+        """Add R@k and mean reciprocal rank both ways, from similarities (N queries, N answers).
+
+        Args:
+            contents: of the queries; queries of equal content are right answers for each other.
+        """
+        if len(uids) < 2:
+            return
+        number = {content: index for index, content in enumerate(dict.fromkeys(contents))}
+        group = torch.tensor([number[content] for content in contents])
+        right = group[:, None] == group
+        random, note = rank_distribution(right), f"among {len(uids)}"
+        mrr_chance = float((random / torch.arange(1, len(random) + 1)).sum())
+        for way, matrix in ((f"{query} to {answer}", similarity), (f"{answer} to {query}", similarity.T)):
+            found = ranks(matrix, right)
+            for k in (k for k in RECALLS if k < len(uids)):
+                share, chance = Share.of(found <= k), float(random[:k].sum())
+                self.report.add_share(f"R@{k} {way} {self.name}", share, chance=chance, note=note)
+            more = {"list_worst": False, "chance": mrr_chance, "note": note}
+            self.report.add_mean(f"MRR {way} {self.name}", 1 / found.double(), uids, **more)
+
+
+def add_scores(
+    report: Report, samples: Samples, embedders: Sequence[Embedder], folder: Path | None, batch_size: int
+) -> None:
+    """Add the scores of samples by several embedders; raises a UserError if a set has not one usable file."""
+    for embedder in embedders:
+        Scorer(report, embedder, folder, batch_size).add_scores(samples)
+
+
+def add_scores_with_baselines(
+    report: Report,
+    samples: Samples,
+    baselines: Mapping[str, Files],
+    embedders: Sequence[Embedder],
+    folder: Path | None,
+    batch_size: int,
+) -> None:
+    """Add the scores of samples, and in columns the scores of baselines and of the reference itself ("real").
+
+    Chance is the score of samples that were generated for other inputs.
+
+    Args:
+        baselines: column -> files, such as reconstructions of the reference.
+    """
+
+    def scores_of(other: Samples) -> Report:
+        found = Report({})
+        add_scores(found, other, embedders, folder, batch_size)
+        return found
+
+    add_scores(report, samples, embedders, folder, batch_size)
+    for column, files in baselines.items():
+        report.add_baselines(scores_of(replace(samples, generated=files)), column)
+    if samples.reference:
+        real = replace(samples, generated=samples.reference, reference={})
+        report.add_baselines(scores_of(real), "real")
+    if len(samples.generated) > 1:
+        report.add_chance(scores_of(samples.shuffled()))
+
+
+def add_onset_scores(report: Report, generated: Files, reference: Files, tolerance: float = onsets.TOLERANCE) -> None:
+    """Add onset F1, precision and recall of sounds against the sound (or sound track) of the same Uid.
+
+    The settings become part of the conditions; files that cannot be read are left out.
+    """
+    settings = {"tolerance": tolerance, "hop": onsets.HOP / onsets.SAMPLE_RATE, "delta": onsets.DELTA}
+    report.conditions["onsets"] = settings
+    found: dict[str, list[list[float]]] = {}
+    for uid in tqdm([uid for uid in generated if uid in reference], desc="onsets", unit="sound"):
+        try:
+            found[uid] = [_onsets(files[uid]) for files in (generated, reference)]
+        except UserError as error:
+            report.leave_out([(uid, str(error))])
+    if not found:
+        return
+    made, real = (list(times) for times in zip(*found.values(), strict=True))
+    agreed = torch.tensor([onsets.onset_agreement(a, b, tolerance) for a, b in found.values()])  # (N, 3)
+    chance = onsets.shuffled_agreement(made, real, tolerance) if len(found) > 1 else None
+    note = f"within {tolerance:g} s"
+    more = {"chance": chance, "note": f"{note}; chance: against the onsets of other references"}
+    report.add_mean("onset F1", agreed[:, 2], list(found), **more)
+    for column, name in enumerate(("onset precision", "onset recall")):
+        report.add_mean(name, agreed[:, column], list(found), list_worst=False, note=note)
+
+
+def _onsets(path: Path) -> list[float]:
+    """Detect the onsets of a sound file; silence has none."""
+    wave, _ = read_sound(path, onsets.SAMPLE_RATE)
+    return [] if is_silent(wave) else onsets.detect_onsets(wave)

@@ -1,0 +1,174 @@
+"""Samples by Uid: what is compared, and files generated for it, such that an interrupted run resumes."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from sonolume.models.evaluation.report import differences
+from sonolume.utils import audio, files
+from sonolume.utils.cache import locked
+from sonolume.utils.errors import UserError
+
+SETTINGS_FILE = "settings.json"
+REMEDY = "choose another --output_dir, or remove the folder to generate again"
+
+Files = Mapping[str, Path]  # by Uid
+Sample = TypeVar("Sample")
+
+
+class Medium(NamedTuple):
+    """The names of sounds or pictures, and of their scores."""
+
+    name: str
+    frechet: str  # customary name of the Frechet distance
+    agreement: str  # of a sample with its text
+    zero_shot: str  # accuracy of classes by the embeddings of their names
+    prompt: str  # text with the name of a class
+
+    @property
+    def plural(self) -> str:
+        """Name of the medium in `Embedder.takes`."""
+        return f"{self.name}s"
+
+
+SOUND = Medium("sound", "FAD", "text agreement", "zero-shot accuracy", "the sound of a {label}")
+PICTURE = Medium("picture", "FID", "CLIP score", "AIC", "a photo of a {label}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated sounds or pictures and what they are compared with, all by Uid."""
+
+    medium: Medium
+    generated: Files
+    reference: Files = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    inputs: Files = field(default_factory=dict)
+    """sounds that pictures were generated from, or pictures that sounds were generated from"""
+    videos: Files = field(default_factory=dict)
+    """videos that sounds were generated from; then onsets are compared with the reference"""
+
+    @property
+    def other(self) -> Medium:
+        """The medium of the inputs."""
+        return PICTURE if self.medium is SOUND else SOUND
+
+    def shuffled(self) -> "Samples":
+        """Give each Uid the sample of the next one, as a generator that ignores its input would."""
+        uids = list(self.generated)
+        pairs = zip(uids, uids[1:] + uids[:1], strict=True)
+        return replace(self, generated={uid: self.generated[other] for uid, other in pairs})
+
+
+def seed_of(seed: int, uid: str) -> int:
+    """Derive the seed of one sample, 0 to 2**63 - 1, which does not depend on order, batch or selection."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {uid}".encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
+
+
+def choose(rows: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Draw at most `count` entries by a hash of their Uids: always the same ones."""
+    return dict(sorted(rows.items(), key=lambda item: seed_of(0, item[0]))[:count])
+
+
+def wave_saver(sample_rate: int) -> Callable[[Path, np.ndarray], None]:
+    """Return a function that writes a wave (n,), scaled down where it exceeds full scale."""
+    return lambda path, wave: audio.save_wav(path, audio.limit_peak(wave)[0], sample_rate)
+
+
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture as PNG."""
+    picture.save(path, format="PNG")
+
+
+def generate_files(
+    folder: Path,
+    inputs: Mapping[str, str],
+    settings: Mapping[str, Any],
+    generate: Callable[[list[str], list[int]], Sequence[Sample | None]],
+    save: Callable[[Path, Sample], object],
+    *,
+    suffix: str = ".wav",
+    batch_size: int = 16,
+    seed: int = 0,
+    title: str = "generate",
+) -> dict[str, Path]:
+    """Generate the files that do not exist yet, and return the files of all Uids, in their order.
+
+    Batches are cut from all Uids, done or not, so that an interrupted run ends with the same bytes as another one.
+
+    Args:
+        folder: gets {uid}{suffix}, each of which appears whole or not at all, and `SETTINGS_FILE`.
+        inputs: Uid -> what its file is generated from, such as the caption.
+        settings: all else that determines the files, as plain JSON values; `seed` is added.
+        generate: Uids and their seeds -> one sample each, None for what cannot be generated, which gets no file.
+        save: writes a sample to a path; need not be atomic.
+        batch_size: Uids per call of `generate`.
+        seed: of the run.
+        title: of the progress bar.
+
+    Raises:
+        UserError: the folder holds files of other settings or inputs, or a Uid is no file name.
+    """
+    unsafe = next((uid for uid in inputs if not files.is_safe_uid(uid)), None)
+    if unsafe is not None:
+        raise UserError(f"Uid {unsafe!r} is no file name inside {folder}: rename it")
+    paths = {uid: folder / f"{uid}{suffix}" for uid in inputs}
+    with locked(folder / ".lock", f"generating files in {folder}"):
+        check_settings(folder, inputs, {"seed": seed, **settings}, suffix)
+        for path in files.unfinished(folder, below=True):  # left by a run that was killed
+            path.unlink()
+        missing = {uid for uid, path in paths.items() if not _is_done(path)}
+        uids, progress = list(paths), {"total": len(paths), "initial": len(paths) - len(missing)}
+        with tqdm(desc=title, leave=None, disable=not missing, **progress) as bar:
+            for start in range(0, len(uids), batch_size):
+                batch = uids[start : start + batch_size]
+                if not (todo := missing.intersection(batch)):
+                    continue
+                samples = generate(batch, [seed_of(seed, uid) for uid in batch])
+                for uid, sample in zip(batch, samples, strict=True):
+                    if uid in todo and sample is not None:
+                        with files.atomic_path(paths[uid]) as path:
+                            save(path, sample)
+                bar.update(len(todo))
+    return {uid: path for uid, path in paths.items() if _is_done(path)}
+
+
+def _is_done(path: Path) -> bool:
+    """Test for a file that is not empty, which a crash of the machine can leave."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def check_settings(folder: Path, inputs: Mapping[str, str], settings: Mapping[str, Any], suffix: str) -> None:
+    """Check that a folder's files were generated with the same settings and inputs, and record new inputs.
+
+    Raises:
+        UserError: they were not, or the folder holds files without settings.
+    """
+    path, new = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
+    old_inputs: dict[str, str] = {}
+    if path.is_file():
+        content = files.read_json(path, "the settings of the generated files")
+        if not all(isinstance(content.get(key), dict) for key in ("settings", "inputs")):
+            raise UserError(f"{path}: holds no settings of generated files: {REMEDY}")
+        old_inputs = content["inputs"]
+        found = differences(content["settings"], new)
+        if found:
+            raise UserError(f"{folder} holds files of other settings (then / now): {'; '.join(found)}: {REMEDY}")
+        other = next((uid for uid, text in inputs.items() if old_inputs.get(uid, text) != text), None)
+        if other is not None:
+            raise UserError(
+                f"{folder}: {other} was generated from {old_inputs[other]!r}, not {inputs[other]!r}: {REMEDY}"
+            )
+    elif next(folder.rglob(f"*{suffix}"), None) is not None:
+        raise UserError(f"{folder} holds files, but no {SETTINGS_FILE} that describes them: {REMEDY}")
+    everything = {"settings": new, "inputs": {**old_inputs, **inputs}}
+    if not path.is_file() or everything["inputs"] != old_inputs:
+        files.write_json(path, everything)

@@ -1,0 +1,93 @@
+"""Train the shipped miniature parts from nothing and export them in half precision."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from sonolume.config.load import load_config, recipe_module
+from sonolume.config.options import PreprocessOptions
+from sonolume.models.recipes import recipe_code
+from sonolume.utils import paths
+from sonolume.utils.files import atomic_folder
+
+PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the last one's model is exported
+    "sound_judge": ("mini/sound_judge.json",),
+    "sound_judge_second": ("mini/sound_judge_second.json",),
+    "picture_judge": ("mini/picture_judge.json",),
+    "beats": ("mini/beats.json",),
+    "stable_diffusion": ("mini/clip_text.json", "mini/picture_vae.json", "mini/stable_diffusion.json"),
+    "text_to_audio": (
+        "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",
+    ),
+    "audiotoken": ("a2i/audiotoken/tiny.json",),  # trained with the shipped stable_diffusion and beats
+}  # fmt: skip
+COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the run that trains this component
+    "mini/stable_diffusion.json": {"vae": "mini/picture_vae", "text_encoder": "mini/clip_text"},
+    "tta/audioldm/tiny.json": {
+        "autoencoder_path": "tta/tiny_autoencoderkl",
+        "text_encoder": "mini/text_encoder",
+        "vocoder": "tta/tiny_hifigan",
+    },
+}
+PREPARED_BY = {"miniworld": "tta/autoencoderkl/tiny.json", "miniworld_pairs": "a2i/audiotoken/tiny.json"}  # by data set
+
+
+def build(part: str, output_dir: Path, work_dir: Path) -> Path:
+    """Train one part, resuming an interrupted build, and export it.
+
+    Args:
+        part: a key of `PARTS`.
+        output_dir: the part becomes the folder {output_dir}/{part}.
+        work_dir: holds data/ and ckpts/.
+    """
+    training = importlib.import_module("sonolume.models.training")  # slow: imports torch
+    trained = work_dir
+    for file in PARTS[part]:
+        config = config_of(file, work_dir)
+        if hasattr(config, "preprocess"):
+            _prepare(config.dataset[0], work_dir)
+        resume = (config.run_dir / "checkpoints" / "last.ckpt").is_file()
+        if resume:
+            print(f"{config.run_dir}: continuing the existing run (remove it to start anew)", file=sys.stderr)
+        trained = training.run(config, resume)
+    return export(trained, output_dir / part)
+
+
+def config_of(file: str, work_dir: Path) -> Any:
+    """Load a config with all its paths inside `work_dir`."""
+    work, task = work_dir.resolve(), Path(file).parts[0]
+    overrides = [f"log_dir='{work}/ckpts/{task}'"]
+    components = COMPONENTS.get(file, {})
+    overrides += [f"model.{field}='{work}/ckpts/{run}/pipeline'" for field, run in components.items()]
+    plain = load_config(paths.root() / "egs" / file)
+    if hasattr(plain, "preprocess"):
+        overrides += [f"preprocess.processed_dir='{work}/data'"]
+    if hasattr(plain, "cache_dir"):
+        overrides += [f"cache_dir='{work}/data/miniworld/cache'"]
+    return load_config(paths.root() / "egs" / file, overrides)
+
+
+def _prepare(dataset: str, work_dir: Path) -> None:
+    """Preprocess a data set, unless that is done."""
+    config = config_of(PREPARED_BY[dataset], work_dir)
+    if not (work_dir / "data" / dataset / "train.json").is_file():
+        options = getattr(recipe_module(config.recipe, dataset), "PreprocessOptions", PreprocessOptions)
+        recipe_code(config.recipe, "data").preprocess(config, options(dataset=dataset))
+
+
+def export(source: Path, target: Path) -> Path:
+    """Copy a model folder with the float tensors of every safetensors file as float16; returns `target`."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with atomic_folder(target) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in folder.rglob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata()
+            tensors = load_file(path).items()
+            halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors}
+            save_file(halved, path, metadata=metadata)
+    return target

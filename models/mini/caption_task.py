@@ -1,0 +1,123 @@
+"""Train a text encoder on captions: predict kinds, counts, attributes and order of the events from its states."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from sonolume.config.base import MiniworldConfig, RunConfig
+from sonolume.models.mini.scene_data import SceneDataset
+from sonolume.models.mini.targets import activity
+from sonolume.models.training import TrainingData, optimizers
+from sonolume.modules.caption_reader import CaptionReader, CaptionReading
+from sonolume.preprocessors.miniworld.scene import KINDS, Scene, band
+
+STEPS = 20  # time steps of the activity map
+BANDS = ("", "low", "high")
+DIRECTIONS = ("", "up", "down")
+RELATIONS = ("", "then", "over")
+NO_EVENT = {"kind": len(KINDS)}  # class of an absent second event; -1, ignored, for all other heads
+
+Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]  # B texts -> tokens (B, L) and attention mask (B, L)
+MakeText = Callable[[Scene, int, bool], str]  # scene, epoch, whether to use held-out wordings -> caption
+
+
+@dataclass
+class Captions:
+    """A batch of captions with targets."""
+
+    tokens: Tensor  # (B, L)
+    mask: Tensor  # (B, L)
+    activity: Tensor  # (B, K, T) 1 where a kind sounds
+    slots: dict[str, Tensor]  # head -> (B, 2) classes, -1 where there is no event
+
+    def to(self, device: torch.device) -> "Captions":
+        """Move to a device; Lightning calls this."""
+        slots = {name: value.to(device) for name, value in self.slots.items()}
+        return Captions(self.tokens.to(device), self.mask.to(device), self.activity.to(device), slots)
+
+
+def collate(items: list[tuple[str, Scene]], tokenize: Tokenize) -> Captions:
+    """Turn (caption, scene) pairs into a batch."""
+    tokens, mask = tokenize([text for text, _ in items])
+    classes = [slot_classes(scene) for _, scene in items]
+    return Captions(
+        tokens,
+        mask,
+        torch.stack([activity(scene, STEPS) for _, scene in items]),
+        {name: torch.tensor([slots[name] for slots in classes]) for name in classes[0]},
+    )
+
+
+def slot_classes(scene: Scene) -> dict[str, list[int]]:
+    """Classes of the first and the second event: ordered by time for "then", by kind for "over"."""
+    by_kind = sorted(scene.events, key=lambda event: KINDS.index(event.kind))
+    events = by_kind if scene.relation == "over" else scene.events
+    values = {
+        "kind": [KINDS.index(event.kind) for event in events],
+        "count": [event.count for event in events],
+        "pitch": [BANDS.index(band(event.pitch)) for event in events],
+        "loudness": [BANDS.index(band(event.loudness)) for event in events],
+        "direction": [DIRECTIONS.index(event.direction) for event in events],
+        "relation": [RELATIONS.index(scene.relation)] * len(events),
+    }
+    return {name: (value + [NO_EVENT.get(name, -1)])[:2] for name, value in values.items()}
+
+
+def caption_data(config: MiniworldConfig, make_text: MakeText, tokenize: Tokenize) -> TrainingData:
+    """Captions of fixed scenes, worded anew in every epoch; held-out wordings in the validation split."""
+    train, valid = (
+        SceneDataset(config, split, partial(_item, make_text=make_text, held_out=split != "train"))
+        for split in ("train", "valid")
+    )
+    return TrainingData(train, valid, partial(collate, tokenize=tokenize))
+
+
+def _item(scene: Scene, epoch: int, make_text: MakeText, held_out: bool) -> tuple[str, Scene]:
+    return make_text(scene, epoch, held_out), scene
+
+
+class CaptionTask(pl.LightningModule):
+    """An encoder (tokens, attention_mask) -> states of `width`, and prediction heads that are discarded afterwards."""
+
+    def __init__(self, encoder: PreTrainedModel, width: int, config: RunConfig) -> None:
+        super().__init__()
+        self.encoder: PreTrainedModel = encoder
+        self.config = config
+        self.reader = CaptionReader(width, len(KINDS), STEPS)
+
+    def configure_optimizers(self) -> Any:
+        return optimizers(self.parameters(), self.config.train)
+
+    def forward(self, batch: Captions) -> CaptionReading:
+        states = self.encoder(batch.tokens, attention_mask=batch.mask).last_hidden_state  # (B, L, D)
+        return self.reader(states, batch.mask)
+
+    def training_step(self, batch: Captions, batch_index: int) -> Tensor:
+        losses = caption_losses(self(batch), batch)
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
+        return torch.stack(list(losses.values())).sum()
+
+    def validation_step(self, batch: Captions, batch_index: int) -> None:
+        reading, size = self(batch), len(batch.tokens)
+        loss = torch.stack(list(caption_losses(reading, batch).values())).sum()
+        self.log("val/loss", loss, batch_size=size)
+        right = (reading.slots["kind"].argmax(-1) == batch.slots["kind"]).all(dim=1)  # (B,) both in their order
+        for relation, name in enumerate(("one", "then", "over")):
+            chosen = right[batch.slots["relation"][:, 0] == relation].float()
+            if len(chosen):
+                self.log(f"val/kinds_{name}", chosen.mean(), prog_bar=True, batch_size=len(chosen))
+
+
+def caption_losses(reading: CaptionReading, batch: Captions) -> dict[str, Tensor]:
+    """Loss of each head, and of the activity map."""
+    losses = {"activity": 4 * F.binary_cross_entropy_with_logits(reading.activity, batch.activity)}
+    for name, logits in reading.slots.items():
+        losses[name] = F.cross_entropy(logits.flatten(0, 1), batch.slots[name].flatten(), ignore_index=-1)
+    return losses

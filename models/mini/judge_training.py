@@ -1,0 +1,120 @@
+"""Training and evaluation that the judges of sounds and of pictures share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sonolume.config.base import RunConfig
+from sonolume.config.options import ReportOptions
+from sonolume.models import runtime
+from sonolume.models.evaluation.report import Report, finish, measurement_conditions
+from sonolume.models.mini.judges import judge_version, score_name
+from sonolume.models.mini.scores import CHANCE, Judgement
+from sonolume.models.mini.targets import IGNORE
+from sonolume.models.training import optimizers, step_generator
+from sonolume.modules.judges import Judge
+from sonolume.modules.metrics.interval import Share
+from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
+from sonolume.preprocessors.miniworld.scene import Scene
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]  # makes real inputs as blurred and noisy as generated ones may be
+WEIGHTS = {
+    "presence": 4.0, "activity": 2.0, "repeats": 0.5, "pitch": 0.25, "loudness": 0.25, "direction": 0.25,
+    "layout": 0.25, "panels": 0.25,
+}  # fmt: skip
+HEADLINES = ("single", "over_both")
+
+
+def losses(judgement: Judgement, target: Judgement) -> dict[str, Tensor]:
+    """Mean loss of each field: binary cross-entropy for float targets, cross-entropy for classes."""
+    return {
+        name: (F.binary_cross_entropy_with_logits if wanted.is_floating_point() else _class_loss)(logits, wanted)
+        for name, logits, wanted in zip(judgement._fields, judgement, target, strict=True)
+    }
+
+
+def _class_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy; 0 if every target is `IGNORE`, where the mean of `cross_entropy` is NaN."""
+    total = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=IGNORE, reduction="sum")
+    return total / (wanted != IGNORE).sum().clamp(min=1)
+
+
+class JudgeTask(pl.LightningModule):
+    """Train a judge. Batches are (inputs, target)."""
+
+    def __init__(self, judge: Judge, config: RunConfig, augment: Augment) -> None:
+        super().__init__()
+        self.judge, self.config, self.augment = judge, config, augment
+
+    def configure_optimizers(self) -> Any:
+        return optimizers(self.judge.parameters(), self.config.train)
+
+    def _loss(self, inputs: Tensor, target: Judgement, stage: str) -> Tensor:
+        parts = losses(self.judge(inputs), target)
+        total = sum((WEIGHTS[name] * part for name, part in parts.items()), torch.zeros((), device=inputs.device))
+        named = {f"{stage}/{name}": part for name, part in parts.items()}
+        self.log_dict(named, batch_size=len(inputs), sync_dist=stage == "val")
+        self.log(f"{stage}/loss", total, prog_bar=True, batch_size=len(inputs), sync_dist=stage == "val")
+        return total
+
+    def training_step(self, batch: tuple[Tensor, Judgement], batch_index: int) -> Tensor:
+        inputs, target = batch
+        random = step_generator(self.config.train.random_seed, self.global_step, self.global_rank)
+        return self._loss(self.augment(inputs, random), target, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Judgement], batch_index: int) -> None:
+        self._loss(*batch, "val")
+
+    def export(self, folder: Path) -> None:
+        """Write the folder that the judge's `from_pretrained` reads."""
+        self.judge.save_pretrained(folder)
+
+
+def uniform(like: Tensor, low: float, high: float, random: torch.Generator) -> Tensor:
+    """Draw one number for each item of a batch, in a shape that broadcasts over it."""
+    shape = (len(like), *(1,) * (like.ndim - 1))
+    return (low + (high - low) * torch.rand(shape, generator=random)).to(like)
+
+
+def noise(like: Tensor, random: torch.Generator) -> Tensor:
+    """Draw standard normal noise in the shape of a batch."""
+    return torch.randn(like.shape, generator=random).to(like)
+
+
+def soften(images: Tensor, random: torch.Generator) -> Tensor:
+    """Mix each image (B, C, H, W) with its 3 x 3 mean, at random strength; half of them stay sharp."""
+    strength = uniform(images, -1, 1, random).clamp(min=0)
+    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return images + strength * (blurred - images)
+
+
+def find_judge(config: RunConfig, options: ReportOptions) -> Path:
+    """Locate --checkpoint, else the export of this run, else the shipped judge of this name."""
+    return Path(runtime.find_checkpoint(options.checkpoint, config, f"pretrained/mini/{config.exp_name}"))
+
+
+def held_out_scenes(count: int) -> list[Scene]:
+    """Draw the held-out scenes whose real renderings are judged."""
+    return list(world.scenes("test", count, TEST_SEED))
+
+
+def write_report(
+    judge: Path, scenes: Sequence[Scene], shares: Mapping[str, Share], judged: str, options: ReportOptions
+) -> None:
+    """Write and print the scores of a judge on real renderings, the upper bound for everything generated.
+
+    Args:
+        judged: "sounds" or "pictures".
+    """
+    conditions = measurement_conditions(
+        [], [scene.uid for scene in scenes], len(scenes), seed=TEST_SEED, world=WORLD, judged=f"real {judged}"
+    )
+    report = Report(conditions, facts={"judge": judge_version(judge), "real renderings": len(scenes), "world": WORLD})
+    for key, share in shares.items():
+        report.add_share(score_name(key), share, CHANCE[key], headline=key in HEADLINES)
+    finish(report, runtime.make_folder(options.output_dir))

@@ -1,0 +1,91 @@
+"""mini/sound_judge: classify log-mels of the miniature world. Trained on real renderings with mild blur and noise."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from sonolume.config.base import PreprocessConfig
+from sonolume.config.mini.sound_judge import Config
+from sonolume.config.options import PreprocessOptions, ReportOptions
+from sonolume.models import runtime
+from sonolume.models.mini import judge_training
+from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
+from sonolume.models.mini.judges import load_sound_judge, score_sounds
+from sonolume.models.mini.scores import sound_scores
+from sonolume.models.mini.targets import sound_target
+from sonolume.models.training import Frozen, TrainingData
+from sonolume.models.tta.features import load_mel, mel_path, read_rows
+from sonolume.modules.judges import STRIDE, SoundJudge, SoundJudgement
+from sonolume.modules.mel import MelSpectrogram
+from sonolume.preprocessors import text_audio
+from sonolume.preprocessors.miniworld import WORLD, world
+from sonolume.preprocessors.miniworld.scene import KINDS, Scene
+from sonolume.utils.errors import UserError
+
+MAX_GAIN = 0.15  # ln magnitude, up or down: 1.3 dB, too little to make a quiet sound loud
+MAX_NOISE = 0.3  # ln magnitude
+FLOOR = (-11.6, -9.0)  # ln magnitude: generated silence is not quite silent
+
+
+def preprocess(config: Config, options: PreprocessOptions) -> None:
+    """Render scenes into a manifest and mel features."""
+    assert options.dataset is not None
+    text_audio.prepare(config.preprocess, options.dataset, options.input, audio_dir=options.audio_dir)
+
+
+def training_data(config: Config, frozen: Frozen) -> TrainingData:
+    """Batches of mels (B, M, T) and their targets."""
+    train, valid = (SceneMels(config.preprocess, config.dataset, split) for split in ("train", "valid"))
+    return TrainingData(train, valid, default_collate)
+
+
+class SceneMels(Dataset[tuple[Tensor, SoundJudgement]]):
+    """Log-mels (M, T) with the targets of their scenes.
+
+    Raises:
+        UserError: a row is not of the miniature world.
+    """
+
+    def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
+        self.config = config
+        self.rows = read_rows(config, datasets, split)
+        for row in self.rows:
+            if row.scene is None:
+                raise UserError(f"{row.dataset}: {row.uid} has no Scene: judges need data of the miniature world")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, SoundJudgement]:
+        row = self.rows[key[1]]
+        assert row.scene is not None
+        mel = load_mel(mel_path(self.config, row), self.config.n_mel, self.config.frames)[0]
+        return mel, sound_target(Scene.from_dict(row.scene), self.config.frames // STRIDE)
+
+
+class Task(JudgeTask):
+    def __init__(self, config: Config, frozen: Frozen) -> None:
+        torch.manual_seed(config.train.random_seed)
+        model, data = config.model, config.preprocess
+        judge = SoundJudge(list(KINDS), model.architecture.value, model.width, data.n_mel, data.frames, WORLD)
+        super().__init__(judge, config, augment)
+
+
+def augment(mel: Tensor, random: torch.Generator) -> Tensor:
+    """Apply blur, a noise floor, gain and noise of random strength to mels (B, M, T)."""
+    mel = soften(mel[:, None], random)[:, 0]
+    mel = torch.maximum(mel, uniform(mel, *FLOOR, random))
+    mel = mel + uniform(mel, -MAX_GAIN, MAX_GAIN, random)
+    return mel + uniform(mel, 0, MAX_NOISE, random) * noise(mel, random)
+
+
+def run(config: Config, options: ReportOptions) -> None:
+    """Evaluate the judge on real renderings of held-out scenes."""
+    folder = judge_training.find_judge(config, options)
+    judge = load_sound_judge(folder).to(runtime.pick_device(options.device))
+    scenes, mel = judge_training.held_out_scenes(options.num_samples), MelSpectrogram()
+    waves = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))  # (N, samples)
+    mels = torch.cat([mel(batch) for batch in waves.split(64)])                    # (N, M, T)
+    shares = sound_scores(score_sounds(judge, mels), scenes)
+    judge_training.write_report(folder, scenes, shares, "sounds", options)

@@ -1,0 +1,145 @@
+"""Distances between two sets of embeddings: Frechet distance and kernel distance.
+
+N and M samples, d width of an embedding. The Frechet distance is called FAD for sounds, FID for pictures.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torchmetrics.image.kid import poly_mmd
+
+RELIABLE_RATIO = 2  # samples per dimension, below which the Frechet distance mostly measures the sample size
+
+
+def check_embeddings(embeddings: Tensor, dim: int | None = None) -> Tensor:
+    """Return the same tensor, checked to be (N, d) with N > 0, finite, and of width `dim` if given.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if embeddings.ndim != 2 or not len(embeddings):
+        raise ValueError(f"embeddings must be (N, d) with N > 0, got {tuple(embeddings.shape)}")
+    if dim is not None and embeddings.shape[1] != dim:
+        raise ValueError(f"embeddings of width {embeddings.shape[1]} cannot be compared with embeddings of width {dim}")
+    bad = (~embeddings.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"embeddings {bad[:5]} of {len(embeddings)} hold NaN or infinite values")
+    return embeddings
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of a set of embeddings, which determine its Frechet distances."""
+
+    mean: Tensor  # (d,) float64
+    covariance: Tensor  # (d, d) float64, unbiased
+    count: int
+
+    @cached_property
+    def root(self) -> Tensor:
+        """Symmetric root (d, d) of the covariance.
+
+        The singular values of two roots' product sum to tr((S_1 S_2)^(1/2)). The eigenvalues of S_1 S_2, which
+        torchmetrics takes, leave the root of their rounding error in every dimension that few samples do not fill.
+        """
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+    @classmethod
+    def of(cls, embeddings: Tensor) -> "Moments":
+        """Compute the moments of (N, d) in float64.
+
+        Raises:
+            ValueError: another shape, fewer than two rows, NaN.
+        """
+        if len(embeddings) < 2:
+            raise ValueError(f"a Frechet distance needs at least 2 embeddings on each side, got {len(embeddings)}")
+        rows = check_embeddings(embeddings).double()
+        count, mean = len(rows), rows.mean(dim=0)
+        return cls(mean, (rows.T @ rows - count * torch.outer(mean, mean)) / (count - 1), count)
+
+
+def frechet_distance(real: Tensor | Moments, generated: Tensor | Moments) -> float:
+    """Frechet distance of two Gaussians fitted to (N, d) and (M, d), or to their moments; 0 for equal sets.
+
+    d^2 = |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) (Dowson & Landau 1982; Heusel et al. 2017; Kilgour et al.
+    2019 for sound).
+
+    Raises:
+        ValueError: different widths, fewer than two rows, NaN.
+    """
+    a, b = (side if isinstance(side, Moments) else Moments.of(side) for side in (real, generated))
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"embeddings of width {len(b.mean)} cannot be compared with embeddings of width {len(a.mean)}")
+    traces = a.covariance.trace() + b.covariance.trace() - 2 * torch.linalg.svdvals(a.root @ b.root).sum()
+    return max(0.0, float((a.mean - b.mean).square().sum() + traces))  # rounding may leave -1e-12
+
+
+def is_reliable(count: int, dim: int) -> bool:
+    """Test whether `count` embeddings of width `dim` suffice for a Frechet distance."""
+    return count >= RELIABLE_RATIO * dim
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """The line `value + slope / N` through distances at several sample sizes."""
+
+    value: float
+    slope: float
+    sizes: tuple[int, ...]
+
+
+def frechet_infinity(real: Tensor | Moments, generated: Tensor, points: int = 15, seed: int = 0) -> Extrapolation:
+    """Frechet distance extrapolated to infinitely many generated samples, by a line in 1/N (Chong & Forsyth 2020).
+
+    A finite sample makes the distance too large by about slope / N, which punishes models for the sample's size.
+
+    Args:
+        points: subset sizes, evenly spaced from half of N (but more than d where N allows it) to N.
+
+    Raises:
+        ValueError: fewer than 4 generated samples, or as `frechet_distance`.
+    """
+    count, dim = generated.shape
+    if count < 4:
+        raise ValueError(f"an extrapolation needs at least 4 generated embeddings, got {count}")
+    first = min(max(count // 2, dim + 1), max(2, count - points))
+    sizes = sorted({int(size) for size in torch.linspace(first, count, points).round().tolist()})
+    real = real if isinstance(real, Moments) else Moments.of(real)
+    random = torch.Generator().manual_seed(seed)
+    subsets = [generated[torch.randperm(count, generator=random)[:size]] for size in sizes]
+    distances = torch.tensor([[frechet_distance(real, subset)] for subset in subsets], dtype=torch.float64)
+    inverse = 1 / torch.tensor(sizes, dtype=torch.float64)
+    line = torch.linalg.lstsq(torch.stack([torch.ones_like(inverse), inverse], dim=1), distances).solution
+    return Extrapolation(float(line[0]), float(line[1]), tuple(sizes))
+
+
+def kernel_distance(
+    real: Tensor, generated: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Kernel inception distance: unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018).
+
+    Sets of equal size up to `subset_size` are compared whole, once.
+
+    Returns:
+        Mean and standard deviation over subsets; about 0 for equal distributions, possibly negative.
+
+    Raises:
+        ValueError: fewer than two rows, different widths, NaN.
+    """
+    check_embeddings(generated, check_embeddings(real).shape[1])
+    size = min(subset_size, len(real), len(generated))
+    if size < 2:
+        raise ValueError(f"a kernel distance needs at least 2 embeddings on each side, got {size}")
+    real, generated = real.double(), generated.double()
+    if size == len(real) == len(generated):
+        return float(poly_mmd(real, generated)), 0.0
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(rows: Tensor) -> Tensor:
+        return rows[torch.randperm(len(rows), generator=random)[:size]]
+
+    found = torch.stack([poly_mmd(draw(real), draw(generated)) for _ in range(subsets)])
+    return float(found.mean()), float(found.std(correction=0))

@@ -1,0 +1,332 @@
+"""run_inference.sh of audio to image: sounds in, pictures and sidecars out, one line for every mistake."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from sonolume.bins import inference
+from sonolume.utils import cli
+
+Infer = Callable[..., tuple[int, list[Path], str]]
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def load_once() -> Callable[..., Any]:
+    """loading.load_stable_diffusion, which loads each folder once."""
+    from sonolume.models.a2i import loading
+
+    load, kept = loading.load_stable_diffusion, {}
+
+    def loaded(source: str, key: str, dtype: Any, safety_checker: bool = True) -> Any:
+        if (source, dtype) not in kept:
+            pipe = load(source, key, dtype, safety_checker)
+            kept[source, dtype] = pipe, pipe.scheduler, pipe.unet
+        pipe, scheduler, unet = kept[source, dtype]
+        pipe.scheduler, pipe.unet = scheduler, copy.deepcopy(unet)
+        return pipe
+
+    return loaded
+
+
+@pytest.fixture
+def infer(
+    exported: Path, formula_encoder: Callable[..., Any], load_once: Callable[..., Any], tmp_path: Path, root: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: Any,
+) -> Infer:  # fmt: skip
+    """infer(*flags) -> (exit code, printed paths, stderr); two steps of the tiny networks into tmp_path/out."""
+    import sonolume.models.a2i.audiotoken.inference as recipe
+    from sonolume.models.a2i import loading
+
+    monkeypatch.setattr(loading, "load_stable_diffusion", load_once)
+
+    def run(*flags: str, checkpoint: Path = exported, width: int = 32) -> tuple[int, list[Path], str]:
+        monkeypatch.setattr(recipe, "load", lambda *_: formula_encoder(width))
+        argv = ["--config", str(root / "egs/a2i/audiotoken/exp_config.json"), "--checkpoint", str(checkpoint)]
+        steps = [] if "--num_steps" in flags or "--preset" in flags else ["--num_steps", "2"]
+        capsys.readouterr()
+        argv += [*steps, "--output_dir", str(tmp_path / "out"), "--device", "cpu", *flags]
+        code = cli.run(inference.main, argv)
+        captured = capsys.readouterr()
+        return code, [Path(line) for line in captured.out.splitlines()], captured.err
+
+    return run
+
+
+def write(path: Path, seconds: float = 0.5, rate: int = RATE, channels: int = 1, seed: int = 0) -> str:
+    """A file of noise; its name."""
+    wave = 0.1 * np.random.default_rng(seed).standard_normal((round(seconds * rate), channels))
+    soundfile.write(path, wave, rate)
+    return str(path)
+
+
+@pytest.fixture
+def dog(tmp_path: Path) -> str:
+    return write(tmp_path / "dog.wav")
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(int)
+
+
+def errors(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith(("error", "Traceback"))]
+
+
+def test_a_picture_and_its_facts(infer: Infer, dog: str, tmp_path: Path, exported: Path) -> None:
+    code, (png,), stderr = infer("--audio", dog, "--seed", "3")
+    assert code == 0 and png == tmp_path / "out" / "dog_3.png", stderr
+    assert {path.name for path in png.parent.iterdir()} == {"dog_3.png", "dog_3.json"}
+    assert pixels(png).shape == (32, 32, 3)
+    facts = facts_of(png)
+    assert (facts["audio"], facts["seconds"], facts["seed"]) == (dog, [0.0, 0.5], 3)
+    assert (facts["prompt"], facts["text"], facts["mix"], facts["audio_strength"]) == ("a photo of <*>", None, None, 1)
+    assert (facts["num_steps"], facts["guidance_scale"], facts["preset"]) == (2, 7.5, "balanced")
+    assert (facts["model"], facts["safety_checker"], facts["lora"]) == (str(exported), False, False)
+    assert facts["stable_diffusion"].endswith("tiny") and (facts["height"], facts["width"]) == (32, 32)
+    assert set(facts["versions"]) == {"sonolume", "torch", "diffusers", "transformers"}
+
+
+def test_the_seed_decides_and_nothing_is_overwritten(infer: Infer, dog: str) -> None:
+    first, second = infer("--audio", dog, "--num_samples", "2")[1]
+    again, other = infer("--audio", dog)[1][0], infer("--audio", dog, "--seed", "1")[1][0]
+    names = [path.name for path in (first, second, again, other)]
+    assert names == ["dog_0.png", "dog_1.png", "dog_0-2.png", "dog_1-2.png"]
+    assert np.abs(pixels(first) - pixels(again)).max() <= 1 and np.abs(pixels(second) - pixels(other)).max() <= 1
+    assert np.abs(pixels(first) - pixels(second)).mean() > 1
+
+
+def test_folders_formats_and_one_load(infer: Infer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any rate and channels; the pipeline is loaded once for all of them."""
+    from sonolume.models.a2i import loading
+
+    loads: list[str] = []
+    load = loading.load_stable_diffusion
+    monkeypatch.setattr(loading, "load_stable_diffusion", lambda *a: (loads.append(a[0]), load(*a))[1])
+    folder = tmp_path / "sounds"
+    (folder / "more").mkdir(parents=True)
+    write(folder / "a.wav", rate=44100, channels=2)
+    write(folder / "more" / "b.flac", rate=8000)
+    write(folder / "c.ogg")
+    code, paths, stderr = infer("--audio", str(folder), "--audio", str(folder / "a.wav"), "--batch_size", "2")
+    assert code == 0, stderr
+    assert [path.name for path in paths] == ["a_0.png", "c_0.png", "b_0.png"] and len(loads) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "facts"),
+    [
+        ("--prompt big,<*> --negative_text dull", {"prompt": "big,<*>", "negative_text": "dull"}),
+        ("--text snow --mix 0.3", {"text": "snow", "mix": 0.3}),
+        ("--audio_strength 1.5", {"audio_strength": 1.5}),
+        ("--height 16 --width 48", {"height": 16, "width": 48}),
+        ("--guidance_scale 1", {"guidance_scale": 1}),
+        ("--preset fast", {"preset": "fast", "num_steps": 10, "scheduler": "DEISMultistepScheduler"}),
+        ("--preset reference --num_steps 3", {"preset": "reference", "num_steps": 3, "scheduler": "PNDMScheduler"}),
+        ("--scheduler ddim", {"scheduler": "DDIMScheduler", "preset": None}),
+        ("--dtype bfloat16", {"dtype": "bfloat16"}),
+        ("--no_safety_checker", {"safety_checker": False}),
+    ],
+)
+def test_each_flag_is_noted_and_counts(infer: Infer, dog: str, flags: str, facts: dict[str, Any]) -> None:
+    code, (png,), stderr = infer("--audio", dog, *flags.split())
+    assert code == 0, stderr
+    found = facts_of(png)
+    assert {key: found[key] for key in facts} == facts
+    assert pixels(png).shape == (found["height"], found["width"], 3)
+
+
+def test_several_texts_give_several_pictures(infer: Infer, dog: str) -> None:
+    code, paths, stderr = infer("--audio", dog, "--text", "snow", "--text", "a beach")
+    assert code == 0, stderr
+    assert [path.name for path in paths] == ["dog_snow_0.png", "dog_a_beach_0.png"]
+    assert np.abs(pixels(paths[0]) - pixels(paths[1])).max() > 0
+
+
+def test_a_long_recording_is_one_token_or_a_storyboard(infer: Infer, tmp_path: Path) -> None:
+    """The encoder's window is 1 s. With --window: a picture of each, and a sheet with times."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal(round(4.3 * RATE))
+    wave[RATE : 2 * RATE] = 0
+    soundfile.write(tmp_path / "walk.wav", wave, RATE)
+    code, (png,), stderr = infer("--audio", str(tmp_path / "walk.wav"))
+    assert code == 0 and facts_of(png)["seconds"] == [0.0, 4.3] and facts_of(png)["window"] is None
+    code, paths, stderr = infer("--audio", str(tmp_path / "walk.wav"), "--window", "1", "--batch_size", "2")
+    assert code == 0, stderr
+    assert [path.name for path in paths] == [*(f"walk_w{i}_0.png" for i in (0, 2, 3, 4)), "walk_storyboard_0.png"]
+    assert "walk.wav: 1 of 5 windows are silent: no pictures of them" in stderr
+    assert [facts_of(path)["seconds"] for path in paths[:4]] == [[0, 1], [2, 3], [3, 4], [4, 4.3]]
+    sheet = facts_of(paths[-1])
+    assert [window["picture"] for window in sheet["windows"]] == [path.name for path in paths[:4]]
+    assert sheet["audio"].endswith("walk.wav") and sheet["seed"] == 0
+    assert pixels(paths[-1]).shape[1] > 5 * 160
+    code, paths, stderr = infer("--audio", str(tmp_path / "walk.wav"), "--window", "2", "--hop", "0.75")
+    assert [facts_of(path)["seconds"] for path in paths[:-1]][:2] == [[0, 2], [0.75, 2.75]]
+
+
+def test_several_sounds_in_one_picture(infer: Infer, dog: str, tmp_path: Path) -> None:
+    rain = write(tmp_path / "rain.wav", seed=1)
+    flags = ["--audio", dog, "--audio", rain, "--together"]
+    code, (png,), stderr = infer(*flags, "--prompt", "<*> and <*>")
+    assert code == 0 and png.name == "dog_rain_0.png", stderr
+    assert facts_of(png)["audio"] == [dog, rain] and facts_of(png)["seconds"] == [[0, 0.5], [0, 0.5]]
+    code, _, stderr = infer(*flags)
+    assert code == 2 and "--together needs a --prompt with one <*> for each of the 2 sounds, it has 1" in stderr
+
+
+def test_a_picture_to_start_from(infer: Infer, dog: str, tmp_path: Path) -> None:
+    gradient = np.linspace(0, 255, 60 * 40 * 3).astype(np.uint8).reshape(60, 40, 3)
+    Image.fromarray(gradient).save(tmp_path / "start.png")
+    flags = ["--audio", dog, "--init_image", str(tmp_path / "start.png"), "--num_steps", "10"]
+    (low,), (high,) = infer(*flags, "--strength", "0.1")[1], infer(*flags, "--strength", "1")[1]
+    assert facts_of(low)["strength"] == 0.1 and facts_of(low)["init_image"].endswith("start.png")
+    assert np.abs(pixels(low) - pixels(high)).mean() > 3
+    assert facts_of(infer(*flags)[1][0])["strength"] == 0.8
+
+
+def test_bad_sounds_among_good_ones_are_counted(infer: Infer, tmp_path: Path, dog: str) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    write(folder / "good.wav")
+    write(folder / "short.wav", seconds=0.1)
+    soundfile.write(folder / "silent.wav", np.zeros(RATE), RATE)
+    (folder / "text.wav").write_text("no sound")
+    code, paths, stderr = infer("--audio", str(folder), "--audio", dog)
+    assert code == 0 and [path.name for path in paths] == ["good_0.png", "dog_0.png"], stderr
+    lines = [line for line in stderr.splitlines() if line.startswith("left out: ")]
+    assert len(lines) == 3 and "short.wav: 0.100 s long" in lines[0] + lines[1]
+    assert "3 of 5 sounds were left out: " in stderr and "1 silent" in stderr
+    for name in ("good.wav",):
+        (folder / name).unlink()
+    code, paths, stderr = infer("--audio", str(folder))
+    assert code == 2 and not paths and "none of the 3 sounds can be used: " in errors(stderr)[0]
+
+
+def test_one_bad_sound_is_one_line(infer: Infer, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    write(tmp_path / "short.wav", seconds=0.19)
+    for name, message in (
+        ("silent.wav", "silent.wav: silent"),
+        ("short.wav", "short.wav: 0.190 s long"),
+        ("nothing.wav", "nothing.wav: no such file or folder"),
+    ):
+        code, paths, stderr = infer("--audio", str(tmp_path / name))
+        assert code == 2 and not paths and message in errors(stderr)[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video_with_and_without_sound(infer: Infer, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    for name, has_sound in (("loud.mp4", True), ("mute.mp4", False)):
+        with av.open(str(tmp_path / name), "w") as container:
+            video = container.add_stream("mpeg4", rate=10)
+            video.width = video.height = 32
+            sound = container.add_stream("aac", rate=RATE, layout="mono") if has_sound else None
+            for _ in range(10):
+                container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
+            container.mux(video.encode())
+            if sound:
+                wave = (0.1 * np.random.default_rng(0).standard_normal((1, RATE))).astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+                frame.sample_rate = RATE
+                container.mux([*sound.encode(frame), *sound.encode()])
+    code, (png,), stderr = infer("--audio", str(tmp_path / "loud.mp4"))
+    assert code == 0 and png.name == "loud_0.png", stderr
+    code, paths, stderr = infer("--audio", str(tmp_path / "mute.mp4"))
+    assert code == 2 and not paths and "mute.mp4: a video without a sound track" in errors(stderr)[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "--audio is missing"),
+        ("--audio DOG --prompt dog", "--prompt"),
+        (f"--audio DOG --prompt {'a' * 75}<*>", "76 tokens"),
+        (f"--audio DOG --text {'a' * 76}", "76 tokens"),
+        ("--audio DOG --mix 0.5", "--mix needs --text"),
+        ("--audio DOG --text a --mix 2", "--mix must be from 0 to 1"),
+        ("--audio DOG --hop 1", "--hop needs --window"),
+        ("--audio DOG --window 0.15", "--window must be at least 0.2 s"),
+        ("--audio DOG --window 1 --together", "--together"),
+        ("--audio DOG --strength 0.5", "--strength needs --init_image"),
+        ("--audio DOG --init_image none.png", "--init_image none.png"),
+        ("--audio DOG --init_image DOG", "dog.wav: not a readable image"),
+        ("--audio DOG --height 33", "--height must be a multiple of 8"),
+        ("--audio DOG --audio_strength 3", "--audio_strength must be from 0 to 2"),
+        ("--audio DOG --scheduler best", "no scheduler 'best'"),
+        ("--audio DOG --dtype float16", "--dtype float16 is for GPUs"),
+        ("--audio DOG --stable_diffusion nowhere/at/all", "--stable_diffusion nowhere/at/all"),
+        ("--audio DOG --duration 3", "--duration"),
+    ],
+)
+def test_what_is_refused(infer: Infer, dog: str, tmp_path: Path, flags: str, message: str) -> None:
+    code, paths, stderr = infer(*flags.replace("DOG", dog).split())
+    (line,) = errors(stderr)
+    assert code == 2 and not paths and message in line, line
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_folders_that_do_not_fit(infer: Infer, dog: str, tmp_path: Path, tiny_stable_diffusion: Path) -> None:
+    code, _, stderr = infer("--audio", dog, width=48)
+    assert code == 2 and "have width 48" in stderr
+    code, _, stderr = infer("--audio", dog, checkpoint=tiny_stable_diffusion)
+    assert code == 2 and "no audio_to_image.json in it" in stderr
+    (tmp_path / "audio_to_image.json").write_text('{"recipe": "s2i/wavy"}')
+    code, _, stderr = infer("--audio", dog, checkpoint=tmp_path)
+    assert code == 2 and "made by s2i/wavy" in stderr
+
+
+def test_nan_is_exit_code_1_and_no_file(
+    infer: Infer, dog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    forward = UNet2DConditionModel.forward
+    monkeypatch.setattr(
+        UNet2DConditionModel, "forward", lambda self, *a, **k: (forward(self, *a, **k)[0] * float("nan"),)
+    )
+    code, paths, stderr = infer("--audio", dog, "--dtype", "bfloat16")
+    (line,) = errors(stderr)
+    assert code == 1 and not paths and "NaN in bfloat16" in line and "--dtype float32" in line
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_rejections_of_the_safety_checker_are_counted(
+    infer: Infer, dog: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    refuse = lambda self, image, device, dtype: (image, [True, False])  # noqa: E731
+    monkeypatch.setattr(StableDiffusionPipeline, "run_safety_checker", refuse)
+    code, paths, stderr = infer("--audio", dog, "--num_samples", "2")
+    assert code == 0 and [path.name for path in paths] == ["dog_1.png"]
+    assert "the safety checker rejected 1 pictures" in stderr
+
+
+def test_a_lora_of_the_exported_folder_is_used(infer: Infer, dog: str, exported: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    source = json.loads((exported / "audio_to_image.json").read_text())["stable_diffusion"]
+    weights = load_file(Path(source) / "unet" / "diffusion_pytorch_model.safetensors")
+    name = next(key for key in sorted(weights) if key.endswith("attn2.to_v.weight")).removesuffix(".weight")
+    rows, columns = weights[f"{name}.weight"].shape
+    pair = {"lora_A": torch.randn(2, columns), "lora_B": torch.randn(rows, 2)}
+    folder = Path(shutil.copytree(exported, tmp_path / "with lora"))
+    (folder / "lora").mkdir()
+    save_file({f"unet.{name}.{key}.weight": value for key, value in pair.items()},
+              folder / "lora" / "pytorch_lora_weights.safetensors")  # fmt: skip
+    (plain,), (changed,) = infer("--audio", dog)[1], infer("--audio", dog, checkpoint=folder)[1]
+    assert facts_of(changed)["lora"] is True and np.abs(pixels(plain) - pixels(changed)).max() > 0
