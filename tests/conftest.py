@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread, a working directory of their own when they ask for it."""
+"""Fixtures of all tests; no network, one thread."""
 
 import json
 import os
@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first, so that with several workers the others run beside it."""
+    """Start the longest test first, so that other workers run the rest at the same time."""
     items.sort(key=lambda item: item.path.name != "test_from_nothing.py")
 
 
@@ -37,13 +37,13 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def goldens(root: Path) -> SimpleNamespace:
-    """tests/goldens/inputs.py: `input_for`, `weights_for`, `golden`, `assert_close` ..."""
+    """The functions of tests/goldens/inputs.py: `input_for`, `weights_for`, `golden`, `assert_close` ..."""
     return SimpleNamespace(**runpy.run_path(str(root / "tests" / "goldens" / "inputs.py")))
 
 
 @pytest.fixture(scope="session")
 def make_pipeline() -> Callable[..., Any]:
-    """Builds a text-to-audio pipeline of a few thousand random weights.
+    """A function that builds a text-to-audio pipeline of a few thousand random weights.
 
     make_pipeline(objective="epsilon", frames=32, levels=3, position_channels=2, text_mask=True)
     """
@@ -83,7 +83,7 @@ def make_pipeline() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(make_pipeline: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported pipeline folder of half a second; tests copy it before they damage it."""
+    """An exported pipeline for clips of half a second; read-only, see `copy_of_checkpoint`."""
     folder = tmp_path_factory.mktemp("exported") / "pipeline"
     make_pipeline().save_pretrained(folder)
     return folder
@@ -91,7 +91,7 @@ def tiny_checkpoint(make_pipeline: Callable[..., Any], tmp_path_factory: pytest.
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A processed_dir with random mels of 16 frames: 10 to train on (two captions each), 3 to validate on."""
+    """A processed_dir with random mels of 16 frames: 10 for training (two captions each), 3 for validation."""
     import numpy as np
 
     folder = tmp_path_factory.mktemp("processed") / "noise"
@@ -107,7 +107,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_config(tiny_data: Path, tiny_checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a config that trains in a second: tiny_config(recipe, {section: {key: value}}); runs go to tmp_path."""
+    """A function that writes a config for a short run in tmp_path: tiny_config(recipe, train={"max_steps": 4})."""
     train = {
         "batch_size": 2, "max_steps": 8, "accumulate": 2, "ema_decay": 0.8, "save_checkpoints_steps": 4,
         "valid_interval": 4, "num_workers": 0, "accelerator": "cpu", "devices": 1, "warmup_steps": 2,
@@ -142,15 +142,15 @@ def tiny_config(tiny_data: Path, tiny_checkpoint: Path, tmp_path: Path) -> Calla
 
 @pytest.fixture
 def copy_of_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
-    """A copy of `tiny_checkpoint` to be damaged."""
+    """A copy of `tiny_checkpoint` that a test may damage."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy of a pipeline"))
 
 
 @pytest.fixture(scope="session")
 def published(goldens: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `ckpts/tta` as Amphion publishes it, both latent sizes, with the golden files' small networks.
+    """A `ckpts/tta` like that of Amphion, with the small networks of the golden files in both latent sizes.
 
-    Training checkpoints with the optimizer's state, and a vocoder with its config.json.
+    It contains training checkpoints with optimizer states, and a vocoder with its config.json.
     """
     import torch
 

@@ -1,10 +1,15 @@
-"""Record what this checkout computes, or compare two records, to prove that a rewrite lost nothing.
+"""Record everything this checkout computes, or compare two records: a rewrite must not change any number.
 
 python tests/record.py record FOLDER [--only losses ...]     about ten minutes on two cores
-python tests/record.py compare BEFORE AFTER                  exit code 1 if anything differs
+python tests/record.py compare BEFORE AFTER [--words]        exit code 1 if anything differs
 
-A record holds, of every recipe in the miniature world: the losses of its first steps at a fixed seed, the report of
-every shipped part, the resolved config of every file under egs/, the answers to wrong configs and flags, and `--help`.
+A record is a folder of JSON files:
+    resolved   every config file under egs/ with all its defaults
+    helps      --help of every script, for every recipe
+    messages   exit code and message of wrong command lines
+    losses     the losses of the first steps of every tiny config at a fixed seed
+    reports    the report of every shipped part in pretrained/mini
+Older records stay comparable: RENAMED maps their keys to the present ones. Sentences are compared with --words only.
 """
 
 import argparse
@@ -20,11 +25,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 5
 SAMPLES = 24  # scored for each report
-TOLERANCE = 1e-6  # relative, of scores
+TOLERANCE = 1e-6  # relative difference of scores; all else must be equal
+RENAMED = {  # keys and names in older records -> present ones
+    "beside": "baselines",
+    "polish": "refine",
+    "fingerprint": "content_hash",
+}
+SENTENCES = {"note", "content_hash", "helps"}  # keys of texts, and of hashes of texts, compared with --words only
 OVERRIDES = [f"train.max_steps={STEPS}", "train.save_summary_steps=1", f"train.valid_interval={STEPS}",
              "train.num_threads=1", "train.num_workers=0", "train.accelerator=cpu", "train.devices=1",
              "train.valid_batches=2"]  # fmt: skip
-WRONG: list[tuple[str, list[str]]] = [  # script, arguments: each must be one line and exit code 2
+WRONG: list[tuple[str, list[str]]] = [  # script and arguments: each must be answered by one line, with exit code 2
     ("train", ["train.lrr=1"]),
     ("train", ["train.adam.lr=-1"]),
     ("train", ["train.batch_size=many"]),
@@ -53,14 +64,14 @@ def run(script: str, arguments: list[str], limit: float = 1800) -> dict[str, Any
 
 
 def configs() -> list[Path]:
-    """Every file that trains in the miniature world, the autoencoder before the model that needs its latents."""
+    """List the configs of the miniature world, each after those whose exports it needs."""
     files = [*ROOT.glob("egs/*/*/tiny*.json"), *ROOT.glob("egs/mini/*.json")]
     first = ("autoencoderkl", "clip_text", "picture_vae")
     return sorted(files, key=lambda path: (not any(name in str(path) for name in first), str(path)))
 
 
 def losses(folder: Path) -> dict[str, Any]:
-    """The scalars of the first steps of every recipe, by tag."""
+    """Train every tiny config for a few steps, and return its scalars by tag."""
     found = {}
     with tempfile.TemporaryDirectory() as work:
         for path in configs():
@@ -104,7 +115,7 @@ def _scalars(folder: Path) -> dict[str, Any]:
 
 
 def reports(folder: Path) -> dict[str, Any]:
-    """The report of every shipped part."""
+    """Score every shipped part."""
     place, page = folder / "reports", folder / "page.md"
     page.write_text("<!-- results -->\n<!-- /results -->\n", encoding="utf-8")
     arguments = ["--output_dir", str(place), "--readme", str(page), "--num_samples", str(SAMPLES)]
@@ -115,7 +126,7 @@ def reports(folder: Path) -> dict[str, Any]:
 
 
 def resolved(folder: Path) -> dict[str, Any]:
-    """Every config file under egs/ with all its defaults."""
+    """Resolve every config file under egs/."""
     from omegaconf import OmegaConf
 
     from sonolume.config.load import load_config
@@ -130,7 +141,7 @@ def resolved(folder: Path) -> dict[str, Any]:
 
 
 def messages(folder: Path) -> dict[str, Any]:
-    """What wrong commands are answered with."""
+    """Run wrong command lines."""
     found = {}
     for recipe in ("tta/audioldm", "tta/autoencoderkl", "a2i/audiotoken"):
         for script, arguments in WRONG:
@@ -141,25 +152,54 @@ def messages(folder: Path) -> dict[str, Any]:
 
 
 def helps(folder: Path) -> dict[str, Any]:
-    """`--help` of every script."""
+    """Print `--help` of every script, and of those of recipes for every recipe."""
     scripts = sorted(path.stem for path in (ROOT / "bins").glob("*.py") if path.stem != "__init__")
-    return {script: run(script, ["--help"])["out"] for script in scripts}
+    found = {script: run(script, ["--help"])["out"] for script in scripts}
+    for path in sorted(ROOT.glob("egs/*/*/exp_config.json")):
+        for script in ("preprocess", "train", "inference", "evaluate", "finetune"):
+            done = run(script, ["--config", str(path), "--help"])
+            found[f"{path.parent.relative_to(ROOT / 'egs').as_posix()}: {script}"] = done["out"]
+    return found
 
 
 KINDS = {"resolved": resolved, "helps": helps, "messages": messages, "losses": losses, "reports": reports}
 
 
+def normalise(content: Any, words: bool) -> Any:
+    """Rename old keys, key lists of scores by their names, and drop sentences unless `words`."""
+    if isinstance(content, dict):
+        items = ((RENAMED.get(key, key), value) for key, value in content.items())
+        return {key: normalise(value, words) for key, value in items if words or key not in SENTENCES}
+    if isinstance(content, list) and content and all(isinstance(one, dict) and "name" in one for one in content):
+        return {RENAMED.get(one["name"], one["name"]): normalise(one, words) for one in content}
+    if isinstance(content, list):
+        return [normalise(one, words) for one in content]
+    return content if words or not (isinstance(content, str) and " " in content) else "(a sentence)"
+
+
 def differences(before: Any, after: Any, where: str = "") -> list[str]:
-    """Every place where two records differ, numbers by more than `TOLERANCE`."""
+    """List the places in which two records differ, numbers in reports by more than `TOLERANCE`."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(before.keys() | after.keys())
         return [line for key in keys for line in differences(before.get(key), after.get(key), f"{where}/{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
         return [line for index, (old, new) in pairs for line in differences(old, new, f"{where}[{index}]")]
-    numbers = isinstance(before, int | float) and isinstance(after, int | float)
+    numbers = all(isinstance(one, int | float) for one in (before, after)) and where.startswith("reports")
     same = math.isclose(before, after, rel_tol=TOLERANCE, abs_tol=1e-9) if numbers else before == after
     return [] if same else [f"{where}: {str(before)[:150]!r} -> {str(after)[:150]!r}"]
+
+
+def compare(before: Path, after: Path, words: bool) -> list[str]:
+    """List the differences of two record folders in the files that both have."""
+    found = []
+    for name in KINDS:
+        files = [side / f"{name}.json" for side in (before, after)]
+        if all(file.is_file() for file in files) and (words or name not in SENTENCES):
+            exact = words or name in ("resolved", "losses")
+            old, new = (normalise(json.loads(file.read_text(encoding="utf-8")), exact) for file in files)
+            found += differences(old, new, name)
+    return found
 
 
 def main(argv: list[str]) -> int:
@@ -168,17 +208,13 @@ def main(argv: list[str]) -> int:
     record = commands.add_parser("record")
     record.add_argument("folder", type=Path)
     record.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
-    compare = commands.add_parser("compare")
-    compare.add_argument("before", type=Path)
-    compare.add_argument("after", type=Path)
+    sides = commands.add_parser("compare")
+    sides.add_argument("before", type=Path)
+    sides.add_argument("after", type=Path)
+    sides.add_argument("--words", action="store_true", help="compare messages, notes and help texts too")
     args = parser.parse_args(argv)
     if args.command == "compare":
-        found = []
-        for name in KINDS:
-            files = [side / f"{name}.json" for side in (args.before, args.after)]
-            if all(file.is_file() for file in files):
-                sides = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-                found += differences(sides[0], sides[1], name)
+        found = compare(args.before, args.after, args.words)
         print("\n".join(found) or "no differences")
         return int(bool(found))
     args.folder.mkdir(parents=True, exist_ok=True)

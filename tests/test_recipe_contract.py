@@ -118,7 +118,7 @@ def inputs(folder: Path) -> dict[str, str]:
     scene = next(iter(world.scenes("test", 1, seed=5)))
     audio.save_wav(folder / "scene.wav", world.render(scene), 16000)
     Image.fromarray(np.asarray(world.picture(scene))).save(folder / "scene.png")
-    return {"audio": f"{folder}/scene.wav", "image": f"{folder}/scene.png", "text": world.captions(scene, 1)[0]}
+    return {"audio": f"{folder}/scene.wav", "image": f"{folder}/scene.png", "text": world.captions(scene, 1, "test")[0]}
 
 
 @pytest.mark.parametrize("file", [f for _, f in RECIPES if f.name.startswith("tiny")], ids=name)

@@ -1,4 +1,4 @@
-"""The scripts of egs under dash: any working directory, spaces in every path, and an environment that makes itself."""
+"""The scripts of egs under dash: any working directory, spaces in every path, and the environment made on first use."""
 
 import os
 import re
@@ -61,9 +61,11 @@ def test_help_and_a_wrong_flag_from_elsewhere_with_spaces(tmp_path: Path) -> Non
     script = link / "egs/tta/audioldm/run_train.sh"
     helped = sh(script, "--help", cwd=cwd, PYTHON=sys.executable)
     assert helped.returncode == 0 and "--resume" in helped.stdout, helped.stderr
+    assert helped.stdout.startswith("usage: run_train.sh ")
     refused = sh(script, "--resmue", cwd=cwd, PYTHON=sys.executable)
     assert refused.returncode == 2
-    assert "unknown flag --resmue, did you mean --resume?" in refused.stderr and refused.stderr.count("\n") == 1
+    assert "run_train.sh: unknown flag --resmue, did you mean --resume?" in refused.stderr
+    assert refused.stderr.count("\n") == 1
     relative = sh(Path("../a checkout/egs/tta/audioldm/run_train.sh"), "--help", cwd=cwd, PYTHON=sys.executable)
     assert relative.returncode == 0
     assert not list(cwd.iterdir())
@@ -75,10 +77,10 @@ def test_a_config_on_the_command_line_wins(tmp_path: Path) -> None:
     assert "no such.json: no such config file" in done.stderr
 
 
-# The environment: a checkout with a stand-in for python and pip, because the real ones need minutes and a network.
+# The environment, with substitutes for python and pip, because the real ones need minutes and a network.
 
 FAKE_PYTHON = r"""#!/bin/sh
-# Knows what _run.sh asks: the version, `-P -c` (does it import this checkout?), `-m venv`, `-m pip`, a script.
+# Answers the calls of _run.sh: the version, `-P -c` (imports this checkout?), `-m venv`, `-m pip`, a script.
 here=$(dirname -- "$0")
 case "$*" in
 *version_info*) exit 0 ;;
@@ -103,7 +105,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the shell part in a path with spaces, beside a folder `path` that holds the only Python."""
+    """A copy of the scripts in a path with spaces, and next to it a folder `path` with the only Python."""
     copy = tmp_path / "my checkout"
     shutil.copytree(ROOT / "egs", copy / "egs")
     path = tmp_path / "path"
@@ -136,7 +138,7 @@ def test_first_use_makes_the_environment_once(checkout: Path) -> None:
         "--text",
         "a b",
     ]
-    assert f"first use: making {checkout}/.venv and installing about 1.8 GB" in done.stderr
+    assert f"first use: creating {checkout}/.venv" in done.stderr
     again = first_use(checkout)
     assert (again.returncode, again.stderr) == (0, "")
     assert calls(checkout) == ["venv", "pip"]
@@ -147,7 +149,7 @@ def test_a_failed_installation_shows_why_and_is_made_anew(checkout: Path) -> Non
     failed = first_use(checkout, PIP_FAILS="1")
     assert failed.returncode == 1
     assert "No space left on device" in failed.stderr
-    assert f"error: the environment could not be made: see {checkout}/.venv-setup.log" in failed.stderr
+    assert f"{checkout}/.venv-setup.log" in failed.stderr
     leftover = checkout / ".venv/half"
     leftover.touch()
     assert first_use(checkout).returncode == 0
@@ -196,7 +198,7 @@ def test_no_python(checkout: Path) -> None:
     (checkout.parent / "path/python3").unlink()
     done = first_use(checkout)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no Python >= 3.11 found: install one") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: no Python >= 3.11 found") and done.stderr.count("\n") == 1
 
 
 def test_a_python_of_another_checkout_is_refused(checkout: Path) -> None:

@@ -1,10 +1,9 @@
-"""Training in processes of its own, for tests.
+"""Training in separate processes, for tests.
 
 torchrun ... processes.py pair FOLDER LATENT_CONFIG VAE_CONFIG   two ranks; each writes FOLDER/rank{0,1}.json
-python processes.py killed BATCH CONFIG ...                      each run is killed (SIGKILL) at the beginning of BATCH
+python processes.py killed BATCH CONFIG ...                      each run gets SIGKILL before BATCH
 """
 
-import hashlib
 import importlib
 import json
 import os
@@ -17,15 +16,16 @@ from typing import Any
 
 from sonolume.config.load import load_config
 from sonolume.models.training import build, fit
+from sonolume.utils.cache import content_hash
 
 
 def run(
     config_file: Path, name: str, *overrides: str, at: tuple[int, Callable[[], None]] | None = None
 ) -> tuple[list[float], str]:
-    """Trains as bins/train.py does; the loss of every batch, and a hash of the trained weights.
+    """Train like bins/train.py, and return the loss of every batch and a hash of the trained weights.
 
     Args:
-        at: (batch, what happens at its beginning).
+        at: (batch, function to call before it).
     """
     config = load_config(config_file, [f"exp_name={name}", *overrides])
     built, data = build(config)
@@ -38,14 +38,11 @@ def run(
         fit(task, data, config, config.train, resume=False)
     except SystemExit as stopped:
         assert stopped.code == 128 + signal.SIGTERM
-    digest = hashlib.sha256()
-    for weight in task.parameters():
-        digest.update(weight.detach().numpy().tobytes())
-    return losses, digest.hexdigest()
+    return losses, content_hash(task.parameters())
 
 
-def watch_the_cache(folder: Path, rank: str) -> None:
-    """Both ranks begin at once, and it shows who computed."""
+def record_the_cache(folder: Path, rank: str) -> None:
+    """Start both ranks at the same time, and leave a file for each computed split."""
     data = importlib.import_module("sonolume.models.tta.audioldm.data")
     moments = data._moments
 
@@ -60,8 +57,8 @@ def watch_the_cache(folder: Path, rank: str) -> None:
         time.sleep(0.01)
 
 
-def watch_the_scores(folder: Path, rank: str) -> None:
-    """It shows who scored the generated samples."""
+def record_the_scores(folder: Path, rank: str) -> None:
+    """Leave a file with the scores of generated samples."""
     callback: Any = importlib.import_module("sonolume.models.evaluation.validation").Evaluation
     scores = callback.scores
 
@@ -76,23 +73,23 @@ def watch_the_scores(folder: Path, rank: str) -> None:
 def pair(folder: Path, latent: Path, vae: Path) -> None:
     rank = os.environ["RANK"]
 
-    def told_to_stop() -> None:
+    def stop_one() -> None:
         if rank == "1":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    watch_the_cache(folder, rank)
-    watch_the_scores(folder, rank)
+    record_the_cache(folder, rank)
+    record_the_scores(folder, rank)
     scored = ["num_samples=2", "num_steps=2", "embedders=['mini:sound_judge']"]
     found: dict[str, Any] = {"latent": run(latent, "latent", *(f"evaluation.{option}" for option in scored))}
     found["vae"] = run(vae, "vae", "model.loss.disc_start=100")
     gan = ["model.loss.disc_start=1", "train.max_steps=30", "train.accumulate=1", "train.ema_decay=0"]
-    found["gan"] = run(vae, "gan", *gan, at=(2, told_to_stop))
+    found["gan"] = run(vae, "gan", *gan, at=(2, stop_one))
     (folder / f"rank{rank}.json").write_text(json.dumps(found))
 
 
 def killed(batch: int, configs: list[Path]) -> None:
     for config in configs:
-        child = os.fork()  # nothing was computed yet, so there are no threads to lose
+        child = os.fork()  # nothing was computed yet, thus there are no threads to lose
         if child == 0:
             run(config, f"killed_{config.stem}", at=(batch, lambda: os.kill(os.getpid(), signal.SIGKILL)))
             os._exit(0)

@@ -22,15 +22,15 @@ TRAIN = {"max_steps": 3, "valid_interval": 3, "save_checkpoints_steps": 3, "adam
 
 
 def best(config: Path, name: str) -> float:
-    """The smallest held-out loss that a run has seen."""
+    """Smallest validation loss of a run."""
     path = load_config(config, [f"exp_name={name}"]).run_dir / "checkpoints" / "best.ckpt"
     return checkpoint.read(path)["callbacks"]["SaveRun"]["best"]
 
 
 def test_two_processes_train_as_one(tiny_config: Callable[..., Path], tiny_data: Path, tmp_path: Path):
-    """Both stages, with accumulation, clipping and an average; one of the two fills the cache; they stop together.
+    """Both stages, with accumulation, clipping and an average; one of two fills the cache; they stop together.
 
-    One of them scores generated samples, too, and the losses are those of the one process that does not.
+    One rank also scores generated samples, which must not change the losses.
     """
     shutil.copytree(tiny_data, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
     here = {"preprocess": {"processed_dir": str(tmp_path / "data")}}
@@ -43,7 +43,7 @@ def test_two_processes_train_as_one(tiny_config: Callable[..., Path], tiny_data:
     ranks: list[Any] = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
     assert len(list(tmp_path.glob("computed-*"))) == 2  # train and valid, once each
-    assert "another process is caching latents and texts" in done.stderr
+    assert "another process is " in done.stderr
     (scored,) = tmp_path.glob("scores-*")
     assert scored.name == "scores-0.json"
     assert {"eval/IS mini:sound_judge", "eval/silent"} <= set(json.loads(scored.read_text()))
@@ -60,14 +60,14 @@ def test_two_processes_train_as_one(tiny_config: Callable[..., Path], tiny_data:
         assert ranks[0][name][1] == ranks[1][name][1]  # the same weights
 
     assert all(math.isfinite(loss) for loss in ranks[0]["gan"][0])
-    assert "stopped by SIGTERM after 10 batches and saved" in done.stderr
+    assert "SIGTERM after 10 batches" in done.stderr
     last = checkpoint.read(tmp_path / "gan" / "checkpoints" / "last.ckpt")
     assert last["callbacks"]["Position"] == {"batches": 10}
     assert [int(optimizer["state"][0]["step"]) for optimizer in last["optimizer_states"]] == [10, 9]
     assert (tmp_path / "gan" / "pipeline").is_dir()
 
 
-def test_the_draws_of_a_batch_are_shared_out():
+def test_processes_share_the_draws_of_a_batch():
     def draw(count: int, random: torch.Generator) -> torch.Tensor:
         return torch.randn(count, 3, generator=random)
 

@@ -1,5 +1,3 @@
-import functools
-import importlib
 import itertools
 import os
 import resource
@@ -18,75 +16,34 @@ from torch.optim.swa_utils import AveragedModel
 
 from sonolume.config.base import LRSchedule, TrainConfig
 from sonolume.config.load import load_config
+from sonolume.models import training
 from sonolume.models.callbacks import EMA
-from sonolume.models.training import Frozen, StepBatches, build, fit, optimizer, step_draws, step_generator
+from sonolume.models.training import Frozen, StepBatches, build, optimizer, step_draws, step_generator
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
 from sonolume.utils import checkpoint, cli
 from sonolume.utils.errors import UserError
+from tests import runs
+from tests.runs import PowerCut, cut_power, last
 
 RECIPES = ["tta/autoencoderkl", "tta/audioldm"]
-
-
-class PowerCut(Exception):
-    pass
 
 
 def train(
     config_file: Path, name: str, *overrides: str, resume: bool = False, at: tuple[int, Any] | None = None
 ) -> Path:
-    """Train like bins/train.py; `at` = (batch, function called before it)."""
-    config = load_config(config_file, [f"exp_name={name}", *overrides])
-    task, data = build(config)
-    if at:
-        step = task.training_step
-
-        @functools.wraps(step)  # Lightning inspects the signature
-        def disturbed(batch: Any, index: int) -> Any:
-            if index == at[0]:
-                at[1]()
-            return step(batch, index)
-
-        task.training_step = disturbed
-    return fit(task, data, config, config.train, resume)
-
-
-def cut_power() -> None:
-    raise PowerCut
+    return runs.train(load_config(config_file, [f"exp_name={name}", *overrides]), resume, at)
 
 
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def assert_same(one: Any, two: Any, where: str = "") -> None:
-    assert type(one) is type(two), where
-    if isinstance(one, torch.Tensor):
-        assert one.equal(two), where
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys(), where
-        for key in one:
-            assert_same(one[key], two[key], f"{where}/{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(two), where
-        for number, pair in enumerate(zip(one, two, strict=True)):
-            assert_same(*pair, f"{where}/{number}")
-    else:
-        assert one == two, where
-
-
-def last(folder: Path) -> dict[str, Any]:
-    return checkpoint.read(folder / "checkpoints" / "last.ckpt")
-
-
 def assert_same_training(one: Path, two: Path) -> None:
-    """Weights, their average, optimizers and positions."""
-    first, second = last(one), last(two)
-    for key in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers"):
-        assert_same(first[key], second[key], key)
-    assert_same(first["callbacks"], second["callbacks"], "callbacks")
-    assert first["global_step"] == second["global_step"]
-    assert not any(first["state_dict"][k].equal(v) for k, v in first["current_model_state"].items() if v.ndim > 1)
+    """The runs are equal, and their average differs from the weights."""
+    runs.assert_same_training(one, two)
+    content = last(one)
+    assert not any(content["state_dict"][k].equal(v) for k, v in content["current_model_state"].items() if v.ndim > 1)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -101,14 +58,14 @@ def test_resume_is_exact(recipe: str, tiny_config: Callable[..., Path], capsys: 
     with pytest.raises(SystemExit) as stopped:
         train(config, "stopped", at=(4, terminate))  # in the middle of an accumulation
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM after 6 batches and saved" in capsys.readouterr().err
+    assert "SIGTERM after 6 batches" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert_same_training(straight, train(config, "stopped", resume=True))
     assert not list(straight.parent.rglob(".*"))  # nothing half-written
 
 
 def test_resume_after_sigkill_is_exact_with_workers(tiny_config: Callable[..., Path], root: Path):
-    """kill -9 in the middle of an epoch and of an accumulation, with an average; both stages."""
+    """SIGKILL in the middle of an epoch and of an accumulation, with an average; both stages."""
     configs = [tiny_config(recipe, train={"num_workers": 2, "max_steps": 6, "valid_interval": 6}) for recipe in RECIPES]
     command = [sys.executable, str(root / "tests" / "models" / "processes.py"), "killed", "11", *map(str, configs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -122,14 +79,14 @@ def test_resume_after_sigkill_is_exact_with_workers(tiny_config: Callable[..., P
         assert not list(folder.rglob(".*"))
 
 
-def test_a_finished_run_goes_on_when_steps_are_added(
+def test_a_finished_run_continues_when_steps_are_added(
     tiny_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
     constant = {"lr_schedule": "constant"}
     config = tiny_config("tta/audioldm", train=constant)
     folder = train(config, "run", "train.max_steps=4")
     train(config, "run", "train.max_steps=4", resume=True)
-    assert "all 4 steps are done: raise train.max_steps" in capsys.readouterr().err
+    assert "train.max_steps" in capsys.readouterr().err
     assert last(folder)["callbacks"]["Position"]["batches"] == 8
     train(config, "run", resume=True)
     assert_same_training(train(config, "straight"), folder)
@@ -148,11 +105,10 @@ def test_an_accumulated_step_is_one_step_of_every_optimizer(recipe: str, tiny_co
 def test_every_batch_has_its_own_random_numbers(
     recipe: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
-    module = importlib.import_module("sonolume.models." + recipe.replace("/", ".") + ".task")
-    seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(module, "step_draws", lambda *place: (seen.append(place), step_draws(*place))[1])
+    drawn: list[tuple[int, ...]] = []
+    monkeypatch.setattr(training, "step_draws", lambda *place: (drawn.append(place), step_draws(*place))[1])
     train(tiny_config(recipe), "run", "train.max_steps=3", "train.random_seed=7")
-    assert seen == [(7, batch, 2, 0, 1) for batch in range(6)]
+    assert drawn == [(7, batch, 2, 0, 1) for batch in range(6)]
 
 
 def test_the_run_folder(tiny_config: Callable[..., Path]):
@@ -162,12 +118,12 @@ def test_the_run_folder(tiny_config: Callable[..., Path]):
     assert load_config(folder / "config.json").train.ema_decay == 0.8
     pipe = TextToAudioPipeline.from_pretrained(folder / "pipeline")
     average = {name.removeprefix("unet."): weight for name, weight in last(folder)["state_dict"].items()}
-    assert_same(dict(pipe.unet.state_dict()), average)
+    runs.assert_same(dict(pipe.unet.state_dict()), average)
     assert all(name.startswith("unet.") for name in last(folder)["state_dict"])  # nothing frozen
 
 
-def test_the_best_is_remembered_by_a_resumed_run(tiny_config: Callable[..., Path]):
-    """last.ckpt is written before the validation of its step: the best loss is in best.ckpt alone."""
+def test_a_resumed_run_keeps_its_best_loss(tiny_config: Callable[..., Path]):
+    """last.ckpt is written before the validation of its step, so that only best.ckpt contains the best loss."""
     config = tiny_config("tta/audioldm")
     with pytest.raises(PowerCut):
         train(config, "run", at=(9, cut_power))
@@ -179,7 +135,7 @@ def test_the_best_is_remembered_by_a_resumed_run(tiny_config: Callable[..., Path
     assert last(folder.parent)["callbacks"]["SaveRun"]["best"] == best
 
 
-def test_previews_show_the_average(tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
+def test_previews_use_the_average(tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
     average: list[torch.Tensor] = []
     shown: list[torch.Tensor] = []
     start = EMA.on_validation_epoch_start
@@ -191,14 +147,14 @@ def test_previews_show_the_average(tiny_config: Callable[..., Path], monkeypatch
     monkeypatch.setattr(EMA, "on_validation_epoch_start", remember)
     monkeypatch.setattr(Task, "_preview", lambda task: shown.append(next(task.parameters()).detach().clone()))
     folder = train(tiny_config("tta/audioldm"), "run", "train.max_steps=4")
-    validations = average[2:]  # of step 0, which shows nothing, and of an export
+    validations = average[2:]  # without step 0, which has no previews, and an export
     assert shown[0].equal(validations[0])
     first = next(iter(last(folder)["current_model_state"].values()))
     assert not shown[0].equal(first)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_held_out_loss_is_known_before_training(
+def test_validation_runs_before_the_first_step(
     recipe: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
     logged: list[tuple[int, float]] = []
@@ -214,7 +170,7 @@ def test_the_held_out_loss_is_known_before_training(
             train(config, f"run{batches}", f"train.valid_batches={batches}", at=(0, cut_power))
     assert [step for step, _ in logged] == [0, 0] and logged[0][1] != logged[1][1]
     folder = load_config(config, ["exp_name=run0"]).run_dir
-    assert not (folder / "checkpoints").exists() and not (folder / "pipeline").exists()  # nothing is worth saving yet
+    assert not (folder / "checkpoints").exists() and not (folder / "pipeline").exists()
 
     train(config, "run", "train.max_steps=4")
     logged.clear()
@@ -230,7 +186,7 @@ def test_the_average_shares_what_is_frozen(tiny_config: Callable[..., Path]):
 
 
 def test_a_checkpoint_that_does_not_fit_on_the_disk(tiny_config: Callable[..., Path], capsys: Any):
-    """A limit on the size of files stands for the full disk; the old checkpoint stays, and the run goes on from it."""
+    """A limited file size simulates a full disk; the run continues from the previous checkpoint, which stays."""
     config = tiny_config("tta/audioldm", train={"save_checkpoints_steps": 1})
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -263,32 +219,32 @@ def test_a_run_is_not_overwritten(tiny_config: Callable[..., Path]):
     config = tiny_config("tta/autoencoderkl")
     folder = train(config, "run", "train.max_steps=1")
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
-    refused("a run is there already: continue it with --resume", config, "run")
+    refused("--resume", config, "run")
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
-def test_what_cannot_be_resumed(tiny_config: Callable[..., Path]):
+def test_other_checkpoints_are_refused(tiny_config: Callable[..., Path]):
     config = tiny_config("tta/autoencoderkl")
-    refused("run/checkpoints/last.ckpt: nothing to resume", config, "run", resume=True)
+    refused("run/checkpoints/last.ckpt", config, "run", resume=True)
     assert not load_config(config).run_dir.exists()
     folder = train(config, "run", "train.max_steps=2")
     refused(
-        "belongs to another model: .* is .*, not .*resume with the config",
+        "another model: .* is .*, not",
         config, "run", "model.autoencoderkl.ch=8", resume=True,
     )  # fmt: skip
     other = tiny_config("tta/audioldm")
-    refused("belongs to another model: it has no unet", other, "run", resume=True)
+    refused("another model: it has no unet", other, "run", resume=True)
     path = folder / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused("last.ckpt: cut or damaged", config, "run", resume=True)
+    refused("last.ckpt: ", config, "run", resume=True)
     torch.save({"weights": torch.zeros(1)}, path)
-    refused("not a training checkpoint", config, "run", resume=True)
+    refused("last.ckpt: not a training checkpoint", config, "run", resume=True)
     path.write_bytes(b"")
-    refused("last.ckpt: cut or damaged", config, "run", resume=True)
+    refused("last.ckpt: ", config, "run", resume=True)
 
 
 def test_the_discriminator_begins_at_disc_start(tiny_config: Callable[..., Path]):
-    """Until then nothing moves it; from then on both networks learn on every batch."""
+    """Until then it is not trained; from then on both networks are trained on every batch."""
 
     config = tiny_config("tta/autoencoderkl")
 
@@ -316,7 +272,7 @@ def test_batches_begin_where_the_run_stopped():
     assert list(StepBatches(10, 4, 10, seed=1, start=7)) == whole[7:]
 
 
-def test_two_processes_see_what_one_sees():
+def test_two_processes_share_the_batches_of_one():
     one = list(StepBatches(10, 4, 10, seed=1))
     ranks = [list(StepBatches(10, 2, 10, seed=1, rank=rank, world=2)) for rank in (0, 1)]
     assert [left + right for left, right in zip(*ranks, strict=True)] == one
