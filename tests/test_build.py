@@ -8,18 +8,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sonolume.bins import build, evaluate
-from sonolume.config.load import load_config
-from sonolume.models.mini.build import PARTS, export
+from sonolume.models.mini.build import COMPONENTS, PARTS, config_of, export
 from sonolume.utils import cli
 
 TO_BE_PASSED = {"single": 0.90, "count": 0.80, "over: both": 0.75, "then: both": 0.50, "then: order": 0.60}
 
 
-def test_every_part_has_configs_that_are_read(root: Path, tmp_path: Path):
-    for steps in PARTS.values():
-        for config, templates in steps:
-            overrides = [template.format(work=tmp_path / "a b") for template in templates]
-            assert load_config(root / config, overrides).run_dir.is_relative_to(tmp_path / "a b")
+def test_every_part_has_configs_and_components(tmp_path: Path):
+    for file in {file for files in PARTS.values() for file in files}:
+        assert config_of(file, tmp_path / "a b").run_dir.is_relative_to(tmp_path / "a b")
+    for parts in (PARTS["stable_diffusion"], PARTS["text_to_audio"]):
+        runs = {config_of(file, tmp_path).exp_name for file in parts[:-1]}
+        assert {Path(run).name for run in COMPONENTS[parts[-1]].values()} == runs
 
 
 def test_export_halves_floats_and_keeps_the_rest(tmp_path: Path):

@@ -3,7 +3,4 @@
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
 root=$(cd -- "$here/../.." && pwd) || exit 1
 . "$root/egs/_run.sh"
-find_python
-SONOLUME_COMMAND=${0##*/} # named in the usage line
-export SONOLUME_COMMAND
-exec "$python" "$root/bins/build.py" "$@"
+start build "$@"

@@ -9,4 +9,4 @@ case ${1-} in
 esac
 config=$here/$part.json
 if [ "$part" = text_to_audio ]; then config=$root/egs/tta/audioldm/tiny.json; fi
-run evaluate --config "$config" --checkpoint "$root/pretrained/mini/$part" "$@"
+start evaluate --config "$config" --checkpoint "$root/pretrained/mini/$part" "$@"

@@ -4,6 +4,7 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from sonolume.config.load import load_config, recipe_module
 from sonolume.config.options import PreprocessOptions
@@ -11,47 +12,26 @@ from sonolume.models.recipes import recipe_code
 from sonolume.utils import paths
 from sonolume.utils.files import atomic_folder
 
-WORLD = "egs/tta/autoencoderkl/tiny.json"  # prepares the mels that other parts train on, too
-PAIRS = "egs/a2i/audiotoken/tiny.json"  # prepares sounds with pictures
-DATA = "preprocess.processed_dir='{work}/data'"
-MINI, TTA, A2I = (f"log_dir='{{work}}/ckpts/{task}'" for task in ("mini", "tta", "a2i"))
-
-# part -> (config, overrides) of the runs that make it; the last run's pipeline folder is exported
-PARTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "sound_judge": (("egs/mini/sound_judge.json", (MINI, DATA)),),
-    "sound_judge_second": (("egs/mini/sound_judge_second.json", (MINI, DATA)),),
-    "picture_judge": (("egs/mini/picture_judge.json", (MINI,)),),
-    "beats": (("egs/mini/beats.json", (MINI,)),),
-    "stable_diffusion": (
-        ("egs/mini/clip_text.json", (MINI,)),
-        ("egs/mini/picture_vae.json", (MINI,)),
-        (
-            "egs/mini/stable_diffusion.json",
-            (
-                MINI,
-                "cache_dir='{work}/data/miniworld/cache'",
-                "model.vae='{work}/ckpts/mini/picture_vae/pipeline'",
-                "model.text_encoder='{work}/ckpts/mini/clip_text/pipeline'",
-            ),
-        ),
-    ),
+PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the last one's model is exported
+    "sound_judge": ("mini/sound_judge.json",),
+    "sound_judge_second": ("mini/sound_judge_second.json",),
+    "picture_judge": ("mini/picture_judge.json",),
+    "beats": ("mini/beats.json",),
+    "stable_diffusion": ("mini/clip_text.json", "mini/picture_vae.json", "mini/stable_diffusion.json"),
     "text_to_audio": (
-        ("egs/mini/text_encoder.json", (MINI,)),
-        (WORLD, (TTA, DATA)),
-        ("egs/tta/hifigan/tiny.json", (TTA, DATA)),
-        (
-            "egs/tta/audioldm/tiny.json",
-            (
-                TTA,
-                DATA,
-                "model.autoencoder_path='{work}/ckpts/tta/tiny_autoencoderkl/pipeline'",
-                "model.text_encoder='{work}/ckpts/mini/text_encoder/pipeline'",  # not the shipped one
-                "model.vocoder='{work}/ckpts/tta/tiny_hifigan/pipeline'",
-            ),
-        ),
+        "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",
     ),
-    "audiotoken": ((PAIRS, (A2I, DATA)),),  # trained with the shipped stable_diffusion and beats
+    "audiotoken": ("a2i/audiotoken/tiny.json",),  # trained with the shipped stable_diffusion and beats
+}  # fmt: skip
+COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the run that trains this component
+    "mini/stable_diffusion.json": {"vae": "mini/picture_vae", "text_encoder": "mini/clip_text"},
+    "tta/audioldm/tiny.json": {
+        "autoencoder_path": "tta/tiny_autoencoderkl",
+        "text_encoder": "mini/text_encoder",
+        "vocoder": "tta/tiny_hifigan",
+    },
 }
+PREPARED_BY = {"miniworld": "tta/autoencoderkl/tiny.json", "miniworld_pairs": "a2i/audiotoken/tiny.json"}  # by data set
 
 
 def build(part: str, output_dir: Path, work_dir: Path) -> Path:
@@ -62,34 +42,39 @@ def build(part: str, output_dir: Path, work_dir: Path) -> Path:
         output_dir: the part becomes the folder {output_dir}/{part}.
         work_dir: holds data/ and ckpts/.
     """
-    work = work_dir.resolve()
-    if any(DATA in overrides for _, overrides in PARTS[part]):
-        _prepare(WORLD, work)
-    if part == "audiotoken":
-        _prepare(PAIRS, work)
-    exported = work
-    for file, overrides in PARTS[part]:
-        exported = _train(file, overrides, work)
-    return export(exported, output_dir / part)
-
-
-def _prepare(file: str, work: Path) -> None:
-    """Preprocess the data set of a config, unless it is there."""
-    config = load_config(paths.root() / file, [DATA.format(work=work)])
-    dataset = config.dataset[0]
-    if not (work / "data" / dataset / config.preprocess.train_file).is_file():
-        options = getattr(recipe_module(config.recipe, file), "PreprocessOptions", PreprocessOptions)
-        recipe_code(config.recipe, "data").preprocess(config, options(dataset=dataset))
-
-
-def _train(file: str, overrides: tuple[str, ...], work: Path) -> Path:
     training = importlib.import_module("sonolume.models.training")  # slow: imports torch
-    config = load_config(paths.root() / file, [override.format(work=work) for override in overrides])
-    resume = (config.run_dir / "checkpoints" / "last.ckpt").is_file()
-    if resume:
-        print(f"{config.run_dir}: continuing the existing run (remove it to start anew)", file=sys.stderr)
-    training.run(config, resume)
-    return config.run_dir / "pipeline"
+    trained = work_dir
+    for file in PARTS[part]:
+        config = config_of(file, work_dir)
+        if hasattr(config, "preprocess"):
+            _prepare(config.dataset[0], work_dir)
+        resume = (config.run_dir / "checkpoints" / "last.ckpt").is_file()
+        if resume:
+            print(f"{config.run_dir}: continuing the existing run (remove it to start anew)", file=sys.stderr)
+        trained = training.run(config, resume)
+    return export(trained, output_dir / part)
+
+
+def config_of(file: str, work_dir: Path) -> Any:
+    """Load a config with all its paths inside `work_dir`."""
+    work, task = work_dir.resolve(), Path(file).parts[0]
+    overrides = [f"log_dir='{work}/ckpts/{task}'"]
+    components = COMPONENTS.get(file, {})
+    overrides += [f"model.{field}='{work}/ckpts/{run}/pipeline'" for field, run in components.items()]
+    plain = load_config(paths.root() / "egs" / file)
+    if hasattr(plain, "preprocess"):
+        overrides += [f"preprocess.processed_dir='{work}/data'"]
+    if hasattr(plain, "cache_dir"):
+        overrides += [f"cache_dir='{work}/data/miniworld/cache'"]
+    return load_config(paths.root() / "egs" / file, overrides)
+
+
+def _prepare(dataset: str, work_dir: Path) -> None:
+    """Preprocess a data set, unless that is done."""
+    config = config_of(PREPARED_BY[dataset], work_dir)
+    if not (work_dir / "data" / dataset / "train.json").is_file():
+        options = getattr(recipe_module(config.recipe, dataset), "PreprocessOptions", PreprocessOptions)
+        recipe_code(config.recipe, "data").preprocess(config, options(dataset=dataset))
 
 
 def export(source: Path, target: Path) -> Path:
@@ -102,9 +87,7 @@ def export(source: Path, target: Path) -> Path:
         for path in folder.rglob("*.safetensors"):
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
-            tensors = {
-                name: tensor.half() if tensor.is_floating_point() else tensor
-                for name, tensor in load_file(path).items()
-            }
-            save_file(tensors, path, metadata=metadata)
+            tensors = load_file(path).items()
+            halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors}
+            save_file(halved, path, metadata=metadata)
     return target

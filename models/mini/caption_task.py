@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,6 +25,7 @@ RELATIONS = ("", "then", "over")
 NO_EVENT = {"kind": len(KINDS)}  # class of an absent second event; -1, ignored, for all other heads
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]  # B texts -> tokens (B, L) and attention mask (B, L)
+MakeText = Callable[[Scene, int, bool], str]  # scene, epoch, whether to use held-out wordings -> caption
 
 
 @dataclass
@@ -41,21 +43,16 @@ class Captions:
         return Captions(self.tokens.to(device), self.mask.to(device), self.activity.to(device), slots)
 
 
-@dataclass
-class Collate:
+def collate(items: list[tuple[str, Scene]], tokenize: Tokenize) -> Captions:
     """Turn (caption, scene) pairs into a batch."""
-
-    tokenize: Tokenize
-
-    def __call__(self, items: list[tuple[str, Scene]]) -> Captions:
-        tokens, mask = self.tokenize([text for text, _ in items])
-        classes = [slot_classes(scene) for _, scene in items]
-        return Captions(
-            tokens,
-            mask,
-            torch.stack([activity(scene, STEPS) for _, scene in items]),
-            {name: torch.tensor([slots[name] for slots in classes]) for name in classes[0]},
-        )
+    tokens, mask = tokenize([text for text, _ in items])
+    classes = [slot_classes(scene) for _, scene in items]
+    return Captions(
+        tokens,
+        mask,
+        torch.stack([activity(scene, STEPS) for _, scene in items]),
+        {name: torch.tensor([slots[name] for slots in classes]) for name in classes[0]},
+    )
 
 
 def slot_classes(scene: Scene) -> dict[str, list[int]]:
@@ -73,25 +70,17 @@ def slot_classes(scene: Scene) -> dict[str, list[int]]:
     return {name: (value + [NO_EVENT.get(name, -1)])[:2] for name, value in values.items()}
 
 
-def caption_data(
-    config: MiniworldConfig, make_text: Callable[[Scene, int, bool], str], tokenize: Tokenize
-) -> TrainingData:
-    """Captions of fixed scenes, worded anew in every epoch; held-out wordings in the validation split.
-
-    Args:
-        make_text: (scene, epoch, held-out wording) -> caption; must be picklable.
-    """
-    train, valid = (SceneDataset(config, split, _Item(make_text, split != "train")) for split in ("train", "valid"))
-    return TrainingData(train, valid, Collate(tokenize))
+def caption_data(config: MiniworldConfig, make_text: MakeText, tokenize: Tokenize) -> TrainingData:
+    """Captions of fixed scenes, worded anew in every epoch; held-out wordings in the validation split."""
+    train, valid = (
+        SceneDataset(config, split, partial(_item, make_text=make_text, held_out=split != "train"))
+        for split in ("train", "valid")
+    )
+    return TrainingData(train, valid, partial(collate, tokenize=tokenize))
 
 
-@dataclass
-class _Item:
-    make_text: Callable[[Scene, int, bool], str]
-    held_out: bool
-
-    def __call__(self, scene: Scene, epoch: int) -> tuple[str, Scene]:
-        return self.make_text(scene, epoch, self.held_out), scene
+def _item(scene: Scene, epoch: int, make_text: MakeText, held_out: bool) -> tuple[str, Scene]:
+    return make_text(scene, epoch, held_out), scene
 
 
 class CaptionTask(pl.LightningModule):

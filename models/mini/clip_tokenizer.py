@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from transformers import CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from sonolume.preprocessors.miniworld import captions
 from sonolume.utils import files
@@ -27,13 +28,6 @@ def words() -> list[str]:
         texts += [text for group in table.values() for text in group]
     plain = re.sub(r"\{.*?\}", " ", " ".join([*texts, "is an"]))
     return sorted(set(re.findall(r"[a-z]+", plain.lower())))
-
-
-def byte_letters() -> list[str]:
-    """The 256 printable letters that stand for bytes (as in GPT-2's and CLIP's vocabularies), in their order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    return [chr(code) for code in [*printable, *(256 + number for number in range(len(hidden)))]]
 
 
 def merges(texts: list[str]) -> list[Pair]:
@@ -60,7 +54,7 @@ def _merge(word: list[str], pair: Pair) -> list[str]:
 
 def build(max_tokens: int) -> CLIPTokenizer:
     """Build the tokenizer, always the same one. `max_tokens` includes the start and end tokens."""
-    pairs, letters = merges(words()), byte_letters()
+    pairs, letters = merges(words()), list(bytes_to_unicode().values())
     tokens = [*letters, *(letter + WORD_END for letter in letters), *(a + b for a, b in pairs), START, END]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocabulary, pairs, model_max_length=max_tokens)  # type: ignore[arg-type]  # takes pairs only

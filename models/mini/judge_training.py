@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sonolume.config.base import RunConfig
 from sonolume.config.options import ReportOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.mini.judges import judge_version, score_name
 from sonolume.models.mini.scores import CHANCE, Judgement
@@ -33,17 +33,13 @@ HEADLINES = ("single", "over_both")
 def losses(judgement: Judgement, target: Judgement) -> dict[str, Tensor]:
     """Mean loss of each field: binary cross-entropy for float targets, cross-entropy for classes."""
     return {
-        name: _binary(logits, wanted) if wanted.is_floating_point() else _classes(logits, wanted)
+        name: (F.binary_cross_entropy_with_logits if wanted.is_floating_point() else _class_loss)(logits, wanted)
         for name, logits, wanted in zip(judgement._fields, judgement, target, strict=True)
     }
 
 
-def _binary(logits: Tensor, wanted: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, wanted)
-
-
-def _classes(logits: Tensor, wanted: Tensor) -> Tensor:
-    """0 if every target is `IGNORE`, where the mean of `cross_entropy` is NaN."""
+def _class_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy; 0 if every target is `IGNORE`, where the mean of `cross_entropy` is NaN."""
     total = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=IGNORE, reduction="sum")
     return total / (wanted != IGNORE).sum().clamp(min=1)
 
@@ -99,7 +95,7 @@ def soften(images: Tensor, random: torch.Generator) -> Tensor:
 
 def find_judge(config: RunConfig, options: ReportOptions) -> Path:
     """Locate --checkpoint, else the export of this run, else the shipped judge of this name."""
-    return Path(inference.find_checkpoint(options.checkpoint, config, f"pretrained/mini/{config.exp_name}"))
+    return Path(runtime.find_checkpoint(options.checkpoint, config, f"pretrained/mini/{config.exp_name}"))
 
 
 def held_out_scenes(count: int) -> list[Scene]:
@@ -121,4 +117,4 @@ def write_report(
     report = Report(conditions, facts={"judge": judge_version(judge), "real renderings": len(scenes), "world": WORLD})
     for key, share in shares.items():
         report.add_share(score_name(key), share, CHANCE[key], headline=key in HEADLINES)
-    finish(report, inference.make_folder(options.output_dir))
+    finish(report, runtime.make_folder(options.output_dir))

@@ -6,7 +6,7 @@ from torch.utils.data import default_collate
 
 from sonolume.config.mini.picture_judge import Config
 from sonolume.config.options import ReportOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
 from sonolume.models.mini.judges import load_picture_judge, score_pictures
@@ -50,7 +50,7 @@ def augment(picture: Tensor, random: torch.Generator) -> Tensor:
 def run(config: Config, options: ReportOptions) -> None:
     """Evaluate the judge on real pictures of held-out scenes."""
     folder = judge_training.find_judge(config, options)
-    judge = load_picture_judge(folder).to(inference.pick_device(options.device))
+    judge = load_picture_judge(folder).to(runtime.pick_device(options.device))
     scenes = judge_training.held_out_scenes(options.num_samples)
     pictures = torch.stack([draw(scene) for scene in scenes])  # (N, 3, 64, 64)
     shares = picture_scores(score_pictures(judge, pictures), scenes)

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset, default_collate
 from sonolume.config.base import PreprocessConfig
 from sonolume.config.mini.sound_judge import Config
 from sonolume.config.options import PreprocessOptions, ReportOptions
-from sonolume.models import inference
+from sonolume.models import runtime
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
 from sonolume.models.mini.judges import load_sound_judge, score_sounds
@@ -83,7 +83,7 @@ def augment(mel: Tensor, random: torch.Generator) -> Tensor:
 def run(config: Config, options: ReportOptions) -> None:
     """Evaluate the judge on real renderings of held-out scenes."""
     folder = judge_training.find_judge(config, options)
-    judge = load_sound_judge(folder).to(inference.pick_device(options.device))
+    judge = load_sound_judge(folder).to(runtime.pick_device(options.device))
     scenes, mel = judge_training.held_out_scenes(options.num_samples), MelSpectrogram()
     waves = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))  # (N, samples)
     mels = torch.cat([mel(batch) for batch in waves.split(64)])                    # (N, M, T)

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sonolume.config.load import load_config
 from sonolume.models.mini import clip_text
 from sonolume.models.mini import clip_tokenizer as tokenizer
-from sonolume.models.mini.caption_task import Collate, caption_losses, slot_classes
+from sonolume.models.mini.caption_task import caption_losses, collate, slot_classes
 from sonolume.models.training import Frozen
 from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.miniworld.captions import caption, nouns, prompt
@@ -80,7 +80,7 @@ def test_training_writes_a_stock_folder(tmp_path: Path, root: Path):
     config = load_config(root / "egs" / "mini" / "clip_text.json", small)
     task = clip_text.Task(config, Frozen())
     scenes = [(caption(scene, np.random.default_rng(0)), scene) for scene in world.scenes("train", 8)]
-    batch = Collate(partial(clip_text.tokenize, tokenizer=task.tokenizer))(scenes)
+    batch = collate(scenes, partial(clip_text.tokenize, tokenizer=task.tokenizer))
     assert batch.tokens.shape == (8, 48) and batch.mask.all()
     adam, losses = torch.optim.Adam(task.parameters(), 1e-2), []
     for _ in range(20):
