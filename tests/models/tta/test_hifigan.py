@@ -1,6 +1,5 @@
 """The vocoder recipe on half-second recordings: data beside their mels, training, export, resynthesis."""
 
-import argparse
 import importlib
 import json
 from collections.abc import Callable
@@ -15,10 +14,11 @@ from transformers import SpeechT5HifiGan
 
 from sonolume.bins import evaluate, inference
 from sonolume.config.load import load_config
+from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.hifigan import HifiGanConfig
 from sonolume.models.evaluation.heldout import Clips
 from sonolume.models.evaluation.results import Result
-from sonolume.models.training import fit
+from sonolume.models.training import Frozen, fit
 from sonolume.models.tta.audioldm.components import load_vocoder
 from sonolume.models.tta.features import load_mel, mel_path
 from sonolume.models.tta.hifigan import evaluate as vocoder_evaluation
@@ -62,7 +62,7 @@ def processed(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(content))
-    preprocess(load_config(folder / "config.json"), argparse.Namespace(dataset="glides", input=sounds, audio_dir=None))
+    preprocess(load_config(folder / "config.json"), PreprocessOptions(dataset="glides", input=sounds))
     return folder
 
 
@@ -89,7 +89,7 @@ def make_config(processed: Path, tmp_path: Path) -> Callable[..., Path]:
 
 def run(path: Path, name: str, *overrides: str, resume: bool = False) -> Path:
     config = load_config(path, [f"exp_name={name}", *overrides])
-    return fit(Task(config), training_data(config), config, config.train, resume)
+    return fit(Task(config, Frozen()), training_data(config, Frozen()), config, config.train, resume)
 
 
 def refused(message: str, call: Callable[..., Any], *args: Any) -> None:
@@ -228,7 +228,7 @@ def test_the_learning_rate_decays_by_epochs(make_config: Callable[..., Path]):
 def test_the_export_is_a_stock_vocoder(make_config: Callable[..., Path]):
     """Weight norm folded: transformers alone makes the same wave of it."""
     config = load_config(make_config(), ["train.ema_decay=0.0"])
-    task = Task(config)
+    task = Task(config, Frozen())
     assert any("parametrizations" in name for name in task.generator.state_dict())
     with torch.no_grad():
         for weight in task.parameters():
