@@ -81,7 +81,7 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
 class EvaluationOptions(options.ReportOptions, options.SamplingOptions, options.FolderOptions, options.EmbedderOptions):
     """Flags of run_eval.sh."""
 
-    batch_size: int = option(16, help="pictures made at once", low=1, metavar="N")
+    batch_size: int = 16
     text_to_audio: str | None = option(
         help="round trip: make the sounds from the captions with this text-to-audio pipeline", metavar="FOLDER_OR_ID"
     )

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from sonolume.config.audio_to_image import PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
 from sonolume.models import runtime
-from sonolume.models.a2i import inputs, loading, storyboard
+from sonolume.models.a2i import inputs, loading
 from sonolume.models.a2i.inputs import Clip, SoundReader
 from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline
@@ -52,7 +52,7 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
 
     Raises:
         UserError: an input cannot be used.
-        ComputationError: the result is NaN, or of one color.
+        ComputationError: the result is NaN, or of one colour.
     """
     paths = inputs.find_sounds(options.audio)
     _check_together(options, len(paths))
@@ -68,7 +68,9 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
     sidecar = components | _describe(pipe, settings, options)
     pictures = _draw(pipe, subjects, settings, sidecar, folder, options)
     if options.window is not None:
-        _write_storyboards(pictures, sidecar, folder, options.hop or options.window)
+        from sonolume.models.a2i import storyboard
+
+        storyboard.write_all(pictures, sidecar, folder, options.hop or options.window)
     rejected = len(subjects) * options.num_samples - len(pictures)
     if rejected:
         print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",
@@ -186,21 +188,6 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     facts |= {"window": window, "text": subject.text, "seed": seed}
     files.write_json(path.with_suffix(".json"), facts | sidecar)
     return path
-
-
-def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
-    """Write a contact sheet of every recording, text and seed, with a sidecar that lists its pictures."""
-    boards: dict[tuple[str, Path, int], dict[int, tuple[Clip, Path]]] = {}
-    for subject, seed, path in pictures:
-        clip = subject.clips[0]
-        boards.setdefault((subject.name, clip.path, seed), {})[clip.window or 0] = clip, path
-    for (name, audio, seed), board in boards.items():
-        count = next(iter(board.values()))[0].windows
-        path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
-        storyboard.write_sheet(path, [board[number][1] if number in board else None for number in range(count)], hop)
-        windows = [{"seconds": clip.seconds, "picture": picture.name} for clip, picture in board.values()]
-        files.write_json(path.with_suffix(".json"), {"audio": str(audio), "seed": seed, "windows": windows} | sidecar)
-        print(path)
 
 
 def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: InferenceOptions) -> dict[str, Any]:

@@ -4,7 +4,6 @@ N clips; n samples of a window.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from torch.utils.data import Dataset
 from sonolume.config.pairs import TrainingPairsConfig
 from sonolume.models.a2i.sound_encoder import repeat_to_length
 from sonolume.preprocessors.pair_files import pictures_of
-from sonolume.utils import audio, image, manifest, paths
-from sonolume.utils.errors import UserError
+from sonolume.preprocessors.prepared import read_split
+from sonolume.utils import audio, image
 from sonolume.utils.manifest import Row
 
 SPLITS = ("train", "valid")
@@ -108,28 +107,16 @@ class Images(Dataset[Tensor]):
 
 
 def read_rows(config: TrainingPairsConfig, datasets: Sequence[str], split: str) -> list[Row]:
-    """Read the rows of a split of all data sets; those without a sound or a picture are left out, which is printed.
+    """Read the rows of a split of all data sets that have a sound and pictures; print how many have not.
 
     Raises:
-        UserError: a data set is not prepared, or there is nothing to train on.
+        UserError: a data set is not prepared, or no row is usable.
     """
-    name = {"train": config.train_file, "valid": config.valid_file}[split]
-    rows: list[Row] = []
-    for dataset in datasets:
-        path = paths.resolve(config.processed_dir) / dataset / name
-        if not path.is_file():
-            raise UserError(
-                f"{path}: no such file: prepare the data first (run_preprocess.sh of this recipe, with the same "
-                "--config; --input FOLDER for your own videos). The recipe's tiny.json needs no data"
-            )
-        found = manifest.read_manifest(path, dataset)
-        usable = [row for row in found if row.audio and row.audio.is_file() and row.image and row.image.is_dir()]
-        if len(usable) < len(found) and os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"{path}: left out {len(found) - len(usable):,} of {len(found):,} rows without a sound or a picture")
-        rows += usable
-    if not rows and split == "train":
-        raise UserError(f"{list(datasets)}: no usable rows in {name}: see report.json")
-    return rows
+
+    def is_complete(row: Row) -> bool:
+        return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
+
+    return read_split(config, datasets, split, is_complete, "a sound with pictures")
 
 
 def window_starts(row: Row, config: TrainingPairsConfig) -> list[float]:

@@ -27,7 +27,7 @@ GUIDANCE = 7.5  # as published
 STRENGTH = 0.8  # default for `init_image`
 MAX_AUDIO_STRENGTH = 2.0
 ENCODER_BATCH_SIZE = 8  # windows in one call of the encoder
-MIN_CONTRAST = 1 / 255  # a picture with less contrast has one color: the computation failed
+MIN_CONTRAST = 1 / 255  # a picture with less contrast has one colour: the computation failed
 OVERFLOW_HINT = "--dtype float32 (or bfloat16 on a GPU)"
 
 Wave = Tensor | np.ndarray
@@ -210,7 +210,7 @@ class AudioToImagePipeline:
 
         Raises:
             ValueError: a sound, prompt or number cannot be used.
-            ComputationError: the result is NaN or of one color; the message names a remedy.
+            ComputationError: the result is NaN or of one colour; the message names a remedy.
         """
         _check_numbers(mix, audio_strength, strength, init_image)
         size = self.size(height, width)
@@ -266,7 +266,7 @@ class AudioToImagePipeline:
             raise ComputationError(f"the VAE returned NaN: {self._remedy()}")
         values = pixels.float().clamp(-1, 1).flatten(1)
         if ((values.amax(dim=1) - values.amin(dim=1)) / 2 < MIN_CONTRAST).any():
-            raise ComputationError(f"a picture has one color only, which happens on overflow: {self._remedy()}")
+            raise ComputationError(f"a picture has one colour only, which happens on overflow: {self._remedy()}")
         pixels, rejected = self.sd.run_safety_checker(pixels, pixels.device, self.sd.unet.dtype)
         pictures: Any = self.sd.image_processor.postprocess(pixels.float(), output_type="pil")
         flags = rejected or [False] * len(pictures)

@@ -1,21 +1,36 @@
-"""Storyboard of a long recording: a contact sheet of the pictures of its windows."""
+"""Storyboards: the pictures of a long recording on one contact sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from sonolume.models import runtime
+from sonolume.utils import files
 from sonolume.utils.image import CELL, open_image, picture_grid
 
+if TYPE_CHECKING:
+    from sonolume.models.a2i.generate import Picture
+
 COLUMNS = 6  # pictures in a row
-EMPTY_COLOR = (238, 238, 238)  # of a silent window, which has no picture
+EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 
 
-def format_time(seconds: float) -> str:
-    """Format seconds as minutes and seconds: 75.5 -> "1:15.5"."""
-    minutes, rest = divmod(round(seconds, 2), 60)
-    whole, _, fraction = f"{rest:.2f}".partition(".")
-    return f"{int(minutes)}:{int(whole):02d}" + (f".{fraction}".rstrip("0") if int(fraction) else "")
+def write_all(pictures: Sequence["Picture"], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
+    """Write a sheet for every recording, text and seed, with a sidecar that lists its pictures, and print its path."""
+    boards: dict[tuple[str, Path, int], list[Picture]] = {}
+    for picture in pictures:
+        subject, seed, _ = picture
+        boards.setdefault((subject.name, subject.clips[0].path, seed), []).append(picture)
+    for (name, audio, seed), board in boards.items():
+        clips = [subject.clips[0] for subject, _, _ in board]
+        by_window = {clip.window: path for clip, (_, _, path) in zip(clips, board, strict=True)}
+        path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
+        write_sheet(path, [by_window.get(window) for window in range(clips[0].windows)], hop)
+        windows = [{"seconds": clip.seconds, "picture": by_window[clip.window].name} for clip in clips]
+        files.write_json(path.with_suffix(".json"), {"audio": str(audio), "seed": seed, "windows": windows} | sidecar)
+        print(path)
 
 
 def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:
@@ -26,8 +41,15 @@ def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None
         hop: seconds from one picture to the next.
     """
     width = min(COLUMNS, len(pictures))
-    blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOR)
+    blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOUR)
     images = [blank if picture is None else open_image(picture) for picture in pictures]
     titles = ["" if not column else f"+{column * hop:g} s" for column in range(width)]
     starts = [format_time(first * hop) for first in range(0, len(pictures), width)]
     picture_grid(path, [images[column::width] for column in range(width)], titles, starts)
+
+
+def format_time(seconds: float) -> str:
+    """Format seconds as minutes and seconds: 75.5 -> "1:15.5"."""
+    minutes, rest = divmod(round(seconds, 2), 60)
+    text = f"{int(minutes)}:{rest:05.2f}"
+    return text.rstrip("0").removesuffix(".") if rest % 1 else text.removesuffix(".00")

@@ -1,1 +1,1 @@
-"""BEATs (Chen et al. 2022, arXiv 2212.09058): a transformer on patches of log-mels that tells AudioSet's classes."""
+"""BEATs (Chen et al. 2022, arXiv 2212.09058): an audio transformer, pretrained and finetuned on AudioSet."""

@@ -1,8 +1,8 @@
-"""The 527 classes of AudioSet, to say in words what a published head tells by ids.
+"""Names of AudioSet's 527 classes, which published classification heads list by id.
 
 Ids and names: AudioSet (Gemmeke et al., "Audio Set: an ontology and human-labeled dataset for audio events", ICASSP
-2017), its class_labels_indices.csv, by Google LLC under CC BY 4.0 (creativecommons.org/licenses/by/4.0); only the form
-of the table is ours.
+2017), class_labels_indices.csv, by Google LLC under CC BY 4.0 (creativecommons.org/licenses/by/4.0); only the format of
+the table is ours.
 """
 
 CLASSES = """
@@ -128,5 +128,5 @@ NAMES: dict[str, str] = {mid: name for mid, _, name in ENTRIES}
 
 
 def name(label: str) -> str:
-    """The name of an AudioSet id ("/m/05tny_" -> "Bark"); any other label as it is."""
+    """Look up the name of an AudioSet id, "/m/05tny_" -> "Bark"; any other label is returned unchanged."""
     return NAMES.get(label, label)

@@ -1,4 +1,4 @@
-"""BEATs with the official names of weights, and attention by torch's fused kernel.
+"""BEATs under the official names of its weights, with attention by torch's fused kernel.
 
 B sounds, n samples at 16 kHz, F frames, T = 8 (F // 16) tokens, D width, H heads, E = D / H, C classes.
 """
@@ -13,33 +13,36 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sonolume.modules.beats import audioset
 from sonolume.modules.beats.fbank import BANDS, FRAME, HOP, SAMPLE_RATE, fbank
 
-GATES = 4  # values that the official gate sums, for each of its two
-CACHED = 2**20  # entries of gate x bias that a CPU handles at once: they are written and read while in its cache
+GATES = 4  # values that the official code sums for each of its two gates
+CACHE_ENTRIES = 2**20  # entries of gate x bias per step on a CPU, so that they stay in its cache
 
 
 class BEATsOutput(NamedTuple):
     hidden: Tensor  # (B, T, D) output of the last layer
-    layers: tuple[Tensor, ...]  # (B, T, D) outputs of the layers that were asked for
-    token_mask: Tensor | None  # (B, T) bool, True is padding; None where no mask was given
+    layers: tuple[Tensor, ...]  # (B, T, D) outputs of the requested layers
+    token_mask: Tensor | None  # (B, T) bool, True is padding; None without a mask
 
 
 class BEATs(ModelMixin, ConfigMixin):
-    """A sound -> tokens of 160 ms x 16 mel bands, and the probability of each class if it has a head.
+    """Audio transformer on tokens of 160 ms x 16 mel bands, with an optional classification head.
 
-    Tokens are in order of time, the 8 bands of a moment beside each other. The defaults are the published iter3 model;
-    settings have their official names.
+    Tokens are in the order of time, the 8 bands of a moment next to each other. The defaults are the published iter3
+    model; settings have their official names.
 
     Args:
-        input_patch_size: frames and bands of a token. embed_dim: width of a patch before `post_extract_proj`.
-        conv_bias: of the patches. conv_pos, conv_pos_groups: kernel and groups of the convolution that tells places.
-        num_buckets, max_distance: of relative places, as T5's. deep_norm: weigh residuals by (2 layers)^(1/4).
-        predictor_class: C, 0 without a head. labels: names or AudioSet ids of the C classes.
+        input_patch_size: frames and bands of a token.
+        embed_dim: width of a patch before `post_extract_proj`.
+        conv_bias: of the patches.
+        conv_pos, conv_pos_groups: kernel and groups of the convolution that encodes positions.
+        num_buckets, max_distance: of relative positions, as in T5.
+        deep_norm: weight residuals by (2 layers)^(1/4).
+        predictor_class: C, 0 without a head.
+        labels: names or AudioSet ids of the C classes.
 
     Raises:
-        ValueError: settings that do not divide.
+        ValueError: one setting does not divide another, or the labels are not C.
     """
 
     config_name = "config.json"
@@ -84,25 +87,28 @@ class BEATs(ModelMixin, ConfigMixin):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the C classes, AudioSet's ids in words; () without a head or where they are not known."""
+        """Names of the C classes, AudioSet's ids in words; () without a head or if they are unknown."""
+        from sonolume.modules.beats import audioset
+
         return tuple(audioset.name(label) for label in self.config.labels)
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest sound that fills a patch: 2800 of the published model, 0.175 s."""
+        """Samples of the shortest sound, which fills one patch: 2800 (0.175 s) in the published model."""
         return FRAME + HOP * (self.config.input_patch_size - 1)
 
     def forward(self, waves: Tensor, padding_mask: Tensor | None = None, layers: Sequence[int] = ()) -> BEATsOutput:
-        """Hear.
+        """Encode waveforms into token features.
 
         Args:
-            waves: (B, n) at 16 kHz in [-1, 1], n at least `shortest`; the front end is always float32.
-            padding_mask: (B, n) bool, True is padding. Reduced to tokens as the official code does: as if the tokens,
-                8 at each moment, were moments.
-            layers: whose outputs to give too, counted from 1; AudioToken takes 4, 8 and 12 of 12.
+            waves: (B, n) at 16 kHz in [-1, 1], n at least `min_samples`; the front end is always float32.
+            padding_mask: (B, n) bool, True is padding. It is reduced to tokens as in the official code, which treats
+                the 8 tokens of a moment as if they were moments.
+            layers: numbers of layers, from 1, whose outputs to return too; AudioToken uses 4, 8 and 12 of 12.
 
         Raises:
-            ValueError: too short, NaN or infinity, all padding, a mask of another shape, or a layer that it has not.
+            ValueError: a wave is too short, not finite or all padding, the mask has another shape, or there is no such
+                layer.
         """
         self._check(waves, padding_mask, layers)
         features = fbank(waves)                                                # (B, F, 128)
@@ -112,26 +118,26 @@ class BEATs(ModelMixin, ConfigMixin):
             x = self.post_extract_proj(x)                                      # (B, T, D)
         token_mask = None if padding_mask is None else _fewer(_fewer(padding_mask, features.shape[1]), x.shape[1])
         if token_mask is not None and token_mask.all(1).any():
-            raise ValueError("padding_mask: a sound is nothing but padding")
+            raise ValueError("padding_mask: a sound is all padding")
         hidden, outputs = self.encoder(x, token_mask, layers)
         return BEATsOutput(hidden, outputs, token_mask)
 
-    def logits(self, heard: BEATsOutput) -> Tensor:
-        """(B, C): the head's, averaged over the tokens that are no padding.
+    def logits(self, output: BEATsOutput) -> Tensor:
+        """Logits (B, C) of the head, averaged over the tokens without padding.
 
         Raises:
-            ValueError: it has no head.
+            ValueError: there is no head.
         """
         if self.predictor is None:
-            raise ValueError("this BEATs has no head (predictor_class 0): it tells no classes")
-        logits, mask = self.predictor(heard.hidden), heard.token_mask          # (B, T, C)
+            raise ValueError("this BEATs has no classification head (predictor_class 0)")
+        logits, mask = self.predictor(output.hidden), output.token_mask        # (B, T, C)
         if mask is None:
             return logits.mean(1)
         return logits.masked_fill(mask[..., None], 0).sum(1) / (~mask).sum(1, keepdim=True)
 
     @torch.no_grad()
     def tags(self, waves: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """(B, n) -> (B, C) float32, the probability of each class, independent of the others; errors as `forward`."""
+        """Probabilities (B, C) float32 of the classes, independent of each other; arguments and errors as `forward`."""
         return self.logits(self(waves, padding_mask)).float().sigmoid()
 
     def _check(self, waves: Tensor, padding_mask: Tensor | None, layers: Sequence[int]) -> None:
@@ -141,12 +147,12 @@ class BEATs(ModelMixin, ConfigMixin):
                 f"({self.min_samples / SAMPLE_RATE:.3f} s at 16 kHz), got {tuple(waves.shape)}"
             )
         if not waves.isfinite().all():
-            raise ValueError("waves hold values that are not numbers (NaN or infinity)")
+            raise ValueError("waves contain NaN or infinite values")
         if padding_mask is not None and padding_mask.shape != waves.shape:
             raise ValueError(f"padding_mask is {tuple(padding_mask.shape)}, the waves are {tuple(waves.shape)}")
         wrong = [layer for layer in layers if not 1 <= layer <= self.config.encoder_layers]
         if wrong:
-            raise ValueError(f"layers {wrong}: they are counted from 1 to {self.config.encoder_layers}")
+            raise ValueError(f"layers {wrong}: there are 1 to {self.config.encoder_layers}")
 
 
 class Encoder(nn.Module):
@@ -159,25 +165,25 @@ class Encoder(nn.Module):
         self.layer_norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(EncoderLayer(width, hidden, heads, residual) for _ in range(layers))
         first: Attention = self.layers[0].self_attn  # type: ignore[assignment]
-        first.relative_attention_bias = nn.Embedding(buckets, heads)  # one for all layers, under its official name
+        first.relative_attention_bias = nn.Embedding(buckets, heads)  # shared by all layers, under its official name
         self.max_distance = max_distance
 
     def forward(
-        self, x: Tensor, token_mask: Tensor | None, wanted: Sequence[int]
+        self, x: Tensor, token_mask: Tensor | None, layers: Sequence[int]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(B, T, D) -> the last layer's output and those of the layers `wanted`, all (B, T, D)."""
+        """(B, T, D) -> the outputs of the last layer and of `layers`, all (B, T, D)."""
         if token_mask is not None:
             x = x.masked_fill(token_mask[..., None], 0)
-        places = self.places(x)[..., : x.shape[1]].mT                          # an even kernel gives one too many
-        x = self.layer_norm(x + F.gelu(places))
+        positions = self.positions(x)[..., : x.shape[1]].mT                    # (B, T, D), one cut off an even kernel
+        x = self.layer_norm(x + F.gelu(positions))
         bias, outputs = self.bias(x.shape[1]), []                              # (H, T, T), the same for all layers
         for layer in self.layers:
             x = layer(x, bias, token_mask)
             outputs.append(x)
-        return x, tuple(outputs[layer - 1] for layer in wanted)
+        return x, tuple(outputs[layer - 1] for layer in layers)
 
-    def places(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, D, T + 1), `pos_conv`'s; as a picture, channels last, a CPU needs a third less."""
+    def positions(self, x: Tensor) -> Tensor:
+        """Apply `pos_conv`, (B, T, D) -> (B, D, T + 1); as a 2-d convolution, a CPU needs a third less time."""
         conv: nn.Conv1d = self.pos_conv[0]  # type: ignore[assignment]
         if x.device.type != "cpu":
             return conv(x.mT)
@@ -185,7 +191,7 @@ class Encoder(nn.Module):
         return F.conv2d(x.mT[:, :, None], weight, conv.bias, padding=padding, groups=conv.groups)[:, :, 0]
 
     def bias(self, tokens: int) -> Tensor:
-        """(H, T, T): what a token at i adds for one at j, a function of j - i; only 2 T - 1 values are looked up."""
+        """Relative position bias (H, T, T), a function of j - i, so only 2 T - 1 values are looked up."""
         table: Tensor = self.get_parameter("layers.0.self_attn.relative_attention_bias.weight")  # (count, H)
         distances = torch.arange(1 - tokens, tokens, device=table.device)
         line = table[_buckets(distances, len(table), self.max_distance)].T     # (H, 2 T - 1)
@@ -193,7 +199,7 @@ class Encoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and two linear layers, each followed by a norm; `residual` weighs what is carried past them."""
+    """Attention and two linear layers, each followed by a norm; `residual` is the weight of the skip connections."""
 
     def __init__(self, width: int, hidden: int, heads: int, residual: float) -> None:
         super().__init__()
@@ -206,8 +212,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, bias: Tensor, token_mask: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         x = self.self_attn_layer_norm(torch.add(self.self_attn(x, bias, token_mask), x, alpha=self.residual))
-        few = x.split(1) if x.device.type == "cpu" else (x,)  # one sound's hidden values fit a CPU's cache
-        added = torch.cat([self.fc2(F.gelu(self.fc1(x))) for x in few])        # (B, T, D)
+        parts = x.split(1) if x.device.type == "cpu" else (x,)  # one sound's hidden values fit a CPU's cache
+        added = torch.cat([self.fc2(F.gelu(self.fc1(part))) for part in parts])        # (B, T, D)
         return self.final_layer_norm(torch.add(added, x, alpha=self.residual))
 
 
@@ -227,7 +233,7 @@ class Attention(nn.Module):
         q, k, v = (project(x).unflatten(2, (self.heads, -1)).transpose(1, 2)   # (B, H, T, E)
                    for project in (self.q_proj, self.k_proj, self.v_proj))     # fmt: skip
         gate, cached = self.gate(q), x.device.type == "cpu"
-        squares = max(1, CACHED // bias[0].numel()) if cached else gate[..., 0, 0].numel()  # (T, T) at once
+        squares = max(1, CACHE_ENTRIES // bias[0].numel()) if cached else gate[..., 0, 0].numel()  # (T, T) at once
         mixed = torch.cat([
             torch.cat([
                 _attend(q[some, few], k[some, few], v[some, few], gate[some, few], bias[few],
@@ -238,7 +244,7 @@ class Attention(nn.Module):
         return self.out_proj(mixed)
 
     def gate(self, q: Tensor) -> Tensor:
-        """(B, H, T, E) -> (B, H, T, 1). The official sums of four are taken over the weights, once."""
+        """(B, H, T, E) -> (B, H, T, 1). The official sums over four outputs are taken over the weights instead."""
         weight = self.grep_linear.weight.unflatten(0, (2, GATES)).sum(1)       # (2, E)
         offset = self.grep_linear.bias.unflatten(0, (2, GATES)).sum(1)         # (2,)
         a, b = F.linear(q, weight, offset).sigmoid().chunk(2, dim=-1)
@@ -246,7 +252,7 @@ class Attention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor, token_mask: Tensor | None) -> Tensor:
-    """Of b sounds and h heads, (b, h, T, E) -> (b, T, h E)."""
+    """Attention of b sounds and h heads, (b, h, T, E) -> (b, T, h E)."""
     added = (gate * bias).to(q.dtype)                                          # (b, h, T, T)
     if token_mask is not None:
         added = added.masked_fill(token_mask[:, None, None], -math.inf)
@@ -254,12 +260,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor, token_m
 
 
 def _slices(count: int, size: int) -> list[slice]:
-    """That cut `count` into parts of `size`, at least 1; the last may be smaller."""
+    """Slices that cut `count` into parts of `size`, at least 1; the last may be smaller."""
     return [slice(start, start + max(1, size)) for start in range(0, count, max(1, size))]
 
 
 def _buckets(distances: Tensor, count: int, max_distance: int) -> Tensor:
-    """Row of the table for each signed distance: exact below count / 4, then logarithmic up to `max_distance`."""
+    """Table row of each signed distance: exact below count / 4, then logarithmic up to `max_distance`."""
     half, exact = count // 2, count // 4
     far = (distances.abs().float() / exact).log() / math.log(max_distance / exact) * (half - exact)
     wide = (exact + far.clamp(min=0).long()).clamp(max=half - 1)
@@ -268,13 +274,13 @@ def _buckets(distances: Tensor, count: int, max_distance: int) -> Tensor:
 
 
 def _fewer(mask: Tensor, count: int) -> Tensor:
-    """(B, N) -> (B, count): True where all of a group are; what does not divide is left out at the end."""
+    """Reduce a mask (B, N) -> (B, count): True where a whole group is; a remainder at the end is dropped."""
     whole = mask.shape[1] // count * count
     return mask[:, :whole].unflatten(1, (count, -1)).all(-1)
 
 
 def _initialise(module: nn.Module) -> None:
-    """As the paper's models begin; DeepNorm (Wang et al. 2022) wants small values at first."""
+    """Initialise as in the paper; DeepNorm (Wang et al. 2022) needs small weights."""
     if isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, EncoderLayer):

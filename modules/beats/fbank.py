@@ -1,4 +1,4 @@
-"""Kaldi's log-mel filter bank as BEATs takes it, for whole batches; always float32, whatever the network's type.
+"""Front end of BEATs: Kaldi's log-mel filter bank, for whole batches and always in float32.
 
 B sounds, n samples at 16 kHz, F = 1 + (n - 400) // 160 frames, M = 128 bands.
 """
@@ -13,23 +13,23 @@ from torch.nn import functional as F
 SAMPLE_RATE = 16_000  # Hz
 FRAME = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
-FFT = 512  # samples: the frame and zeros
+FFT = 512  # samples: a frame padded with zeros
 BANDS = 128
-LOW, HIGH = 20.0, 8000.0  # Hz, edges of the lowest and the highest band
+LOW, HIGH = 20.0, 8000.0  # Hz, lower edge of the first band and upper edge of the last
 PRE_EMPHASIS = 0.97
 FULL_SCALE = 2**15  # Kaldi counts in steps of 16 bits
-FLOOR = 1.1920929e-07  # of a band's energy, float32's epsilon: silence is -15.942385
-MEAN, DEVIATION = 15.41663, 6.55582  # of AudioSet's log-mels, as published
+FLOOR = 1.1920929e-07  # least energy of a band, float32's epsilon: silence is -15.942385
+MEAN, DEVIATION = 15.41663, 6.55582  # statistics of AudioSet's log-mels, as published
 
 
 def log_mel(waves: Tensor) -> Tensor:
-    """(B, n) in [-1, 1] -> (B, F, M): ln of band energies from -15.94 to about 30, not normalised.
+    """Compute log-mels, (B, n) in [-1, 1] -> (B, F, M) ln energies from -15.94 to about 30, not normalised.
 
     Equal to `torchaudio.compliance.kaldi.fbank(2^15 wave, num_mel_bins=128)` without dither: no padding at the ends,
-    each frame without its mean, pre-emphasis inside the frame, Povey's window (a Hann window to the power of 0.85).
+    the mean of each frame removed, pre-emphasis inside the frame, Povey's window (a Hann window to the power of 0.85).
 
     Raises:
-        ValueError: it is not (B, n), or shorter than one frame of 400 samples.
+        ValueError: the shape is not (B, n), or n is less than one frame of 400 samples.
     """
     if waves.ndim != 2 or waves.shape[1] < FRAME:
         raise ValueError(f"waves must be (B, n) with at least {FRAME} samples, got {tuple(waves.shape)}")
@@ -44,7 +44,7 @@ def log_mel(waves: Tensor) -> Tensor:
 
 
 def fbank(waves: Tensor) -> Tensor:
-    """(B, n) in [-1, 1] -> (B, F, M) float32, normalised as BEATs was trained: (log_mel - mean) / (2 deviation).
+    """Compute log-mels as BEATs was trained on them, (B, n) in [-1, 1] -> (B, F, M): (log_mel - mean) / (2 deviation).
 
     Raises:
         ValueError: as `log_mel`.
@@ -53,16 +53,16 @@ def fbank(waves: Tensor) -> Tensor:
 
 
 @functools.cache
-@torch.inference_mode(False)  # what is kept may be used in training later
+@torch.inference_mode(False)  # the cached tensor may be used in training later
 def _window(device: torch.device) -> Tensor:
-    """(400,)"""
+    """Povey's window (400,)."""
     return torch.hann_window(FRAME, periodic=False, device=device).pow(0.85)
 
 
 @functools.cache
 @torch.inference_mode(False)
 def _bands(device: torch.device) -> Tensor:
-    """(257, M) triangles that are even on Kaldi's mel scale, 1127 ln(1 + f / 700); nothing of the highest bin."""
+    """Mel filters (257, M): triangles evenly spaced on 1127 ln(1 + f / 700), without the highest bin."""
     lowest, highest = (1127 * math.log(1 + hertz / 700) for hertz in (LOW, HIGH))
     width = (highest - lowest) / (BANDS + 1)
     left = lowest + width * torch.arange(BANDS)                                # (M,)

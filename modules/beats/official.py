@@ -1,4 +1,4 @@
-"""The official BEATs checkpoints: their `cfg` and names of weights -> ours."""
+"""Conversion of official BEATs checkpoints: settings and names of weights."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 TABLE = "self_attn.relative_attention_bias.weight"
-KEPT = f"encoder.layers.0.{TABLE}"  # one table for all layers, listed in each
+SHARED_TABLE = f"encoder.layers.0.{TABLE}"  # one table for all layers, listed in each
 CONV = "encoder.pos_conv.0."
 WEIGHT_NORMS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 SETTINGS = (
@@ -19,27 +19,27 @@ FIXED = {"activation_fn": "gelu", "layer_norm_first": False, "relative_position_
 def settings(
     cfg: dict[str, Any], weights: dict[str, Tensor], label_map: dict[Any, Any] | None = None
 ) -> dict[str, Any]:
-    """Arguments of `BEATs`, read from `cfg`: the official class has other defaults than its checkpoints.
+    """Convert `cfg` to arguments of `BEATs`; the official class has other defaults than its checkpoints.
 
     Args:
         label_map: index of a class -> its AudioSet id, of finetuned checkpoints.
 
     Raises:
-        ValueError: a setting is missing, or one that no published checkpoint has.
+        ValueError: a setting is missing, or has a value that no published checkpoint has.
     """
     missing = [name for name in SETTINGS if name not in cfg]
     if missing:
         raise ValueError(f"its cfg has no {missing[0]}")
     for name, value in FIXED.items():
         if cfg.get(name, value) != value:
-            raise ValueError(f"{name} {cfg[name]!r} of its cfg has no counterpart, only {value!r} has")
+            raise ValueError(f"{name} {cfg[name]!r} of its cfg is not supported, only {value!r} is")
     head = weights.get("predictor.weight")
     classes = 0 if head is None else len(head)
     return {name: cfg[name] for name in SETTINGS} | {"predictor_class": classes, "labels": _labels(label_map, classes)}
 
 
 def _labels(label_map: dict[Any, Any] | None, classes: int) -> list[str]:
-    """In the order of the classes; [] without a head or a map."""
+    """Labels in the order of the classes; [] without a head or a map."""
     if not label_map or not classes:
         return []
     by_index = {int(index): str(label) for index, label in label_map.items()}
@@ -49,17 +49,17 @@ def _labels(label_map: dict[Any, Any] | None, classes: int) -> list[str]:
 
 
 def weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Official weights by the names of `BEATs`: one table of places, and no weight norm.
+    """Rename official weights to those of `BEATs`, which has one position table and no weight norm.
 
     Raises:
-        ValueError: the layers list different tables.
+        ValueError: the tables of two layers differ.
     """
     ours = {name: tensor for name, tensor in official.items() if not name.endswith(TABLE) and not _normed(name)}
     for name, tensor in official.items():
         if name.endswith(TABLE):
-            if not tensor.equal(official.get(KEPT, tensor)):
-                raise ValueError(f"{name} differs from that of the first layer: they are one table")
-            ours[KEPT] = tensor
+            if not tensor.equal(official.get(SHARED_TABLE, tensor)):
+                raise ValueError(f"{name} differs from the table of the first layer, although all layers share it")
+            ours[SHARED_TABLE] = tensor
     for gain, direction in WEIGHT_NORMS:
         if CONV + gain in official and CONV + direction in official:
             v = official[CONV + direction].float()                             # (D, D / groups, k)
@@ -73,6 +73,6 @@ def _normed(name: str) -> bool:
 
 
 def is_beats(names: list[str]) -> bool:
-    """By names: has it patches, the convolution of places and BEATs' gates?"""
+    """Whether the names are those of BEATs: patches, a position convolution, and gates."""
     patterns = (r"patch_embedding\.weight", r"encoder\.pos_conv\.0\.", r"encoder\.layers\.0\.self_attn\.grep_a")
     return all(any(re.match(pattern, name) for name in names) for pattern in patterns)

@@ -17,24 +17,24 @@ SHIPPED = Path("pretrained/mini/stable_diffusion")
 
 
 class Token:
-    """An encoder that costs nothing: both ways hear alike, and what is measured is what follows."""
+    """An encoder that costs nothing and is the same on both sides, so that only the rest is measured."""
 
-    sample_rate, shortest, window, prompt = 16000, 0.2, 5.0, "a photo of <*>"
+    sample_rate, min_seconds, window, prompt = 16000, 0.2, 5.0, "a photo of <*>"
 
     def __init__(self, width: int) -> None:
         self.width = width
 
-    def hear(self, waves: Sequence[Any]) -> Any:
+    def encode_audio(self, waves: Sequence[Any]) -> Any:
         import torch
 
         tokens = [torch.randn(self.width, generator=torch.Generator().manual_seed(int(wave[0]))) for wave in waves]
         return 0.02 * torch.stack(tokens)[:, None]
 
-    def condition(self, heard: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
+    def encode_prompt(self, audio_tokens: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
         from sonolume.modules.audiotoken.injection import inject, tokenise
 
         ids = tokenise(tokenizer, prompts).to(text_encoder.device)
-        return inject(text_encoder, ids, heard.to(text_encoder.device, text_encoder.dtype)).last_hidden_state
+        return inject(text_encoder, ids, audio_tokens.to(text_encoder.device, text_encoder.dtype)).last_hidden_state
 
 
 def clips() -> list[Any]:

@@ -85,20 +85,21 @@ def run(config: Any, recompute: bool) -> tuple[float, float]:
     """Loss of the first step, and processor seconds of the fastest of the others."""
     import torch
 
-    from sonolume.models.a2i.audiotoken.data import load_picture, training_data
-    from sonolume.models.a2i.audiotoken.task import Task
+    from sonolume.models.a2i.audiotoken.data import training_data
+    from sonolume.models.a2i.audiotoken.task import Task, load_frozen
 
     torch.set_num_threads(1)
-    data, task = training_data(config), Task(config)
+    frozen = load_frozen(config)
+    data, task = training_data(config, frozen), Task(config, frozen)
     task.trainer = SimpleNamespace(global_rank=0, world_size=1, training=True)  # type: ignore[assignment]
-    task.log = task.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    task.log = lambda *_, **__: None  # type: ignore[method-assign]
     adam, losses, seconds = torch.optim.AdamW(task.embedder.parameters(), lr=0.0), [], []
     for _ in range(STEPS):
         start = time.process_time()
         batch = data.collate([data.train[0, index] for index in range(BATCH)])
         if recompute:
             train: Any = data.train
-            pictures = torch.stack([load_picture(train.pictures[index][0][1], train.config) for index in range(BATCH)])
+            pictures = torch.stack([train.images[index] for index in range(BATCH)])  # one of each clip
             with torch.no_grad():
                 posterior = task.frozen["sd"].vae.encode(pictures).latent_dist
             batch.moments = torch.cat([posterior.mean, posterior.logvar], dim=1)

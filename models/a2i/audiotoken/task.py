@@ -114,10 +114,10 @@ class Task(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         if previews.is_due(self):
-            self._log_preview()
+            self._preview()
 
     @torch.no_grad()
-    def _log_preview(self) -> None:
+    def _preview(self) -> None:
         """Pictures of a few validation sounds in TensorBoard, below the real ones."""
         data: AudioTokenDataset = self.trainer.datamodule.data.valid  # type: ignore[attr-defined]
         clips = range(min(previews.COUNT, len(data)))

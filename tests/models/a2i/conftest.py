@@ -1,4 +1,4 @@
-"""A Stable Diffusion of a few thousand random weights, and an encoder that hears with a formula."""
+"""A Stable Diffusion of a few thousand random weights, and a sound encoder without weights."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ def make_stable_diffusion(folder: Path, prediction: str = "epsilon", width: int 
         block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4,
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
     )  # fmt: skip
-    vae.quant_conv.weight.data[4:], vae.quant_conv.bias.data[4:] = 0, -20  # sure of its latents, as trained ones are
+    vae.quant_conv.weight.data[4:], vae.quant_conv.bias.data[4:] = 0, -20  # small variance, as in trained ones
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1,
         prediction_type=prediction,
@@ -72,10 +72,10 @@ def build_stable_diffusion() -> Callable[..., Path]:
     return make_stable_diffusion
 
 
-class Ear:
-    """An encoder whose tokens tell loudness, brightness and length; it injects as AudioToken does."""
+class FormulaEncoder:
+    """A `SoundEncoder` whose tokens are loudness, brightness and length; it injects them as AudioToken does."""
 
-    sample_rate, shortest, window, prompt = 16000, 0.2, 1.0, "a photo of <*>"
+    sample_rate, min_seconds, window, prompt = 16000, 0.2, 1.0, "a photo of <*>"
 
     def __init__(self, width: int = WIDTH, tokens: int = 1) -> None:
         import torch
@@ -84,33 +84,33 @@ class Ear:
         self.directions = torch.randn(tokens, 3, width, generator=torch.Generator().manual_seed(0))
         self.lengths: list[list[int]] = []  # of the waves of each call
 
-    def hear(self, waves: Sequence[Any]) -> Any:
+    def encode_audio(self, waves: Sequence[Any]) -> Any:
         import torch
 
         self.lengths.append([len(wave) for wave in waves])
-        stack = torch.stack(list(waves))                                     # (B, n)
-        loud = stack.square().mean(dim=1).sqrt()
-        bright = stack.diff(dim=1).square().mean(dim=1).sqrt() / loud
-        facts = torch.stack([5 * loud, bright, torch.full_like(loud, stack.shape[1] / 16000)], dim=1)
+        batch = torch.stack(list(waves))                                     # (B, n)
+        loud = batch.square().mean(dim=1).sqrt()
+        bright = batch.diff(dim=1).square().mean(dim=1).sqrt() / loud
+        facts = torch.stack([5 * loud, bright, torch.full_like(loud, batch.shape[1] / 16000)], dim=1)
         return torch.einsum("bf,kfd->bkd", facts, self.directions)
 
-    def condition(self, heard: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
+    def encode_prompt(self, audio_tokens: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
         from sonolume.modules.audiotoken.injection import inject, tokenise
 
         ids = tokenise(tokenizer, prompts).to(text_encoder.device)
-        return inject(text_encoder, ids, heard.to(text_encoder.device)).last_hidden_state
+        return inject(text_encoder, ids, audio_tokens.to(text_encoder.device)).last_hidden_state
 
 
 @pytest.fixture
-def ear() -> Callable[..., Ear]:
-    """ear(width=32, tokens=1): a sound encoder without weights."""
-    return Ear
+def formula_encoder() -> Callable[..., FormulaEncoder]:
+    """formula_encoder(width=32, tokens=1)."""
+    return FormulaEncoder
 
 
 @pytest.fixture(scope="session")
 def exported(tiny_stable_diffusion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run leaves, for the `Ear`."""
+    """An exported folder for the `FormulaEncoder`."""
     folder = tmp_path_factory.mktemp("exported")
-    settings = {"recipe": "a2i/audiotoken", "stable_diffusion": str(tiny_stable_diffusion), "prompt": Ear.prompt}
+    settings = {"recipe": "a2i/audiotoken", "stable_diffusion": str(tiny_stable_diffusion)}
     (folder / "audio_to_image.json").write_text(json.dumps(settings))
     return folder

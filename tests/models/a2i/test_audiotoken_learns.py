@@ -1,4 +1,4 @@
-"""AudioToken trained for real, a little, beside the shipped parts: it must draw what it hears far above chance."""
+"""A short real training of AudioToken with the shipped frozen parts: its pictures match the sounds far above chance."""
 
 import json
 from pathlib import Path

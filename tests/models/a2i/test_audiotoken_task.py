@@ -1,5 +1,6 @@
-"""AudioToken's training on random tiny networks: what is learned, cached, kept, resumed and exported."""
+"""AudioToken's training on tiny random networks: losses, cached features, resuming and the exported folder."""
 
+import io
 import json
 import runpy
 import shutil
@@ -16,10 +17,10 @@ from PIL import Image
 
 from sonolume.bins import evaluate, train
 from sonolume.config.load import load_config
-from sonolume.models.a2i.audiotoken import encoder
-from sonolume.models.a2i.audiotoken.data import PairDataset, training_data
-from sonolume.models.a2i.audiotoken.task import Task
-from sonolume.models.training import step_draws
+from sonolume.models import training
+from sonolume.models.a2i.audiotoken.data import training_data
+from sonolume.models.a2i.audiotoken.encoder import SETTINGS_FILE, load
+from sonolume.models.a2i.audiotoken.task import Task, load_frozen
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils import audio, checkpoint, cli
 from sonolume.utils.errors import UserError
@@ -89,13 +90,18 @@ def run(config: Path, *overrides: str, name: str = "run") -> tuple[list[float], 
 
 
 def losses(config: Any, data: Any = None) -> dict[str, float]:
-    """Of the first batch, without dropout."""
-    data, task = data or training_data(config), Task(config)
+    """Losses of the first batch, without dropout."""
+    frozen = load_frozen(config)
+    data, task = data or training_data(config, frozen), Task(config, frozen)
     task.trainer = type("Trainer", (), {"training": False, "world_size": 1})()  # type: ignore[assignment]
     task.eval()
     batch = data.collate([data.train[0, index] for index in range(4)])
     with torch.no_grad():
-        return {name: loss.item() for name, loss in task._losses(batch, step_draws(0, 0, 4)).items()}
+        return {name: loss.item() for name, loss in task.losses(batch, training.step_draws(0, 0, 4)).items()}
+
+
+def prepared(config: Any) -> Any:
+    return training_data(config, load_frozen(config))
 
 
 def test_it_trains_only_the_embedder_and_exports_it(write: Callable[..., Path], tmp_path: Path):
@@ -105,7 +111,7 @@ def test_it_trains_only_the_embedder_and_exports_it(write: Callable[..., Path], 
     content = checkpoint.read(tmp_path / "run/checkpoints/last.ckpt")
     assert {name.split(".")[0] for name in content["state_dict"]} == {"embedder"}
     folder = tmp_path / "run/pipeline"
-    settings = json.loads((folder / encoder.SETTINGS_FILE).read_text())
+    settings = json.loads((folder / SETTINGS_FILE).read_text())
     config = load_config(path)
     assert settings == {
         "recipe": "a2i/audiotoken", "stable_diffusion": config.model.stable_diffusion, "beats": config.model.beats,
@@ -114,34 +120,24 @@ def test_it_trains_only_the_embedder_and_exports_it(write: Callable[..., Path], 
     assert sorted(path.name for path in folder.rglob("*.*")) == [
         "audio_to_image.json", "config.json", "diffusion_pytorch_model.safetensors"
     ]  # fmt: skip
-    encoder = encoder.load(folder, settings, torch.device("cpu"), torch.float32)
-    heard = encoder.hear([torch.randn(16000), torch.randn(16000)])
-    assert heard.shape == (2, 1, 32) and not heard[0].allclose(heard[1])
-
-
-def test_a_real_size_checkpoint_is_as_big_as_the_embedder():
-    """8.9 M weights of 4 bytes: 35 MB."""
-    from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
-
-    with torch.device("meta"):
-        size = sum(weight.numel() * 4 for weight in AudioTokenEmbedder(3 * 768, 768).state_dict().values())
-    assert 35e6 < size < 36e6
+    encoder = load(folder, settings, torch.device("cpu"), torch.float32)
+    tokens = encoder.encode_audio([torch.randn(16000), torch.randn(16000)])
+    assert tokens.shape == (2, 1, 32) and not tokens[0].allclose(tokens[1])
 
 
 def test_training_goes_on_as_if_it_had_never_stopped(write: Callable[..., Path], tmp_path: Path):
+    """Also from a checkpoint that holds the whole hash of the frozen networks, as older ones do."""
     path = write()
-    from sonolume.models import training
-
-    whole, weights = run(path, name="whole")
+    run(path, name="whole")
     run(path, "train.max_steps=2", name="half")
-    config = load_config(path, ["exp_name=half"])
-    task = Task(config)
-    task._preview = lambda: None
-    training.fit(task, training_data(config), config, config.train, resume=True)
+    last = tmp_path / "half/checkpoints/last.ckpt"
+    content = checkpoint.read(last)
+    assert len(content["frozen"]) == 12
+    torch.save(content | {"frozen": content["frozen"] + 52 * "0"}, last)
+    training.run(load_config(path, ["exp_name=half"]), resume=True)
     reference = checkpoint.read(tmp_path / "whole/checkpoints/last.ckpt")["state_dict"]
-    for name, weight in checkpoint.read(tmp_path / "half/checkpoints/last.ckpt")["state_dict"].items():
+    for name, weight in checkpoint.read(last)["state_dict"].items():
         assert weight.equal(reference[name]), name
-    assert len(whole) == 8 and weights
 
 
 def test_cached_features_give_the_loss_of_recomputed_ones(write: Callable[..., Path]):
@@ -152,7 +148,7 @@ def test_cached_features_give_the_loss_of_recomputed_ones(write: Callable[..., P
 
 def test_every_loss_counts_by_its_weight(write: Callable[..., Path]):
     path = write(model={"lambda_a": 0.0, "lambda_b": 0.0, "cosine_loss": False})
-    data = training_data(load_config(path))
+    data = prepared(load_config(path))
     plain = losses(load_config(path), data)
     assert plain["loss"] == plain["noise"]
     for field, name in (("lambda_a", "l1"), ("lambda_b", "l2")):
@@ -165,10 +161,10 @@ def test_every_loss_counts_by_its_weight(write: Callable[..., Path]):
 
 def test_the_picture_is_of_the_time_of_the_sound(write: Callable[..., Path]):
     """Windows begin at 0, 0.25 and 0.5 s and last a second."""
-    data: Any = training_data(load_config(write())).train
+    data = prepared(load_config(write())).train
     assert data.starts[:3].tolist() == [0, 0.25, 0.5]
-    assert [data._seen(0, start).tolist() for start in (0, 0.25, 0.5)] == [[0, 1], [0, 1, 2], [1, 2]]
-    assert data._seen(1, 9.0).tolist() == [5]  # none is inside: the nearest
+    assert [data.images_during(0, start).tolist() for start in (0, 0.25, 0.5)] == [[0, 1], [0, 1, 2], [1, 2]]
+    assert data.images_during(1, 9.0).tolist() == [5]  # none is inside: the nearest
     drawn = {(data[epoch, 1][0][0, 0].item(), data[epoch, 1][1][0, 0, 0].item()) for epoch in range(30)}
     assert 4 <= len(drawn) <= 7  # 2 + 3 + 2 pairs of a window and a picture
     assert data[3, 1][1].equal(data[3, 1][1])
@@ -179,7 +175,7 @@ def test_features_are_computed_once_and_anew_for_another_window(write: Callable[
     cache = tmp_path / "data/pairs/cache"
 
     def made() -> set[str]:
-        training_data(load_config(path))
+        prepared(load_config(path))
         return {folder.name for folder in cache.iterdir() if folder.is_dir()}
 
     first = made()
@@ -190,7 +186,7 @@ def test_features_are_computed_once_and_anew_for_another_window(write: Callable[
     content["preprocess"]["input_length"] = 0.5
     path.write_text(json.dumps(content))
     more = made() - first
-    assert len(more) == 2 and all(name.startswith("features-") for name in more)
+    assert len(more) == 2 and all(name.startswith("features_of_") for name in more)
 
 
 def test_adapters_are_trained_exported_and_kept_apart(write: Callable[..., Path], tmp_path: Path):
@@ -206,7 +202,7 @@ def test_adapters_are_trained_exported_and_kept_apart(write: Callable[..., Path]
     assert {name.split(".")[0] for name in state} == {"embedder", "adapters"}
 
 
-def test_another_stable_diffusion_is_not_gone_on_with(
+def test_another_stable_diffusion_is_refused_on_resume(
     write: Callable[..., Path], build_stable_diffusion: Callable[..., Path], tmp_path: Path
 ):
     path = write()
@@ -216,29 +212,20 @@ def test_another_stable_diffusion_is_not_gone_on_with(
     from safetensors.torch import load_file, save_file
 
     save_file({name: weight + 1 for name, weight in load_file(unet).items()}, unet, {"format": "pt"})
-    config = load_config(path, [f"model.stable_diffusion='{other}'"])
-    from sonolume.models import training
-
-    with pytest.raises(UserError, match="not the weights that this run began with"):
-        training.fit(Task(config), training_data(config), config, config.train, resume=True)
+    with pytest.raises(UserError, match="model.stable_diffusion.*not the weights"):
+        training.run(load_config(path, [f"model.stable_diffusion='{other}'"]), resume=True)
 
 
-def test_the_preview_shows_real_pictures_above_those_that_are_made(write: Callable[..., Path]):
-    config = load_config(write())
-    data, task = training_data(config), Task(config).eval()
-    shown: list[Any] = []
-    board = type("Board", (), {"add_image": lambda _, tag, image, step: shown.append((tag, image))})()
-    module = type("Module", (), {"data": data})()
-    task.trainer = type("Trainer", (), {"datamodule": module, "global_step": 3, "loggers": []})()  # type: ignore[assignment]
-    type(task).logger = property(lambda _: type("Logger", (), {"experiment": board})())  # type: ignore[assignment]
-    try:
-        task._preview()
-        task._preview()
-    finally:
-        del type(task).logger
-    (tag, image), (_, again) = shown
-    assert tag == "preview" and image.shape == (3, 64, 96) and image.equal(again)
-    assert isinstance(data.valid, PairDataset)
+def test_the_preview_shows_real_pictures_above_drawn_ones(write: Callable[..., Path], tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    training.run(load_config(write()), resume=False)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    first, second = events.Images("preview")
+    assert (first.width, first.height) == (96, 64)  # two rows of three pictures
+    halves = [np.asarray(Image.open(io.BytesIO(image.encoded_image_string))) for image in (first, second)]
+    assert np.array_equal(halves[0][:32], halves[1][:32]) and not np.array_equal(halves[0][32:], halves[1][32:])
 
 
 def test_pictures_of_unseen_sounds_are_scored(write: Callable[..., Path], tmp_path: Path):
@@ -278,12 +265,11 @@ def test_two_processes_train_as_one(write: Callable[..., Path], tmp_path: Path):
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_missing_is_named(write: Callable[..., Path], tmp_path: Path):
+def test_missing_parts_are_named(write: Callable[..., Path], tmp_path: Path):
     path = write()
     with pytest.raises(UserError, match="model.beats nowhere/beats.*bins/convert.py beats"):
-        training_data(load_config(path, ["model.beats=nowhere/beats/x"]))
+        prepared(load_config(path, ["model.beats=nowhere/beats/x"]))
     with pytest.raises(UserError, match="run_preprocess.sh"):
-        training_data(load_config(path, ["dataset=[other]"]))
+        prepared(load_config(path, ["dataset=[other]"]))
     shutil.rmtree(tmp_path / "data/pairs/frames/train0")
-    data: Any = training_data(load_config(path)).train
-    assert len(data) == 9
+    assert len(prepared(load_config(path)).train) == 9

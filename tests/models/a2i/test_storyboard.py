@@ -1,4 +1,4 @@
-"""Which seconds a picture shows, and the sheet."""
+"""Windows of a storyboard, and its contact sheet."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonolume.models.a2i.storyboard import clock, sheet, spans
+from sonolume.models.a2i.inputs import split_windows
+from sonolume.models.a2i.storyboard import format_time, write_sheet
 
 
 @pytest.mark.parametrize(
@@ -22,15 +23,15 @@ from sonolume.models.a2i.storyboard import clock, sheet, spans
     ],
 )
 def test_windows_of_a_recording(seconds: float, window: float, hop: float, found: list[tuple[float, float]]) -> None:
-    assert [(span.start, span.end) for span in spans(seconds, window, hop, 0.2)] == found
+    assert split_windows(seconds, window, hop, 0.2) == found
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0:00"), (7, "0:07"), (75.5, "1:15.5"), (59.999, "1:00"), (3600, "60:00"), (0.25, "0:00.25")],
+    [(0, "0:00"), (7, "0:07"), (75.5, "1:15.5"), (59.999, "1:00"), (3600, "60:00"), (70, "1:10"), (0.25, "0:00.25")],
 )
 def test_times(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert format_time(seconds) == text
 
 
 def test_a_sheet_in_the_order_of_time(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_a_sheet_in_the_order_of_time(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16), (30 * number, 0, 0)).save(path)
         pictures.append(path)
     pictures[2] = None
-    sheet(tmp_path / "sheet.png", pictures, [number * 2.0 for number in range(8)], 2.0)
+    write_sheet(tmp_path / "sheet.png", pictures, 2.0)
     found = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert found.shape[1] > 6 * 160
     rows = [found[y] for y in range(len(found))]

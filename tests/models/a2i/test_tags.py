@@ -1,17 +1,17 @@
-"""Tags of recordings: any rate and length; what cannot be heard is one clear line."""
+"""Tags of recordings of any rate and length: the probabilities, the printed lines, and one line for every mistake."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from sonolume.models.a2i import tags
+from sonolume.bins import inference
+from sonolume.models.a2i.audiotoken.tags import tag_recording
 from sonolume.modules.beats.beats import BEATs
-from sonolume.utils import audio
+from sonolume.preprocessors.miniworld import SAMPLE_RATE, world
+from sonolume.utils import audio, cli
 from sonolume.utils.errors import UserError
 
 
@@ -28,51 +28,44 @@ def noise(tmp_path: Path) -> Path:
     return tmp_path / "noise.wav"
 
 
-def test_the_likeliest_first(noise: Path):
+def test_the_most_probable_first(noise: Path):
     beats = tiny(["/m/05tny_", "a hum", "a click"])
-    (found,) = tags.listen(beats, [noise], top=2)
-    wave = torch.from_numpy(audio.load(noise, 16000))[None]
-    best = beats.tags(wave)[0].topk(2)
+    found = tag_recording(beats, noise, top=2)
+    best = beats.tags(torch.from_numpy(audio.load(noise, 16000))[None])[0].topk(2)
     assert [name for name, _ in found.tags] == [beats.labels[index] for index in best.indices]
-    assert [chance for _, chance in found.tags] == pytest.approx(best.values.tolist(), abs=1e-6)
-    assert found.duration == pytest.approx(1.5, abs=0.01)
-    assert len(tags.listen(beats, [noise], top=50)[0].tags) == 3
+    assert [probability for _, probability in found.tags] == pytest.approx(best.values.tolist(), abs=1e-6)
+    assert found.duration == pytest.approx(1.5, abs=0.01) and "Bark" in beats.labels
+    assert len(tag_recording(beats, noise, top=50).tags) == 3
 
 
 def test_windows_of_a_long_recording_are_averaged(noise: Path):
     beats, wave = tiny([]), torch.from_numpy(audio.load(noise, 16000))
-    (found,) = tags.listen(beats, [noise], top=3, window=1.0)
     halves = torch.stack([wave[:16000], wave[-16000:]])
-    assert dict(found.tags) == pytest.approx(
-        {str(index): chance for index, chance in enumerate(beats.tags(halves).mean(0).tolist())}, abs=1e-6
-    )
+    wanted = {str(index): value for index, value in enumerate(beats.tags(halves).mean(0).tolist())}
+    assert dict(tag_recording(beats, noise, top=3, window=1.0).tags) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_printed(noise: Path, capsys: Any):
-    beats = tiny(["/m/05tny_", "a hum", "a click"])
-    tags.print_tags(beats, [noise], top=3)
-    first, *lines = capsys.readouterr().out.splitlines()
-    assert first == f"{noise}  1.50 s" and len(lines) == 3 and any(line.endswith("%  Bark") for line in lines)
-    tags.print_tags(beats, [noise, noise], top=1, as_json=True)
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(rows) == 2 and rows[0]["file"] == str(noise) and set(rows[0]["tags"][0]) == {"tag", "probability"}
-
-
-def test_silence_has_tags(tmp_path: Path):
-    audio.save_wav(tmp_path / "silence.wav", np.zeros(16000), 16000)
-    assert len(tags.listen(tiny([]), [tmp_path / "silence.wav"])[0].tags) == 3
-
-
-def test_what_cannot_be_heard_is_one_line(tmp_path: Path):
-    def refused(message: str, beats: BEATs, path: Path) -> None:
-        with pytest.raises(UserError, match=message) as caught:
-            tags.listen(beats, [path])
-        assert "\n" not in str(caught.value)
-
-    short, broken = tmp_path / "short.wav", tmp_path / "nan.wav"
+def test_unusable_recordings(tmp_path: Path):
+    silence, short, broken = tmp_path / "silence.wav", tmp_path / "short.wav", tmp_path / "nan.wav"
+    audio.save_wav(silence, np.zeros(16000), 16000)
+    assert len(tag_recording(tiny([]), silence).tags) == 3  # silence is a class of AudioSet
     audio.save_wav(short, np.zeros(2799), 16000)
-    refused("short.wav: 0.17 s of sound: too short, at least 0.18 s are needed", tiny([]), short)
     soundfile.write(broken, np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
-    refused("nan.wav: holds samples that are not numbers", tiny([]), broken)
-    refused("has no head and tells no tags", tiny([], classes=0), short)
-    refused("none.wav: no such sound file", tiny([]), tmp_path / "none.wav")
+    for path, message in ((short, "short.wav: .*0.175 s"), (broken, "nan.wav: .*NaN"), (tmp_path / "x.wav", "no such")):
+        with pytest.raises(UserError, match=message):
+            tag_recording(tiny([]), path)
+    with pytest.raises(UserError, match="no classification head"):
+        tag_recording(tiny([], classes=0), silence)
+
+
+def test_the_flag_prints_tags_and_draws_nothing(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = next(iter(world.scenes("test", 1, 3, ["siren"], False)))
+    audio.save_wav(tmp_path / "a.wav", world.render(scene), SAMPLE_RATE)
+    (tmp_path / "b.wav").write_text("no sound")
+    flags = ["--config", str(root / "egs/a2i/audiotoken/tiny.json"), "--tags", "--output_dir", str(tmp_path / "out")]
+    assert cli.run(inference.main, [*flags, "--audio", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    first, *tags = captured.out.splitlines()
+    assert first.endswith("a.wav  2.56 s") and len(tags) == 5 and tags[0].endswith("%  siren")
+    assert "1 of 2 sounds were left out" in captured.err and not (tmp_path / "out").exists()
+    assert cli.run(inference.main, [*flags, "--audio", str(tmp_path / "b.wav")]) == 2

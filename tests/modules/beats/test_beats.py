@@ -1,4 +1,4 @@
-"""BEATs equals the official code; what it cannot hear is refused."""
+"""BEATs equals the official code, and refuses unusable waves."""
 
 import json
 from pathlib import Path
@@ -41,18 +41,18 @@ def official_features(goldens: SimpleNamespace, monkeypatch: pytest.MonkeyPatch)
 def test_layers_and_tags(
     goldens: SimpleNamespace, golden: dict[str, Tensor], model: BEATs, official_features: None
 ):
-    heard = model(goldens.audiotoken_waves(), layers=LAYERS)
-    goldens.assert_close(torch.cat(heard.layers, -1), golden["cat"], 2e-5)
-    assert torch.equal(heard.hidden, heard.layers[-1]) and heard.token_mask is None
+    output = model(goldens.audiotoken_waves(), layers=LAYERS)
+    goldens.assert_close(torch.cat(output.layers, -1), golden["cat"], 2e-5)
+    assert torch.equal(output.hidden, output.layers[-1]) and output.token_mask is None
     goldens.assert_close(model.tags(goldens.audiotoken_waves()), golden["probs"], 1e-5)
 
 
 def test_from_the_wave(goldens: SimpleNamespace, golden: dict[str, Tensor], model: BEATs):
-    heard = model(goldens.audiotoken_waves(), layers=LAYERS)
-    goldens.assert_close(torch.cat(heard.layers, -1)[0], golden["cat"][0], 1e-4)
+    output = model(goldens.audiotoken_waves(), layers=LAYERS)
+    goldens.assert_close(torch.cat(output.layers, -1)[0], golden["cat"][0], 1e-4)
     goldens.assert_close(model.tags(goldens.audiotoken_waves()), golden["probs"], 2e-4)
-    heard = model(goldens.audiotoken_wave10(), layers=LAYERS)
-    rows = torch.cat(heard.layers, -1)[0, [0, 1, 7, 8, 247, 248, 487, 495]]
+    output = model(goldens.audiotoken_wave10(), layers=LAYERS)
+    rows = torch.cat(output.layers, -1)[0, [0, 1, 7, 8, 247, 248, 487, 495]]
     goldens.assert_close(rows, golden["cat10_rows"], 1e-4)
 
 
@@ -60,13 +60,13 @@ def test_padding_is_treated_as_officially(
     goldens: SimpleNamespace, golden: dict[str, Tensor], model: BEATs, official_features: None
 ):
     waves, mask = goldens.audiotoken_waves(), goldens.audiotoken_padding_mask()
-    heard = model(waves, mask, layers=LAYERS)
-    assert torch.equal(heard.token_mask, golden["token_mask"])
-    goldens.assert_close(torch.cat(heard.layers, -1), golden["cat_masked"], 2e-5)
+    output = model(waves, mask, layers=LAYERS)
+    assert torch.equal(output.token_mask, golden["token_mask"])
+    goldens.assert_close(torch.cat(output.layers, -1), golden["cat_masked"], 2e-5)
     goldens.assert_close(model.tags(waves, mask), golden["probs_masked"], 1e-5)
 
 
-def test_the_bias_is_that_of_every_pair(model: BEATs):
+def test_the_bias_of_every_pair(model: BEATs):
     """Looked up for each pair, one by one, by the published formula."""
     table = model.encoder.layers[0].self_attn.relative_attention_bias.weight
     bias, (count, furthest) = model.encoder.bias(200), (len(table), model.config.max_distance)
@@ -91,7 +91,7 @@ def test_every_official_name_of_the_real_size_fits(goldens: SimpleNamespace):
         name: weight.shape for name, weight in real.state_dict().items()
     }
     assert sum(weight.numel() for weight in real.state_dict().values()) == 90_311_664 + 527 * 769  # and its head
-    assert real.shortest == 2800 and real.config.max_distance == 800
+    assert real.min_samples == 2800 and real.config.max_distance == 800
 
 
 def test_folded_weight_norm_is_the_same_function(goldens: SimpleNamespace):
@@ -113,12 +113,12 @@ def test_half_precision_is_finite_and_near(goldens: SimpleNamespace, model: BEAT
     half = BEATs.from_config(model.config).eval().to(dtype)
     half.load_state_dict(model.state_dict())
     loud = goldens.audiotoken_waves() * 5
-    heard = half(loud, layers=LAYERS)
-    assert heard.hidden.dtype == dtype and heard.hidden.isfinite().all()
+    output = half(loud, layers=LAYERS)
+    assert output.hidden.dtype == dtype and output.hidden.isfinite().all()
     torch.testing.assert_close(half.tags(loud), model.tags(loud), rtol=0, atol=0.02)
 
 
-def test_silence_is_heard(model: BEATs):
+def test_silence_is_finite(model: BEATs):
     assert model(torch.zeros(1, 16000)).hidden.isfinite().all() and model.tags(torch.zeros(1, 2800)).isfinite().all()
 
 
@@ -131,16 +131,16 @@ def test_a_batch_is_its_sounds(model: BEATs):
 @pytest.mark.parametrize(
     ("waves", "options", "message"),
     [
-        (torch.zeros(1, 2799), {}, r"at least 2800 samples \(0.175 s at 16 kHz\), got \(1, 2799\)"),
+        (torch.zeros(1, 2799), {}, "at least 2800 samples"),
         (torch.zeros(16000), {}, r"must be \(B, n\)"),
-        (torch.full((1, 16000), torch.nan), {}, "not numbers"),
-        (torch.full((1, 16000), torch.inf), {}, "not numbers"),
+        (torch.full((1, 16000), torch.nan), {}, "NaN"),
+        (torch.full((1, 16000), torch.inf), {}, "NaN"),
         (torch.zeros(2, 16000), {"padding_mask": torch.zeros(1, 16000, dtype=torch.bool)}, "padding_mask is"),
-        (torch.zeros(1, 16000), {"padding_mask": torch.ones(1, 16000, dtype=torch.bool)}, "nothing but padding"),
-        (torch.zeros(1, 16000), {"layers": (0, 4, 13)}, r"layers \[0, 13\]: they are counted from 1 to 12"),
+        (torch.zeros(1, 16000), {"padding_mask": torch.ones(1, 16000, dtype=torch.bool)}, "all padding"),
+        (torch.zeros(1, 16000), {"layers": (0, 4, 13)}, r"layers \[0, 13\]"),
     ],
 )
-def test_what_cannot_be_heard_is_refused(model: BEATs, waves: Tensor, options: dict[str, object], message: str):
+def test_unusable_input_is_refused(model: BEATs, waves: Tensor, options: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         model(waves, **options)
 
@@ -149,7 +149,7 @@ def test_without_a_head_there_are_no_tags():
     bare = BEATs(embed_dim=8, encoder_layers=1, encoder_embed_dim=8, encoder_ffn_embed_dim=8,
                  encoder_attention_heads=2, conv_pos=4, conv_pos_groups=2)  # fmt: skip
     assert bare.labels == () and bare.post_extract_proj is None
-    with pytest.raises(ValueError, match="has no head"):
+    with pytest.raises(ValueError, match="no classification head"):
         bare.tags(torch.zeros(1, 16000))
 
 
