@@ -165,7 +165,7 @@ def test_sounds_of_nan_and_none_at_all(folders: Path, capsys: pytest.CaptureFixt
     assert score(folders, "near", "--reference", str(folders / "real"), "--embedder", "mel:") == 0
     report = json.loads((folders / "near_scored" / "report.json").read_text())
     reasons = {Path(name).name: reason for name, reason in report["left_out"]}
-    assert "NaN" in reasons["nan.wav"] and reasons["empty.wav"] == "an empty file"
+    assert "NaN" in reasons["nan.wav"] and "empty" in reasons["empty.wav"]
     assert report["counts"]["generated without a reference"] == 2
     (folders / "none").mkdir()
     capsys.readouterr()

@@ -160,7 +160,8 @@ def score_pictures(made: dict, embedder: Embedder | None = None, **sets: dict) -
 
 def test_reference_pictures_are_perfect(tmp_path: Path) -> None:
     files = draw(tmp_path, SHADES)
-    found, report = score_pictures(files, reference=files, captions={uid: f"shade {shade}" for uid, shade in SHADES.items()})
+    captions = {uid: f"shade {shade}" for uid, shade in SHADES.items()}
+    found, report = score_pictures(files, reference=files, captions=captions)
     assert found["FID"].value == pytest.approx(0, abs=1e-9)
     assert found["cosine to the reference"].value == pytest.approx(1)
     assert found["IIS"].value == 1

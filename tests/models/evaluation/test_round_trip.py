@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sonolume.models.evaluation.figures import trip_sheets
-from sonolume.models.evaluation.round_trip import add_legs, classify
 from sonolume.models.evaluation.embedders.base import Embedder, Features
+from sonolume.models.evaluation.figures import trip_sheets
 from sonolume.models.evaluation.report import Report
+from sonolume.models.evaluation.round_trip import add_legs, classify
 from sonolume.utils import audio
 
 RATE = 16000

@@ -25,7 +25,6 @@ from sonolume.models.evaluation.metrics import add_scores
 from sonolume.models.evaluation.report import Report
 from sonolume.models.evaluation.samples import SOUND, Samples, seed_of
 from sonolume.models.evaluation.validation import Evaluation, choose_recordings, label_of
-from sonolume.models.tta.audioldm.data import training_data
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
 from sonolume.preprocessors.miniworld import world
@@ -79,7 +78,8 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Steps:
 def train(path: Path, name: str, *overrides: str, resume: bool = False, cut_at: int | None = None) -> tuple[Path, str]:
     """The run's folder and its weights in one number."""
     settings = load_config(path, [f"exp_name={name}", *overrides])
-    task: Any = Task(settings)
+    task: Any
+    task, data = training.build(settings)
     task._preview = lambda: None
 
     def begin(_: Any, index: int) -> None:
@@ -87,7 +87,7 @@ def train(path: Path, name: str, *overrides: str, resume: bool = False, cut_at: 
             raise PowerCut
 
     task.on_train_batch_start = begin
-    folder = training.fit(task, training_data(settings), settings, settings.train, resume)
+    folder = training.fit(task, data, settings, settings.train, resume)
     return folder, str(torch.cat([weight.detach().flatten() for weight in task.parameters()]).double().sum().item())
 
 
