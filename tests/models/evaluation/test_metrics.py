@@ -23,7 +23,7 @@ ONSET_KINDS = ["bell", "clock", "footsteps", "dog", "drops", "phone"]
 
 
 class Level(Embedder):
-    """Embeds a sound as (1, 10 x its level), a text "loud 0.5" likewise; tells quiet from loud."""
+    """Embeds a sound as (1, 10 x its level), a text "loud 0.5" likewise; classifies quiet and loud."""
 
     name, takes, dim, sample_rate, labels = "level:0@1", ("sounds", "texts"), 2, 16000, ("Quiet", "Loud")
 
@@ -127,7 +127,7 @@ class Angle(Embedder):
 
 
 class Classifier(Angle):
-    """It tells dark from bright by itself."""
+    """With a classifier of dark and bright."""
 
     labels = ("dark", "bright")
 

@@ -1,4 +1,4 @@
-"""Round trips of any two recipes: what each leg kept, and the sheet of all stations."""
+"""Round trips of any two recipes: the share that each leg keeps, and the sheet of all stations."""
 
 from pathlib import Path
 

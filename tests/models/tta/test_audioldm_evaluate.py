@@ -65,7 +65,7 @@ def test_on_recordings(
     assert agreement["count"] == report["conditions"]["generated"] == CLIPS
     assert set(agreement["baselines"]) == {"VAE"}
     assert agreement["chance"] is not None
-    assert set(report["scores"]["FAD mel:"]["baselines"]) == {"VAE"}  # a set's distance to itself says nothing
+    assert set(report["scores"]["FAD mel:"]["baselines"]) == {"VAE"}  # a set's distance to itself is no baseline
     lengths = {name: len(audio.load(folder / name / "glide 3.wav", RATE))
                for name in ("generated", "reference", "reconstructed")}  # fmt: skip
     assert lengths == dict.fromkeys(lengths, 32 * 256)  # one clip of the pipeline

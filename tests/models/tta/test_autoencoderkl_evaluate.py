@@ -35,7 +35,7 @@ def test_with_nothing_trained_the_shipped_part_is_scored_in_its_world(
     report = report_of(in_folder / "evaluation" / "tta_autoencoderkl")
     row = report["scores"][0]
     assert row["name"] == "mel L1" and row["headline"] and row["unit"] == "nats"
-    assert row["low"] < row["value"] < 0.4 < 1 < row["chance"]  # a trained part knows its world
+    assert row["low"] < row["value"] < 0.4 < 1 < row["chance"]  # the shipped part is trained
     assert report["conditions"]["data"]["seed"] == 1 and report["conditions"]["window"] == 2.56
     assert (in_folder / "evaluation" / "tta_autoencoderkl" / "samples.png").is_file()
 

@@ -28,10 +28,10 @@ def test_cosines_are_those_of_the_librarys_own_call(
     pixels = embedder.processor(images=pictures(), return_tensors="pt").pixel_values
     with torch.no_grad():
         output = model.from_pretrained(model_folder(kind)).eval()(pixel_values=pixels, **inputs)
-    seen, read = embedder.encode_images(pictures()).embeddings, embedder.encode_texts(texts)
-    assert seen.shape == (3, embedder.dim) and read.shape == (2, embedder.dim)
-    np.testing.assert_allclose(torch.nn.functional.normalize(seen, dim=1), output.image_embeds, atol=1e-6)
-    np.testing.assert_allclose(torch.nn.functional.normalize(read, dim=1), output.text_embeds, atol=1e-6)
+    images, embedded_texts = embedder.encode_images(pictures()).embeddings, embedder.encode_texts(texts)
+    assert images.shape == (3, embedder.dim) and embedded_texts.shape == (2, embedder.dim)
+    np.testing.assert_allclose(torch.nn.functional.normalize(images, dim=1), output.image_embeds, atol=1e-6)
+    np.testing.assert_allclose(torch.nn.functional.normalize(embedded_texts, dim=1), output.text_embeds, atol=1e-6)
 
 
 def test_features_may_come_bare_or_wrapped(

@@ -47,7 +47,7 @@ def test_logits_are_the_judges_own(root: Path) -> None:
     expected = score_sounds(judge, MelSpectrogram()(torch.from_numpy(np.stack(waves)))).presence
     embedder = load("mini:sound_judge")
     np.testing.assert_allclose(embedder.encode_audio(waves).logits, expected, atol=1e-4)
-    np.testing.assert_allclose(  # the embedding is what the kinds are told from
+    np.testing.assert_allclose(  # the embedding is the classifier's input
         judge.presence(embedder.encode_audio(waves).embeddings).detach(), expected, atol=1e-4
     )
 

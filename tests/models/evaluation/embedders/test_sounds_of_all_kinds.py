@@ -1,4 +1,4 @@
-"""What every embedder of sounds must keep: the same numbers twice, alone and in company."""
+"""Properties of every embedder of sounds: the same embeddings twice, alone and in a batch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_company_changes_nothing(kind: str, model_folder: Callable[[str], Path],
     together, alone = embedder.encode_audio(waves, 4).embeddings, embedder.encode_audio(waves, 1).embeddings
     assert together.shape == (4, embedder.dim)
     spread = (alone[:, None] - alone[None]).abs().amax(-1)[~np.eye(4, dtype=bool)].min()
-    assert spread > 0  # it can tell them apart
+    assert spread > 0  # all embeddings differ
     np.testing.assert_allclose(together, alone, rtol=0, atol=float(min(spread / 10, 1e-5)))
 
 

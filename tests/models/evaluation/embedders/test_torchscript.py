@@ -48,7 +48,7 @@ def test_embeddings_are_the_mean_over_time(tmp_path: Path, framed: bool) -> None
     assert found.tolist() == [[0.5, 0.5], [0.125, 0.125], [0.5, 0.5]]
     assert (embedder.dim, embedder.sample_rate, embedder.window) == (2, 8000, None)
     assert embedder.name.startswith("torchscript:m.pt@")
-    assert embedder.facts()["frames"] == "mean of a sound"  # what makes it another number than published FAD
+    assert embedder.facts()["frames"] == "mean of a sound"  # why it differs from published FAD
 
 
 def test_another_file_has_another_name(tmp_path: Path) -> None:
