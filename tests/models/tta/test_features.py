@@ -25,7 +25,7 @@ def test_rows_without_features_are_left_out_and_counted(config: PreprocessConfig
 
 def test_a_uid_that_leads_out_of_the_folder_is_refused(config: PreprocessConfig, tmp_path: Path):
     (tmp_path / "noise/train.json").write_text(json.dumps([{"Uid": "../../etc/x", "Caption": "c"}]))
-    with pytest.raises(UserError, match=r"train\.json: Uid '\.\./\.\./etc/x' is no file name inside"):
+    with pytest.raises(UserError, match="etc/x"):
         read_rows(config, ["noise"], "train")
 
 
