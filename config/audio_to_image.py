@@ -71,8 +71,6 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.audio:
-            raise UserError("--audio is missing: name a sound file, or a folder of them")
         if self.prompt is not None and PLACEHOLDER not in self.prompt:
             raise UserError(f'--prompt "{self.prompt}" has no {PLACEHOLDER}: write it where the sound belongs')
         if self.together and self.window is not None:
