@@ -63,6 +63,11 @@ class ReportOptions(ModelOptions):
     output_dir: Path = option(Path("evaluation/TASK_RECIPE"), help="folder of the report", metavar="FOLDER")
     num_samples: int = option(600, help="captions or clips to score", low=1, metavar="N")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output_dir.exists() and not self.output_dir.is_dir():
+            raise UserError(f"--output_dir {self.output_dir}: is a file: name a folder")
+
 
 @dataclass(kw_only=True)
 class EmbedderOptions(Options):

@@ -1,11 +1,10 @@
-"""LoRA of the U-Net (Hu et al. 2021): small trained matrices beside frozen ones, in a file of their own.
+"""LoRA of the U-Net (Hu et al. 2021): small trained matrices next to frozen weights, saved in a file of their own.
 
-The file is the one diffusers and peft know (`unet.{layer}.lora_A.weight`, `.lora_B.weight`). Training needs peft;
+The file has the format of diffusers and peft (`unet.{layer}.lora_A.weight`, `.lora_B.weight`). Training needs peft;
 `load` merges the matrices into the weights itself, so using a file needs no peft and costs no time.
 r rank, i and o inputs and outputs of a layer, k its kernel size.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -19,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sonolume.config.base import LoraConfig
-from sonolume.utils import files
+from sonolume.utils import cache, files
 from sonolume.utils.errors import UserError, first_line
 
 FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for in a folder
-PREFIX = "unet."  # without it diffusers passes over every weight and only logs a line
+PREFIX = "unet."  # without it diffusers skips every weight and only logs a warning
 SETTINGS = "lora_adapter_metadata"  # diffusers' key of peft's settings in the file's header
 LAYERS = {  # ends of the names of diffusers' layers
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],
@@ -33,10 +32,10 @@ LAYERS = {  # ends of the names of diffusers' layers
 
 
 def add(unet: UNet2DConditionModel, config: LoraConfig) -> nn.ModuleDict:
-    """Freeze `unet` and put adapters into it that change nothing yet; returns them, sharing their weights.
+    """Freeze `unet`, insert adapters that change nothing yet, and return them (with shared weights).
 
     Raises:
-        UserError: no layer of this U-Net has a name of `config.targets`.
+        UserError: the U-Net has no layer of `config.targets`.
     """
     import peft  # an extra
 
@@ -75,20 +74,16 @@ def save(unet: UNet2DConditionModel, path: Path, config: LoraConfig, base: str) 
         save_file(weights, unfinished, header)
 
 
-def fingerprint(unet: UNet2DConditionModel) -> str:
-    """A hash of the frozen weights that the adapters stand beside."""
-    digest = hashlib.sha256()
-    for name, weight in unet.named_parameters():
-        if ".lora_" not in name:
-            digest.update(weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
+def base_hash(unet: UNet2DConditionModel) -> str:
+    """Content hash of the frozen weights that the adapters were trained with."""
+    return cache.content_hash(*(weight for name, weight in unet.named_parameters() if ".lora_" not in name))
 
 
 @torch.no_grad()
 def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
     """Merge a LoRA file into the U-Net of a pipeline: W + scale * alpha / r * B A. Several files add up.
 
-    The result is a pipeline like any other, also for `save_pretrained`. If it fails, nothing was changed.
+    The merged weights are saved by `save_pretrained`. If loading fails, nothing is changed.
 
     Args:
         path: a safetensors file, or a folder that holds `FILE`.
@@ -116,7 +111,7 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights and header."""
+    """Read weights and header."""
     if not path.is_file():
         raise UserError(f"{path}: no such LoRA file")
     try:
@@ -158,7 +153,7 @@ def _check(name: str, layer: nn.Module | None, down: Tensor, up: Tensor, path: P
 
 
 def _alpha(header: dict[str, str], path: Path) -> float | None:
-    """What the factor's alpha is; None where the file does not say, which means the rank (a factor of 1)."""
+    """Alpha of the factor; None if the header has none, which means alpha = rank (a factor of 1)."""
     try:
         settings = json.loads(header.get(SETTINGS, "{}"))
         unknown = [name for name in ("use_rslora", "use_dora", "alpha_pattern") if settings.get(PREFIX + name)]

@@ -1,4 +1,4 @@
-"""Training objectives of diffusion: what is added, what is predicted, how it is weighted.
+"""Training objectives of diffusion models: noised input, regression target and loss weight.
 
 B items, latents (B, C, H, W). Objectives: "epsilon", "v_prediction" (Salimans & Ho 2022) and "flow" (rectified flow,
 Liu et al. 2022: x_t = (1 - t) x_0 + t noise, target noise - x_0, t in 0..1, given to the network as 1000 t).
@@ -7,6 +7,7 @@ Liu et al. 2022: x_t = (1 - t) x_0 + t noise, target noise - x_0, t in 0..1, giv
 from typing import NamedTuple
 
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,32 +16,22 @@ OBJECTIVES = ("epsilon", "v_prediction", "flow")
 
 class DiffusionTarget(NamedTuple):
     noisy: Tensor  # (B, C, H, W) input of the network
-    target: Tensor  # (B, C, H, W) what it must predict
+    target: Tensor  # (B, C, H, W) value that it must predict
     timesteps: Tensor  # (B,) as the network takes them
-    weight: Tensor  # (B,) of each item's squared error
+    weight: Tensor  # (B,) weight of each item's squared error
 
 
 def alphas_cumprod(schedule: str, start: float, end: float, steps: int) -> Tensor:
-    """The noise schedule's cumulative product of alphas, (steps,), float32.
+    """Cumulative product of alphas, (steps,) float32, of diffusers' noise schedule of that name.
 
     Raises:
-        ValueError: a schedule other than "linear", "scaled_linear" or "squaredcos_cap_v2" (which has no start and end).
+        NotImplementedError: no such schedule.
     """
-    if schedule == "scaled_linear":
-        betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float32) ** 2
-    elif schedule == "linear":
-        betas = torch.linspace(start, end, steps, dtype=torch.float32)
-    elif schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021
-        ratio = torch.arange(steps + 1, dtype=torch.float64) / steps
-        kept = ((ratio + 0.008) / 1.008 * torch.pi / 2).cos().square()
-        betas = (1 - kept[1:] / kept[:-1]).clamp(max=0.999).float()
-    else:
-        raise ValueError(f"noise schedule {schedule!r} is not one of linear, scaled_linear, squaredcos_cap_v2")
-    return torch.cumprod(1 - betas, dim=0)
+    return DDPMScheduler(steps, start, end, schedule).alphas_cumprod
 
 
 def draw_times(batch: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
-    """Times in 0..1, (B,): "uniform", or "logit_normal" (Esser et al. 2024), which favours the middle."""
+    """Noise times in 0..1, (B,): "uniform", or "logit_normal" (Esser et al. 2024), which favours the middle."""
     if sampling == "logit_normal":
         return torch.sigmoid(torch.randn(batch, generator=generator))
     return torch.rand(batch, generator=generator)
@@ -49,11 +40,11 @@ def draw_times(batch: int, sampling: str, generator: torch.Generator | None = No
 def make_target(
     latents: Tensor, noise: Tensor, times: Tensor, objective: str, schedule: Tensor, min_snr_gamma: float = 0.0
 ) -> DiffusionTarget:
-    """Noise the latents at `times` (B,) in 0..1 and say what the network must predict.
+    """Noise the latents at `times` (B,) in 0..1 and compute the target of the objective.
 
     Args:
-        schedule: `alphas_cumprod` of the discrete objectives; its length is the number of steps.
-        min_snr_gamma: weight by min(snr, gamma) (Hang et al. 2023); 0 leaves every time alike. Not for "flow".
+        schedule: `alphas_cumprod` of "epsilon" and "v_prediction"; its length is the number of steps.
+        min_snr_gamma: weight by min(snr, gamma) (Hang et al. 2023); 0 weights all times equally. Not for "flow".
     """
     if objective == "flow":
         t = times.view(-1, 1, 1, 1).to(latents)

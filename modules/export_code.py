@@ -1,4 +1,4 @@
-"""Code that travels with a saved model: a module and the modules it imports, side by side in one folder."""
+"""Export of a pipeline's code: its module and the modules that it imports, as files of the saved folder."""
 
 import importlib.util
 import json
@@ -9,29 +9,31 @@ from typing import Any
 IMPORT = re.compile(r"^from (sonolume\.modules)?\.(\w+) import", re.MULTILINE)
 
 
-def make_portable(folder: Path, source: Path, class_name: str) -> None:
-    """Make a folder that diffusers' `save_pretrained` wrote loadable where sonolume is not installed.
+def add_code(folder: Path, source: Path, class_name: str) -> None:
+    """Make a folder written by diffusers' `save_pretrained` loadable where sonolume is not installed.
+
+    Local paths are removed from its configs.
 
     Args:
-        source: the file of the pipeline's class, called pipeline.py.
+        source: file of the pipeline's class.
     """
     copy_code(source, folder)
-    _edit(folder / "model_index.json", {"_class_name": [source.stem, class_name]})  # diffusers imports source.stem
+    _update(folder / "model_index.json", {"_class_name": [source.stem, class_name]})  # diffusers imports source.stem
     for config in (folder / "model_index.json", *folder.glob("*/config.json")):
-        _edit(config, {"_name_or_path": None})  # where a part was once loaded from is nobody else's business
+        _update(config, {"_name_or_path": None})
 
 
-def _edit(path: Path, changes: dict[str, Any]) -> None:
-    """Set fields of a json file; None takes one away."""
+def _update(path: Path, changes: dict[str, Any]) -> None:
+    """Set fields of a JSON file; None removes one."""
     content = json.loads(path.read_text(encoding="utf-8")) | changes
     kept = {name: value for name, value in content.items() if name not in changes or value is not None}
     path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def copy_code(source: Path, folder: Path) -> None:
-    """Copy a module's file and, beside it, all modules of `sonolume.modules` (or of its own folder) that it imports.
+    """Copy a module's file, and all modules of `sonolume.modules` (or of its own folder) that it imports.
 
-    In the copies `from sonolume.modules.x import` reads `from .x import`, so they need no sonolume.
+    In the copies `from sonolume.modules.x import` reads `from .x import`.
     """
     text = source.read_text(encoding="utf-8")
     target = folder / source.name

@@ -1,7 +1,9 @@
-"""Classifier-free guidance: how strongly, how it is kept from overshooting, and when."""
+"""Classifier-free guidance: its scale, rescaling against overexposure, and interval."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -11,10 +13,10 @@ class Guidance:
 
     Args:
         scale: 1 is no guidance.
-        rescale: from 0 to 1: how far to bring the deviation back to the conditional prediction's (Lin et al. 2023,
+        rescale: how far to bring the standard deviation back to the conditional prediction's, 0 to 1 (Lin et al. 2023,
             arXiv 2305.08891, phi of equation 16).
-        interval: guide only while the time of the noise schedule, from 0 (clean) to 1 (noise), is in it; outside only
-            the conditional branch is computed (Kynkaanniemi et al. 2024, arXiv 2404.07724).
+        interval: guide only at noise times in it, from 0 (clean) to 1 (noise); outside only the conditional branch
+            is computed (Kynkaanniemi et al. 2024, arXiv 2404.07724).
 
     Raises:
         ValueError: rescale or interval out of range.
@@ -36,14 +38,32 @@ class Guidance:
         return self.scale != 1
 
     def is_on(self, time: float) -> bool:
-        """Whether a step at this time, from 0 (clean) to 1 (noise), needs the unconditional branch."""
+        """True if a step at this time, from 0 (clean) to 1 (noise), needs the unconditional branch."""
         return self.is_used and self.interval[0] <= time <= self.interval[1]
 
     def combine(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
-        """(B, ...) predictions of both branches -> the guided one (Lin et al. 2023, equations 14 to 16)."""
+        """Predictions (B, ...) of both branches -> the guided prediction (Lin et al. 2023, equations 14 to 16)."""
         guided = unconditional + self.scale * (conditional - unconditional)
         if not self.rescale:
             return guided
         axes = tuple(range(1, guided.ndim))
         ratio = conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8)
         return guided * (1 + self.rescale * (ratio - 1))
+
+
+class TextStates(NamedTuple):
+    """Hidden states of B texts, behind those of their negative texts where guidance is used."""
+
+    states: Tensor  # (2B, L, D) or (B, L, D)
+    mask: Tensor | None  # (2B, L) or (B, L), 1 for text, 0 for padding; None: padding is attended to
+    count: int  # B
+
+    def rows(self, texts: Tensor) -> "TextStates":
+        """States of the texts (b,) by their index, and of their negative texts."""
+        rows = torch.arange(len(self.states), device=texts.device).unflatten(0, (-1, self.count))[:, texts].flatten()
+        return TextStates(self.states[rows], None if self.mask is None else self.mask[rows], len(texts))
+
+    def conditional(self) -> "TextStates":
+        """States without those of the negative texts."""
+        mask = None if self.mask is None else self.mask[-self.count :]
+        return TextStates(self.states[-self.count :], mask, self.count)

@@ -1,7 +1,8 @@
-"""Starting from a sound instead of from noise, and keeping parts of it.
+"""Sampling that starts from a recording instead of noise, and keeps parts of it.
 
-Audio-to-audio as SDEdit (Meng et al. 2021, arXiv 2108.01073); inpainting by putting the noised original back at every
-step (Lugmayr et al. 2022, arXiv 2201.09865, without its resampling). Shapes: B sounds, N samples of the result.
+Audio-to-audio is SDEdit (Meng et al. 2021, arXiv 2108.01073); inpainting puts the noised original back after every step
+(Lugmayr et al. 2022, arXiv 2201.09865, without its resampling). B sounds, N samples of the result; a mask is True where
+the sound is generated anew.
 """
 
 from collections.abc import Sequence
@@ -12,86 +13,148 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STRENGTH = 0.8  # where none is given
-FADE_SECONDS = 0.02  # from the original into what is made anew, inside the mask
-SILENT = 1e-4  # a peak below this is silence
+STRENGTH = 0.8  # default without a mask
+FADE_SECONDS = 0.02  # cross-fade from the original into the generated sound, inside the mask
+SILENT = 1e-4  # a wave with a lower peak counts as silent
 
-Spans = Sequence[tuple[float, float | None]]  # seconds from the start; None: to the end
+Spans = Sequence[tuple[float, float | None]]  # seconds from the start; None is the end
 
 
-@dataclass(frozen=True)
-class Original:
-    """The sound to start from, as long as the result, and what of it is kept."""
+class FromNoise:
+    """Sampling from pure noise: the hooks of the denoising loop, which `FromAudio` overrides."""
+
+    def start(self, scheduler: Any, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Set the timesteps and return the first latents (B, z, h, w) and the timesteps to run."""
+        begin(scheduler, steps, 1.0, noise.device)
+        return scale_noise(scheduler, noise), scheduler.timesteps
+
+    def after_step(self, latents: Tensor) -> Tensor:
+        """Adjust the latents (B, z, h, w) after a step of the scheduler."""
+        return latents
+
+    def merge_mel(self, mel: Tensor) -> Tensor:
+        """Adjust the decoded ln mel (B, M, T)."""
+        return mel
+
+    def merge_wave(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Adjust the wave (B, N) and return it with the gains (B,) that were applied."""
+        return wave, wave.new_ones(len(wave))
+
+
+@dataclass
+class SourceAudio:
+    """A recording to start from, as long as the result."""
 
     wave: Tensor  # (B, N)
-    renewed: Tensor | None  # (N,) true where the sound is made anew; None: everywhere
-    strength: float  # above 0 to 1
+    mask: Tensor | None  # (N,) True where the sound is generated anew; None: everywhere
+    strength: float  # share of the denoising steps that run, above 0 to 1
+    sample_rate: int  # Hz
 
-    def keep(self, made: Tensor, old: Tensor, unit: int) -> Tensor:
-        """`made` (..., w) where the sound is renewed, and beyond it; `old` (..., w) elsewhere.
+    def merge(self, generated: Tensor, original: Tensor, unit: int) -> Tensor:
+        """`generated` (..., w) inside the mask and after the end of the sound, `original` (..., w) elsewhere.
 
         Args:
-            unit: samples of one latent or mel frame.
+            unit: samples per latent or mel frame.
         """
-        if self.renewed is None:
-            return made
-        return torch.where(renewed_units(self.renewed, unit, made.shape[-1]).to(made.device), made, old)
+        if self.mask is None:
+            return generated
+        return torch.where(mask_units(self.mask, unit, generated.shape[-1]).to(generated.device), generated, original)
 
-    def keep_wave(self, made: Tensor, fade: int) -> tuple[Tensor, Tensor]:
-        """`made` (B, N) where the sound is renewed, cross-faded over `fade` samples, and the original elsewhere.
+    def merge_wave(self, generated: Tensor) -> tuple[Tensor, Tensor]:
+        """`generated` (B, N) inside the mask, cross-faded, and the original elsewhere; and gains (B,).
 
-        What is made is brought down to a peak of 1, so that the original need not be: gains (B,).
+        The generated part is scaled down to a peak of 1, so that the original need not be.
         """
-        if self.renewed is None:
-            return made, made.new_ones(len(made))
-        peaks = made[:, self.renewed.to(made.device)].abs().amax(dim=1)
+        if self.mask is None:
+            return generated, generated.new_ones(len(generated))
+        peaks = generated[:, self.mask.to(generated.device)].abs().amax(dim=1)
         gains = 1 / peaks.clamp(min=1)
-        return splice(self.wave, made * gains[:, None], self.renewed, fade), gains
+        fade = round(FADE_SECONDS * self.sample_rate)
+        return splice(self.wave, generated * gains[:, None], self.mask, fade), gains
 
 
-def original(
+class FromAudio(FromNoise):
+    """Sampling from a recording at the noise level of its `strength`; the original is kept outside its mask.
+
+    Args:
+        mel, latents: of the recording, ln mel (B, M, T) and normalised latents (B, z, h, w).
+        hop_size: samples per mel frame.
+    """
+
+    def __init__(self, source: SourceAudio, mel: Tensor, latents: Tensor, hop_size: int) -> None:
+        self.source, self.mel, self.clean, self.hop_size = source, mel, latents, hop_size
+
+    def start(self, scheduler: Any, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        self.scheduler, self.noise, self.clean = scheduler, noise, self.clean.to(noise.dtype)
+        self.index = begin(scheduler, steps, self.source.strength, noise.device)
+        timesteps = scheduler.timesteps[self.index :]
+        if self.source.strength == 1:
+            return self._keep(scale_noise(scheduler, noise)), timesteps
+        return add_noise(scheduler, self.clean, noise, self.index), timesteps
+
+    def after_step(self, latents: Tensor) -> Tensor:
+        self.index += 1
+        return self._keep(latents)
+
+    def _keep(self, latents: Tensor) -> Tensor:
+        """Put the original back outside the mask, at the noise level of the next step."""
+        original = add_noise(self.scheduler, self.clean, self.noise, self.index)
+        return self.source.merge(latents, original, self.hop_size * self.mel.shape[-1] // latents.shape[-1])
+
+    def merge_mel(self, mel: Tensor) -> Tensor:
+        return self.source.merge(mel, self.mel.to(mel.dtype), self.hop_size)
+
+    def merge_wave(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        return self.source.merge_wave(wave)
+
+
+def check_source(
     sound: Any,
     count: int,
     strength: float | None,
     spans: Spans | None,
     samples: int | None,
     sample_rate: int,
-    shortest: float,
-) -> Original:
-    """Check what was given for editing and bring it to the length of the result.
+    seconds: tuple[float, float],
+) -> SourceAudio:
+    """Check the recording to start from and bring it to the length of the result.
 
     Args:
-        sound: (n,) or (b, n), any kind of array. count: B, a multiple of b.
-        samples: of the result; None: as long as the sound.
-        shortest: seconds that the sound must last.
+        sound: (n,) or (b, n), any kind of array.
+        count: B, a multiple of b.
+        spans: seconds to generate anew; None is everything.
+        samples: length of the result; None: as long as the recording.
+        seconds: shortest recording and longest result.
 
     Raises:
-        ValueError: a sound, strength or span that cannot be used; the message says why.
+        ValueError: a sound, strength or span that cannot be used.
     """
-    strength = given_strength(strength, spans)
+    strength = default_strength(strength, spans)
     if not 0 < strength <= 1:
         raise ValueError(f"strength must be above 0 and at most 1, got {strength:g}")
-    wave = _checked(sound, count, round(shortest * sample_rate), sample_rate)
+    wave = _check_wave(sound, count, round(seconds[0] * sample_rate), sample_rate)
     given, samples = wave.shape[1], samples or wave.shape[1]
-    renewed = None if spans is None else renewed_samples(spans, samples, sample_rate)
-    beyond = renewed is not None and bool(renewed[given:].all())
-    if samples > given and not beyond:
+    mask = None if spans is None else mask_samples(spans, samples, sample_rate)
+    continued = mask is not None and bool(mask[given:].all())
+    if samples > given and not continued:
         raise ValueError(
             f"duration {samples / sample_rate:g} s is longer than init_audio ({given / sample_rate:g} s): "
-            "to make the rest, continue it (--continuation, or a mask from its end)"
+            "to generate the rest, continue it (--continuation, or a mask from its end)"
         )
     if samples > given and strength < 1:
-        raise ValueError(f"strength {strength:g} has no meaning where init_audio is continued: leave it at 1")
-    return Original(_lengthened(wave, samples), renewed, strength)
+        raise ValueError(f"strength {strength:g} cannot be used where init_audio is continued: leave it at 1")
+    if samples > round(seconds[1] * sample_rate):
+        raise ValueError(f"init_audio is longer than {seconds[1]:g} s: give a shorter one, or a duration")
+    return SourceAudio(_fit(wave, samples), mask, strength, sample_rate)
 
 
-def given_strength(strength: float | None, spans: Spans | None) -> float:
-    """The strength, or its default: all of what is masked is made anew, but only some of a whole sound."""
+def default_strength(strength: float | None, spans: Spans | None) -> float:
+    """The given strength, else 1 with a mask (all of it is new) and `STRENGTH` for a whole recording."""
     return strength if strength is not None else STRENGTH if spans is None else 1.0
 
 
-def _checked(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
-    """(n,) or (b, n) -> (B, n) float32, each of the b rows as often as needed."""
+def _check_wave(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
+    """(n,) or (b, n) -> (B, n) float32, each of the b rows repeated."""
     wave = torch.as_tensor(sound, dtype=torch.float32)
     wave = wave[None] if wave.ndim == 1 else wave
     if wave.ndim != 2 or not len(wave) or count % len(wave):
@@ -102,14 +165,14 @@ def _checked(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
     if not wave.isfinite().all():
         raise ValueError("init_audio holds NaN or infinite values")
     if (wave.abs().amax(dim=1) < SILENT).any():
-        raise ValueError("init_audio is silent: there is nothing to start from")
+        raise ValueError("init_audio is silent")
     return wave.repeat_interleave(count // len(wave), dim=0)
 
 
-def _lengthened(wave: Tensor, samples: int) -> Tensor:
-    """(B, n) -> (B, N): cut, or gone on with its mirror image and then with silence.
+def _fit(wave: Tensor, samples: int) -> Tensor:
+    """(B, n) -> (B, N): cut, or extended by its mirror image and then by silence.
 
-    What follows is made anew; the mirror image keeps the autoencoder from seeing an end before it.
+    The extension is generated anew; the mirror image keeps the autoencoder from encoding an end of the sound.
     """
     wave = wave[:, :samples]
     mirrored = wave.flip(1)[:, 1 : 1 + samples - wave.shape[1]]
@@ -117,15 +180,15 @@ def _lengthened(wave: Tensor, samples: int) -> Tensor:
     return F.pad(wave, (0, samples - wave.shape[1]))
 
 
-def renewed_samples(spans: Spans, samples: int, sample_rate: int) -> Tensor:
-    """Spans in seconds -> (N,) true inside them.
+def mask_samples(spans: Spans, samples: int, sample_rate: int) -> Tensor:
+    """Spans in seconds -> mask (N,), True inside them.
 
     Raises:
         ValueError: a span is empty, reversed, or outside the sound.
     """
     if not spans:
         raise ValueError("mask is empty: give at least one start and end in seconds")
-    renewed = torch.zeros(samples, dtype=torch.bool)
+    mask = torch.zeros(samples, dtype=torch.bool)
     for start, end in spans:
         name = f"mask {start:g}-{'' if end is None else f'{end:g}'}"
         first, last = round(start * sample_rate), samples if end is None else round(end * sample_rate)
@@ -135,74 +198,79 @@ def renewed_samples(spans: Spans, samples: int, sample_rate: int) -> Tensor:
             raise ValueError(f"{name} lies outside the sound, which lasts {samples / sample_rate:g} s")
         if last == first:
             raise ValueError(f"{name} is empty: its end must be after its start")
-        renewed[first:last] = True
-    return renewed
+        mask[first:last] = True
+    return mask
 
 
-def renewed_units(renewed: Tensor, unit: int, count: int) -> Tensor:
-    """(N,) samples -> (count,) latents or mel frames of `unit` samples: true where made anew, and after the end.
+def mask_units(mask: Tensor, unit: int, count: int) -> Tensor:
+    """Mask of samples (N,) -> mask of `count` latents or mel frames of `unit` samples; True after the end.
 
-    One of which less than a quarter is renewed stays: what was made there would only be cut off.
+    A unit with less than a quarter of it inside the mask is kept: what was generated there would only be cut off.
     """
     inner = torch.zeros(count * unit, dtype=torch.bool)
-    inner[len(renewed) :] = True
-    for start, end in spans_of(renewed):
+    inner[len(mask) :] = True
+    for start, end in runs(mask):
         margin = unit // 4 if end - start > unit // 2 else 0
-        inner[start + margin * (start > 0) : end - margin * (end < len(renewed))] = True
+        inner[start + margin * (start > 0) : end - margin * (end < len(mask))] = True
     return inner.view(count, unit).any(dim=1)
 
 
+def runs(mask: Tensor) -> list[tuple[int, int]]:
+    """(N,) booleans -> start and end of every run of True."""
+    edge = mask.new_zeros(1, dtype=torch.int8)
+    changes = torch.diff(mask.to(torch.int8), prepend=edge, append=edge).nonzero()[:, 0].tolist()
+    return list(zip(changes[::2], changes[1::2], strict=True))
+
+
+def splice(original: Tensor, generated: Tensor, mask: Tensor, fade: int) -> Tensor:
+    """The original (B, N) with `generated` (B, N) inside the mask (N,), cross-faded over `fade` samples inside of it.
+
+    Outside the mask the samples are the original's, bit for bit.
+    """
+    weight = mask.to(generated.dtype)
+    for start, end in runs(mask):
+        length = min(fade, (end - start) // 2)
+        ramp = torch.sin(torch.pi / 2 * (torch.arange(length) + 0.5) / max(length, 1)).square()
+        if start > 0:
+            weight[start : start + length] = ramp
+        if end < len(mask):
+            weight[end - length : end] = ramp.flip(0)
+    weight = weight.to(generated.device)
+    return torch.where(weight > 0, weight * generated + (1 - weight) * original, original)
+
+
 def begin(scheduler: Any, steps: int, strength: float, device: torch.device) -> int:
-    """Set the timesteps; returns the index of the first step to make: the last `strength` of all, at least one."""
+    """Set the timesteps; returns the index of the first one to run: the last `strength` of all, at least one."""
     scheduler.set_timesteps(steps, device=device)
     first = steps - max(1, round(steps * strength))
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    elif first and _repeats_its_second(scheduler.timesteps):
-        rest = scheduler.timesteps.unique().flip(0)[first:]  # PNDM takes its second step twice, wherever it starts
+    elif first and _repeats_second(scheduler.timesteps):
+        rest = scheduler.timesteps.unique().flip(0)[first:]  # PNDM runs its second step twice, wherever it starts
         scheduler.timesteps = torch.cat([rest[:2], rest[1:]])
         return 0
     return first
 
 
-def _repeats_its_second(timesteps: Tensor) -> bool:
+def _repeats_second(timesteps: Tensor) -> bool:
     return len(timesteps) > 2 and bool(timesteps[1] == timesteps[2])
 
 
-def from_noise(scheduler: Any, noise: Tensor) -> Tensor:
-    """What the first of all steps starts from."""
+def scale_noise(scheduler: Any, noise: Tensor) -> Tensor:
+    """Noise at the level of the first timestep."""
     return noise * getattr(scheduler, "init_noise_sigma", 1.0)
 
 
-def noised(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tensor:
-    """`clean` at the noise level of step `index`, the next one to make after `begin`; clean itself after the last."""
+def scale_model_input(scheduler: Any, latents: Tensor, t: Tensor) -> Tensor:
+    """Input of the network; schedulers of rectified flow do not scale it."""
+    return scheduler.scale_model_input(latents, t) if hasattr(scheduler, "scale_model_input") else latents
+
+
+def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+    """`clean` at the noise level of timestep number `index`, the next one to run; `clean` itself after the last."""
     if index == len(scheduler.timesteps):
         return clean
     time = scheduler.timesteps[index : index + 1]
     if hasattr(scheduler, "scale_noise"):
         return scheduler.scale_noise(clean, time, noise)
     return scheduler.add_noise(clean, noise, time)
-
-
-def splice(original: Tensor, made: Tensor, renewed: Tensor, fade: int) -> Tensor:
-    """The original (B, N) with `made` (B, N) where it is renewed (N,), cross-faded over `fade` samples inside of it.
-
-    Elsewhere the samples are the original's, bit for bit.
-    """
-    weight = renewed.to(made.dtype)
-    for start, end in spans_of(renewed):
-        length = min(fade, (end - start) // 2)
-        ramp = torch.sin(torch.pi / 2 * (torch.arange(length) + 0.5) / max(length, 1)).square()
-        if start > 0:
-            weight[start : start + length] = ramp
-        if end < len(renewed):
-            weight[end - length : end] = ramp.flip(0)
-    weight = weight.to(made.device)
-    return torch.where(weight > 0, weight * made + (1 - weight) * original, original)
-
-
-def spans_of(flags: Tensor) -> list[tuple[int, int]]:
-    """(N,) booleans -> start and end of every run of true ones."""
-    edge = flags.new_zeros(1, dtype=torch.int8)
-    changes = torch.diff(flags.to(torch.int8), prepend=edge, append=edge).nonzero()[:, 0].tolist()
-    return list(zip(changes[::2], changes[1::2], strict=True))

@@ -1,11 +1,11 @@
-"""Latents as the autoencoder gives them, and as the U-Net takes them."""
+"""Normalisation of the autoencoder's latents to about zero mean and unit deviation, as the U-Net takes them."""
 
 from diffusers import AutoencoderKL
 from torch import Tensor
 
 
 def normalise(latents: Tensor, vae: AutoencoderKL) -> Tensor:
-    """(B, z, h, w) as the VAE gives them -> about zero mean and unit deviation, as the U-Net takes them."""
+    """(B, z, h, w) of the VAE -> normalised latents."""
     mean, std = _statistics(latents, vae)
     return (latents - mean) / std
 

@@ -14,7 +14,7 @@ MEL_FLOOR = 1e-5  # mel magnitudes are clamped here, so silence is ln(1e-5) = -1
 
 @dataclass(frozen=True)
 class MelSettings:
-    """What decides a mel spectrogram; the defaults are those of the published vocoder."""
+    """Settings of a mel spectrogram; the defaults are those of the published vocoder."""
 
     sample_rate: int = 16000
     """Hz"""
@@ -43,7 +43,7 @@ class MelSettings:
 
     @classmethod
     def of(cls, section: object) -> "MelSettings":
-        """From any object with these fields, such as a config section."""
+        """Copy the settings from any object with these fields, such as a config section."""
         return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
     @property

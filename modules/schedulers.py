@@ -1,5 +1,6 @@
-"""Named samplers: which scheduler and how many steps, by what the network was trained to predict."""
+"""Named samplers: scheduler and number of steps for each training objective."""
 
+import inspect
 from typing import Any
 
 import diffusers
@@ -21,7 +22,7 @@ PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {
         "fast": ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "solver_order": 2}, 10),
     },
 }
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # for --scheduler
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # --scheduler name -> class and settings
     "ddim": ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1}),
     "pndm": PRESETS["epsilon"]["reference"][:2],
     "dpm++": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
@@ -34,7 +35,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # for --scheduler
 
 
 def objective_of(scheduler: Any) -> str:
-    """What the network of this scheduler predicts: "epsilon", "v_prediction" or "flow"."""
+    """Objective of a scheduler's network: "epsilon", "v_prediction" or "flow"."""
     if type(scheduler).__name__.startswith("FlowMatch"):
         return "flow"
     prediction = scheduler.config.get("prediction_type", "epsilon")
@@ -53,7 +54,7 @@ def make_scheduler(name: str, settings: dict[str, Any], objective: str, noise: d
     if objective == "flow":
         return kind(num_train_timesteps=1000, prediction_type="flow_prediction", **settings)
     wanted = {"prediction_type": objective, **noise, **settings}
-    known = kind.__init__.__wrapped__.__code__.co_varnames if hasattr(kind.__init__, "__wrapped__") else wanted
+    known = inspect.signature(kind).parameters
     return kind(**{key: value for key, value in wanted.items() if key in known})
 
 

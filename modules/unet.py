@@ -11,8 +11,8 @@ from torch.nn import functional as F
 class CropUpsample2D(nn.Module):
     """Nearest x2, 3x3 convolution, then crop to the skip connection's size, as Amphion's U-Net does.
 
-    diffusers resizes to the skip's size first, so at odd sizes the convolution sees zero padding where the official
-    network sees a neighbour (up to 0.5 apart at 5x39). Same parameters: a child called `conv`.
+    diffusers resizes to the skip's size first, so at odd sizes the convolution reads zero padding where the official
+    network reads a neighbour (up to 0.5 apart at 5x39). Same parameters: a child called `conv`.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -52,8 +52,8 @@ def zero_init(unet: UNet2DConditionModel) -> None:
 def with_positions(latents: Tensor, in_channels: int) -> Tensor:
     """Append coordinate channels until there are `in_channels`: time, then frequency, each from -1 to 1.
 
-    (B, C, H, W) -> (B, in_channels, H, W). A convolution alone cannot tell the first half of a clip from the second,
-    which "X, then Y" asks for (CoordConv, Liu et al. 2018). Official weights have no such channels: nothing happens.
+    (B, C, H, W) -> (B, in_channels, H, W). A convolution alone cannot distinguish the first half of a clip from the
+    second, which "X, then Y" needs (CoordConv, Liu et al. 2018). Official weights have no such channels.
     """
     batch, channels, height, width = latents.shape
     missing = in_channels - channels

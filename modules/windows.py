@@ -1,10 +1,11 @@
-"""A long latent as overlapped windows of the length that the networks were trained on.
+"""Long latents as overlapping windows of the length that the networks were trained on.
 
-MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113): predict on each window, blend the predictions by weights that
-fall towards a window's ends, where it sees least. Shapes: B sounds, n windows of each, s latents wide.
+MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113): a network runs on each window and the results are blended, with
+weights that fall towards a window's ends, where it has least context. B sounds, n windows of each, s latents wide.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Windows:
-    """`count` windows of `size`, `hop` apart: together `width` wide, with nothing left over."""
+    """`count` windows of `size`, `hop` apart, which cover exactly `width` latents."""
 
     size: int
     hop: int
@@ -24,7 +25,7 @@ class Windows:
         """The fewest windows that cover `width`.
 
         Args:
-            overlap: share of a window that the next one covers, too, from 0 to 0.9.
+            overlap: share of a window that the next one covers as well, from 0 to 0.9.
 
         Raises:
             ValueError: overlap out of range.
@@ -38,33 +39,45 @@ class Windows:
     def width(self) -> int:
         return self.size + (self.count - 1) * self.hop
 
-    def cut(self, x: Tensor, unit: int = 1) -> Tensor:
-        """(B, ..., width * unit) -> (B * n, ..., size * unit), the windows of a sound in a row.
+    def apply(
+        self, network: Callable[[Tensor, Tensor], Tensor], x: Tensor, at_once: int, unit: int = 1, out_unit: int = 1
+    ) -> Tensor:
+        """Run a network on every window and blend its outputs: (B, ..., width * unit) -> (B, ..., width * out_unit).
 
         Args:
-            unit: values of `x` to one latent: 1 for latents, the autoencoder's factor for mel frames.
+            network: (windows (b, ..., size * unit), index of each one's sound (b,)) -> (b, ..., size * out_unit).
+            at_once: largest number of windows of one call; sounds of a single window run in one call.
+            unit, out_unit: values per latent: 1 for latents, the autoencoder's factor for mel frames.
         """
+        pieces = self.cut(x, unit)                                             # (B * n, ..., s)
+        sounds = torch.arange(len(pieces), device=x.device) // self.count      # (B * n,)
+        size = len(pieces) if self.count == 1 else at_once
+        batches = zip(pieces.split(size), sounds.split(size), strict=True)
+        return self.blend(torch.cat([network(some, of) for some, of in batches]), out_unit)
+
+    def cut(self, x: Tensor, unit: int = 1) -> Tensor:
+        """(B, ..., width * unit) -> (B * n, ..., size * unit), the windows of a sound one after the other."""
         if self.count == 1:
             return x
         pieces = x.unfold(-1, self.size * unit, self.hop * unit)  # (B, ..., n, s)
         return pieces.movedim(-2, 1).flatten(0, 1)                # (B * n, ..., s)
 
     def blend(self, pieces: Tensor, unit: int = 1) -> Tensor:
-        """The inverse of `cut`: the weighted mean where windows overlap."""
+        """Inverse of `cut`: the weighted mean where windows overlap."""
         if self.count == 1:
             return pieces
         weight = taper(self.size * unit).to(pieces.device)
-        pieces_of = pieces.unflatten(0, (-1, self.count))         # (B, n, ..., s)
+        of_sounds = pieces.unflatten(0, (-1, self.count))         # (B, n, ..., s)
         total = weight.new_zeros(self.width * unit)
-        shape = (pieces_of.shape[0], *pieces_of.shape[2:-1], self.width * unit)
+        shape = (of_sounds.shape[0], *of_sounds.shape[2:-1], self.width * unit)
         mixed = torch.zeros(shape, device=pieces.device)          # (B, ..., width)
         for number in range(self.count):
             place = slice(number * self.hop * unit, (number * self.hop + self.size) * unit)
-            mixed[..., place] += pieces_of[:, number].float() * weight
+            mixed[..., place] += of_sounds[:, number].float() * weight
             total[place] += weight
         return (mixed / total).to(pieces.dtype)
 
 
 def taper(size: int) -> Tensor:
-    """(size,) weights above 0, highest in the middle; with an overlap of a half they add up to 1."""
+    """(size,) weights above 0, highest in the middle; with an overlap of one half they add up to 1."""
     return torch.sin(math.pi * (torch.arange(size) + 0.5) / size).square()

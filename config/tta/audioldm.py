@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from sonolume.config.base import (
     AdamConfig,
@@ -12,14 +13,17 @@ from sonolume.config.base import (
     Strict,
     TrainConfig,
 )
-from sonolume.config.options import EmbedderOptions, FolderOptions, ReportOptions, SamplingOptions
-from sonolume.utils.options import option
-
-INFERENCE_FLAGS = (
-    "text", "text_file", "checkpoint", "output_dir", "seed", "num_samples", "num_steps", "guidance_scale",
-    "guidance_rescale", "guidance_interval", "negative_text", "scheduler", "preset", "duration", "window_overlap",
-    "init_audio", "strength", "mask", "continuation", "lora", "lora_scale", "batch_size", "device", "dtype",
-)  # fmt: skip
+from sonolume.config.options import (
+    EmbedderOptions,
+    FolderOptions,
+    GenerationOptions,
+    ModelOptions,
+    OutputOptions,
+    ReportOptions,
+    SamplingOptions,
+)
+from sonolume.utils.errors import UserError
+from sonolume.utils.options import Options, Spans, option, parse_spans
 
 
 class BetaSchedule(StrEnum):
@@ -140,7 +144,7 @@ class ModelConfig(Strict):
     vocoder: str = ""  # folder or hub id of a SpeechT5HifiGan; "" = Griffin-Lim
     audioldm: AudioLDMConfig = field(default_factory=AudioLDMConfig)
     noise_scheduler: NoiseSchedulerConfig = field(default_factory=NoiseSchedulerConfig)
-    polish: int = 0  # rounds of Griffin-Lim after the vocoder; for one too small to hit the level of every band
+    refine: int = 0  # Griffin-Lim iterations that start from the vocoder's wave; help a small vocoder
     text_mask: bool = True  # attention ignores padded text; false as the seed
     latent_scale: str = "auto"  # latents are multiplied by it; "auto" or "0" = 1 / measured standard deviation
     attention: Attention = Attention.auto  # auto: sdpa, but plain for training on a CPU
@@ -149,7 +153,7 @@ class ModelConfig(Strict):
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
-        self.at_least("model", 0, "polish")
+        self.at_least("model", 0, "refine")
         self.require(
             self.latent_scale == "auto" or _is_scale(self.latent_scale),
             f'model.latent_scale must be "auto" or a number of at least 0, got {self.latent_scale!r}',
@@ -167,6 +171,8 @@ def _is_scale(text: str) -> bool:
 
 @dataclass
 class Config(RunConfig):
+    RENAMED = {"model.polish": "model.refine"}  # keys of older config files
+
     log_dir: str = "ckpts/tta"
     preprocess: AudioLDMPreprocessConfig = field(default_factory=AudioLDMPreprocessConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -182,5 +188,61 @@ class Config(RunConfig):
 
 
 @dataclass(kw_only=True)
+class InferenceOptions(ModelOptions, OutputOptions, GenerationOptions):
+    text: list[str] = option(help="description of the sound; may be given several times", metavar="TEXT")
+    text_file: Path | None = option(help="texts, one per line (UTF-8)", metavar="FILE", must_exist=True)
+    duration: float | None = option(
+        help="length of the sound (default: one clip)", low=0.5, high=600, unit="s", metavar="SECONDS"
+    )
+    guidance_rescale: float = option(
+        0.0, help="keeps strong guidance from overdriving the sound, 0 to 1", low=0, high=1, metavar="SHARE"
+    )
+    guidance_interval: tuple[float, float] = option(
+        (0.0, 1.0), help="guide only between these two noise times, from 0 (clean) to 1 (noise)", metavar="TIME"
+    )
+    window_overlap: float = option(
+        0.5, help="overlap of the windows of a sound longer than one clip", low=0, high=0.9, metavar="SHARE"
+    )
+    init_audio: Path | None = option(
+        help="sound file to start from instead of noise", metavar="FILE", must_exist=True
+    )
+    strength: float | None = option(
+        help="how much of --init_audio to replace, above 0 to 1 (default: 0.8, and 1 with --mask)",
+        above=0, high=1, needs=("init_audio",), metavar="SHARE",
+    )  # fmt: skip
+    mask: Spans = option(
+        help="seconds of --init_audio to generate anew, such as 1-2,3.5-; all else is kept",
+        needs=("init_audio",), parse=parse_spans, metavar="START-END",
+    )  # fmt: skip
+    continuation: bool = option(help="keep --init_audio and continue it up to --duration", needs=("init_audio",))
+    lora: Path | None = option(help="LoRA weights made by run_finetune.sh", metavar="FILE", must_exist=True)
+    lora_scale: float = option(1.0, help="strength of --lora", needs=("lora",), metavar="SCALE")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.text and self.text_file is None:
+            raise UserError('--text is missing: give --text "..." or --text_file FILE')
+        if not all(text.strip() for text in self.text):
+            raise UserError("--text is empty: describe the sound")
+        low, high = self.guidance_interval
+        if not 0 <= low < high <= 1:
+            raise UserError(f"--guidance_interval must be LOW HIGH with 0 <= LOW < HIGH <= 1, got {low:g} {high:g}")
+
+
+@dataclass(kw_only=True)
 class EvaluationOptions(ReportOptions, FolderOptions, EmbedderOptions, SamplingOptions):
     batch_size: int = option(16, help="samples generated at once", low=1, metavar="N")
+
+
+@dataclass(kw_only=True)
+class FinetuneOptions(Options):
+    input: Path | None = option(
+        help="clips to learn from: a folder with captions in text files, or a csv, json or jsonl manifest",
+        metavar="FOLDER_OR_MANIFEST", must_exist=True,
+    )  # fmt: skip
+    checkpoint: str | None = option(
+        help="pipeline to start from (default: the recipe's trained one, else the shipped miniature)",
+        metavar="FOLDER_OR_ID",
+    )
+    method: Method | None = option(help="full trains all weights of the U-Net, lora small adapters (default: full)")
+    resume: bool = option(help="continue the run from checkpoints/last.ckpt")

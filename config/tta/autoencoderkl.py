@@ -1,11 +1,12 @@
 """tta/autoencoderkl: a mel-spectrogram VAE with a PatchGAN loss (Amphion TTA, stage 1)."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.options import FolderOptions, ReportOptions
-
-INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "device", "dtype")
+from sonolume.config.options import FolderOptions, ModelOptions, OutputOptions, ReportOptions
+from sonolume.utils.errors import UserError
+from sonolume.utils.options import option
 
 
 @dataclass
@@ -90,6 +91,19 @@ class Config(RunConfig):
                 f"preprocess.{name} {size} is not divisible by {factor}, "
                 f"the down factor of model.autoencoderkl.ch_mult ({levels} levels)",
             )
+
+
+@dataclass(kw_only=True)
+class InferenceOptions(ModelOptions, OutputOptions):
+    audio: list[Path] = option(
+        help="sound file, video with sound, or folder of them to reconstruct; may be given several times",
+        metavar="PATH",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.audio:
+            raise UserError("--audio FILE_OR_FOLDER is missing")
 
 
 @dataclass(kw_only=True)

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.options import FolderOptions, ReportOptions
-
-INFERENCE_FLAGS = ("audio", "checkpoint", "output_dir", "device", "dtype")
+from sonolume.config.options import FolderOptions, ModelOptions, OutputOptions, ReportOptions
+from sonolume.utils.errors import UserError
+from sonolume.utils.options import option
 
 
 @dataclass
@@ -153,6 +154,19 @@ class Config(RunConfig):
             f"model.hifigan.upsample_rates {rates} multiply to {self.model.hifigan.hop}, "
             f"not to preprocess.hop_size {hop}",
         )
+
+
+@dataclass(kw_only=True)
+class InferenceOptions(ModelOptions, OutputOptions):
+    audio: list[Path] = option(
+        help="sound file, video with sound, or folder of them to resynthesise; may be given several times",
+        metavar="PATH",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.audio:
+            raise UserError("--audio FILE_OR_FOLDER is missing")
 
 
 @dataclass(kw_only=True)

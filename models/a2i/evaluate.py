@@ -51,10 +51,7 @@ def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, ship
     for spec in options.embedder:
         check(spec)
     if options.generated is not None or options.reference is not None:
-        score_folder(
-            options.generated, options.reference, options.embedder, options.output_dir, options.cache_dir,
-            options.device, options.batch_size,
-        )  # fmt: skip
+        score_folder(options, runtime.pick_device(options.device), options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, shipped)
     in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sonolume.models import runtime
+import torch
+
 from sonolume.models.evaluation import figures, reconstruction
 from sonolume.models.evaluation.collect import collect
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder
@@ -18,37 +19,40 @@ from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 
 
+class FolderScoring(Protocol):
+    """The flags of run_eval.sh that score a folder."""
+
+    generated: Path | None
+    reference: Path | None
+    embedder: list[str]
+    output_dir: Path
+    cache_dir: Path | None
+
+
 def score_folder(
-    generated: Path | None,
-    reference: Path | None,
-    embedders: Sequence[str],
-    output_dir: Path,
-    cache_dir: Path | None = None,
-    device: str = "auto",
-    batch_size: int = BATCH_SIZE,
-    mel: MelSettings | None = None,
+    options: FolderScoring, device: torch.device, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None
 ) -> None:
     """Write report.json, report.md and sheets of the samples.
 
     Args:
-        embedders: specifications of the embedders that score; required unless `mel` is given.
-        cache_dir: cache of embeddings (default: in `output_dir`).
-        mel: of recipes that reconstruct sounds: also score each sound by its distance to the reference of its Uid.
+        mel: of recipes that reconstruct sounds: also score each sound by its distance to the reference of its Uid, and
+            require no embedder.
 
     Raises:
         UserError: no embedder, nothing to score, or an input that cannot be used.
     """
+    generated, reference = options.generated, options.reference
     if generated is None:
         raise UserError("--reference needs --generated: name the folder of sounds or pictures to compare with it")
     if mel is not None and reference is None:
         raise UserError("--generated needs --reference FOLDER_OR_MANIFEST: the sounds that were reconstructed")
-    if mel is None and not embedders:
+    if mel is None and not options.embedder:
         raise UserError("--generated needs --embedder KIND:SOURCE, such as clap:laion/clap-htsat-unfused or mel:")
-    for spec in embedders:
+    for spec in options.embedder:
         check(spec)
     report = Report({}, facts={"generated": str(generated), "reference": str(reference or "none")})
     samples = collect(generated, reference, report)
-    loaded = load_all(embedders, runtime.pick_device(device))
+    loaded = load_all(options.embedder, device)
     for embedder in loaded:
         embedder.require(samples.medium.plural)
     compared = _compared(samples, loaded)
@@ -57,12 +61,13 @@ def score_folder(
         raise UserError(f"--reference {reference}: holds no {what}, and nothing else that {names} uses")
     if mel is not None:
         reconstruction.add_pair_distances(report, samples, mel)
-    folder = runtime.make_folder(output_dir)
+    folder = options.output_dir
     if loaded:
         report.conditions |= _conditions(samples, compared, loaded)
-        add_scores(report, samples, loaded, cache_dir or folder / EMBEDDINGS, batch_size)
+        add_scores(report, samples, loaded, options.cache_dir or folder / EMBEDDINGS, batch_size)
         if samples.videos:
             add_onset_scores(report, samples.generated, samples.reference)
+    folder.mkdir(parents=True, exist_ok=True)
     finish(report, folder, figures.sample_sheets(folder, report, samples))
 
 

@@ -83,7 +83,8 @@ def add_distances(
 def leave_out_broken(report: Report, uids: Sequence[str], rebuilt: Tensor) -> None:
     """List sounds or mels (B, ...) that are not finite, which are excluded from every mean, as left out."""
     broken = ~rebuilt.flatten(1).isfinite().all(dim=1)
-    report.leave_out((uids[i], "its reconstruction holds NaN") for i in broken.nonzero().flatten().tolist())
+    pairs = zip(uids, broken.tolist(), strict=True)
+    report.leave_out((uid, "its reconstruction holds NaN") for uid, is_broken in pairs if is_broken)
 
 
 def conditions(settings: MelSettings, uids: Sequence[str], compared: str, **more: Any) -> Conditions:

@@ -126,8 +126,8 @@ def generate_files(
         for path in files.unfinished(folder, below=True):  # left by a run that was killed
             path.unlink()
         missing = {uid for uid, path in paths.items() if not _is_done(path)}
-        uids, progress = list(paths), {"total": len(paths), "initial": len(paths) - len(missing)}
-        with tqdm(desc=title, leave=None, disable=not missing, **progress) as bar:
+        uids, done = list(paths), len(paths) - len(missing)
+        with tqdm(desc=title, total=len(paths), initial=done, leave=None, disable=not missing) as bar:
             for start in range(0, len(uids), batch_size):
                 batch = uids[start : start + batch_size]
                 if not (todo := missing.intersection(batch)):

@@ -30,7 +30,7 @@ def clips_per_second(paths: list[Path], embedder: Embedder, cache: Path) -> tupl
 
 
 def compare(paths: list[Path], embedder: Embedder, cache: Path) -> None:
-    embedder.encode_audio([audio.load(paths[0], embedder.sample_rate)])  # what only the first call has to set up
+    embedder.encode_audio([audio.load(paths[0], embedder.sample_rate)])  # set up before measuring
     without, computed = clips_per_second(paths, embedder, cache)
     cached, again = clips_per_second(paths, embedder, cache)
     assert (computed, again) == (len(paths), 0)

@@ -22,7 +22,7 @@ from sonolume.models.mini import clip_tokenizer
 from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS, build_unet
 from sonolume.models.mini.stable_diffusion.components import load_frozen as load_frozen
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
-from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss
+from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.unet import zero_init
 from sonolume.preprocessors.miniworld.pictures import SIZE
 
@@ -41,7 +41,11 @@ class Task(pl.LightningModule):
         zero_init(self.unet)
         if config.train.accelerator == "cpu" or not torch.cuda.is_available():
             self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
-        self.objective = make_objective(model.noise_scheduler)
+        noise = model.noise_scheduler
+        self.scheduler = make_scheduler(noise)
+        self.objective = DiffusionObjective(
+            str(noise.prediction_type), self.scheduler.alphas_cumprod, str(noise.timestep_sampling), noise.min_snr_gamma
+        )
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)
@@ -90,7 +94,7 @@ class Task(pl.LightningModule):
             text_encoder=text_encoder.model.to(self.device),
             tokenizer=text_encoder.tokenizer,
             unet=self.unet,
-            scheduler=make_scheduler(self.config.model.noise_scheduler),  # type: ignore[arg-type]  # named by an Enum
+            scheduler=self.scheduler,  # type: ignore[arg-type]  # named by an Enum
             safety_checker=None,  # type: ignore[arg-type]  # there is nothing unsafe to draw
             feature_extractor=None,  # type: ignore[arg-type]
             requires_safety_checker=False,
@@ -100,13 +104,6 @@ class Task(pl.LightningModule):
         """Write diffusers' `StableDiffusionPipeline` folder."""
         self.pipeline().save_pretrained(folder)
         clip_tokenizer.save(self.frozen["text_encoder"].tokenizer, folder / "tokenizer")
-
-
-def make_objective(config: NoiseSchedulerConfig) -> DiffusionObjective:
-    """Build the training objective that a noise scheduler's config describes."""
-    schedule = alphas_cumprod(str(config.beta_schedule), config.beta_start, config.beta_end, config.num_train_timesteps)
-    prediction, sampling = str(config.prediction_type), str(config.timestep_sampling)
-    return DiffusionObjective(prediction, schedule, sampling, config.min_snr_gamma)
 
 
 def make_scheduler(config: NoiseSchedulerConfig) -> DDIMScheduler:

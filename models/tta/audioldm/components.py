@@ -1,6 +1,5 @@
-"""Building the latent diffusion model's parts from its config, and loading those that are pretrained."""
+"""Components of the latent diffusion model: the U-Net built from its config, and the frozen networks."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,14 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
 
-from sonolume.config.tta.audioldm import AudioLDMConfig, ModelConfig, NoiseSchedulerConfig
-from sonolume.models.tta.hifigan import model as hifigan
+from sonolume.config.tta.audioldm import AudioLDMConfig, Config, ModelConfig, NoiseSchedulerConfig
+from sonolume.models.training import Frozen
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
 from sonolume.utils import checkpoint, hub
 from sonolume.utils.errors import UserError, first_line
 
-MAX_TOKENS = 512  # T5 was trained on so many; longer texts are cut
+MAX_TOKENS = 512  # T5's training length; longer texts are cut
 
 
 def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
@@ -48,35 +47,52 @@ def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
 
 
 def noise_settings(config: NoiseSchedulerConfig) -> dict[str, Any]:
-    """What the schedulers of inference must share with training."""
-    return {
-        "num_train_timesteps": config.num_train_timesteps,
-        "beta_start": config.beta_start,
-        "beta_end": config.beta_end,
-        "beta_schedule": str(config.beta_schedule),
-        "clip_sample": config.clip_sample,
-    }
+    """Settings of the noise schedule, which the schedulers of inference share with training."""
+    names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "clip_sample")
+    return {name: getattr(config, name) for name in names} | {"beta_schedule": str(config.beta_schedule)}
+
+
+def load_frozen(config: Config) -> Frozen:
+    """Load "vae", "text" and "vocoder" (None for Griffin-Lim).
+
+    Raises:
+        UserError: one of them cannot be loaded or does not fit the U-Net; names the config key.
+    """
+    vocoder = load_vocoder(config.model.vocoder, MelSettings.of(config.preprocess))
+    return Frozen(**load_encoders(config), vocoder=vocoder)
+
+
+def load_encoders(config: Config) -> Frozen:
+    """Load "vae" and "text", whose outputs are cached as training data."""
+    from sonolume.models.tta.autoencoderkl import model as autoencoder
+
+    vae = autoencoder.load(config.model.autoencoder_path)
+    text = TextEncoder(config.model.text_encoder, config.model.text_mask)
+    check_fit(config.model, vae, text)
+    return Frozen(vae=vae, text=text)
 
 
 def load_vocoder(source: str, settings: MelSettings) -> SpeechT5HifiGan | None:
-    """A HiFi-GAN from its folder, a pipeline folder that holds one, or a hub id; None for "" (Griffin-Lim).
+    """Load a HiFi-GAN from its folder, a pipeline folder or a hub id; None for "" (Griffin-Lim).
 
     Raises:
         UserError: it cannot be loaded, or takes other mels than `settings`; names the config key.
     """
+    from sonolume.models.tta.hifigan import model as hifigan
+
     remedy = 'train one with egs/tta/hifigan/run_train.sh, or leave it "" for Griffin-Lim'
     return hifigan.load(source, "model.vocoder", settings, remedy) if source else None
 
 
 class TextEncoder:
-    """A frozen T5: texts -> their states, one (L, D) tensor each. Not a Module, so no checkpoint holds it.
+    """Frozen T5: texts -> hidden states, one (L, D) tensor each. Not a Module, so no checkpoint holds it.
 
-    T5 itself always gets the attention mask, as in the seed's training, so texts do not depend on each other.
+    T5 itself always gets the attention mask, as in the published training, so texts do not depend on each other.
 
     Args:
         source: folder or hub id of a T5 with its tokenizer, or a pipeline folder that holds both.
-        masked: the U-Net ignores padding, so states end with the text; else T5's outputs at padding may be asked for.
-        key: the config key or flag that named it, for messages.
+        masked: the U-Net ignores padding, so states end with the text; False: T5's outputs at padding are used, too.
+        key: config key or flag of `source`, for messages.
 
     Raises:
         UserError: it cannot be loaded; names the key.
@@ -97,17 +113,13 @@ class TextEncoder:
             ) from error
         self.masked = masked
 
-    def parameters(self) -> Iterator[Tensor]:
-        """For fingerprints."""
-        return self.model.parameters()
-
     def count(self, texts: list[str]) -> list[int]:
-        """Tokens of each text."""
+        """Number of tokens of each text."""
         return [len(ids) for ids in self.tokenizer(texts, truncation=True, max_length=MAX_TOKENS).input_ids]
 
     @torch.no_grad()
     def __call__(self, texts: list[str], length: int = 0) -> list[Tensor]:
-        """States of each text; (length, D) with T5's outputs at padding behind the text if not `masked`."""
+        """Hidden states of each text (L, D); (length, D), with T5's outputs at padding, if not `masked`."""
         keep = 0 if self.masked else length
         pad: dict[str, Any] = {"padding": "max_length", "max_length": keep} if keep else {"max_length": MAX_TOKENS}
         tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, **({"padding": True} | pad))
@@ -117,7 +129,7 @@ class TextEncoder:
 
 
 def check_fit(config: ModelConfig, vae: AutoencoderKL, text: TextEncoder) -> None:
-    """Make sure that the U-Net of the config takes what the pretrained parts give.
+    """Make sure that the U-Net of the config fits the pretrained networks.
 
     Raises:
         UserError: another number of latent channels, or another width of the text states; names the config keys.

@@ -45,10 +45,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
     for spec in options.embedder:
         check(spec)
     if options.generated is not None:
-        score_folder(
-            options.generated, options.reference, options.embedder, options.output_dir, options.cache_dir,
-            options.device, options.batch_size,
-        )  # fmt: skip
+        score_folder(options, runtime.pick_device(options.device), options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     in_world = options.reference is None and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED)

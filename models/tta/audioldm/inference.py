@@ -1,6 +1,5 @@
 """Texts -> wav, spectrogram and json files."""
 
-import argparse
 import itertools
 import sys
 from collections.abc import Iterator
@@ -11,189 +10,204 @@ import diffusers.utils.logging
 import transformers.utils.logging
 from tqdm import tqdm
 
-from sonolume.config.tta.audioldm import Config
-from sonolume.models import inference
-from sonolume.models.tta.audioldm.pipeline import LONGEST, TextToAudioPipeline
-from sonolume.modules.inpainting import given_strength, renewed_samples, spans_of
+from sonolume.config.tta.audioldm import Config, InferenceOptions
+from sonolume.models import runtime
+from sonolume.models.tta.audioldm.pipeline import LONGEST, SoundOutput, TextToAudioPipeline
+from sonolume.modules.inpainting import default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.spectrogram import spectrogram_png
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
+Job = tuple[str, int]  # text and seed
 
-def run(config: Config, args: argparse.Namespace) -> None:
+
+def run(config: Config, options: InferenceOptions) -> None:
     """Generate `num_samples` sounds of every text and print the path of each wav."""
-    texts = read_texts(args.text, args.text_file)
-    where = inference.find_checkpoint(args.checkpoint, config, SHIPPED)
-    pipe = load(where, args.device, args.dtype)
-    _choose_sampler(pipe, args)
-    if args.lora is not None:
+    texts = options.text + read_texts(options.text_file)
+    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
+    pipe = load(where, options.device, options.dtype)
+    choose_sampler(pipe, options.preset, options.scheduler)
+    if options.lora is not None:
         from sonolume.models import lora
 
-        lora.load(pipe, args.lora, args.lora_scale)
-    options = read_options(pipe, args)
+        lora.load(pipe, options.lora, options.lora_scale)
     if pipe.vocoder is None:
-        print(f"{where} has no vocoder: Griffin-Lim makes the waves, which sounds hollow", file=sys.stderr)
-    folder = inference.make_folder(args.output_dir)
-    jobs = [(text, args.seed + number) for text in texts for number in range(args.num_samples)]
-    rounds = list(batches(jobs, args.batch_size, apart=not pipe.config.text_mask))
+        print(f"{where} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality", file=sys.stderr)
+    arguments = call_arguments(pipe, options)
+    folder = runtime.make_folder(options.output_dir)
+    jobs = [(text, options.seed + number) for text in texts for number in range(options.num_samples)]
+    rounds = list(batches(jobs, options.batch_size, one_text=not pipe.config.text_mask))
     for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
-        _generate(pipe, batch, options, where, folder, args)
+        output = _generate(pipe, batch, arguments, options)
+        _save(pipe, batch, output, arguments, where, options, folder)
 
 
-def batches(jobs: list[tuple[str, int]], size: int, apart: bool) -> Iterator[list[tuple[str, int]]]:
-    """At most `size` jobs (text, seed) at once.
-
-    Args:
-        apart: no two texts in one batch: without a mask, the shorter would hear the longer one's padding.
-    """
-    groups = itertools.groupby(jobs, key=lambda job: job[0] if apart else None)
-    for _, group in groups:
-        same = list(group)
-        yield from (same[start : start + size] for start in range(0, len(same), size))
-
-
-def read_texts(given: list[str] | None, file: Path | None) -> list[str]:
-    """Texts from flags and from a file, one a line.
+def read_texts(path: Path | None) -> list[str]:
+    """Read texts from a file, one per line.
 
     Raises:
-        UserError: none at all, an empty one, or a file that is not UTF-8 text.
+        UserError: the file is not UTF-8 text, or has no texts.
     """
-    texts = list(given or [])
-    if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise UserError(f"--text_file {file}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"--text_file {file}: not UTF-8 text (byte {error.start})") from error
-        texts += [line.strip() for line in lines if line.strip()]
+    if path is None:
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"--text_file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--text_file {path}: not UTF-8 text (byte {error.start})") from error
+    texts = [line.strip() for line in lines if line.strip()]
     if not texts:
-        raise UserError('tta/audioldm needs --text "..." (or --text_file FILE)')
-    if not all(text.strip() for text in texts):
-        raise UserError("--text is empty: say what should be heard")
+        raise UserError(f"--text_file {path}: has no texts")
     return texts
 
 
-def load(where: str, device: str = "auto", dtype: str = "float32") -> TextToAudioPipeline:
-    """A pipeline from a folder or a hub id.
+def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
+    """Load a pipeline from a folder or a hub id.
+
+    Args:
+        components: networks that are loaded already, by their names in the pipeline.
 
     Raises:
         UserError: damaged or of another kind.
     """
     if hub.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
-    place = inference.pick_device(device)
+    place = runtime.pick_device(device)
     if dtype == "float16" and place.type == "cpu":
         raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
-    diffusers.utils.logging.disable_progress_bar()  # of loading, which takes a second; denoising keeps its own
+    diffusers.utils.logging.disable_progress_bar()  # of loading, which takes a second
     transformers.utils.logging.disable_progress_bar()
     try:
-        pipe = TextToAudioPipeline.from_pretrained(where, dtype=inference.DTYPES[dtype])
+        pipe = TextToAudioPipeline.from_pretrained(where, dtype=runtime.DTYPES[dtype], **components)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
     return pipe.to(place)
 
 
-def _choose_sampler(pipe: TextToAudioPipeline, args: argparse.Namespace) -> None:
+def choose_sampler(pipe: TextToAudioPipeline, preset: str | None, scheduler: str | None = None) -> None:
+    """Switch to the sampler of the flags.
+
+    Raises:
+        UserError: there is none of this name for the network's objective.
+    """
     try:
-        if args.preset:
-            pipe.use_preset(args.preset)
-        if args.scheduler:
-            pipe.use_scheduler(args.scheduler)
+        if preset:
+            pipe.use_preset(preset)
+        if scheduler:
+            pipe.use_scheduler(scheduler)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def read_options(pipe: TextToAudioPipeline, args: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say, as arguments of the pipeline's call.
+def batches(jobs: list[Job], size: int, one_text: bool) -> Iterator[list[Job]]:
+    """Split jobs into batches of at most `size`.
+
+    Args:
+        one_text: only one text per batch: without a mask, texts attend to the padding of longer ones.
+    """
+    for _, group in itertools.groupby(jobs, key=lambda job: job[0] if one_text else None):
+        same = list(group)
+        yield from (same[start : start + size] for start in range(0, len(same), size))
+
+
+def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict[str, Any]:
+    """Arguments of the pipeline's call, with defaults filled in.
 
     Raises:
-        UserError: --init_audio is not readable, or --continuation without a --duration beyond its end.
+        UserError: --init_audio is not readable, or --continuation has no --duration beyond its end.
     """
-    wave, mask = None, args.mask
-    if args.init_audio is not None:
+    wave, mask = None, options.mask
+    if options.init_audio is not None:
         rate = pipe.mel_settings.sample_rate
-        wave = audio.load(args.init_audio, rate, seconds=LONGEST + 1)
-        if args.continuation:
+        wave = audio.load(options.init_audio, rate, seconds=LONGEST + 1)
+        if options.continuation:
             seconds = len(wave) / rate
-            if args.duration is None or args.duration <= seconds:
-                raise UserError(f"--continuation needs a --duration above the {seconds:g} s of {args.init_audio}")
-            mask = [*(mask or []), (seconds, None)]
+            if options.duration is None or options.duration <= seconds:
+                raise UserError(f"--continuation needs a --duration above the {seconds:g} s of {options.init_audio}")
+            mask = [*mask, (seconds, None)]
     return {
-        "negative_prompt": args.negative_text,
-        "num_inference_steps": args.num_steps or pipe.config.num_steps,
-        "guidance_scale": pipe.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
-        "guidance_rescale": args.guidance_rescale,
-        "guidance_interval": tuple(args.guidance_interval),
-        "duration": args.duration,
-        "window_overlap": args.window_overlap,
-        "windows_at_once": args.batch_size,
+        "negative_prompt": options.negative_text,
+        "num_inference_steps": options.num_steps or pipe.config.num_steps,
+        "guidance_scale": pipe.config.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+        "guidance_rescale": options.guidance_rescale,
+        "guidance_interval": tuple(options.guidance_interval),
+        "duration": options.duration,
+        "window_overlap": options.window_overlap,
+        "windows_at_once": options.batch_size,
         "init_audio": wave,
-        "strength": args.strength,
-        "mask": mask,
+        "strength": options.strength,
+        "mask": mask or None,
     }
 
 
 def _generate(
-    pipe: TextToAudioPipeline,
-    jobs: list[tuple[str, int]],
-    options: dict[str, Any],
-    where: str,
-    folder: Path,
-    args: argparse.Namespace,
-) -> None:
-    generators = [inference.generators(seed, 1)[0] for _, seed in jobs]
+    pipe: TextToAudioPipeline, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions
+) -> SoundOutput:
+    generators = [runtime.generators(seed, 1)[0] for _, seed in jobs]
     try:
-        made = pipe([text for text, _ in jobs], generator=generators, **options)
+        output = pipe([text for text, _ in jobs], generator=generators, **arguments)
     except ValueError as error:
         reason = str(error)
-        about = f"--init_audio {args.init_audio}: " if reason.startswith("init_audio ") else ""
-        raise UserError(about + reason.removeprefix("init_audio ")) from error
-    mels: Any = made.mels
-    gains: Any = made.gains
-    if not mels.isfinite().all():
-        raise UserError(f"{where}: gave no numbers (NaN) with --dtype {args.dtype} at these settings: try float32")
-    settings = pipe.mel_settings
-    for (text, seed), mel, wave, gain in zip(jobs, mels.cpu().numpy(), made.audios, gains.tolist(), strict=True):
-        path = inference.result_path(folder, text, seed, ".wav")
-        level = inference.save_sound(path, wave, settings.sample_rate, gain)
-        spectrogram_png(
-            path.with_suffix(".png"), mel, settings.sample_rate, settings.hop_size, settings.fmin, settings.fmax
-        )
-        facts = _describe(pipe, options, args, len(wave))
+        name = f"--init_audio {options.init_audio}: " if reason.startswith("init_audio ") else ""
+        raise UserError(name + reason.removeprefix("init_audio ")) from error
+    assert output.mels is not None
+    if not output.mels.isfinite().all():
+        raise UserError(f"the result is NaN with --dtype {options.dtype} at these settings: try float32")
+    return output
+
+
+def _save(
+    pipe: TextToAudioPipeline,
+    jobs: list[Job],
+    output: SoundOutput,
+    arguments: dict[str, Any],
+    where: str,
+    options: InferenceOptions,
+    folder: Path,
+) -> None:
+    """Write wav, spectrogram and json of a batch."""
+    mel, mels, gains = pipe.mel_settings, output.mels, output.gains
+    assert mels is not None and gains is not None
+    rows = zip(jobs, mels.cpu().numpy(), output.audios, gains.tolist(), strict=True)
+    for (text, seed), log_mel, wave, gain in rows:
+        path = runtime.result_path(folder, text, seed, ".wav")
+        level = runtime.save_sound(path, wave, mel.sample_rate, gain)
+        spectrogram_png(path.with_suffix(".png"), log_mel, mel.sample_rate, mel.hop_size, mel.fmin, mel.fmax)
+        facts = _describe(pipe, arguments, options, len(wave))
         files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed, "model": where} | facts | level)
         print(path)
 
 
 def _describe(
-    pipe: TextToAudioPipeline, options: dict[str, Any], args: argparse.Namespace, samples: int
+    pipe: TextToAudioPipeline, arguments: dict[str, Any], options: InferenceOptions, samples: int
 ) -> dict[str, Any]:
-    """The json beside a sound: everything that decided it."""
-    rate, mask, edited = pipe.mel_settings.sample_rate, options["mask"], args.init_audio is not None
-    kept = [] if mask is None else spans_of(~renewed_samples(mask, samples, rate))
-    return inference.describe(
-        negative_text=args.negative_text,
-        num_steps=options["num_inference_steps"],
-        guidance_scale=options["guidance_scale"],
-        guidance_rescale=args.guidance_rescale,
-        guidance_interval=list(args.guidance_interval),
+    """Everything that decides a sound, for its json."""
+    rate, mask, edited = pipe.mel_settings.sample_rate, arguments["mask"], options.init_audio is not None
+    kept = [] if mask is None else runs(~mask_samples(mask, samples, rate))
+    return runtime.describe(
+        negative_text=options.negative_text,
+        num_steps=arguments["num_inference_steps"],
+        guidance_scale=arguments["guidance_scale"],
+        guidance_rescale=options.guidance_rescale,
+        guidance_interval=list(options.guidance_interval),
         scheduler=type(pipe.scheduler).__name__,
-        preset=None if args.scheduler else args.preset or "balanced",
+        preset=None if options.scheduler else options.preset or "balanced",
         duration=samples / rate,
-        window_overlap=args.window_overlap,
-        init_audio=str(args.init_audio) if edited else None,
-        strength=given_strength(args.strength, mask) if edited else None,
+        window_overlap=options.window_overlap,
+        init_audio=str(options.init_audio) if edited else None,
+        strength=default_strength(options.strength, mask) if edited else None,
         mask=mask,
-        continuation=args.continuation,
+        continuation=options.continuation,
         kept=[[start / rate, end / rate] for start, end in kept],
-        lora=None if args.lora is None else str(args.lora),
-        lora_scale=None if args.lora is None else args.lora_scale,
+        lora=None if options.lora is None else str(options.lora),
+        lora_scale=None if options.lora is None else options.lora_scale,
         sample_rate=rate,
         vocoder="Griffin-Lim" if pipe.vocoder is None else type(pipe.vocoder).__name__,
-        polish=0 if pipe.vocoder is None else pipe.config.polish,
-        dtype=args.dtype,
+        refine=0 if pipe.vocoder is None else pipe.config.refine,
+        dtype=options.dtype,
         device=str(pipe.device),
-        batch_size=args.batch_size,
+        batch_size=options.batch_size,
     )

@@ -1,15 +1,14 @@
-"""Text to audio by latent diffusion: what a user loads. Needs torch, diffusers and transformers; never Lightning.
+"""Text-to-audio pipeline: latent diffusion on mel spectrograms. Needs torch, diffusers and transformers only.
 
-Also copied into every exported folder, where stock diffusers finds it (`trust_remote_code=True`) together with the
-modules that this file itself imports; a module that only another one imports would be missing there.
-Shapes: B sounds, z latent channels, h x w latent size, L text tokens, D text width, M mel bands, T frames, n windows.
+This file is copied into every exported folder, where stock diffusers finds it (`trust_remote_code=True`), together with
+the modules that this file itself imports; a module that only another one imports would be missing there.
+B sounds, z latent channels, h x w latent size, L text tokens, D text width, M mel bands, T frames, N samples.
 """
 
 import inspect
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5EncoderModel
 
-from sonolume.modules.export_code import make_portable
+from sonolume.modules.export_code import add_code
 from sonolume.modules.griffin_lim import mel_to_wave
-from sonolume.modules.guidance import Guidance
-from sonolume.modules.inpainting import FADE_SECONDS, Original, Spans, begin, from_noise, noised, original
+from sonolume.modules.guidance import Guidance, TextStates
+from sonolume.modules.inpainting import FromAudio, FromNoise, Spans, check_source, scale_model_input
 from sonolume.modules.latents import denormalise, normalise
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 from sonolume.modules.schedulers import objective_of, preset, scheduler
@@ -34,15 +33,15 @@ from sonolume.modules.vocoder_chunks import vocode_in_chunks
 from sonolume.modules.windows import Windows
 
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
-WINDOWS_AT_ONCE = 8  # in one call of a network
+WINDOW_BATCH_SIZE = 8  # windows in one call of a network
 
 
 @dataclass
 class SoundOutput(AudioPipelineOutput):
-    """`audios`: what `output_type` says."""
+    """`audios` as `output_type` asks."""
 
     mels: Tensor | None = None  # ln mel (B, M, T) as decoded, as long as the sound
-    gains: Tensor | None = None  # (B,) 1, or what was made was multiplied by it to fit beside a kept original
+    gains: Tensor | None = None  # (B,) factor applied to the generated part, below 1 where it was too loud
 
 
 class TextToAudioPipeline(DiffusionPipeline):
@@ -51,14 +50,17 @@ class TextToAudioPipeline(DiffusionPipeline):
     Args:
         vae: autoencoder of log-mel spectrograms; its `latents_mean`, `latents_std` (or else `scaling_factor`)
             normalise the latents.
-        text_encoder, tokenizer: T5. unet: its channels beyond the latent's are position channels.
+        text_encoder, tokenizer: T5.
+        unet: its input channels beyond the latent's are position channels.
         scheduler: any diffusers scheduler of the network's objective.
-        vocoder: a `SpeechT5HifiGan`; Griffin-Lim without one.
-        polish: rounds of Griffin-Lim that follow the vocoder, for one too small to hit the level of every band.
-        mel: fields of `MelSettings`. frames: mel frames of one clip. noise: the training noise schedule.
-        text_mask: attention ignores padding. False as the official weights were sampled: unmasked, and the empty
+        vocoder: a `SpeechT5HifiGan`; None: Griffin-Lim.
+        mel: fields of `MelSettings`.
+        frames: mel frames of one clip.
+        noise: training noise schedule, for `use_preset` and `use_scheduler`.
+        text_mask: attention ignores padding. False as the official weights were sampled: unmasked, with the empty
             prompt padded to the prompt's length.
         num_steps, guidance_scale: defaults of the call.
+        refine: Griffin-Lim iterations that start from the vocoder's wave; they help a small vocoder.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae->vocoder"
@@ -78,7 +80,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         text_mask: bool = True,
         num_steps: int = 20,
         guidance_scale: float = 4.0,
-        polish: int = 0,
+        refine: int = 0,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -96,12 +98,12 @@ class TextToAudioPipeline(DiffusionPipeline):
             text_mask=text_mask,
             num_steps=num_steps,
             guidance_scale=guidance_scale,
-            polish=polish,
+            refine=refine,
         )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Self:
-        """A pipeline from a folder or a hub id. Code in the folder is not executed: this class is the code."""
+        """Load a pipeline from a folder or a hub id, without running the code in it: this class is the code."""
         source = str(pretrained_model_name_or_path)
         if not Path(source).is_dir():
             names = ("revision", "cache_dir", "token", "local_files_only", "force_download")
@@ -109,19 +111,21 @@ class TextToAudioPipeline(DiffusionPipeline):
         return super().from_pretrained(source, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Write a folder that stock diffusers loads, too: weights, configs, and the code of this pipeline.
+        """Write weights, configs and the code of this pipeline.
 
-        `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` then needs no sonolume.
+        `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` loads the folder without sonolume.
         """
         super().save_pretrained(save_directory, *args, **kwargs)
-        make_portable(Path(save_directory), Path(inspect.getfile(type(self))), type(self).__name__)
+        add_code(Path(save_directory), Path(inspect.getfile(type(self))), type(self).__name__)
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """The folder's model_index.json with this class in place of the folder's own pipeline.py."""
+        """Read model_index.json, with this class in place of the folder's own pipeline.py."""
         loaded = super().load_config(*args, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         config["_class_name"] = cls.__name__
+        if "polish" in config:  # older name
+            config["refine"] = config.pop("polish")
         return loaded
 
     @property
@@ -155,53 +159,6 @@ class TextToAudioPipeline(DiffusionPipeline):
         """
         self.scheduler = scheduler(name, self.objective, dict(self.config.noise))
 
-    def encode_text(self, texts: list[str], length: int = 0) -> tuple[Tensor, Tensor | None]:
-        """Texts -> states (B, L, D) and mask (B, L), or no mask if `text_mask` is off.
-
-        Args:
-            length: pad to at least so many tokens.
-
-        Raises:
-            ValueError: a text of more tokens than the encoder was made for (512 for T5).
-        """
-        limit = min(self.tokenizer.model_max_length, 512)
-        tokens = self.tokenizer(texts, padding="longest", return_tensors="pt")
-        longest = tokens.input_ids.shape[1]
-        if longest > limit:
-            raise ValueError(f"the text has {longest} tokens, the text encoder takes {limit}: shorten it")
-        if longest < length:
-            tokens = self.tokenizer(texts, padding="max_length", max_length=length, return_tensors="pt")
-        mask = tokens.attention_mask.to(self._execution_device) if self.config.text_mask else None
-        states = self.text_encoder(tokens.input_ids.to(self._execution_device), attention_mask=mask)
-        return states.last_hidden_state, mask
-
-    def encode_wave(self, wave: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-        """Wave (B, N) -> ln mel (B, M, T), silence after the sound, and its normalised latents (B, z, h, w)."""
-        wave = F.pad(wave, (0, -wave.shape[1] % self.mel_settings.hop_size), mode="reflect")
-        mel = MelSpectrogram(self.mel_settings).to(wave.device)(wave)          # (B, M, N / hop)
-        silence = windows.width * self._factor - mel.shape[-1]
-        mel = F.pad(mel, (0, silence), value=math.log(MEL_FLOOR))              # (B, M, T)
-        pieces = windows.cut(mel, self._factor)[:, None].to(self.vae.dtype)    # (B * n, 1, M, s)
-        latents = [self.vae.encode(some).latent_dist.mode() for some in pieces.split(WINDOWS_AT_ONCE)]
-        return mel, normalise(windows.blend(torch.cat(latents)), self.vae)
-
-    def decode_latents(self, latents: Tensor, windows: Windows | None = None) -> Tensor:
-        """Normalised latents (B, z, h, w) -> ln mel (B, M, T); several windows one by one, and cross-faded."""
-        latents = denormalise(latents, self.vae)
-        if windows is None or windows.count == 1:
-            return self.vae.decode(latents).sample[:, 0]
-        pieces = windows.cut(latents).split(WINDOWS_AT_ONCE)
-        return windows.blend(torch.cat([self.vae.decode(some).sample[:, 0] for some in pieces]), self._factor)
-
-    @torch.no_grad()
-    def vocode(self, mel: Tensor) -> Tensor:
-        """ln mel (B, M, T) -> wave (B, T * hop), float32; not clipped, it may leave -1..1."""
-        settings, rounds = self.mel_settings, self.config.polish
-        if self.vocoder is None:
-            return mel_to_wave(mel, settings)
-        wave = vocode_in_chunks(mel, self.vocoder)
-        return mel_to_wave(mel, settings, rounds, start=wave) if rounds else wave
-
     @torch.no_grad()
     def __call__(
         self,
@@ -220,76 +177,188 @@ class TextToAudioPipeline(DiffusionPipeline):
         strength: float | None = None,
         mask: Spans | None = None,
         window_overlap: float = 0.5,
-        windows_at_once: int = WINDOWS_AT_ONCE,
+        windows_at_once: int = WINDOW_BATCH_SIZE,
     ) -> SoundOutput:
-        """Make sounds from texts, or from texts and a sound.
+        """Generate sounds from texts, or from texts and a recording.
 
         Args:
             guidance_scale, guidance_rescale, guidance_interval: see `Guidance`; a scale of 1 turns it off.
             duration: seconds, 0.5 to 600, exact to the sample. Default: as long as `init_audio`, or one clip
-                (`duration` of the pipeline). Beyond a clip, one long latent is denoised in overlapped windows.
-            generator: one, or one for each sound, so that a sound does not depend on its batch.
+                (`duration` of the pipeline). A longer latent than a clip's is denoised in overlapping windows.
+            generator: one, or one per sound, so that a sound does not depend on its batch.
             latents: initial noise (B, z, h, w).
-            output_type: "np" or "pt" for waves (B, samples), "mel" for ln mel (B, M, T), "latent".
-            init_audio: sound to start from, at the pipeline's rate: (n,), or (b, n) with a row for each text or sound.
-            strength: how much of `init_audio` is given up, above 0 to 1: the share of the steps that is made; 1 begins
-                with noise. Default 0.8, and 1 with a mask.
-            mask: seconds to make anew, (start, end) each, None as the end of the sound. All else is `init_audio`, bit
-                for bit; up to a quarter of a latent inside the mask may still resemble it. To continue a sound: a mask
-                from its end, and a longer `duration`.
-            window_overlap: share of a window that the next one covers, too, 0 to 0.9.
+            output_type: "np" or "pt" for waves (B, N), "mel" for ln mel (B, M, T), "latent".
+            init_audio: recording to start from, at the pipeline's rate: (n,), or (b, n) with a row per text or sound.
+            strength: share of the steps that run on `init_audio`, above 0 to 1; 1 begins with noise. Default 0.8, and 1
+                with a mask.
+            mask: seconds to generate anew, (start, end) each; None is the end of the sound. All else is `init_audio`,
+                bit for bit; up to a quarter of a latent inside the mask may still resemble it. To continue a
+                recording: a mask from its end, and a longer `duration`.
+            window_overlap: share of a window that the next one covers as well, 0 to 0.9.
             windows_at_once: windows of all sounds in one call of the U-Net, if they are more than the sounds.
 
         Raises:
             ValueError: an empty or too long text, a number out of range, a sound or a mask that cannot be used.
         """
-        prompts = _repeated(prompt, 1, num_waveforms_per_prompt)
         steps = self.config.num_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         guidance = Guidance(scale, guidance_rescale, guidance_interval)
-        self._check(prompts, steps, duration, output_type, windows_at_once)
-        negatives = _repeated(negative_prompt, len(prompts) // num_waveforms_per_prompt, num_waveforms_per_prompt)
-        if len(negatives) != len(prompts):
-            raise ValueError(f"{len(negatives)} negative texts for {len(prompts)} sounds: give one, or one a text")
-        start = self._original(init_audio, len(prompts), strength, mask, duration)
-        samples = start.wave.shape[1] if start else self._samples(duration or self.duration)
-        windows = self._windows(samples, window_overlap)
-        noise = self._noise(len(prompts), windows.width, generator, latents)
-        text = self._condition(prompts, negatives, guidance)
-        predict = self._predictor(text, guidance, windows, windows_at_once)
-        old_mel, clean = self.encode_wave(start.wave, windows) if start else (noise, noise)
-        latents = self._denoise(predict, noise, steps, start, clean.to(noise.dtype))
+        prompts = _repeat(prompt, 1, num_waveforms_per_prompt)
+        negatives = _repeat(negative_prompt, len(prompts) // num_waveforms_per_prompt, num_waveforms_per_prompt)
+        self._check(prompts, negatives, steps, duration, output_type, windows_at_once)
+        samples, windows, start = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
+        plan = Plan(prompts, negatives, steps, guidance, samples, windows, windows_at_once, start)
+        return self.sample(plan, generator, latents, output_type)
+
+    @torch.no_grad()
+    def sample(self, plan: "Plan", generator: Any, latents: Tensor | None, output_type: str) -> SoundOutput:
+        """Text -> noise -> denoise -> decode. Windows and a recording to start from enter by `plan` alone."""
+        text = self.encode_prompts(plan.prompts, plan.negatives, plan.guidance)                    # (2B, L, D)
+        noise = self.prepare_latents(len(plan.prompts), plan.windows.width, generator, latents)    # (B, z, h, w)
+        latents, timesteps = plan.start.start(self.scheduler, noise, plan.steps)
+        for t in self.progress_bar(timesteps):  # type: ignore[operator]
+            prediction = self.predict_by_windows(scale_model_input(self.scheduler, latents, t), t, text, plan)
+            latents = self.scheduler.step(prediction, t, latents).prev_sample
+            latents = plan.start.after_step(latents)
         if output_type == "latent":
             return SoundOutput(audios=latents)  # type: ignore[arg-type]
-        mel = self.decode_latents(latents.to(self.vae.dtype), windows)
-        mel = start.keep(mel, old_mel.to(mel.dtype), self.mel_settings.hop_size) if start else mel
-        mels = mel[..., : math.ceil(samples / self.mel_settings.hop_size)].float()
+        mel = plan.start.merge_mel(self.decode_latents(latents, plan.windows))                     # (B, M, T)
+        mels = mel[..., : math.ceil(plan.samples / self.mel_settings.hop_size)].float()
         if output_type == "mel":
             return SoundOutput(audios=mels, mels=mels)  # type: ignore[arg-type]
-        wave, gains = self.vocode(mel)[:, :samples], mel.new_ones(len(mel))
-        if start:
-            wave, gains = start.keep_wave(wave, self._samples(FADE_SECONDS))
+        wave, gains = plan.start.merge_wave(self.vocode(mel)[:, : plan.samples])                   # (B, N), (B,)
         audios: Any = wave.cpu().numpy() if output_type == "np" else wave
         return SoundOutput(audios=audios, mels=mels, gains=gains)
 
-    def _check(self, prompts: list[str], steps: int, duration: float | None, output_type: str, at_once: int) -> None:
+    def encode_prompts(self, prompts: list[str], negatives: list[str], guidance: Guidance) -> TextStates:
+        """Encode B texts for `predict`: (2B, L, D), those of the negative prompts first, or (B, L, D) unguided."""
+        if not guidance.is_used:
+            states, mask = self.encode_text(prompts)
+        elif self.config.text_mask:
+            states, mask = self.encode_text(negatives + prompts)
+        else:
+            conditional, mask = self.encode_text(prompts)
+            unconditional, _ = self.encode_text(negatives, length=conditional.shape[1])
+            if unconditional.shape != conditional.shape:
+                raise ValueError("without a text mask the negative text must not be longer than the text")
+            states = torch.cat([unconditional, conditional])
+        return TextStates(states.to(self.unet.dtype), mask, len(prompts))
+
+    def encode_text(self, texts: list[str], length: int = 0) -> tuple[Tensor, Tensor | None]:
+        """Texts -> hidden states (B, L, D) and mask (B, L), or no mask if `text_mask` is off.
+
+        Args:
+            length: pad to at least so many tokens.
+
+        Raises:
+            ValueError: a text has more tokens than the encoder was made for (512 for T5).
+        """
+        limit = min(self.tokenizer.model_max_length, 512)
+        tokens = self.tokenizer(texts, padding="longest", return_tensors="pt")
+        longest = tokens.input_ids.shape[1]
+        if longest > limit:
+            raise ValueError(f"the text has {longest} tokens, the text encoder takes {limit}: shorten it")
+        if longest < length:
+            tokens = self.tokenizer(texts, padding="max_length", max_length=length, return_tensors="pt")
+        mask = tokens.attention_mask.to(self._execution_device) if self.config.text_mask else None
+        states = self.text_encoder(tokens.input_ids.to(self._execution_device), attention_mask=mask)
+        return states.last_hidden_state, mask
+
+    def prepare_latents(self, count: int, width: int, generator: Any, given: Tensor | None) -> Tensor:
+        """Initial noise (B, z, h, w): the given one, or drawn.
+
+        Raises:
+            ValueError: the given noise is of another shape, or there is not one generator per sound.
+        """
+        shape = (count, *self._latent_shape()[:2], width)
+        if given is not None:
+            if tuple(given.shape) != shape:
+                raise ValueError(f"latents are {tuple(given.shape)}, not {shape}")
+            return given.to(self._execution_device, self.unet.dtype)
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(f"{len(generator)} generators for {count} sounds: give one, or one for each sound")
+        return randn_tensor(shape, generator, self._execution_device, self.unet.dtype)
+
+    def predict(self, x: Tensor, t: Tensor, text: TextStates, guidance: Guidance) -> Tensor:
+        """Run the U-Net on latents (b, z, h, w) of one window each, with guidance -> (b, z, h, w)."""
+        x = with_positions(x, self.unet.config.in_channels)  # (b, z + positions, h, w)
+        if not guidance.is_on(min(float(t) / self.scheduler.config.num_train_timesteps, 1.0)):
+            text = text.conditional()
+            return self.unet(x, t, text.states, encoder_attention_mask=text.mask).sample
+        predicted = self.unet(torch.cat([x, x]), t, text.states, encoder_attention_mask=text.mask).sample
+        return guidance.combine(*predicted.chunk(2))
+
+    def predict_by_windows(self, x: Tensor, t: Tensor, text: TextStates, plan: "Plan") -> Tensor:
+        """`predict` for latents (B, z, h, w) of any number of windows."""
+        network = lambda part, of: self.predict(part, t, text.rows(of), plan.guidance)  # noqa: E731
+        return plan.windows.apply(network, x, max(plan.batch_size, len(x)))
+
+    def decode_latents(self, latents: Tensor, windows: Windows | None = None) -> Tensor:
+        """Normalised latents (B, z, h, w) -> ln mel (B, M, T); several windows are cross-faded."""
+        windows = windows or Windows(latents.shape[-1], 1, 1)
+        latents = denormalise(latents.to(self.vae.dtype), self.vae)
+        decode = lambda some, _: self.vae.decode(some).sample[:, 0]  # noqa: E731
+        return windows.apply(decode, latents, WINDOW_BATCH_SIZE, out_unit=self._factor)
+
+    def encode_wave(self, wave: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+        """Wave (B, N) -> ln mel (B, M, T), with silence after the sound, and its normalised latents (B, z, h, w)."""
+        wave = F.pad(wave, (0, -wave.shape[1] % self.mel_settings.hop_size), mode="reflect")
+        mel = MelSpectrogram(self.mel_settings).to(wave.device)(wave)                          # (B, M, N / hop)
+        silence = windows.width * self._factor - mel.shape[-1]
+        mel = F.pad(mel, (0, silence), value=math.log(MEL_FLOOR))                              # (B, M, T)
+        encode = lambda some, _: self.vae.encode(some[:, None]).latent_dist.mode()  # noqa: E731
+        latents = windows.apply(encode, mel.to(self.vae.dtype), WINDOW_BATCH_SIZE, unit=self._factor)
+        return mel, normalise(latents, self.vae)
+
+    @torch.no_grad()
+    def vocode(self, mel: Tensor) -> Tensor:
+        """ln mel (B, M, T) -> wave (B, T * hop), float32; not clipped, it may leave -1..1."""
+        settings, iterations = self.mel_settings, self.config.refine
+        if self.vocoder is None:
+            return mel_to_wave(mel, settings)
+        wave = vocode_in_chunks(mel, self.vocoder)
+        return mel_to_wave(mel, settings, iterations, start=wave) if iterations else wave
+
+    def _check(
+        self, prompts: list[str], negatives: list[str], steps: int, duration: float | None, output_type: str, batch: int
+    ) -> None:
         if not prompts or not all(text.strip() for text in prompts):
-            raise ValueError("the text is empty: say what should be heard")
+            raise ValueError("the text is empty: describe the sound")
+        if len(negatives) != len(prompts):
+            raise ValueError(f"{len(negatives)} negative texts for {len(prompts)} sounds: give one, or one per text")
         if steps < 1:
             raise ValueError(f"the number of steps must be at least 1, got {steps}")
         if duration is not None and not SHORTEST <= duration <= LONGEST:
             raise ValueError(f"duration must be from {SHORTEST:g} to {LONGEST:g} s, got {duration:g}")
         if output_type not in ("np", "pt", "mel", "latent"):
             raise ValueError(f"output_type must be np, pt, mel or latent, got {output_type!r}")
-        if at_once < 1:
-            raise ValueError(f"windows_at_once must be at least 1, got {at_once}")
+        if batch < 1:
+            raise ValueError(f"windows_at_once must be at least 1, got {batch}")
+
+    def _begin(
+        self, count: int, duration: float | None, overlap: float, sound: Any, strength: float | None, mask: Spans | None
+    ) -> tuple[int, Windows, FromNoise]:
+        """Length of the sounds in samples, their windows, and what sampling starts from."""
+        samples = None if duration is None else self._samples(duration)
+        if sound is None:
+            for name, value in (("strength", strength), ("mask", mask)):
+                if value is not None:
+                    raise ValueError(f"{name} needs init_audio, the sound that it is about")
+            samples = samples or self._samples(self.duration)
+            return samples, self._windows(samples, overlap), FromNoise()
+        settings = self.mel_settings
+        source = check_source(sound, count, strength, mask, samples, settings.sample_rate, (SHORTEST, LONGEST))
+        source.wave = source.wave.to(self._execution_device)
+        samples = source.wave.shape[1]
+        windows = self._windows(samples, overlap)
+        return samples, windows, FromAudio(source, *self.encode_wave(source.wave, windows), settings.hop_size)
 
     def _samples(self, seconds: float) -> int:
         return round(seconds * self.mel_settings.sample_rate)
 
     @property
     def _factor(self) -> int:
-        """Mel frames, and mel bands, of one latent."""
+        """Mel frames, and mel bands, per latent."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def _latent_shape(self) -> tuple[int, int, int]:
@@ -301,94 +370,23 @@ class TextToAudioPipeline(DiffusionPipeline):
         width = math.ceil(samples / (self._factor * self.mel_settings.hop_size))
         return Windows.covering(width, self._latent_shape()[-1], overlap)
 
-    def _original(
-        self, sound: Any, count: int, strength: float | None, mask: Spans | None, duration: float | None
-    ) -> Original | None:
-        """What `init_audio`, `strength` and `mask` ask for, checked; None without `init_audio`."""
-        if sound is None:
-            for name, value in (("strength", strength), ("mask", mask)):
-                if value is not None:
-                    raise ValueError(f"{name} needs init_audio, the sound that it is about")
-            return None
-        samples = None if duration is None else self._samples(duration)
-        start = original(sound, count, strength, mask, samples, self.mel_settings.sample_rate, SHORTEST)
-        if start.wave.shape[1] > self._samples(LONGEST):
-            raise ValueError(f"init_audio is longer than {LONGEST:g} s: give a shorter one, or a duration")
-        return replace(start, wave=start.wave.to(self._execution_device))
 
-    def _noise(self, count: int, width: int, generator: Any, given: Tensor | None) -> Tensor:
-        """Initial noise (B, z, h, w): the one given, or drawn."""
-        shape = (count, *self._latent_shape()[:2], width)
-        if given is not None:
-            if tuple(given.shape) != shape:
-                raise ValueError(f"latents are {tuple(given.shape)}, not {shape}")
-            return given.to(self._execution_device, self.unet.dtype)
-        if isinstance(generator, list) and len(generator) != count:
-            raise ValueError(f"{len(generator)} generators for {count} sounds: give one, or one for each sound")
-        return randn_tensor(shape, generator, self._execution_device, self.unet.dtype)
+@dataclass
+class Plan:
+    """Checked arguments of one call."""
 
-    def _condition(self, prompts: list[str], negatives: list[str], guidance: Guidance) -> tuple[Tensor, Tensor | None]:
-        """States and mask of the prompts, behind those of the negative prompts when guidance needs them."""
-        if not guidance.is_used:
-            return self.encode_text(prompts)
-        if self.config.text_mask:
-            return self.encode_text(negatives + prompts)
-        states, _ = self.encode_text(prompts)
-        unconditional, _ = self.encode_text(negatives, length=states.shape[1])
-        if unconditional.shape != states.shape:
-            raise ValueError("without a text mask the negative text must not be longer than the text")
-        return torch.cat([unconditional, states]), None
-
-    def _predictor(
-        self, text: tuple[Tensor, Tensor | None], guidance: Guidance, windows: Windows, at_once: int
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """The U-Net as a function of latents (B, z, h, w) and the timestep: on every window, guided and blended."""
-        states, mask = text[0].to(self.unet.dtype), text[1]
-        sounds = len(states) // 2 if guidance.is_used else len(states)
-        times = self.scheduler.config.num_train_timesteps
-
-        def predict_some(x: Tensor, t: Tensor, sound: Tensor) -> Tensor:
-            conditional = sound + len(states) - sounds
-            if not guidance.is_on(min(float(t) / times, 1.0)):
-                masks = None if mask is None else mask[conditional]
-                return self.unet(x, t, states[conditional], encoder_attention_mask=masks).sample
-            both = torch.cat([sound, conditional])
-            masks = None if mask is None else mask[both]
-            predicted = self.unet(torch.cat([x, x]), t, states[both], encoder_attention_mask=masks).sample
-            return guidance.combine(*predicted.chunk(2))
-
-        def predict(latents: Tensor, t: Tensor) -> Tensor:
-            x = with_positions(windows.cut(latents), self.unet.config.in_channels)  # (B * n, z + positions, h, s)
-            sound = torch.arange(len(x), device=x.device) // windows.count          # whose window it is
-            groups = zip(x.split(max(at_once, sounds)), sound.split(max(at_once, sounds)), strict=True)
-            return windows.blend(torch.cat([predict_some(some, t, whose) for some, whose in groups]))
-
-        return predict
-
-    def _denoise(
-        self,
-        predict: Callable[[Tensor, Tensor], Tensor],
-        noise: Tensor,
-        steps: int,
-        start: Original | None,
-        clean: Tensor,
-    ) -> Tensor:
-        """Noise -> latents, (B, z, h, w); from `clean`, the latents of the sound to `start` from, if there is one."""
-        first = begin(self.scheduler, steps, start.strength if start else 1.0, noise.device)
-        scaled = getattr(self.scheduler, "scale_model_input", lambda sample, _: sample)
-        unit = self._factor * self.mel_settings.hop_size
-        whole = start is None or start.strength == 1
-        latents = from_noise(self.scheduler, noise) if whole else noised(self.scheduler, clean, noise, first)
-        for index in self.progress_bar(range(first, len(self.scheduler.timesteps))):  # type: ignore[operator]
-            if start:
-                latents = start.keep(latents, noised(self.scheduler, clean, noise, index), unit)
-            t = self.scheduler.timesteps[index]
-            latents = self.scheduler.step(predict(scaled(latents, t), t), t, latents).prev_sample
-        return start.keep(latents, clean, unit) if start else latents
+    prompts: list[str]  # B
+    negatives: list[str]  # B
+    steps: int
+    guidance: Guidance
+    samples: int  # N
+    windows: Windows
+    batch_size: int  # windows in one call of the U-Net, if they are more than the sounds
+    start: FromNoise  # or FromAudio
 
 
-def _repeated(texts: str | list[str], count: int, times: int) -> list[str]:
-    """One text for all, or a list of them; each `times` in a row."""
+def _repeat(texts: str | list[str], count: int, times: int) -> list[str]:
+    """One text for all, or a list of them; each repeated `times`."""
     if times < 1:
         raise ValueError(f"num_waveforms_per_prompt must be at least 1, got {times}")
     return [text for text in ([texts] * count if isinstance(texts, str) else texts) for _ in range(times)]

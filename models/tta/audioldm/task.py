@@ -4,8 +4,9 @@ B items, z latent channels, h x w latent size, L text tokens, D text width.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,136 +14,122 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from sonolume.config.tta.audioldm import Attention, Config, Method
-from sonolume.models import lora
-from sonolume.models.training import Draw, Frozen, item_draws, optimizer, step_draws
-from sonolume.models.tta.audioldm import components, finetune
+from sonolume.config.tta.audioldm import Attention, Config
+from sonolume.models import previews
+from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
+from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
+from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.audioldm.data import Batch
-from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline, normalise
-from sonolume.models.tta.autoencoderkl import model as autoencoder
-from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss, draw_times, make_target
+from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.schedulers import preset
 from sonolume.modules.unet import with_positions, zero_init
-from sonolume.utils.errors import UserError
 
-SCALE_BATCHES = 64  # clips on which the latents' mean and deviation are measured
-PREVIEW = ("preview", 4)  # TensorBoard tag, number of captions
+if TYPE_CHECKING:
+    from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+
+MEASURED_CLIPS = 2048  # clips on which the latents' mean and deviation are measured
+
+
+def load_frozen(config: Config) -> Frozen:
+    """Load the frozen networks: "vae", "text" and "vocoder", and the whole "pipeline" to fine-tune."""
+    if not config.model.pretrained:
+        return components.load_frozen(config)
+    from sonolume.models.tta.audioldm import finetune_task
+
+    return finetune_task.load_frozen(config)
+
+
+def build_task(config: Config, frozen: Frozen) -> "Task":
+    """Task of a config: from scratch, or fine-tuning of `model.pretrained`."""
+    if not config.model.pretrained:
+        return Task(config, frozen)
+    from sonolume.models.tta.audioldm import finetune_task
+
+    return finetune_task.build(config, frozen)
 
 
 class Task(pl.LightningModule):
-    def __init__(self, config: Config) -> None:
+    """Training of the U-Net alone.
+
+    Args:
+        frozen: "vae", "text" (a `TextEncoder`) and "vocoder" (or None).
+    """
+
+    def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__()
-        self.config = config
-        self.frozen = Frozen(self._frozen())
-        self._set_unet()
+        self.config, self.frozen = config, frozen
+        torch.manual_seed(config.train.random_seed)
+        self.set_unet()
+        if self._plain_attention():
+            self.unet.set_attn_processor(AttnProcessor())
         noise = config.model.noise_scheduler
-        self.schedule = alphas_cumprod(
+        schedule = alphas_cumprod(
             str(noise.beta_schedule), noise.beta_start, noise.beta_end, noise.num_train_timesteps
         )
+        self.objective = DiffusionObjective(
+            str(noise.prediction_type), schedule, str(noise.timestep_sampling), noise.min_snr_gamma
+        )
 
-    def _frozen(self) -> dict[str, Any]:
-        model = self.config.model
-        if model.pretrained:
-            base = finetune.load(self.config)
-            return {"base": base, "vae": base.vae, "vocoder": base.vocoder}
-        return {
-            "vae": autoencoder.load(model.autoencoder_path),
-            "vocoder": components.load_vocoder(model.vocoder, MelSettings.of(self.config.preprocess)),
-        }
-
-    def _set_unet(self) -> None:
-        """The network, fresh or pretrained; beside LoRA adapters it is frozen, so it too stays out of state_dict."""
-        model = self.config.model
-        torch.manual_seed(self.config.train.random_seed)
-        if model.pretrained:
-            unet = self.frozen["base"].unet.train()
-        else:
-            unet = components.build_unet(model.audioldm)
-            zero_init(unet)
-        if self._plain_attention():
-            unet.set_attn_processor(AttnProcessor())
-        if model.method is Method.lora:
-            self.__dict__["unet"] = unet
-            self.adapters = lora.add(unet, model.lora)
-            self.export_folder = "lora"
-        else:
-            self.unet = unet
+    def set_unet(self) -> None:
+        self.unet = components.build_unet(self.config.model.audioldm)
+        zero_init(self.unet)
 
     def _plain_attention(self) -> bool:
-        """The fused kernel's backward pass is slower than plain attention on a CPU."""
+        """True where the fused kernel is not used: its backward pass is slower than plain attention on a CPU."""
         choice = self.config.model.attention
         on_cpu = self.config.train.accelerator == "cpu" or not torch.cuda.is_available()
         return choice is Attention.plain or (choice is Attention.auto and on_cpu)
 
     def configure_optimizers(self) -> Any:
-        adamw, rate = optimizer(self.parameters(), self.config.train)
-        return [adamw], [{"scheduler": rate, "interval": "step"}]
+        return optimizers(self.parameters(), self.config.train)
 
     def on_fit_start(self) -> None:
-        if self.config.model.pretrained:  # its latents are measured, and a frozen network is moved by nobody else
-            self.unet.to(self.device)  # type: ignore[arg-type]  # a decorator of diffusers hides its signature
-            return
-        measure_latents(self.frozen["vae"], self.trainer.datamodule.data.train.moments, self.config.model.latent_scale)  # type: ignore[attr-defined]
-
-    def _loss(self, batch: Batch, draws: Callable[[Draw], Tensor]) -> Tensor:
-        noise_config = self.config.model.noise_scheduler
-        sampling = str(noise_config.timestep_sampling)
-        mean, logvar = batch.moments.chunk(2, dim=1)                                         # (B, z, h, w)
-        normal: Draw = lambda count, random: torch.randn(count, *mean.shape[1:], generator=random)  # noqa: E731
-        sample, noise = draws(normal).to(mean), draws(normal).to(mean)                       # (B, z, h, w)
-        times = draws(lambda count, random: draw_times(count, sampling, random)).to(mean)    # (B,)
-        latents = normalise(mean + (0.5 * logvar).exp() * sample, self.frozen["vae"])
-        target = make_target(
-            latents, noise, times, str(noise_config.prediction_type), self.schedule, noise_config.min_snr_gamma
-        )
-        x = with_positions(target.noisy, self.unet.config.in_channels)                       # (B, z + positions, h, w)
-        mask = batch.mask if self.config.model.text_mask else None
-        return diffusion_loss(self.unet(x, target.timesteps, batch.states, encoder_attention_mask=mask).sample, target)
+        moments = self.trainer.datamodule.data.train.moments  # type: ignore[attr-defined]
+        measure_latents(self.frozen["vae"], moments, self.config.model.latent_scale)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        share = len(batch.mask), self.global_rank, self.trainer.world_size
-        loss = self._loss(batch, step_draws(self.config.train.random_seed, batch_index, *share))
+        loss = self.loss(batch, training_draws(self, len(batch.mask), batch_index))
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        items = self.trainer.datamodule.valid_batches[batch_index]  # type: ignore[attr-defined]
-        loss = self._loss(batch, item_draws(items))  # the same noise at every validation
+        loss = self.loss(batch, validation_draws(self, batch_index))
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.mask), sync_dist=True)
 
+    def loss(self, batch: Batch, draws: Callable[[Draw], Tensor]) -> Tensor:
+        """Diffusion loss of a batch, a scalar, with the random numbers of `draws`."""
+        target = draw_target(batch.moments, self.frozen["vae"], self.objective, draws)
+        x = with_positions(target.noisy, self.unet.config.in_channels)                       # (B, z + positions, h, w)
+        mask = batch.mask if self.config.model.text_mask else None
+        prediction = self.unet(x, target.timesteps, batch.states, encoder_attention_mask=mask).sample  # (B, z, h, w)
+        return diffusion_loss(prediction, target)
+
     def on_validation_epoch_end(self) -> None:
-        if self.trainer.is_global_zero and self.logger is not None and self.global_step:  # untrained: noise
+        if previews.is_due(self):
             self._preview()
 
     def _preview(self) -> None:
-        """Sounds and spectrograms of a few validation captions in TensorBoard, from the same noise every time."""
-        tag, count = PREVIEW
-        captions = self.trainer.datamodule.data.valid.texts[:count]  # type: ignore[attr-defined]
+        """Log sounds and spectrograms of the first validation captions."""
+        captions = self.trainer.datamodule.data.valid.texts[: previews.COUNT]  # type: ignore[attr-defined]
         pipe = self.pipeline()
-        pipe.set_progress_bar_config(disable=True)
-        generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
-        mels: Any = pipe(captions, generator=generators, output_type="mel").audios
-        waves = pipe.vocode(mels).cpu().numpy()
-        board, step = self.logger.experiment, self.global_step  # type: ignore[union-attr]
-        low, high = float(np.log(1e-5)), 2.0
-        for number, caption in enumerate(captions):
-            board.add_text(f"{tag}/{number}", caption, step)
-            board.add_audio(f"{tag}/{number}", waves[number], step, pipe.mel_settings.sample_rate)
-            picture = ((mels[number].float().cpu().flip(0) - low) / (high - low)).clamp(0, 1)
-            board.add_image(f"{tag}/{number}", picture[None], step)
+        mels: Any = pipe(captions, generator=previews.generators(len(captions)), output_type="mel").audios
+        previews.log_sounds(self, "preview", list(pipe.vocode(mels)), pipe.mel_settings.sample_rate, captions)
+        previews.log_spectrograms(self, "preview", [mels])
 
     def generate(
         self, captions: list[str], seeds: list[int], num_steps: int, guidance_scale: float
     ) -> tuple[Tensor, int]:
-        """One wave for each caption, (N, samples), from the noise of its own seed, and the rate in Hz.
+        """Generate one wave per caption, for evaluation while training.
 
         Args:
-            num_steps, guidance_scale: 0 is the pipeline's own.
+            seeds: seed of each caption's noise.
+            num_steps, guidance_scale: 0 is the pipeline's default.
+
+        Returns:
+            Waves (N, samples) and their rate in Hz.
         """
         pipe = self.pipeline()
-        pipe.set_progress_bar_config(disable=True)
-        size = len(captions) if pipe.config.text_mask else 1  # unmasked, a text would hear the longer ones' padding
+        size = len(captions) if pipe.config.text_mask else 1  # unmasked, texts attend to the padding of longer ones
         waves = []
         for start in range(0, len(captions), size):
             output: Any = pipe(
@@ -155,58 +142,45 @@ class Task(pl.LightningModule):
             waves.append(output.audios.float().cpu())
         return torch.cat(waves), pipe.mel_settings.sample_rate
 
-    def pipeline(self) -> TextToAudioPipeline:
+    def pipeline(self) -> "TextToAudioPipeline":
         """The model as it stands, ready to generate, with the sampler of the "balanced" preset."""
-        config = self.config
-        if config.model.pretrained:
-            return self.frozen["base"].to(self.device)
-        if "text" not in self.frozen:
-            self.frozen["text"] = components.TextEncoder(config.model.text_encoder)
+        from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline  # a training step needs none
+        from sonolume.modules.schedulers import preset
+
+        config, text, vocoder = self.config, self.frozen["text"], self.frozen["vocoder"]
         noise = components.noise_settings(config.model.noise_scheduler)
-        scheduler, steps = preset("balanced", str(config.model.noise_scheduler.prediction_type), noise)
-        return TextToAudioPipeline(
+        scheduler, steps = preset("balanced", self.objective.prediction_type, noise)
+        pipe = TextToAudioPipeline(
             vae=self.frozen["vae"].to(self.device),
-            text_encoder=self.frozen["text"].model.to(self.device),  # type: ignore[arg-type]
-            tokenizer=self.frozen["text"].tokenizer,
+            text_encoder=text.model.to(self.device),
+            tokenizer=text.tokenizer,
             unet=self.unet,
             scheduler=scheduler,
-            vocoder=self.frozen["vocoder"] and self.frozen["vocoder"].to(self.device),
-            mel={name: getattr(config.preprocess, name) for name in MelSettings.__dataclass_fields__},
+            vocoder=vocoder and vocoder.to(self.device),
+            mel=asdict(MelSettings.of(config.preprocess)),
             frames=config.preprocess.frames,
             noise=noise,
             text_mask=config.model.text_mask,
             num_steps=steps,
-            polish=config.model.polish,
+            refine=config.model.refine,
         )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     def export(self, folder: Path) -> None:
-        """A diffusers pipeline folder, or the LoRA file alone."""
-        model = self.config.model
-        if model.method is Method.lora:
-            lora.save(self.unet, folder / lora.FILE, model.lora, finetune.short_name(model.pretrained))
-        else:
-            self.pipeline().save_pretrained(folder)
+        """Write a diffusers pipeline folder with the run's config."""
+        from sonolume.models.tta.audioldm import run_config
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.config.model.method is Method.lora:
-            checkpoint["base"] = lora.fingerprint(self.unet)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse adapters that were trained beside other weights."""
-        base = checkpoint.get("base")
-        if base and base != lora.fingerprint(self.unet):
-            raise UserError(
-                f"model.pretrained {self.config.model.pretrained}: its weights are not those that this run began with: "
-                "name that pipeline, or start anew with another exp_name=..."
-            )
+        self.pipeline().save_pretrained(folder)
+        run_config.save(self.config, folder)
 
 
 def measure_latents(vae: Any, moments: np.ndarray, scale: str) -> None:
-    """Store how latents are normalised in the VAE's config: per channel, or one factor (1.0 for official weights)."""
+    """Store the normalisation of latents in the VAE's config: per channel, or one factor (1.0 for official weights)."""
     if scale not in ("auto", "0"):
         vae.register_to_config(latents_mean=None, latents_std=None, scaling_factor=float(scale))
         return
-    chosen = np.linspace(0, len(moments) - 1, min(len(moments), 32 * SCALE_BATCHES)).astype(int)
+    chosen = np.linspace(0, len(moments) - 1, min(len(moments), MEASURED_CLIPS)).astype(int)
     mean, logvar = np.split(np.asarray(moments[chosen], np.float32), 2, axis=1)
     center = mean.mean(axis=(0, 2, 3))
     deviation = np.sqrt(mean.var(axis=(0, 2, 3)) + np.exp(logvar).mean(axis=(0, 2, 3)))

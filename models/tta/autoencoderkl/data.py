@@ -1,21 +1,22 @@
-"""Data of the mel autoencoder: log-mels, nothing else."""
-
-import argparse
+"""Training data of the mel autoencoder: log-mels."""
 
 import torch
 
+from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.autoencoderkl import Config
-from sonolume.models.training import TrainingData
+from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.features import MelDataset
-from sonolume.preprocessors import text_audio
 
 
-def preprocess(config: Config, args: argparse.Namespace) -> None:
+def preprocess(config: Config, options: PreprocessOptions) -> None:
     """Recordings or scenes -> manifest and mel features."""
-    text_audio.prepare(config.preprocess, args.dataset, args.input, captions=False, audio_dir=args.audio_dir)
+    from sonolume.preprocessors import text_audio  # training does not need it
+
+    assert options.dataset is not None
+    text_audio.prepare(config.preprocess, options.dataset, options.input, captions=False, audio_dir=options.audio_dir)
 
 
-def training_data(config: Config) -> TrainingData:
-    """Batches (B, 1, bands, frames)."""
+def training_data(config: Config, frozen: Frozen) -> TrainingData:
+    """Datasets of both splits in batches (B, 1, bands, frames)."""
     train, valid = (MelDataset(config.preprocess, config.dataset, split) for split in ("train", "valid"))
     return TrainingData(train, valid, torch.stack)

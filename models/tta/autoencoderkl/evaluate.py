@@ -21,10 +21,7 @@ from sonolume.utils.spectrogram import spectrogram_grid
 def run(config: Config, options: EvaluationOptions) -> None:
     """Reconstruct and score clips, or score a folder; write report.json, report.md and samples.png."""
     if options.generated is not None or options.reference is not None:
-        score_folder(
-            options.generated, options.reference, options.embedder, options.output_dir, options.cache_dir,
-            options.device, mel=MelSettings.of(config.preprocess),
-        )  # fmt: skip
+        score_folder(options, runtime.pick_device(options.device), mel=MelSettings.of(config.preprocess))
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     vae = model.load(where, "--checkpoint").to(runtime.pick_device(options.device))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The mel autoencoder as a folder: diffusers' `AutoencoderKL` with the mel settings beside it."""
+"""The mel autoencoder: diffusers' `AutoencoderKL`, saved with its mel settings."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,13 @@ import torch
 from diffusers import AutoencoderKL
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.models.tta.stored_mel import MEL_FILE
 from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 
-MEL_FILE = "mel.json"  # fields of MelSettings and "frames"
-
 
 def build(config: AutoencoderKLConfig) -> AutoencoderKL:
-    """The official architecture (no attention anywhere) in diffusers' class, with fresh weights."""
+    """Build the published architecture (no attention anywhere) with fresh weights."""
     levels = len(config.ch_mult)
     return AutoencoderKL(
         in_channels=config.in_channels,
@@ -37,12 +36,12 @@ def save(vae: AutoencoderKL, folder: Path, mel: dict[str, Any]) -> None:
 
 
 def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-    """A trained autoencoder from its folder, a pipeline folder that holds one, or a hub id.
+    """Load a trained autoencoder, frozen, from its folder, a pipeline folder or a hub id.
 
     Raises:
-        UserError: absent, damaged or another model; names the config key to change.
+        UserError: missing, damaged or another model; names the config key.
     """
-    remedy = "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh, or name a folder that holds one"
+    remedy = "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh, or name another folder"
     where = hub.inside(hub.locate(source, key, remedy), "vae")
     if hub.is_local(where):
         checkpoint.check_folder(Path(where), "AutoencoderKL")

@@ -1,7 +1,6 @@
-"""The vocoder as a folder: transformers' `SpeechT5HifiGan` with the mel settings beside it."""
+"""The vocoder: transformers' `SpeechT5HifiGan`, saved with its mel settings."""
 
 import functools
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -12,15 +11,14 @@ from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from sonolume.config.tta.hifigan import HifiGanConfig
+from sonolume.models.tta import stored_mel
 from sonolume.modules.mel import MelSettings
 from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 
-MEL_FILE = "mel.json"  # fields of MelSettings
-
 
 def build(config: HifiGanConfig, settings: MelSettings) -> SpeechT5HifiGan:
-    """The published generator in transformers' class, with fresh weights, without weight norm."""
+    """Build the published generator with fresh weights, without weight norm."""
     return SpeechT5HifiGan(
         SpeechT5HifiGanConfig(
             model_in_dim=settings.n_mel,
@@ -37,7 +35,7 @@ def build(config: HifiGanConfig, settings: MelSettings) -> SpeechT5HifiGan:
 
 
 def without_weight_norm(vocoder: SpeechT5HifiGan) -> SpeechT5HifiGan:
-    """The same function with plain weights; the class's own method cannot remove the norms it applies."""
+    """Copy a vocoder with its weight norm folded; the class's own method cannot remove the norms it applies."""
     plain = SpeechT5HifiGan(vocoder.config)
     weights = {name: functools.reduce(getattr, name.split("."), vocoder) for name in plain.state_dict()}
     plain.load_state_dict(weights)
@@ -47,7 +45,7 @@ def without_weight_norm(vocoder: SpeechT5HifiGan) -> SpeechT5HifiGan:
 def save(vocoder: SpeechT5HifiGan, folder: Path, settings: MelSettings) -> None:
     """Write weights (safetensors), config and mel settings."""
     without_weight_norm(vocoder).save_pretrained(folder)
-    files.write_json(folder / MEL_FILE, asdict(settings))
+    files.write_json(folder / stored_mel.MEL_FILE, asdict(settings))
 
 
 def load(
@@ -57,13 +55,12 @@ def load(
     remedy: str = "",
     dtype: torch.dtype = torch.float32,
 ) -> SpeechT5HifiGan:
-    """A vocoder from its folder, a pipeline folder that holds one, or a hub id.
+    """Load a vocoder from its folder, a pipeline folder or a hub id.
 
     Args:
-        key: the config key or flag that `source` came from, for the message.
-        settings: refuse a vocoder of other mel settings. They are read from its mel.json or its pipeline's
-            model_index.json; where there is none, as in folders of others, its config tells bands, sample rate and hop.
-        remedy: what else can be done when it is not there.
+        key: config key or flag of `source`, for messages.
+        settings: raise for a vocoder of other mel settings, as far as they are known (see `mel_facts`).
+        remedy: advice for a missing folder.
 
     Raises:
         UserError: it cannot be loaded, or takes other mels.
@@ -89,7 +86,7 @@ def _check(found: dict[str, Any], settings: MelSettings, name: str) -> None:
 
 
 def mel_facts(vocoder: SpeechT5HifiGan, located: str) -> dict[str, Any]:
-    """What is known of the mels that a vocoder takes: all fields of MelSettings, or bands, sample rate and hop.
+    """Known mel settings of a vocoder: the stored ones, or bands, sample rate and hop of its config.
 
     Args:
         located: its folder, the pipeline folder that holds it, or a hub id.
@@ -97,24 +94,10 @@ def mel_facts(vocoder: SpeechT5HifiGan, located: str) -> dict[str, Any]:
     Raises:
         UserError: the file of the settings is broken.
     """
-    for name, key in ((MEL_FILE, None), ("model_index.json", "mel")):
-        stored = Path(located) / name
-        if hub.is_local(located) and stored.is_file():
-            facts = _read_json(stored)
-            return facts.get(key, {}) if key else facts
     config = vocoder.config
     hop = math.prod(config.upsample_rates)
-    return {"n_mel": config.model_in_dim, "sample_rate": config.sampling_rate, "hop_size": hop}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: broken JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no settings")
-    return content
+    known = {"n_mel": config.model_in_dim, "sample_rate": config.sampling_rate, "hop_size": hop}
+    return stored_mel.read(located) or known
 
 
 def vocode(vocoder: nn.Module, mel: Tensor) -> Tensor:

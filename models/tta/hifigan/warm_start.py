@@ -1,4 +1,4 @@
-"""Weights to start from: a trained generator, and the discriminators of an official checkpoint."""
+"""Pretrained weights of the vocoder's training: a generator, and the discriminators of an official checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from sonolume.utils.errors import UserError
 
 
 def load(generator: nn.Module, discriminator: nn.Module, config: ModelConfig, settings: MelSettings) -> None:
-    """Fill the networks (both still without training) with what the config names; nothing where it names nothing.
+    """Load the weights that the config names, if any, into the new networks.
 
     Raises:
-        UserError: weights of other sizes, of another mel, or no such file; names the config key.
+        UserError: no such file, or weights of other sizes or other mels; names the config key.
     """
     if config.pretrained:
         trained = model.load(config.pretrained, "model.pretrained", settings)
@@ -31,13 +31,13 @@ def load(generator: nn.Module, discriminator: nn.Module, config: ModelConfig, se
 def _official(path: Path, key: str) -> dict[str, Any]:
     content = checkpoint.read(path)
     if not {"mpd", "msd"} <= content.keys():
-        held = ", ".join(map(str, content))[:60]
-        raise UserError(f"{key}: holds {held}, not the mpd and msd of an official do_* file")
+        found = ", ".join(map(str, content))[:60]
+        raise UserError(f"{key}: holds {found}, not the mpd and msd of an official do_* file")
     return official_weights(content)
 
 
 def _fill(network: nn.Module, given: dict[str, Any], key: str, section: str) -> None:
     difference = checkpoint.first_difference(given, network.state_dict())
     if difference:
-        raise UserError(f"{key}: not of the sizes in {section}: {difference}")
+        raise UserError(f"{key}: its sizes differ from {section}: {difference}")
     network.load_state_dict(given)

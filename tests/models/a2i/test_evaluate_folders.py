@@ -42,4 +42,4 @@ def test_pictures_that_are_there_are_scored(root: Path, pictures: Path) -> None:
 
 def test_a_reference_alone_is_refused(root: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(root, "--reference", str(pictures / "test.json")) == 2
-    assert "--reference is what --generated is compared with" in capsys.readouterr().err
+    assert "--reference needs --generated" in capsys.readouterr().err

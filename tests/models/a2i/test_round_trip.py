@@ -39,9 +39,9 @@ def test_in_the_miniature_world(score: Callable[..., int], tmp_path: Path) -> No
     folder, report = tmp_path / "report", report_in(tmp_path / "report")
     right = report["scores"]["right kind of picture"]
     assert right["count"] == 6 and right["value"] >= 0.5 > 2 * right["chance"]
-    assert list(right["beside"]) == ["real sound", "caption", "VAE", "real"]
+    assert list(right["baselines"]) == ["real sound", "caption", "VAE", "real"]
     assert report["scores"]["kind kept, caption to sound"]["value"] >= 0.5
-    assert report["scores"]["kind kept, sound to picture"]["beside"]["real sound"][0] >= 0.5
+    assert report["scores"]["kind kept, sound to picture"]["baselines"]["real sound"][0] >= 0.5
     assert report["scores"]["CLIP score mini:world"]["chance"] < report["scores"]["CLIP score mini:world"]["value"]
     assert report["conditions"]["start"] == "caption" and report["facts"]["text to audio's num_steps"] == 10
     assert (folder / "samples.png").is_file() and "](samples.png)" in (folder / "report.md").read_text()
@@ -57,18 +57,18 @@ def test_in_the_miniature_world(score: Callable[..., int], tmp_path: Path) -> No
 def test_from_captions_of_ones_own(
     score: Callable[..., int], tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without real sounds or pictures there is nothing beside but what the caption gives."""
+    """Without real sounds or pictures the only baseline is the picture of the caption."""
     rows = [{"Uid": "a", "Caption": "a bell"}, {"Uid": "b", "Caption": "a dog barking"}]
     rows += [{"Uid": "long", "Caption": "bell " * 90}]
     (tmp_path / "mine.json").write_text(json.dumps(rows))
     few = ["--text_to_audio", str(tiny_checkpoint), "--captions", str(tmp_path / "mine.json"), "--num_steps", "1"]
     assert score(*few) == 2
-    assert "name what looks at the pictures" in capsys.readouterr().err
+    assert "--embedder is needed" in capsys.readouterr().err
     assert score(*few, "--embedder", "mini:world", "--embedder", "mini:sound_judge") == 0
     report = report_in(tmp_path / "report")
     agreement = report["scores"]["CLIP score mini:world"]
-    assert agreement["count"] == 2 and list(agreement["beside"]) == ["caption"]
-    assert agreement["beside"]["caption"][0] > agreement["value"]
+    assert agreement["count"] == 2 and list(agreement["baselines"]) == ["caption"]
+    assert agreement["baselines"]["caption"][0] > agreement["value"]
     assert "IS mini:sound_judge" in report["scores"]  # of the sounds on the way
     assert [uid for uid, _ in report["left_out"]] == ["long"]
     assert not (tmp_path / "report" / "generated").exists()
@@ -93,7 +93,7 @@ def test_a_silent_sound_becomes_black(score: Callable[..., int], tiny_checkpoint
     [
         (["--captions", "FILE"], "--captions needs --text_to_audio"),
         (["--captions", "gone.json", "--text_to_audio", SHIPPED], "--captions gone.json: no such file"),
-        (["--captions", "FILE", "--text_to_audio", SHIPPED, "--embedder", "mini:world"], "not one row has a caption"),
+        (["--captions", "FILE", "--text_to_audio", SHIPPED, "--embedder", "mini:world"], "not one of 1 rows has a caption"),
         (["--text_to_audio", "./gone", "--num_samples", "1"], "--text_to_audio ./gone: no such folder"),
         (["--text_to_audio", "pretrained/mini/stable_diffusion", "--num_samples", "1"], "StableDiffusionPipeline"),
     ],

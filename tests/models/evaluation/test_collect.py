@@ -50,8 +50,8 @@ def test_a_manifest_gives_references_captions_labels_sounds_and_videos(tmp_path:
     assert found.reference == {"a": tmp_path / "a.jpg"}
     assert found.inputs == {"a": tmp_path / "a.wav", "b": tmp_path / "b.mp4"}
     assert (found.captions, found.labels) == ({"a": "a dog"}, {"a": "dog"})
-    sound(tmp_path / "heard/a.wav")
-    sounds, _ = gather(tmp_path / "heard", tmp_path / "list.json")
+    sound(tmp_path / "sounds/a.wav")
+    sounds, _ = gather(tmp_path / "sounds", tmp_path / "list.json")
     assert sounds.medium is SOUND
     assert sounds.reference == found.inputs and sounds.inputs == found.reference
     assert sounds.videos == {"a": tmp_path / "a.mp4", "b": tmp_path / "b.mp4"}

@@ -83,7 +83,7 @@ ODD = (
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not valid JSON"), ("[]", "not an object"), (None, "no such file"), *((text, "not a report") for text in ODD)],
+    [("{", "not valid JSON"), ("[]", "not an object"), (None, "no such file"), *((odd, "not a report") for odd in ODD)],
 )
 def test_unreadable_reports(tmp_path: Path, text: str | None, message: str) -> None:
     good = make(tmp_path / "a", 0.3)

@@ -20,7 +20,7 @@ RATE = 16000
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """real: 8 tones; near: the same, quieter; far: noise. near tells its texts."""
+    """real: 8 tones; near: the same, quieter; far: noise. near has sidecars with texts."""
     time, random = np.arange(RATE) / RATE, np.random.default_rng(0)
     for number in range(8):
         tone = 0.5 * np.sin(2 * np.pi * 300 * (number + 1) * time)
@@ -37,9 +37,9 @@ def score(root: Path, generated: str, *more: str) -> int:
 
 
 def test_the_nearer_folder_wins_the_comparison(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    listening = ["--reference", str(folders / "real"), "--embedder", "mel:", "--embedder", "mel:"]  # given twice
+    flags = ["--reference", str(folders / "real"), "--embedder", "mel:", "--embedder", "mel:"]  # given twice
     for name in ("near", "far"):
-        assert score(folders, name, *listening, "--cache_dir", str(folders / "cache")) == 0
+        assert score(folders, name, *flags, "--cache_dir", str(folders / "cache")) == 0
     report = json.loads((folders / "near_scored" / "report.json").read_text())
     assert {"FAD mel:", "KID mel:", "cosine to the reference mel:"} <= {row["name"] for row in report["scores"]}
     assert len({row["name"] for row in report["scores"]}) == len(report["scores"])
@@ -58,7 +58,7 @@ def test_results_of_other_embedders_are_not_ranked(folders: Path, capsys: pytest
 
 
 @pytest.fixture
-def seen(tmp_path: Path) -> Path:
+def scenes_folder(tmp_path: Path) -> Path:
     """Eight scenes of the miniature world: real pictures and sounds with captions and labels; made: the pictures anew.
 
     wrong: the pictures of other scenes.
@@ -77,13 +77,13 @@ def seen(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_are_scored_by_all_that_belongs_to_them(seen: Path) -> None:
+def test_pictures_are_scored_against_everything_of_their_rows(scenes_folder: Path) -> None:
     found = {}
     for name in ("made", "wrong"):
-        (seen / name / "bad.png").write_text("no picture")
-        looking = ["--reference", str(seen / "real"), "--embedder", "mini:world"]
-        assert score(seen, name, *looking, "--cache_dir", str(seen / "cache")) == 0
-        report = json.loads((seen / f"{name}_scored" / "report.json").read_text())
+        (scenes_folder / name / "bad.png").write_text("no picture")
+        flags = ["--reference", str(scenes_folder / "real"), "--embedder", "mini:world"]
+        assert score(scenes_folder, name, *flags, "--cache_dir", str(scenes_folder / "cache")) == 0
+        report = json.loads((scenes_folder / f"{name}_scored" / "report.json").read_text())
         found[name] = {row["name"].removesuffix(" mini:world"): row["value"] for row in report["scores"]}
         assert [Path(entry[0]).name for entry in report["left_out"]] == ["bad", "bad.png"]
     made, wrong = found["made"], found["wrong"]
@@ -92,36 +92,36 @@ def test_pictures_are_scored_by_all_that_belongs_to_them(seen: Path) -> None:
     for name in (*higher, "MRR text to picture"):
         assert made[name] > wrong[name], name
     assert {"KID", "IS", "KL softmax", "R@1 sound to picture", "R@5 picture to text"} <= made.keys()
-    page = (seen / "made_scored" / "report.md").read_text()
+    page = (scenes_folder / "made_scored" / "report.md").read_text()
     for name in ("samples.png", "worst.png"):
-        assert f"![]({name})" in page and (seen / "made_scored" / name).is_file()
+        assert f"![]({name})" in page and (scenes_folder / "made_scored" / name).is_file()
 
 
-def test_conditions_hold_the_content_of_everything_compared(seen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conditions_hold_the_content_of_everything_compared(scenes_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sounds are not ranked with pictures, nor samples of other inputs, captions or references of the same names."""
 
     def changed(name: str, value: str) -> None:
-        manifest = seen / "real" / "metadata.json"
+        manifest = scenes_folder / "real" / "metadata.json"
         rows = json.loads(manifest.read_text())
         manifest.write_text(json.dumps([rows[0] | {name: value}, *rows[1:]]))
 
     def conditions(name: str, embedder: str = "mini:world") -> dict[str, Any]:
-        assert score(seen, name, "--reference", str(seen / "real"), "--embedder", embedder) == 0
-        return json.loads((seen / f"{name}_scored" / "report.json").read_text())["conditions"]
+        assert score(scenes_folder, name, "--reference", str(scenes_folder / "real"), "--embedder", embedder) == 0
+        return json.loads((scenes_folder / f"{name}_scored" / "report.json").read_text())["conditions"]
 
     pictures = conditions("made")
-    assert conditions("wrong") == pictures  # what is judged has no part in it
-    audio.save_wav(seen / "heard" / "other.wav", np.random.default_rng(0).uniform(-0.1, 0.1, RATE), RATE)
-    sounds = conditions("heard", "mini:world")
+    assert conditions("wrong") == pictures  # the samples have no part in it
+    audio.save_wav(scenes_folder / "sounds" / "other.wav", np.random.default_rng(0).uniform(-0.1, 0.1, RATE), RATE)
+    sounds = conditions("sounds", "mini:world")
     assert {field for field in pictures if pictures[field] != sounds[field]} >= {"compared", "pairs", "pairs_hash"}
-    deaf = conditions("made", "mini:picture_judge")
+    without_captions = conditions("made", "mini:picture_judge")
     changed("Caption", "rain falls")
-    assert conditions("made", "mini:picture_judge") == deaf  # it reads no captions
-    told = conditions("made")
-    assert told["reference_hash"] != pictures["reference_hash"]
-    shown = json.loads((seen / "real" / "metadata.json").read_text())[0]["Image"]
-    Image.new("RGB", (64, 64), "red").save(seen / "real" / shown)
-    assert conditions("made")["reference_hash"] != told["reference_hash"]
+    assert conditions("made", "mini:picture_judge") == without_captions  # it takes no captions
+    with_caption = conditions("made")
+    assert with_caption["reference_hash"] != pictures["reference_hash"]
+    shown = json.loads((scenes_folder / "real" / "metadata.json").read_text())[0]["Image"]
+    Image.new("RGB", (64, 64), "red").save(scenes_folder / "real" / shown)
+    assert conditions("made")["reference_hash"] != with_caption["reference_hash"]
 
 
 def test_a_reference_that_no_embedder_can_use(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +165,7 @@ def test_sounds_of_nan_and_none_at_all(folders: Path, capsys: pytest.CaptureFixt
     assert score(folders, "near", "--reference", str(folders / "real"), "--embedder", "mel:") == 0
     report = json.loads((folders / "near_scored" / "report.json").read_text())
     reasons = {Path(name).name: reason for name, reason in report["left_out"]}
-    assert "NaN" in reasons["nan.wav"] and reasons["empty.wav"] == "an empty file"
+    assert "NaN" in reasons["nan.wav"] and "empty" in reasons["empty.wav"]
     assert report["counts"]["generated without a reference"] == 2
     (folders / "none").mkdir()
     capsys.readouterr()
@@ -174,10 +174,10 @@ def test_sounds_of_nan_and_none_at_all(folders: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("name", ["real", "made"])
-def test_an_embedder_of_the_wrong_medium(seen: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert score(seen, name, "--embedder", "mini:picture_judge" if name == "real" else "mel:") == 2
+def test_an_embedder_of_the_wrong_medium(scenes_folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(scenes_folder, name, "--embedder", "mini:picture_judge" if name == "real" else "mel:") == 2
     assert "choose another embedder" in capsys.readouterr().err
-    assert not (seen / f"{name}_scored").exists()
+    assert not (scenes_folder / f"{name}_scored").exists()
 
 
 @pytest.mark.parametrize(

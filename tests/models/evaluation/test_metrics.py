@@ -23,7 +23,7 @@ ONSET_KINDS = ["bell", "clock", "footsteps", "dog", "drops", "phone"]
 
 
 class Level(Embedder):
-    """Embeds a sound as (1, 10 x its level), a text "loud 0.5" likewise; tells quiet from loud."""
+    """Embeds a sound as (1, 10 x its level), a text "loud 0.5" likewise; classifies quiet and loud."""
 
     name, takes, dim, sample_rate, labels = "level:0@1", ("sounds", "texts"), 2, 16000, ("Quiet", "Loud")
 
@@ -127,7 +127,7 @@ class Angle(Embedder):
 
 
 class Classifier(Angle):
-    """It tells dark from bright by itself."""
+    """With a classifier of dark and bright."""
 
     labels = ("dark", "bright")
 
@@ -160,7 +160,8 @@ def score_pictures(made: dict, embedder: Embedder | None = None, **sets: dict) -
 
 def test_reference_pictures_are_perfect(tmp_path: Path) -> None:
     files = draw(tmp_path, SHADES)
-    found, report = score_pictures(files, reference=files, captions={uid: f"shade {shade}" for uid, shade in SHADES.items()})
+    captions = {uid: f"shade {shade}" for uid, shade in SHADES.items()}
+    found, report = score_pictures(files, reference=files, captions=captions)
     assert found["FID"].value == pytest.approx(0, abs=1e-9)
     assert found["cosine to the reference"].value == pytest.approx(1)
     assert found["IIS"].value == 1

@@ -112,7 +112,7 @@ def test_what_cannot_be_compared_is_listed(folders: Path) -> None:
     assert "0.60 s long, its reference 0.50 s" in reasons["b"]
     assert "nothing generated" in reasons["gone"] and "no such Uid" in reasons["d"]
     assert "NaN" in reasons["nan"] and "at least" in reasons["short"] and "c.wav" in reasons["deep/c"]
-    assert report.scores[0].low is None  # one pair tells nothing of its spread
+    assert report.scores[0].low is None  # one pair has no interval
 
 
 def test_silent_and_clipped_sounds_are_counted(folders: Path) -> None:
@@ -178,7 +178,7 @@ def test_bad_input_is_one_line(folders: Path, run: Callable[..., tuple[int, str]
     assert "not one of 0 pairs" in run("hifigan", "other", *real)[1]
     (folders / "broken").mkdir()
     (folders / "broken" / "a.wav").write_text("no sound")
-    assert "not one of 1 pairs can be used" in run("hifigan", "broken", *real)[1]
+    assert "not one of 1 pairs" in run("hifigan", "broken", *real)[1]
     assert not (folders / "out").exists()
 
 
@@ -192,3 +192,18 @@ def test_two_references_of_one_name(folders: Path) -> None:
     audio.save_wav(folders / "real" / "a.flac", tone(0), RATE)
     with pytest.raises(UserError, match="same Uid 'a'"):
         scored(folders / "near", folders / "real")
+
+
+def test_embedders_score_reconstructions_too(folders: Path, run: Callable[..., tuple[int, str]]) -> None:
+    assert run("hifigan", "near", "--reference", str(folders / "real"), "--embedder", "mel:") == (0, "")
+    report = json.loads((folders / "out" / "near" / "report.json").read_text())
+    names = {score["name"] for score in report["scores"]}
+    assert {"mel L1", "FAD mel:", "cosine to the reference mel:"} <= names
+    assert report["conditions"]["contents"] and report["conditions"]["embedders"][0]["embedder"] == "mel:"
+
+
+def test_an_output_folder_that_is_a_file(folders: Path, run: Callable[..., tuple[int, str]]) -> None:
+    (folders / "out").mkdir()
+    (folders / "out" / "near").write_text("")
+    code, message = run("hifigan", "near", "--reference", str(folders / "real"))
+    assert code == 2 and "--output_dir" in message

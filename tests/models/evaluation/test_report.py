@@ -55,7 +55,7 @@ def test_a_report_is_json_and_a_page(tmp_path: Path) -> None:
     assert content["scores"][0]["value"] == pytest.approx(0.5)
     assert content["scores"][0]["low"] < 0.5 < content["scores"][0]["high"]
     assert content["scores"][1]["value"] is None
-    assert content["outliers"][0][:2] == ["CLAP score", "a"]  # the worst of what should be high
+    assert content["outliers"][0][:2] == ["CLAP score", "a"]  # the lowest of a score that should be high
     text = (tmp_path / "report.md").read_text()
     for piece in ("model mine", "3 < 2 x 512", "1 silent", "`c.wav`: unreadable", "![](samples.png)"):
         assert piece in text

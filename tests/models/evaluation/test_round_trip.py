@@ -1,4 +1,4 @@
-"""Round trips of any two recipes: what each leg kept, and the sheet of all stations."""
+"""Round trips of any two recipes: the share that each leg keeps, and the sheet of all stations."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sonolume.models.evaluation.figures import trip_sheets
-from sonolume.models.evaluation.round_trip import add_legs, classify
 from sonolume.models.evaluation.embedders.base import Embedder, Features
+from sonolume.models.evaluation.figures import trip_sheets
 from sonolume.models.evaluation.report import Report
+from sonolume.models.evaluation.round_trip import add_legs, classify
 from sonolume.utils import audio
 
 RATE = 16000

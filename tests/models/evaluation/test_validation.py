@@ -25,7 +25,6 @@ from sonolume.models.evaluation.metrics import add_scores
 from sonolume.models.evaluation.report import Report
 from sonolume.models.evaluation.samples import SOUND, Samples, seed_of
 from sonolume.models.evaluation.validation import Evaluation, choose_recordings, label_of
-from sonolume.models.tta.audioldm.data import training_data
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
 from sonolume.preprocessors.miniworld import world
@@ -64,7 +63,7 @@ def config(data: Path, tiny_config: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    """step -> what was logged of eval/..."""
+    """The logged metrics eval/... by step."""
     found: Steps = {}
 
     def remember(logger: Any, metrics: dict[str, float], step: int) -> None:
@@ -79,7 +78,8 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Steps:
 def train(path: Path, name: str, *overrides: str, resume: bool = False, cut_at: int | None = None) -> tuple[Path, str]:
     """The run's folder and its weights in one number."""
     settings = load_config(path, [f"exp_name={name}", *overrides])
-    task: Any = Task(settings)
+    task: Any
+    task, data = training.build(settings)
     task._preview = lambda: None
 
     def begin(_: Any, index: int) -> None:
@@ -87,13 +87,13 @@ def train(path: Path, name: str, *overrides: str, resume: bool = False, cut_at: 
             raise PowerCut
 
     task.on_train_batch_start = begin
-    folder = training.fit(task, training_data(settings), settings, settings.train, resume)
+    folder = training.fit(task, data, settings, settings.train, resume)
     return folder, str(torch.cat([weight.detach().flatten() for weight in task.parameters()]).double().sum().item())
 
 
 def test_the_curve_is_the_report(config: Path, data: Path, logged: Steps, tmp_path: Path) -> None:
     """Of the averaged weights, which the exported pipeline has."""
-    folder, _ = train(config, "run", "model.attention=sdpa")  # as the exported pipeline; else Griffin-Lim hears 1e-6
+    folder, _ = train(config, "run", "model.attention=sdpa")  # as the exported pipeline; else Griffin-Lim amplifies 1e-6
     pipe = TextToAudioPipeline.from_pretrained(folder / "pipeline")
     pipe.set_progress_bar_config(disable=True)
     rows = choose_recordings(read_manifest(data / "noise" / "valid.json"), 3)
@@ -281,6 +281,6 @@ def test_mistakes_are_found_early(config: Path) -> None:
     with pytest.raises(UserError, match="unknown kind"):
         bin_train.main(["--config", str(config), "evaluation.embedders=['vggish:x']", "dataset=[nowhere]"])
     wrong_values = {"num_samples=-1": "at least 0", "interval=0": "at least 1", "embedders=[]": "at least one"}
-    for wrong, said in wrong_values.items():
-        with pytest.raises(ConfigError, match=f"evaluation.*{said}"):
+    for wrong, part in wrong_values.items():
+        with pytest.raises(ConfigError, match=f"evaluation.*{part}"):
             load_config(config, [f"evaluation.{wrong}"])

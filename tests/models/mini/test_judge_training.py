@@ -1,22 +1,18 @@
-"""Losses and augmentation of the judges; a few real steps of each recipe."""
+"""Losses and augmentation of the judges, and their configs."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from sonolume.bins import preprocess, train
 from sonolume.config.load import load_config
-from sonolume.models.mini import judges, picture_judge, sound_judge
+from sonolume.models.mini import picture_judge, sound_judge
 from sonolume.models.mini.judge_training import WEIGHTS, losses
 from sonolume.models.mini.scene_data import draw
 from sonolume.models.mini.targets import IGNORE
-from sonolume.models.training import Frozen
 from sonolume.modules.judges import BACKBONES, PATCH, STRIDE, PictureJudgement, SoundJudgement
 from sonolume.preprocessors.miniworld.scene import scenes
 from sonolume.utils.errors import ConfigError, UserError
-
-SMALL = ["train.batch_size=4", "train.max_steps=2", "train.warmup_steps=0", "train.save_summary_steps=1"]
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -62,29 +58,6 @@ def test_augmentation_is_mild_and_drawn_from_the_generator() -> None:
 def test_a_drawn_picture_is_upright_rgb() -> None:
     drawn = draw(next(iter(scenes("train", 1))))
     assert drawn.shape == (3, 64, 64) and drawn.dtype == torch.float32 and drawn.max() <= 1
-
-
-@pytest.mark.parametrize("name", ["sound_judge", "sound_judge_second"])
-def test_a_sound_judge_trains_and_judges(name: str, root: Path, tmp_path: Path) -> None:
-    config = str(root / "egs" / "mini" / f"{name}.json")
-    mini = "preprocess.miniworld={train_scenes: 8, valid_scenes: 4}"
-    shared = [mini, "preprocess.num_workers=0", f'preprocess.processed_dir="{tmp_path}"', f'log_dir="{tmp_path}"']
-    width = "model.width=8"
-    preprocess.main(["--config", config, *shared])
-    train.main(["--config", config, *shared, *SMALL, width])
-    judge = judges.load_sound_judge(tmp_path / name / "pipeline")
-    valid = sound_judge.training_data(load_config(config, shared), Frozen()).valid
-    mels = torch.stack([valid[0, index][0] for index in range(4)])
-    assert judges.score_sounds(judge, mels).activity.shape == (4, 12, 20)
-
-
-def test_a_picture_judge_trains_and_judges(root: Path, tmp_path: Path) -> None:
-    config = str(root / "egs" / "mini" / "picture_judge.json")
-    mini = "miniworld={train_scenes: 8, valid_scenes: 4}"
-    train.main(["--config", config, mini, f'log_dir="{tmp_path}"', *SMALL, "model.width=8"])
-    judge = judges.load_picture_judge(tmp_path / "picture_judge" / "pipeline")
-    drawn = torch.stack([draw(scene) for scene in scenes("valid", 3)])
-    assert judges.score_pictures(judge, drawn).panels.shape == (3, 2, 12)
 
 
 def test_rows_without_scenes_are_refused(root: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sonolume.bins import evaluate
-from sonolume.models.evaluation import compare
+from sonolume.models.evaluation.compare import comparison_table
 from sonolume.models.mini import judges
 from sonolume.models.mini.scene_data import draw
 from sonolume.preprocessors.miniworld import world
@@ -47,9 +47,9 @@ def test_reports_of_judges_are_compared_with_their_own_kind(root: Path, tmp_path
         assert cli.run(evaluate.main, argv) == 0
         single = json.loads(found[name].read_text())["scores"][0]
         assert (single["name"], single["value"], single["headline"]) == ("single", 1, True)
-    assert compare.table([found["sound_judge"], found["sound_judge_second"]])[-1].startswith("| ")
+    assert comparison_table([found["sound_judge"], found["sound_judge_second"]])[-1].startswith("| ")
     with pytest.raises(UserError, match="real sounds.*real pictures"):
-        compare.table([found["sound_judge"], found["picture_judge"]])
+        comparison_table([found["sound_judge"], found["picture_judge"]])
 
 
 def test_a_missing_judge_names_the_config_that_trains_one(tmp_path: Path) -> None:

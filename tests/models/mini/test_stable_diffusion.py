@@ -94,5 +94,5 @@ def test_its_evaluation_writes_the_common_report(root: Path, folder: Path, tmp_p
     assert cli.run(evaluate.main, argv) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     rows = {row["name"]: row for row in report["scores"]}
-    assert rows["right kind of picture"]["beside"]["real"][0] == 1 and rows["right kind of picture"]["headline"]
+    assert rows["right kind of picture"]["baselines"]["real"][0] == 1 and rows["right kind of picture"]["headline"]
     assert (tmp_path / "samples.png").is_file()

@@ -12,10 +12,11 @@ from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
 from sonolume.models.tta.audioldm.components import TextEncoder, build_unet, noise_settings
 from sonolume.models.tta.audioldm.inference import batches
-from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline, denormalise, normalise
+from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.autoencoderkl.model import build
 from sonolume.modules.amphion_names import hifigan_weights, unet_weights, vae_weights
 from sonolume.modules.griffin_lim import mel_to_wave
+from sonolume.modules.latents import denormalise, normalise
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.modules.schedulers import PRESETS, preset
 
@@ -144,13 +145,13 @@ def test_without_guidance_the_negative_text_costs_nothing(pipe: TextToAudioPipel
 def test_presets_run(make_pipeline, objective: str):
     pipe = make_pipeline(objective)
     pipe.set_progress_bar_config(disable=True)
-    heard = {}
+    made = {}
     for name in PRESETS[objective]:
         assert pipe.use_preset(name) == pipe.config.num_steps == PRESETS[objective][name][2]
         assert pipe.objective == objective
-        heard[name] = pipe(TEXT, generator=generators(0), num_inference_steps=4, output_type="latent").audios
-        assert heard[name].isfinite().all()
-    assert not heard["balanced"].equal(pipe(TEXT, generator=generators(0), output_type="latent").audios)
+        made[name] = pipe(TEXT, generator=generators(0), num_inference_steps=4, output_type="latent").audios
+        assert made[name].isfinite().all()
+    assert not made["balanced"].equal(pipe(TEXT, generator=generators(0), output_type="latent").audios)
 
 
 @pytest.mark.parametrize("positions", [0, 1, 2])
@@ -241,20 +242,20 @@ def test_no_lightning_is_imported():
     assert done.stdout.strip() == "[]"
 
 
-def test_polish_brings_a_poor_vocoder_to_the_levels_of_the_mel(goldens: SimpleNamespace):
+def test_refining_brings_a_poor_vocoder_to_the_levels_of_the_mel(goldens: SimpleNamespace):
     pipe = official_pipeline(goldens)  # its small vocoder has random weights
     time = torch.arange(64 * 256) / 16000
     mel = MelSpectrogram()(0.3 * torch.sin(2 * torch.pi * (300 + 400 * time) * time)[None])
     raw = pipe.vocode(mel)
-    pipe.register_to_config(polish=8)
-    polished = pipe.vocode(mel)
-    assert polished.shape == raw.shape == (1, 64 * 256)
-    errors = [float((MelSpectrogram()(wave) - mel).abs().mean()) for wave in (raw, polished)]
+    pipe.register_to_config(refine=8)
+    refined = pipe.vocode(mel)
+    assert refined.shape == raw.shape == (1, 64 * 256)
+    errors = [float((MelSpectrogram()(wave) - mel).abs().mean()) for wave in (raw, refined)]
     assert errors[1] < 0.5 * errors[0]
-    assert not torch.allclose(polished, mel_to_wave(mel, num_iters=8), atol=1e-3)  # it starts from the vocoder's phases
+    assert not torch.allclose(refined, mel_to_wave(mel, num_iters=8), atol=1e-3)  # it starts from the vocoder's phases
 
 
-def test_texts_are_kept_apart_where_no_mask_would():
+def test_unmasked_texts_are_batched_apart():
     jobs = [("bell", 0), ("bell", 1), ("bell", 2), ("rain", 0)]
-    assert list(batches(jobs, 2, apart=False)) == [jobs[:2], jobs[2:]]
-    assert list(batches(jobs, 2, apart=True)) == [jobs[:2], jobs[2:3], jobs[3:]]
+    assert list(batches(jobs, 2, one_text=False)) == [jobs[:2], jobs[2:]]
+    assert list(batches(jobs, 2, one_text=True)) == [jobs[:2], jobs[2:3], jobs[3:]]

@@ -59,20 +59,20 @@ def test_on_recordings(
     recordings: Path, score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score(recordings) == 0
-    assert "usual, if they may be downloaded: --embedder clap:" in capsys.readouterr().err
+    assert "customary, if downloading is possible: --embedder clap:" in capsys.readouterr().err
     report, folder = report_in(tmp_path / "report"), tmp_path / "report"
     agreement = report["scores"]["cosine to the reference mel:"]
     assert agreement["count"] == report["conditions"]["generated"] == CLIPS
-    assert set(agreement["beside"]) == {"VAE"}
+    assert set(agreement["baselines"]) == {"VAE"}
     assert agreement["chance"] is not None
-    assert set(report["scores"]["FAD mel:"]["beside"]) == {"VAE"}  # a set's distance to itself says nothing
+    assert set(report["scores"]["FAD mel:"]["baselines"]) == {"VAE"}  # a set's distance to itself is no baseline
     lengths = {name: len(audio.load(folder / name / "glide 3.wav", RATE))
                for name in ("generated", "reference", "reconstructed")}  # fmt: skip
     assert lengths == dict.fromkeys(lengths, 32 * 256)  # one clip of the pipeline
     assert (folder / "samples.png").is_file() and "mel:" in (folder / "report.md").read_text()
 
 
-def test_it_goes_on_and_gives_the_same_report(recordings: Path, score: Callable[..., int], tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_resumes(recordings: Path, score: Callable[..., int], tmp_path: Path) -> None:
     assert score(recordings, "--batch_size", "4") == 0
     first = (tmp_path / "report" / "report.json").read_bytes()
     sounds = {path: path.read_bytes() for path in (tmp_path / "report").rglob("glide*.wav")}
@@ -157,7 +157,7 @@ def test_in_the_miniature_world(tiny_checkpoint: Path, root: Path, tmp_path: Pat
     scores = report_in(tmp_path)["scores"]
     assert [name for name, row in scores.items() if row["headline"]] == ["single", "count", "then: both", "over: both"]
     single = scores["single"]
-    assert single["value"] <= 0.5 < single["beside"]["real"][0] and single["chance"] == pytest.approx(1 / 12)
-    assert set(single["beside"]) == {"VAE", "real", "second judge"} and single["unit"] == "%"
+    assert single["value"] <= 0.5 < single["baselines"]["real"][0] and single["chance"] == pytest.approx(1 / 12)
+    assert set(single["baselines"]) == {"VAE", "real", "second judge"} and single["unit"] == "%"
     kl = scores["KL sigmoid mini:sound_judge"]
     assert kl["value"] > 0 and kl["chance"] is not None

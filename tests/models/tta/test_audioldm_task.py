@@ -1,7 +1,7 @@
-"""The latent model's training: every option of it does what it says."""
+"""Training of the latent model: each of its options has an effect."""
 
-import runpy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,19 @@ import torch
 from transformers import AutoTokenizer, T5EncoderModel
 
 from sonolume.config.load import load_config
-from sonolume.config.tta.audioldm import AudioLDMConfig, PredictionType, TimestepSampling
+from sonolume.config.tta.audioldm import AudioLDMConfig
+from sonolume.models import training
 from sonolume.models.training import step_draws
 from sonolume.models.tta.audioldm.components import build_unet
 from sonolume.models.tta.audioldm.data import training_data
-from sonolume.models.tta.audioldm.task import Task
+from sonolume.models.tta.audioldm.task import Task, load_frozen
 
 
-def run(config: Path, *overrides: str) -> list[float]:
-    return runpy.run_path(str(Path(__file__).parent.parent / "processes.py"))["run"](config, "run", *overrides)[0]
-
-
-def test_padding_in_unmasked_training_is_what_t5_says_there(tiny_config: Callable[..., Path], tiny_checkpoint: Path):
+def test_unmasked_training_attends_to_t5s_outputs_at_padding(tiny_config: Callable[..., Path], tiny_checkpoint: Path):
     """As in the seed: padded to the longest of the batch, T5 gets the mask, the U-Net attends to padding too."""
     path = tiny_config("tta/audioldm", preprocess={"cond_mask_prob": 0.5})
     config = load_config(path, ["model.text_mask=false"])
-    data = training_data(config)
+    data = training_data(config, load_frozen(config))
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint / "tokenizer")
     t5 = T5EncoderModel.from_pretrained(tiny_checkpoint / "text_encoder").eval()
     dataset: Any = data.train
@@ -43,7 +40,8 @@ def test_padding_in_unmasked_training_is_what_t5_says_there(tiny_config: Callabl
         assert batch.states[batch.mask == 0].abs().sum() > 0 or batch.mask.all()
     assert len(lengths) > 1
 
-    masked: Any = training_data(load_config(path))
+    config = load_config(path)
+    masked: Any = training_data(config, load_frozen(config))
     batch = masked.collate([masked.train[0, index] for index in range(8)])
     assert not batch.mask.all() and batch.states[batch.mask == 0].eq(0).all()
 
@@ -51,25 +49,26 @@ def test_padding_in_unmasked_training_is_what_t5_says_there(tiny_config: Callabl
 def test_every_objective_reaches_the_loss(tiny_config: Callable[..., Path]):
     """Of one network and the same random numbers; what the numbers are is tested in tests/modules/test_diffusion.py."""
     config = load_config(tiny_config("tta/audioldm"))
-    data, task = training_data(config), Task(config)
+    frozen = load_frozen(config)
+    data, task = training_data(config, frozen), Task(config, frozen)
     torch.manual_seed(0)
-    torch.nn.init.normal_(task.unet.conv_out.weight, std=0.1)  # else it predicts nothing and the text is not heard
+    torch.nn.init.normal_(task.unet.conv_out.weight, std=0.1)  # else its prediction is zero
     for name, weight in task.unet.named_parameters():
         if "proj_out" in name:
             torch.nn.init.normal_(weight, std=0.1)
     batch = data.collate([data.train[0, index] for index in range(6)])
-    noise = config.model.noise_scheduler
 
     def loss() -> float:
         with torch.no_grad():
-            return float(task._loss(batch, step_draws(0, 0, 6)))
+            return float(task.loss(batch, step_draws(0, 0, 6)))
 
     plain = loss()
+    objective = task.objective
     changes: list[tuple[Any, str, Any]] = [
-        (noise, "prediction_type", PredictionType.v_prediction),
-        (noise, "prediction_type", PredictionType.flow),
-        (noise, "timestep_sampling", TimestepSampling.logit_normal),
-        (noise, "min_snr_gamma", 5.0),
+        (task, "objective", replace(objective, prediction_type="v_prediction")),
+        (task, "objective", replace(objective, prediction_type="flow")),
+        (task, "objective", replace(objective, timestep_sampling="logit_normal")),
+        (task, "objective", replace(objective, min_snr_gamma=5.0)),
         (config.model, "text_mask", False),
     ]
     found = [plain]
@@ -94,9 +93,11 @@ def test_the_gradient_is_clipped_and_the_precision_is_used(
         task.unet.conv_in.register_forward_hook(lambda _, inputs, output: kinds.append(output.dtype))
 
     monkeypatch.setattr(Task, "on_before_zero_grad", before_zero_grad)
+    monkeypatch.setattr(Task, "_preview", lambda task: None)
     path = tiny_config("tta/audioldm", train={"max_steps": 2, "accumulate": 1, "valid_interval": 9})
     for clip, name in ((1e-3, "clipped"), (0, "free")):
-        run(path, f"train.gradient_clip={clip}", f"exp_name={name}", "train.precision=bf16-mixed")
+        overrides = [f"train.gradient_clip={clip}", f"exp_name={name}", "train.precision=bf16-mixed"]
+        training.run(load_config(path, overrides), resume=False)
     assert len(norms) == 2 and norms[0] == pytest.approx(1e-3, rel=1e-3) and norms[1] > 2e-3
     assert set(kinds) == {torch.bfloat16}
 

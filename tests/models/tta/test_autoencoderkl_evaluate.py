@@ -12,11 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sonolume.bins import evaluate
 from sonolume.config.load import load_config
+from sonolume.models import training
 from sonolume.models.evaluation.held_out import Clips
-from sonolume.models.training import fit
-from sonolume.models.tta.autoencoderkl.data import training_data
 from sonolume.models.tta.autoencoderkl.evaluate import score
-from sonolume.models.tta.autoencoderkl.task import Task
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.metrics.reconstruction import mel_l1
 from sonolume.utils import cli
@@ -33,11 +31,11 @@ def test_with_nothing_trained_the_shipped_part_is_scored_in_its_world(
     config = str(root / "egs" / "tta" / "autoencoderkl" / "exp_config.json")
     argv = ["--config", config, f"log_dir='{in_folder}/runs'", "--num_samples", "3", "--device", "cpu"]
     assert cli.run(evaluate.main, argv) == 0
-    assert "scored on that world's held-out scenes" in capsys.readouterr().err
+    assert "evaluated on held-out scenes" in capsys.readouterr().err
     report = report_of(in_folder / "evaluation" / "tta_autoencoderkl")
     row = report["scores"][0]
     assert row["name"] == "mel L1" and row["headline"] and row["unit"] == "nats"
-    assert row["low"] < row["value"] < 0.4 < 1 < row["chance"]  # a trained part knows its world
+    assert row["low"] < row["value"] < 0.4 < 1 < row["chance"]  # the shipped part is trained
     assert report["conditions"]["data"]["seed"] == 1 and report["conditions"]["window"] == 2.56
     assert (in_folder / "evaluation" / "tta_autoencoderkl" / "samples.png").is_file()
 
@@ -45,7 +43,8 @@ def test_with_nothing_trained_the_shipped_part_is_scored_in_its_world(
 def test_the_curve_of_validation_agrees_with_the_report(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
     path = tiny_config("tta/autoencoderkl")
     config = load_config(path)
-    run = fit(Task(config), training_data(config), config, config.train, resume=False)
+    task, data = training.build(config)
+    run = training.fit(task, data, config, config.train, resume=False)
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
     last = {name: board.Scalars(f"val/{name}")[-1].value for name in ("mel_l1", "log_spectral_distance", "loss")}

@@ -1,6 +1,5 @@
 """The autoencoder's training step, as the loop runs it, against one written out."""
 
-import runpy
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sonolume.config.load import load_config
-from sonolume.models.training import StepBatches, step_generator
+from sonolume.models import training
+from sonolume.models.training import Frozen, StepBatches, step_generator
 from sonolume.models.tta.autoencoderkl.data import training_data
 from sonolume.models.tta.autoencoderkl.task import Task
 from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
@@ -23,16 +23,12 @@ TRAIN = {
 RATES = (0.5, 1.0, 1.0)  # of the warm-up
 
 
-def run(config: Path, *overrides: str) -> None:
-    runpy.run_path(str(Path(__file__).parent.parent / "processes.py"))["run"](config, "run", *overrides)
-
-
 class Reference:
     """Both networks and both optimizers, stepped by hand."""
 
     def __init__(self, config: Any) -> None:
         self.config, self.loss = config, config.model.loss
-        task = Task(config)
+        task = Task(config, Frozen())
         self.vae, self.discriminator, self.logvar = task.vae, task.discriminator, task.logvar
         self.norms: list[Tensor] = []
         self.adams = [torch.optim.AdamW(net.parameters(), lr=1e-3) for net in (self.vae, self.discriminator)]
@@ -84,12 +80,12 @@ def test_three_steps_are_those_written_out(
     path = tiny_config("tta/autoencoderkl", train=TRAIN)
     overrides = [f"model.loss.disc_start={disc_start}", f"model.loss.alternate={str(alternate).lower()}"]
     overrides += ["model.loss.kl_weight=0.001", "model.loss.disc_factor=0.7"]
-    run(path, *overrides)
     config = load_config(path, overrides)
+    training.run(config, resume=False)
     got = checkpoint.read(config.run_dir / "checkpoints" / "last.ckpt")["state_dict"]
 
     reference = Reference(config)
-    data = training_data(config).train
+    data = training_data(config, Frozen()).train
     items = list(StepBatches(10, 2, 6, config.train.random_seed))
     for number, turn in enumerate(turns):
         pair = items[2 * number : 2 * number + 2]
@@ -110,5 +106,5 @@ def test_half_precision_reaches_the_network(tiny_config: Callable[..., Path], mo
 
     monkeypatch.setattr(Task, "_reconstruct", watched)
     path = tiny_config("tta/autoencoderkl", train=TRAIN | {"max_steps": 1, "accumulate": 1})
-    run(path, "train.precision=bf16-mixed")
+    training.run(load_config(path, ["train.precision=bf16-mixed"]), resume=False)
     assert seen[0] == torch.bfloat16

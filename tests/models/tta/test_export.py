@@ -1,4 +1,4 @@
-"""The exported folder in stock diffusers, where importing sonolume is an error."""
+"""The exported folder: loaded by stock diffusers, where importing sonolume is an error, and by this library."""
 
 import json
 import os
@@ -52,8 +52,7 @@ def test_stock_diffusers_gives_the_same_sound(make_pipeline, tmp_path: Path):
 
 def test_the_folder_is_self_contained(tiny_checkpoint: Path):
     code = {path.name: path.read_text() for path in tiny_checkpoint.glob("*.py")}
-    modules = ["unet", "mel", "griffin_lim", "portable", "presets", "editing", "guidance", "latent_windows", "latents"]
-    assert set(code) == {f"{name}.py" for name in ["pipeline", "vocoder_chunks", *modules]}
+    assert {"pipeline.py", "inpainting.py", "windows.py"} <= set(code)
     for name, text in code.items():
         imports = [line for line in text.splitlines() if line.lstrip().startswith(("import ", "from "))]
         assert not [line for line in imports if "sonolume" in line], name
@@ -61,6 +60,21 @@ def test_the_folder_is_self_contained(tiny_checkpoint: Path):
     assert index["_class_name"] == ["pipeline", "TextToAudioPipeline"]
     assert not [path for path in tiny_checkpoint.rglob("*.json") if "_name_or_path" in path.read_text()]
     assert not [path for path in tiny_checkpoint.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+def test_the_shipped_folder_has_no_code_and_its_export_has(root: Path, tmp_path: Path):
+    shipped = root / "pretrained" / "mini" / "text_to_audio"
+    assert not list(shipped.glob("*.py"))
+    TextToAudioPipeline.from_pretrained(shipped).save_pretrained(tmp_path)
+    assert (tmp_path / "pipeline.py").is_file()
+
+
+def test_an_older_name_is_read(copy_of_checkpoint: Path):
+    path = copy_of_checkpoint / "model_index.json"
+    index = json.loads(path.read_text())
+    del index["refine"]
+    path.write_text(json.dumps(index | {"polish": 7}))
+    assert TextToAudioPipeline.from_pretrained(copy_of_checkpoint).config.refine == 7
 
 
 def test_our_class_loads_it_without_running_its_code(tiny_checkpoint: Path, copy_of_checkpoint: Path):

@@ -1,6 +1,5 @@
 """The vocoder recipe on half-second recordings: data beside their mels, training, export, resynthesis."""
 
-import argparse
 import importlib
 import json
 from collections.abc import Callable
@@ -15,10 +14,11 @@ from transformers import SpeechT5HifiGan
 
 from sonolume.bins import evaluate, inference
 from sonolume.config.load import load_config
+from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.hifigan import HifiGanConfig
-from sonolume.models.evaluation.heldout import Clips
-from sonolume.models.evaluation.results import Result
-from sonolume.models.training import fit
+from sonolume.models.evaluation.held_out import Clips
+from sonolume.models.evaluation.report import Report
+from sonolume.models.training import Frozen, fit
 from sonolume.models.tta.audioldm.components import load_vocoder
 from sonolume.models.tta.features import load_mel, mel_path
 from sonolume.models.tta.hifigan import evaluate as vocoder_evaluation
@@ -62,7 +62,7 @@ def processed(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(content))
-    preprocess(load_config(folder / "config.json"), argparse.Namespace(dataset="glides", input=sounds, audio_dir=None))
+    preprocess(load_config(folder / "config.json"), PreprocessOptions(dataset="glides", input=sounds))
     return folder
 
 
@@ -89,7 +89,7 @@ def make_config(processed: Path, tmp_path: Path) -> Callable[..., Path]:
 
 def run(path: Path, name: str, *overrides: str, resume: bool = False) -> Path:
     config = load_config(path, [f"exp_name={name}", *overrides])
-    return fit(Task(config), training_data(config), config, config.train, resume)
+    return fit(Task(config, Frozen()), training_data(config, Frozen()), config, config.train, resume)
 
 
 def refused(message: str, call: Callable[..., Any], *args: Any) -> None:
@@ -228,7 +228,7 @@ def test_the_learning_rate_decays_by_epochs(make_config: Callable[..., Path]):
 def test_the_export_is_a_stock_vocoder(make_config: Callable[..., Path]):
     """Weight norm folded: transformers alone makes the same wave of it."""
     config = load_config(make_config(), ["train.ema_decay=0.0"])
-    task = Task(config)
+    task = Task(config, Frozen())
     assert any("parametrizations" in name for name in task.generator.state_dict())
     with torch.no_grad():
         for weight in task.parameters():
@@ -370,12 +370,12 @@ def test_resynthesis_and_evaluation(make_config: Callable[..., Path], vocoder: P
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     rows = {row["name"]: row for row in report["scores"]}
     assert list(rows) == ["mel L1", "log-spectral distance", "STFT distance", "SI-SDR"]
-    level, beside = rows["mel L1"]["value"], rows["mel L1"]["beside"]
-    assert beside["Griffin-Lim"][0] <= beside["polished"][0] < level  # this vocoder has learned nothing
+    level, baselines = rows["mel L1"]["value"], rows["mel L1"]["baselines"]
+    assert baselines["Griffin-Lim"][0] <= baselines["refined"][0] < level  # this vocoder has learned nothing
     assert rows["mel L1"]["headline"] and rows["mel L1"]["chance"] > 1
     assert report["conditions"]["generated"] == report["facts"]["clips"] > 0 == report["counts"]["clipped real"]
     page = (tmp_path / "report" / "report.md").read_text()
-    assert "| polished | Griffin-Lim |" in page and (tmp_path / "report" / "samples.png").is_file()
+    assert "| refined | Griffin-Lim |" in page and (tmp_path / "report" / "samples.png").is_file()
 
 
 def test_the_curve_of_validation_agrees_with_the_report(make_config: Callable[..., Path], tmp_path: Path):
@@ -398,10 +398,10 @@ def test_with_nothing_trained_the_shipped_part_is_scored_in_its_world(
     config = str(root / "egs" / "tta" / "hifigan" / "exp_config.json")
     argv = ["--config", config, f"log_dir='{in_folder}/runs'", "--num_samples", "2", "--device", "cpu"]
     assert cli.run(evaluate.main, argv) == 0
-    assert "scored on that world's held-out scenes" in capsys.readouterr().err
+    assert "evaluated on held-out scenes" in capsys.readouterr().err
     report = json.loads((in_folder / "evaluation" / "tta_hifigan" / "report.json").read_text())
     row = report["scores"][0]
-    assert row["beside"]["polished"][0] < row["value"] < 0.5 < 1 < row["chance"]
+    assert row["baselines"]["refined"][0] < row["value"] < 0.5 < 1 < row["chance"]
     assert report["facts"]["of"] == "test scenes of the miniature world"
 
 
@@ -411,15 +411,15 @@ def test_broken_clips_are_listed_and_have_no_part_in_the_mean(monkeypatch: pytes
     mels = MelSpectrogram()(waves)
     made = waves * torch.tensor([2.0, torch.nan, 0.0])[:, None]  # twice as loud, broken, silent
     monkeypatch.setattr(vocoder_evaluation, "resynthesise", lambda *_: made)
-    clips, result = Clips(list("abc"), lambda index: (mels[index], waves[index]), {}), Result({})
-    shown = vocoder_evaluation.score(result, clips, model.load(str(vocoder), "x"), MelSettings())
-    assert result.left_out == [("b", "its reconstruction holds NaN")]
-    assert (result.counts["silent generated"], result.counts["silent real"]) == (1, 0)
-    rows = {row.name: row for row in result.scores}
+    clips, report = Clips(list("abc"), lambda index: (mels[index], waves[index]), {}), Report({})
+    shown = vocoder_evaluation.score(report, clips, model.load(str(vocoder), "x"), MelSettings())
+    assert report.left_out == [("b", "its reconstruction holds NaN")]
+    assert (report.counts["silent generated"], report.counts["silent real"]) == (1, 0)
+    rows = {row.name: row for row in report.scores}
     assert rows["mel L1"].count == 2 and rows["SI-SDR"].count == 1  # none of silence
     chance = rows["mel L1"].chance
     assert chance is not None and rows["mel L1"].value == pytest.approx((np.log(2) + chance) / 2, rel=0.1)
-    assert list(shown) == ["real", "vocoder", "polished", "Griffin-Lim"] and shown["real"].shape == (3, 80, 8)
+    assert list(shown) == ["real", "vocoder", "refined", "Griffin-Lim"] and shown["real"].shape == (3, 80, 8)
 
 
 def test_inference_needs_a_sound(make_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]):

@@ -15,9 +15,9 @@ def test_logits_are_the_librarys(model_folder: Callable[[str], Path], noise: Cal
     mel = embedder.extractor(waves, sampling_rate=16000, return_tensors="pt").input_values
     with torch.no_grad():
         expected = model(mel).logits
-    heard = embedder.encode_audio(waves)
-    np.testing.assert_allclose(heard.logits, expected, atol=1e-6)
-    assert embedder.encode_audio(waves).logits.equal(heard.logits) and heard.embeddings.shape == (2, 16)
+    found = embedder.encode_audio(waves)
+    np.testing.assert_allclose(found.logits, expected, atol=1e-6)
+    assert found.embeddings.shape == (2, 16)
     assert embedder.labels == ("bell", "rain", "dog")
 
 
@@ -27,4 +27,5 @@ def test_a_long_sound_gets_the_mean_logits(
     embedder = load(f"ast:{model_folder('ast')}")
     first, second = noise(1.28, 16000, 1), noise(1.28, 16000, 2)
     apart = embedder.encode_audio([first, second]).logits
-    np.testing.assert_allclose(embedder.encode_audio([np.concatenate([first, second])]).logits[0], apart.mean(0), atol=1e-6)
+    joined = embedder.encode_audio([np.concatenate([first, second])]).logits
+    np.testing.assert_allclose(joined[0], apart.mean(0), atol=1e-6)

@@ -69,16 +69,16 @@ def test_nothing_gives_no_rows() -> None:
 
 
 @pytest.mark.parametrize("wave", [np.zeros(0, np.float32), np.zeros((2, 9), np.float32)])
-def test_what_is_no_sound_is_refused(wave: np.ndarray) -> None:
+def test_empty_waves_are_refused(wave: np.ndarray) -> None:
     with pytest.raises(ValueError, match="sound 1 must be"):
         Mean().encode_audio([np.zeros(3, np.float32), wave])
 
 
-def test_what_it_does_not_take_is_said_in_one_line() -> None:
+def test_a_medium_that_it_does_not_take() -> None:
     with pytest.raises(UserError, match="mean: takes sounds, not texts"):
         Mean().encode_texts(["a"])
     with pytest.raises(UserError, match="mean: takes sounds, not pictures"):
-        Mean().encode_images([Image.new("RGB", (4, 4))]).embeddings
+        Mean().encode_images([Image.new("RGB", (4, 4))])
 
 
 def test_facts_change_with_what_decides_the_numbers() -> None:

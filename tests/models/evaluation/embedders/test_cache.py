@@ -58,7 +58,7 @@ def levels(*tenths: int) -> list[float]:
 def test_nothing_is_embedded_twice(sounds: list[Path], tmp_path: Path) -> None:
     first = embed(sounds, "sounds", Level(), tmp_path / "cache", batch_size=3)
     embedder = Level()
-    again = embed_sounds(list(reversed(sounds)), embedder, tmp_path / "cache", batch_size=3)
+    again = embed(list(reversed(sounds)), "sounds", embedder, tmp_path / "cache", batch_size=3)
     assert (first.computed, again.computed, embedder.batches) == (7, 0, [])
     assert first.embeddings[:, 0].tolist() == levels(1, 2, 3, 4, 5, 6, 7)
     assert again.embeddings.equal(first.embeddings.flip(0)) and again.logits.equal(first.logits.flip(0))  # type: ignore[union-attr]
@@ -82,7 +82,7 @@ def test_a_key_is_the_content(sounds: list[Path], tmp_path: Path, wav: Wav) -> N
 
 def test_equal_files_are_embedded_once(sounds: list[Path], tmp_path: Path) -> None:
     twin = Path(shutil.copy(sounds[2], tmp_path / "twin.wav"))
-    found = embed([sounds[2], "sounds", twin, sounds[2]], Level(), None)
+    found = embed([sounds[2], twin, sounds[2]], "sounds", Level(), None)
     assert (found.computed, len(found.kept)) == (1, 3) and found.embeddings[:, 0].tolist() == levels(3, 3, 3)
 
 
@@ -125,20 +125,20 @@ def test_a_killed_run_loses_its_last_chunk_alone(sounds: list[Path], tmp_path: P
     assert found.embeddings[:, 0].tolist() == levels(1, 2, 3, 4, 5, 6, 7)
 
 
-def test_files_are_heard_at_the_embedders_rate(tmp_path: Path, wav: Wav) -> None:
+def test_files_are_resampled_to_the_embedders_rate(tmp_path: Path, wav: Wav) -> None:
     """One second of 48 kHz stereo is 16000 samples of an embedder of 16 kHz."""
-    heard: list[int] = []
+    lengths: list[int] = []
 
-    class Ears(Level):
+    class Recorder(Level):
         def audio_features(self, waves: list[np.ndarray]) -> Features:
-            heard.extend(len(wave) for wave in waves)
+            lengths.extend(len(wave) for wave in waves)
             return super().audio_features(waves)
 
-    embed([wav("a.wav", np.full((48000, 2), 0.25, np.float32), 48000)], "sounds", Ears(), None)
-    assert heard == [16000]
+    embed([wav("a.wav", np.full((48000, 2), 0.25, np.float32), 48000)], "sounds", Recorder(), None)
+    assert lengths == [16000]
 
 
-def test_what_cannot_be_embedded_is_listed(sounds: list[Path], tmp_path: Path, wav: Wav) -> None:
+def test_unusable_files_are_listed(sounds: list[Path], tmp_path: Path, wav: Wav) -> None:
     nan = np.full(1600, 0.1, np.float32)
     nan[9] = np.inf
     text, short = tmp_path / "text.wav", wav("short.wav", np.full(1500, 0.1, np.float32))
@@ -151,7 +151,7 @@ def test_what_cannot_be_embedded_is_listed(sounds: list[Path], tmp_path: Path, w
         assert found.kept == sounds[:2] and found.embeddings.shape == (2, 2) and found.empty == [silent]
         reasons = dict(found.left_out)
         assert list(reasons) == [gone, text, broken, short, silent]
-        for path, reason in {gone: "cannot be read", text: "not readable", broken: "NaN", short: "shorter"}.items():
+        for path, reason in {gone: "cannot be read", text: "not readable", broken: "NaN", short: "at least"}.items():
             assert reason in reasons[path] and str(path) not in reasons[path]
         assert reasons[silent] == "silent"
     assert embed(paths, "sounds", Level(), tmp_path / "cache", keep_empty=True).kept == [*sounds[:2], silent]
@@ -160,7 +160,7 @@ def test_what_cannot_be_embedded_is_listed(sounds: list[Path], tmp_path: Path, w
 def test_clipped_sounds_are_kept_and_listed(sounds: list[Path], tmp_path: Path, wav: Wav) -> None:
     clipped = wav("clipped.wav", np.full(1600, 1.0, np.float32))
     for _ in range(2):
-        found = embed([sounds[0], "sounds", clipped], Level(), tmp_path / "cache")
+        found = embed([sounds[0], clipped], "sounds", Level(), tmp_path / "cache")
         assert found.kept == [sounds[0], clipped] and found.clipped == [clipped]
 
 
@@ -198,8 +198,8 @@ def test_pictures(tmp_path: Path) -> None:
     cut.write_bytes((tmp_path / "a.png").read_bytes()[:60])
     paths = [tmp_path / "a.png", cut, tmp_path / "b.jpg", tmp_path / "c.png"]
     for computed in (3, 0):
-        found = embed(paths, "pictures", Level(), tmp_path / "cache", batch_size=2)
-        assert found.computed == computed and found.left_out == [(cut, X
+        found = embed(paths, "pictures", Level(), tmp_path / "cache", batch_size=2, keep_empty=True)
+        assert found.computed == computed and [path for path, _ in found.left_out] == [cut]
         assert found.embeddings[:, 0].tolist() == pytest.approx([10, 200, 90], abs=1)
         assert found.logits.shape == (3, 2)  # type: ignore[union-attr]
 
@@ -215,7 +215,7 @@ def test_texts_are_embedded_once_each(tmp_path: Path) -> None:
 
 def test_sounds_and_texts_do_not_mix(sounds: list[Path], tmp_path: Path) -> None:
     embed(sounds[:1], "sounds", Level(), tmp_path / "cache")
-    embed_texts([sounds[0].read_bytes().decode("latin-1")], Level(), tmp_path / "cache")
+    embed([sounds[0].read_bytes().decode("latin-1")], "texts", Level(), tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 

@@ -19,10 +19,10 @@ def test_short_sounds_and_texts_are_embedded_as_the_library_does(
     model, extractor = ClapModel.from_pretrained(model_folder("clap")).eval(), ClapFeatureExtractor()
     mel = extractor(wave, sampling_rate=48000, truncation="rand_trunc", return_tensors="pt")
     with torch.no_grad():
-        heard = model.get_audio_features(input_features=mel.input_features.float()).pooler_output
-        read = model.get_text_features(torch.tensor([[0, 4, 5, 6, 2]])).pooler_output  # <s> a bell rings </s>
-    np.testing.assert_allclose(embedder.encode_audio([wave]).embeddings, heard, atol=1e-6)
-    np.testing.assert_allclose(embedder.encode_texts(["a bell rings"]), read, atol=1e-6)
+        audio = model.get_audio_features(input_features=mel.input_features.float()).pooler_output
+        text = model.get_text_features(torch.tensor([[0, 4, 5, 6, 2]])).pooler_output  # <s> a bell rings </s>
+    np.testing.assert_allclose(embedder.encode_audio([wave]).embeddings, audio, atol=1e-6)
+    np.testing.assert_allclose(embedder.encode_texts(["a bell rings"]), text, atol=1e-6)
     assert embedder.encode_audio([wave]).embeddings.norm().item() == pytest.approx(1)
 
 
@@ -38,7 +38,7 @@ def test_windows_are_averaged_before_they_get_length_1(model_folder: Callable[[s
     embedder = load(f"clap:{model_folder('clap')}")
     wave = np.concatenate([noise(10, 48000, 1), 0.01 * np.sign(noise(10, 48000, 2))]).astype(np.float32)
     with torch.no_grad():
-        raw = torch.cat([embedder.audio_features([wave[:480000]]).embeddings, embedder.audio_features([wave[480000:]]).embeddings])
+        raw = torch.cat([embedder.audio_features([part]).embeddings for part in (wave[:480000], wave[480000:])])
     expected = torch.nn.functional.normalize(raw.mean(0), dim=0)
     wrong = torch.nn.functional.normalize(torch.nn.functional.normalize(raw, dim=1).mean(0), dim=0)
     found = embedder.encode_audio([wave]).embeddings[0]

@@ -26,12 +26,13 @@ def test_encodec_gives_what_its_quantizer_is_given(
     assert embedder.window == (1.0 if name == "encodec_48k" else 30.0)
 
 
-def test_the_48_khz_model_does_not_hear_loudness(model_folder: Callable[[str], Path], noise: Noise) -> None:
+def test_the_48_khz_model_ignores_loudness(model_folder: Callable[[str], Path], noise: Noise) -> None:
     embedder = load(f"encodec:{model_folder('encodec_48k')}")
     wave = noise(1.0, 48000)
-    np.testing.assert_allclose(embedder.encode_audio([wave]).embeddings, embedder.encode_audio([wave / 4]).embeddings, atol=1e-6)
+    np.testing.assert_allclose(*embedder.encode_audio([wave, wave / 4]).embeddings, atol=1e-6)
     plain = load(f"encodec:{model_folder('encodec')}")
-    assert (plain.encode_audio([wave]).embeddings - plain.encode_audio([wave / 4]).embeddings).abs().max() > 1e-5
+    loud, quiet = plain.encode_audio([wave, wave / 4]).embeddings
+    assert (loud - quiet).abs().max() > 1e-5
 
 
 def test_dac_gives_what_its_quantizer_is_given(model_folder: Callable[[str], Path], noise: Noise) -> None:

@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from sonolume.models.evaluation.embedders.base import Embedder, Features
-from sonolume.models.evaluation.embedders.cache import embed_pictures
+from sonolume.models.evaluation.embedders.cache import embed
 from sonolume.models.evaluation.embedders.load import check, load
 from sonolume.models.evaluation.embedders.pair import PairEmbedder
 from sonolume.utils.errors import UserError
 
 
-class Ears(Embedder):
+class SoundEmbedder(Embedder):
     name, takes, sample_rate, window, ragged = "ears:a/b@1", ("sounds",), 8000, 0.5, False
 
     def __init__(self, dim: int = 2, labels: tuple[str, ...] = ()) -> None:
@@ -23,7 +23,7 @@ class Ears(Embedder):
         return Features(rows, rows if self.labels else None)
 
 
-class Eyes(Embedder):
+class PictureEmbedder(Embedder):
     name, takes, dim = "eyes:c@2", ("pictures", "texts"), 2
 
     def __init__(self, labels: tuple[str, ...] = ()) -> None:
@@ -38,10 +38,11 @@ class Eyes(Embedder):
 
 
 def test_each_medium_goes_to_the_one_that_takes_it() -> None:
-    pair = PairEmbedder(Ears(), Eyes())
+    pair = PairEmbedder(SoundEmbedder(), PictureEmbedder())
     assert pair.takes == ("sounds", "pictures", "texts")
     assert pair.encode_audio([np.full(8000, 0.25, np.float32)]).embeddings.tolist() == [[0.25, 1]]
-    assert pair.encode_images([Image.new("RGB", (20, 20), (51, 51, 51))]).embeddings.tolist()[0] == pytest.approx([0.2, 1])
+    grey = Image.new("RGB", (20, 20), (51, 51, 51))
+    assert pair.encode_images([grey]).embeddings.tolist()[0] == pytest.approx([0.2, 1])
     assert pair.encode_texts(["0.5"]).tolist() == [[0.5, 1]]
     assert pair.name == "pair:ears:a/b@1+eyes:c@2"
     assert pair.facts()["sample_rate"] == 8000 and pair.facts()["window"] == 0.5
@@ -49,7 +50,7 @@ def test_each_medium_goes_to_the_one_that_takes_it() -> None:
 
 @pytest.mark.parametrize(("ears", "eyes", "expected"), [("a", "a", ("a",)), ("a", "b", ()), ("a", "", ())])
 def test_classes_only_where_both_tell_the_same(ears: str, eyes: str, expected: tuple[str, ...], tmp_path: Path) -> None:
-    pair = PairEmbedder(Ears(labels=(ears,)), Eyes(labels=(eyes,) if eyes else ()))
+    pair = PairEmbedder(SoundEmbedder(labels=(ears,)), PictureEmbedder(labels=(eyes,) if eyes else ()))
     assert pair.labels == expected
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert (embed([tmp_path / "a.png"], "pictures", pair).logits is not None) == bool(expected)
@@ -57,12 +58,12 @@ def test_classes_only_where_both_tell_the_same(ears: str, eyes: str, expected: t
 
 def test_other_widths_are_one_clear_line() -> None:
     with pytest.raises(UserError, match=r"^embedder pair: ears:a/b@1 has width 3, eyes:c@2 2: not one space$"):
-        PairEmbedder(Ears(dim=3), Eyes())
+        PairEmbedder(SoundEmbedder(dim=3), PictureEmbedder())
 
 
 def test_the_wrong_way_round() -> None:
     with pytest.raises(UserError, match="eyes:c@2 takes pictures and texts, not sounds"):
-        PairEmbedder(Eyes(), Ears())
+        PairEmbedder(PictureEmbedder(), SoundEmbedder())
 
 
 @pytest.mark.parametrize(

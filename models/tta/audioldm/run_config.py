@@ -1,0 +1,123 @@
+"""The run's config in an exported pipeline, which fine-tuning reads back. Imports no torch.
+
+Pipelines without one, exported by older versions or assembled from parts, are described by their components' configs.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sonolume.config import schema, sources
+from sonolume.config.tta.audioldm import Config
+from sonolume.utils import files
+from sonolume.utils.errors import UserError, first_line
+
+FILE = "sonolume.json"
+KIND = "TextToAudioPipeline"
+MEL = ("sample_rate", "n_fft", "win_size", "hop_size", "n_mel", "fmin", "fmax")
+NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "clip_sample")
+UNET = (
+    "in_channels", "out_channels", "position_channels", "model_channels", "channel_mult", "attention_resolutions",
+    "num_res_blocks", "num_heads", "transformer_depth", "context_dim", "norm_num_groups",
+)  # fmt: skip
+LOCAL_PATH = re.compile(r"(^|:)/(?:.*/)?([^/]+/[^/]+)/?$")  # also in KIND:/path
+
+
+def save(config: Config, folder: Path) -> None:
+    """Write the config of a run into its exported folder, without the local part of absolute paths."""
+    content = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    files.write_json(folder / FILE, _without_local_paths(content))
+
+
+def _without_local_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_local_paths(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_local_paths(item) for item in value]
+    return LOCAL_PATH.sub(r"\1\2", value) if isinstance(value, str) else value
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Config values that a pipeline decides for every further training: mels, networks, objective, noise schedule.
+
+    Raises:
+        UserError: a file is missing or broken, or the folder holds another kind of model.
+    """
+    index = _index(folder)
+    path = folder / FILE
+    content = files.read_json(path) if path.is_file() else _from_components(folder, index)
+    sources.rename(content, Config.RENAMED)
+    schema.check(content, Config, str(path if path.is_file() else folder))
+    run: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), content), enum_to_str=True)
+    vocoder = str(folder) if (index.get("vocoder") or [None])[0] else ""
+    parts = {"autoencoder_path": str(folder), "text_encoder": str(folder), "vocoder": vocoder}
+    return {
+        "preprocess": {name: run["preprocess"][name] for name in (*MEL, "frames")},
+        "model": parts | {
+            "refine": run["model"]["refine"],
+            "text_mask": run["model"]["text_mask"],
+            "latent_scale": "auto",  # the VAE's config holds it
+            "audioldm": {name: run["model"]["audioldm"][name] for name in UNET},
+            "noise_scheduler": {name: run["model"]["noise_scheduler"][name] for name in (*NOISE, "prediction_type")},
+        },
+    }  # fmt: skip
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / "model_index.json"
+    if not path.is_file():
+        is_run = (folder / "pipeline" / "model_index.json").is_file()
+        is_model = (folder / "config.json").is_file()
+        found = files.read_json(folder / "config.json").get("_class_name") if is_model else None
+        hint = f": did you mean {folder / 'pipeline'}?" if is_run else f": it holds a {found}" if found else ""
+        raise UserError(f"{folder}: not the folder of a pipeline (no model_index.json in it){hint}")
+    index = files.read_json(path)
+    kind = index.get("_class_name")
+    kind = kind[-1] if isinstance(kind, list) else kind
+    if kind != KIND:
+        raise UserError(f"{folder}: holds a {kind}, not a {KIND}")
+    return index
+
+
+def _from_components(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that a pipeline's components decide."""
+    scheduler = files.read_json(folder / "scheduler" / "scheduler_config.json", "the scheduler of a whole pipeline")
+    unet_path = folder / "unet" / "config.json"
+    unet = files.read_json(unet_path, "the U-Net of a whole pipeline")
+    objective = str(scheduler.get("prediction_type", "epsilon")).replace("flow_prediction", "flow")
+    is_flow = str(scheduler.get("_class_name")).startswith("FlowMatch")
+    noise = {name: scheduler[name] for name in NOISE if name in scheduler} | (index.get("noise") or {})
+    try:
+        audioldm = _unet(unet)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{unet_path}: not a U-Net of this recipe ({first_line(error)})") from error
+    return {
+        "preprocess": (index.get("mel") or {}) | {name: index[name] for name in ("frames",) if name in index},
+        "model": {
+            **{name: index[name] for name in ("refine", "polish", "text_mask") if name in index},
+            "audioldm": audioldm,
+            "noise_scheduler": noise | {"prediction_type": "flow" if is_flow else objective},
+        },
+    }
+
+
+def _unet(config: dict[str, Any]) -> dict[str, Any]:
+    """Section `model.audioldm` of a U-Net's config.json."""
+    channels = [int(channel) for channel in config["block_out_channels"]]
+    attends = [str(kind).startswith("CrossAttn") for kind in config["down_block_types"]]
+    return {
+        "in_channels": config["out_channels"],
+        "out_channels": config["out_channels"],
+        "position_channels": config["in_channels"] - config["out_channels"],
+        "model_channels": math.gcd(*channels),
+        "channel_mult": [channel // math.gcd(*channels) for channel in channels],
+        "attention_resolutions": [2**level for level, attend in enumerate(attends) if attend],
+        "num_res_blocks": config["layers_per_block"],
+        "num_heads": config["attention_head_dim"],
+        "transformer_depth": config["transformer_layers_per_block"],
+        "context_dim": config["cross_attention_dim"],
+        "norm_num_groups": config["norm_num_groups"],
+    }

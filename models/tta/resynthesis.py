@@ -1,0 +1,59 @@
+"""Inference of the autoencoder and the vocoder: sound files -> rebuilt wav, spectrograms and json."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from sonolume.models import runtime
+from sonolume.modules.mel import MelSettings
+from sonolume.utils import audio, files, manifest
+from sonolume.utils.errors import UserError
+from sonolume.utils.spectrogram import spectrogram_grid
+
+Rebuilt = tuple[Tensor, Tensor, Tensor]  # ln mel (M, T) of the input, ln mel (M, T) of the result, result (n,)
+
+
+def run(
+    rebuild: Callable[[np.ndarray], Rebuilt],
+    sounds: Sequence[Path],
+    output_dir: Path,
+    model: str,
+    settings: MelSettings,
+    suffix: str,
+) -> None:
+    """Rebuild every sound file and print the path of each wav; unreadable files are reported and left out.
+
+    Args:
+        rebuild: takes a wave (n,) at the rate of `settings`.
+        sounds: files and folders.
+        model: name of the model, for the json.
+        suffix: end of the results' names.
+
+    Raises:
+        UserError: there is not one readable sound.
+    """
+    paths = [path for given in sounds for path in manifest.find_sounds(given)]
+    folder = runtime.make_folder(output_dir)
+    done = 0
+    for path in tqdm(paths, unit="clip", disable=len(paths) < 2):
+        try:
+            wave = audio.load(path, settings.sample_rate)
+            audio.check_wave(wave, settings.sample_rate, path, silent_ok=True)
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        real, rebuilt, result = rebuild(wave)
+        name = files.free_path(folder, f"{files.safe_name(path.stem)}_{suffix}", ".wav")
+        level = runtime.save_sound(name, result.numpy(), settings.sample_rate)
+        spectrogram_grid(name.with_suffix(".png"), [real[None].numpy(), rebuilt[None].numpy()], [path.name])
+        distance = float((real - rebuilt).abs().mean())
+        facts = runtime.describe(audio=str(path), model=model, mel_l1=distance, **level)
+        files.write_json(name.with_suffix(".json"), facts)
+        print(name)
+        done += 1
+    if not done:
+        raise UserError("not one readable sound was given")
