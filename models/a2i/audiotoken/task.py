@@ -105,7 +105,7 @@ class Task(pl.LightningModule):
         return audio if audio.ndim == 3 else beats_features(self.frozen["beats"], audio)
 
     def _mean_over_processes(self, mean: Tensor) -> Tensor:
-        """In training only, because every process validates on every item."""
+        """Average over the processes in training; in validation, every process has all items."""
         return self.all_gather(mean).mean() if self.trainer.training and self.trainer.world_size > 1 else mean  # type: ignore[union-attr]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
