@@ -348,10 +348,10 @@ class TextToAudioPipeline(DiffusionPipeline):
             return samples, self._windows(samples, overlap), FromNoise()
         settings = self.mel_settings
         source = check_source(sound, count, strength, mask, samples, settings.sample_rate, (SHORTEST, LONGEST))
-        source.wave = source.wave.to(self._execution_device)
-        samples = source.wave.shape[1]
-        windows = self._windows(samples, overlap)
-        return samples, windows, FromAudio(source, *self.encode_wave(source.wave, windows), settings.hop_size)
+        source = source._replace(wave=source.wave.to(self._execution_device))
+        windows = self._windows(source.wave.shape[1], overlap)
+        mel, latents = self.encode_wave(source.wave, windows)
+        return source.wave.shape[1], windows, FromAudio(source, mel, latents, settings.hop_size, settings.sample_rate)
 
     def _samples(self, seconds: float) -> int:
         return round(seconds * self.mel_settings.sample_rate)
