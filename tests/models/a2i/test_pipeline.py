@@ -69,14 +69,14 @@ def test_a_picture_of_each_sound(pipe: AudioToImagePipeline) -> None:
 
 def test_the_token_comes_where_the_official_code_puts_it(pipe: AudioToImagePipeline, tiny_stable_diffusion: Path):
     """AudioToken adds a row to the embeddings, overwrites it with the token, and calls the pipeline with a prompt."""
-    heard = pipe.encode_audio([noise(0.5)])
+    tokens = pipe.encode_audio([noise(0.5)])
     pipe.use_preset("reference")
-    ours = pipe(heard, "a photo of <*>, 4k", negative_prompt="dull", num_inference_steps=4, generator=generators(5))
+    ours = pipe(tokens, "a photo of <*>, 4k", negative_prompt="dull", num_inference_steps=4, generator=generators(5))
     theirs = loaded(tiny_stable_diffusion)
     theirs.tokenizer.add_tokens("<*>")
     theirs.text_encoder.resize_token_embeddings(len(theirs.tokenizer))
     table = theirs.text_encoder.get_input_embeddings().weight.data
-    table[theirs.tokenizer.convert_tokens_to_ids("<*>")] = heard[0, 0]
+    table[theirs.tokenizer.convert_tokens_to_ids("<*>")] = tokens[0, 0]
     official = theirs(
         "a photo of <*>, 4k", negative_prompt="dull", num_inference_steps=4, generator=generators(5)[0]
     ).images[0]
@@ -123,8 +123,8 @@ def test_a_prompt_that_would_lose_the_sound_is_refused(pipe: AudioToImagePipelin
 
 
 def test_audio_strength_goes_from_the_words_alone_beyond_the_sound(pipe: AudioToImagePipeline) -> None:
-    heard, prompt = pipe.encode_audio([noise(0.5)]), ["a photo of <*>, big"]
-    none, half, whole, more = (pipe.encode_prompt(heard, prompt, audio_strength=s) for s in (0.0, 0.5, 1.0, 1.5))
+    tokens, prompt = pipe.encode_audio([noise(0.5)]), ["a photo of <*>, big"]
+    none, half, whole, more = (pipe.encode_prompt(tokens, prompt, audio_strength=s) for s in (0.0, 0.5, 1.0, 1.5))
     assert none.equal(pipe.encode_texts(["a photo of, big"], 77))
     torch.testing.assert_close(half, (none + whole) / 2)
     torch.testing.assert_close(more - whole, whole - half)
@@ -134,11 +134,11 @@ def test_audio_strength_goes_from_the_words_alone_beyond_the_sound(pipe: AudioTo
 
 
 def test_text_is_mixed_in(pipe: AudioToImagePipeline) -> None:
-    heard, text = pipe.encode_audio([noise(0.5)]), ["a red dog"]
-    sound, both = pipe.encode_prompt(heard, ["<*>"]), pipe.encode_prompt(heard, ["<*>"], text, mix=0.25)
+    tokens, text = pipe.encode_audio([noise(0.5)]), ["a red dog"]
+    sound, both = pipe.encode_prompt(tokens, ["<*>"]), pipe.encode_prompt(tokens, ["<*>"], text, mix=0.25)
     torch.testing.assert_close(both, 0.75 * sound + 0.25 * pipe.encode_texts(text, 77))
-    assert pipe.encode_prompt(heard, ["<*>"], text, mix=1.0).allclose(pipe.encode_texts(text, 77), atol=1e-6)
-    assert pipe.encode_prompt(heard, ["<*>"], text, mix=0.0).equal(sound)
+    assert pipe.encode_prompt(tokens, ["<*>"], text, mix=1.0).allclose(pipe.encode_texts(text, 77), atol=1e-6)
+    assert pipe.encode_prompt(tokens, ["<*>"], text, mix=0.0).equal(sound)
 
 
 def test_encoders_of_other_lengths_can_be_mixed(pipe: AudioToImagePipeline) -> None:
@@ -211,8 +211,8 @@ def test_a_picture_to_start_from_stays_at_low_strength(pipe: AudioToImagePipelin
     assert np.array_equal(kept[0], kept[1])  # at least one step is made
     with torch.no_grad():
         pixels = pipe.sd.image_processor.preprocess(start)
-        seen = pipe.sd.vae.decode(pipe.sd.vae.encode(pixels).latent_dist.mode()).sample[0]
-    best = (seen / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy()
+        decoded = pipe.sd.vae.decode(pipe.sd.vae.encode(pixels).latent_dist.mode()).sample[0]
+    best = (decoded / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy()
     distance = [float(np.abs(made[0] - best).mean()) for made in kept]
     assert distance == sorted(distance) and distance[0] < 0.5 * distance[-1]
 

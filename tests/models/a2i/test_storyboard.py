@@ -46,5 +46,5 @@ def test_a_sheet_in_the_order_of_time(tmp_path: Path) -> None:
     assert found.shape[1] > 6 * 160
     rows = [found[y] for y in range(len(found))]
     reds = [[int(p[0]) for p in row[::4] if p[1] == p[2] == 0] for row in rows]
-    seen = list(dict.fromkeys(tuple(dict.fromkeys(row)) for row in reds if len(row) > 20))
-    assert seen[0] == (0, 30, 90, 120, 150) and (180, 210) in seen
+    orders = list(dict.fromkeys(tuple(dict.fromkeys(row)) for row in reds if len(row) > 20))
+    assert orders[0] == (0, 30, 90, 120, 150) and (180, 210) in orders
