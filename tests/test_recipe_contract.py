@@ -29,7 +29,9 @@ from tests import runs
 
 EGS = Path(__file__).resolve().parent.parent / "egs"
 FILES = sorted([*EGS.glob("*/*/tiny*.json"), *EGS.glob("mini/*.json")])
-RECIPES = sorted({load_config(file).recipe: file for file in FILES}.items())
+CONFIGS = {file: load_config(file) for file in FILES}
+RECIPES = list({CONFIGS[file].recipe: file for file in FILES}.values())  # a file of each recipe
+MAKERS = {config.run_dir / "pipeline": file for file, config in CONFIGS.items()}  # exported folder -> its file
 SCENES = {"train_scenes": 6, "valid_scenes": 3}
 TRAIN = {
     "max_steps": 2, "batch_size": 2, "save_checkpoints_steps": 1, "save_summary_steps": 1, "valid_interval": 2,
@@ -64,26 +66,22 @@ class Workshop:
         """Overrides for a run of seconds in this folder, with the exports it needs."""
         found = [f"train.{key}={value}" for key, value in TRAIN.items()]
         found += [f"exp_name=straight_{file.stem}", f"log_dir='{self.folder}/{name(file.parent)}'"]
-        for key, value in leaves(load_config(file)):
+        for key, value in leaves(CONFIGS[file]):
             if (field := key.rpartition(".")[2]) in SCENES:
                 found.append(f"{key}={SCENES[field]}")
             elif field in ("processed_dir", "cache_dir"):
                 found.append(f"{key}='{self.folder}/data'")
             elif key == "evaluation.num_samples":
                 found.append(f"{key}=0")
-            elif isinstance(value, str) and (maker := self.maker(value)):
+            elif isinstance(value, str) and (maker := MAKERS.get(paths.resolve(value))):
                 found.append(f"{key}='{self.export(maker)}'")
         return found
-
-    def maker(self, value: str) -> Path | None:
-        """The config file whose export a value names."""
-        return next((file for file in FILES if paths.resolve(value) == load_config(file).run_dir / "pipeline"), None)
 
     def export(self, file: Path) -> Path:
         """The exported folder of a config, trained now if it is not yet."""
         if file not in self.exports:
             overrides = self.overrides(file)
-            if any(key.endswith("processed_dir") for key, _ in leaves(load_config(file))):
+            if any(key.endswith("processed_dir") for key, _ in leaves(CONFIGS[file])):
                 assert cli.run(preprocess.main, ["--config", str(file), *overrides]) == 0
             config = load_config(file, overrides)
             self.exports[file] = runs.train(config) / export_folder(recipe_code(config.recipe, "task").Task)
@@ -121,7 +119,9 @@ def inputs(folder: Path) -> dict[str, str]:
     return {"audio": f"{folder}/scene.wav", "image": f"{folder}/scene.png", "text": world.captions(scene, 1, "test")[0]}
 
 
-@pytest.mark.parametrize("file", [f for _, f in RECIPES if f.name.startswith("tiny")], ids=name)
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if hasattr(recipe_module(CONFIGS[file].recipe, ""), "InferenceOptions")], ids=name
+)
 def test_inference_from_the_export(workshop: Workshop, file: Path, tmp_path: Path) -> None:
     flags = {flag.name for flag in declared(options(file, "InferenceOptions"))}
     given = inputs(tmp_path)
@@ -141,11 +141,11 @@ COMMANDS = {"inference": ("InferenceOptions", inference), "evaluate": ("Evaluati
 
 
 def options(file: Path, kind: str) -> type[Options]:
-    return getattr(recipe_module(load_config(file).recipe, ""), kind, None) or getattr(shared, kind, Options)
+    return getattr(recipe_module(CONFIGS[file].recipe, ""), kind, None) or getattr(shared, kind, Options)
 
 
 @pytest.mark.parametrize("script", COMMANDS)
-@pytest.mark.parametrize("file", [file for _, file in RECIPES], ids=name)
+@pytest.mark.parametrize("file", RECIPES, ids=name)
 def test_help_and_mistakes(file: Path, script: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--help lists the flags of the recipe; every mistake is one line that names it, with exit code 2."""
     kind, module = COMMANDS[script]
