@@ -1,9 +1,8 @@
 """Train a text encoder on captions: predict kinds, counts, attributes and order of the events from its states."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -28,19 +27,13 @@ Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]  # B texts -> tokens (B,
 MakeText = Callable[[Scene, int, bool], str]  # scene, epoch, whether to use held-out wordings -> caption
 
 
-@dataclass
-class Captions:
+class Captions(NamedTuple):
     """A batch of captions with targets."""
 
     tokens: Tensor  # (B, L)
     mask: Tensor  # (B, L)
     activity: Tensor  # (B, K, T) 1 where a kind sounds
     slots: dict[str, Tensor]  # head -> (B, 2) classes, -1 where there is no event
-
-    def to(self, device: torch.device) -> "Captions":
-        """Move to a device; Lightning calls this."""
-        slots = {name: value.to(device) for name, value in self.slots.items()}
-        return Captions(self.tokens.to(device), self.mask.to(device), self.activity.to(device), slots)
 
 
 def collate(items: list[tuple[str, Scene]], tokenize: Tokenize) -> Captions:

@@ -1,6 +1,6 @@
 """Training and evaluation that the judges of sounds and of pictures share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
 
+Score = Callable[[Path, torch.device, list[Scene]], dict[str, Share]]  # judge, device, scenes -> scores of renderings
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # makes real inputs as blurred and noisy as generated ones may be
 WEIGHTS = {
     "presence": 4.0, "activity": 2.0, "repeats": 0.5, "pitch": 0.25, "loudness": 0.25, "direction": 0.25,
@@ -93,28 +94,19 @@ def soften(images: Tensor, random: torch.Generator) -> Tensor:
     return images + strength * (blurred - images)
 
 
-def find_judge(config: RunConfig, options: ReportOptions) -> Path:
-    """Locate --checkpoint, else the export of this run, else the shipped judge of this name."""
-    return Path(runtime.find_checkpoint(options.checkpoint, config, f"pretrained/mini/{config.exp_name}"))
-
-
-def held_out_scenes(count: int) -> list[Scene]:
-    """Draw the held-out scenes whose real renderings are judged."""
-    return list(world.scenes("test", count, TEST_SEED))
-
-
-def write_report(
-    judge: Path, scenes: Sequence[Scene], shares: Mapping[str, Share], judged: str, options: ReportOptions
-) -> None:
-    """Write and print the scores of a judge on real renderings, the upper bound for everything generated.
+def evaluate(config: RunConfig, options: ReportOptions, judged: str, score: Score) -> None:
+    """Write and print the scores of a judge on real renderings of held-out scenes: the upper bound of all generators.
 
     Args:
         judged: "sounds" or "pictures".
     """
+    folder = Path(runtime.find_checkpoint(options.checkpoint, config, f"pretrained/mini/{config.exp_name}"))
+    scenes = list(world.scenes("test", options.num_samples, TEST_SEED))
+    shares = score(folder, runtime.pick_device(options.device), scenes)
     conditions = measurement_conditions(
         [], [scene.uid for scene in scenes], len(scenes), seed=TEST_SEED, world=WORLD, judged=f"real {judged}"
     )
-    report = Report(conditions, facts={"judge": judge_version(judge), "real renderings": len(scenes), "world": WORLD})
+    report = Report(conditions, facts={"judge": judge_version(folder), "real renderings": len(scenes), "world": WORLD})
     for key, share in shares.items():
         report.add_share(score_name(key), share, CHANCE[key], headline=key in HEADLINES)
     finish(report, runtime.make_folder(options.output_dir))

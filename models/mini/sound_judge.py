@@ -1,5 +1,7 @@
 """mini/sound_judge: classify log-mels of the miniature world. Trained on real renderings with mild blur and noise."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,7 +10,6 @@ from torch.utils.data import Dataset, default_collate
 from sonolume.config.base import PreprocessConfig
 from sonolume.config.mini.sound_judge import Config
 from sonolume.config.options import PreprocessOptions, ReportOptions
-from sonolume.models import runtime
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
 from sonolume.models.mini.judges import load_sound_judge, score_sounds
@@ -18,6 +19,7 @@ from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.features import load_mel, mel_path, read_rows
 from sonolume.modules.judges import STRIDE, SoundJudge, SoundJudgement
 from sonolume.modules.mel import MelSpectrogram
+from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors import text_audio
 from sonolume.preprocessors.miniworld import WORLD, world
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene
@@ -82,10 +84,11 @@ def augment(mel: Tensor, random: torch.Generator) -> Tensor:
 
 def run(config: Config, options: ReportOptions) -> None:
     """Evaluate the judge on real renderings of held-out scenes."""
-    folder = judge_training.find_judge(config, options)
-    judge = load_sound_judge(folder).to(runtime.pick_device(options.device))
-    scenes, mel = judge_training.held_out_scenes(options.num_samples), MelSpectrogram()
+    judge_training.evaluate(config, options, "sounds", _score_renderings)
+
+
+def _score_renderings(folder: Path, device: torch.device, scenes: list[Scene]) -> dict[str, Share]:
+    judge, mel = load_sound_judge(folder).to(device), MelSpectrogram()
     waves = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))  # (N, samples)
     mels = torch.cat([mel(batch) for batch in waves.split(64)])                    # (N, M, T)
-    shares = sound_scores(score_sounds(judge, mels), scenes)
-    judge_training.write_report(folder, scenes, shares, "sounds", options)
+    return sound_scores(score_sounds(judge, mels), scenes)

@@ -62,7 +62,7 @@ def test_mixtures_contain_their_labels():
 
 def test_a_piece_holds_enough_of_its_sound():
     rng, wave = np.random.default_rng(0), np.zeros(SAMPLES, np.float32)
-    wave[30000:30400] = 1  # a click: a piece without it says nothing
+    wave[30000:30400] = 1  # a click: a piece without it has no energy
     sizes = {len(recipe.cut(wave, rng)) for _ in range(30) if recipe.cut(wave, rng).sum() >= 0.3 * 400}
     assert len(sizes) > 3 and max(sizes) == SAMPLES
     assert all(recipe.cut(wave, rng).sum() >= 0.3 * 400 for _ in range(50))
@@ -76,7 +76,7 @@ def test_the_shipped_one_is_small_and_in_half_precision(root: Path):
 
 
 @torch.inference_mode()
-def test_the_shipped_one_tags_unseen_scenes(shipped: BEATs):
+def test_the_shipped_one_recognises_held_out_scenes(shipped: BEATs):
     """Singles by the likeliest kind (chance 8 %), pairs by the likeliest two (1.5 %)."""
     scenes = list(world.scenes("test", 100, seed=5))
     chances = torch.cat([shipped.tags(waves) for waves in rendered(scenes).split(20)])
@@ -109,11 +109,11 @@ def features(beats: BEATs, waves: Tensor) -> Tensor:
 
 def exactly_right(beats: BEATs, learn: list[Scene], test: list[Scene], waves: tuple[Tensor, Tensor]) -> float:
     """Share of the test scenes of which a ridge regression on frozen features names both kinds."""
-    x, unseen = (features(beats, part) for part in waves)
+    x, x_test = (features(beats, part) for part in waves)
     mean, scale = x.mean(0), x.std(0).clamp(min=1e-6)
-    x, unseen = (torch.cat([(part - mean) / scale, torch.ones(len(part), 1)], 1) for part in (x, unseen))
+    x, x_test = (torch.cat([(part - mean) / scale, torch.ones(len(part), 1)], 1) for part in (x, x_test))
     weights = torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1]), x.T @ presence(learn))
-    best, wanted = (unseen @ weights).topk(2).indices.sort(1).values, presence(test)
+    best, wanted = (x_test @ weights).topk(2).indices.sort(1).values, presence(test)
     return (best == wanted.topk(2).indices.sort(1).values).all(1).float().mean().item()
 
 

@@ -60,7 +60,7 @@ def test_a_drawn_picture_is_upright_rgb() -> None:
     assert drawn.shape == (3, 64, 64) and drawn.dtype == torch.float32 and drawn.max() <= 1
 
 
-def test_rows_without_scenes_are_refused(root: Path, tmp_path: Path) -> None:
+def test_rows_without_scenes_are_rejected(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     (folder / "mel").mkdir(parents=True)
     (folder / "mel" / "a.npy").touch()

@@ -118,7 +118,7 @@ def test_missing_parts_are_named(root: Path, trained: dict[str, Any], tmp_path: 
         ("model.vae=''", "model.vae must not be empty"),
     ],
 )
-def test_configs_that_cannot_be_are_refused(root: Path, override: str, message: str):
+def test_configs_that_cannot_be_are_rejected(root: Path, override: str, message: str):
     with pytest.raises(ConfigError, match=message):
         load_config(root / "egs" / "mini" / "stable_diffusion.json", [override])
 

@@ -39,23 +39,23 @@ def test_captions_name_every_event():
 
 
 def test_captions_mention_counts_above_one():
-    seen = 0
+    found = 0
     for split in ("train", "test"):
         for scene in scenes(split, 300):
             for text in captions(scene, 2, split):
                 for event in scene.events:
                     if event.count > 1:
-                        seen += 1
+                        found += 1
                         assert any(phrase in text.lower() for phrase in COUNTS[event.count]), text
-    assert seen > 200
+    assert found > 200
 
 
-def test_no_count_is_said_that_is_wrong():
+def test_captions_mention_no_wrong_count():
     for scene in scenes("train", 300):
         counts = {event.count for event in scene.events}
         for text in captions(scene, 2, "train"):
-            said = {count for count, phrases in COUNTS.items() if any(f" {p}" in text.lower() for p in phrases)}
-            assert said <= counts, text
+            mentioned = {count for count, phrases in COUNTS.items() if any(f" {p}" in text.lower() for p in phrases)}
+            assert mentioned <= counts, text
 
 
 def test_after_turns_the_order_of_the_names_not_of_the_events():
@@ -69,9 +69,9 @@ def test_after_turns_the_order_of_the_names_not_of_the_events():
     assert turned
     for scene, text in turned:
         first, second = (SUBJECTS[event.kind][0].split(" ")[-1] for event in scene.events)
-        said_first, said_second = text.lower().split(" after ")
-        assert second in said_first
-        assert first in said_second
+        before, after_it = text.lower().split(" after ")
+        assert second in before
+        assert first in after_it
 
 
 def test_captions_read_as_sentences():

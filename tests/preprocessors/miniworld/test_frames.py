@@ -14,7 +14,7 @@ def contrast(image: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("count", [1, 8, 16])
-def test_films_are_deterministic(count: int):
+def test_videos_are_deterministic(count: int):
     for scene in scenes("train", 10):
         film = frames(scene, count)
         assert film.shape == (count, 64, 64, 3)
@@ -22,7 +22,7 @@ def test_films_are_deterministic(count: int):
         np.testing.assert_array_equal(film, frames(scene, count))
 
 
-def test_a_film_without_pictures_is_refused():
+def test_a_video_without_frames_is_rejected():
     with pytest.raises(ValueError, match="at least one"):
         frames(next(scenes("train", 1)), 0)
 
@@ -36,7 +36,7 @@ def test_onsets_are_as_many_as_counted_and_inside_the_event():
 
 
 @pytest.mark.parametrize("kind", COUNTABLE)
-def test_a_film_changes_most_at_onsets(kind: str):
+def test_a_video_changes_most_at_onsets(kind: str):
     for seed in range(4):
         scene = Scene("a", [Event(kind, count=3, timbre=0.2, start=0.2)], seed=seed)
         film = frames(scene, 16).astype(int)

@@ -35,7 +35,7 @@ def test_pictures_are_deterministic_and_differ():
     assert all((a != b).any() for a, b in combinations(first, 2))
 
 
-def test_kinds_look_different():
+def test_drawings_of_kinds_differ():
     masks = {kind: drawn(picture(alone(kind))) for kind in KINDS}
     for a, b in combinations(KINDS, 2):
         overlap = (masks[a] & masks[b]).sum() / (masks[a] | masks[b]).sum()

@@ -63,7 +63,7 @@ def test_kinds_can_be_chosen():
 
 
 @pytest.mark.parametrize(("split", "kinds"), [("dev", None), ("train", ["cat"])])
-def test_unknown_splits_and_kinds_are_refused(split: str, kinds: list[str] | None):
+def test_unknown_splits_and_kinds_are_rejected(split: str, kinds: list[str] | None):
     with pytest.raises(ValueError, match="unknown split"):
         next(scenes(split, 1, kinds=kinds))
 

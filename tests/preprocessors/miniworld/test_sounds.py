@@ -88,7 +88,7 @@ def test_a_siren_rises_or_falls():
 
 @pytest.mark.parametrize("kind", COUNTABLE)
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_count_is_heard(kind: str, count: int):
+def test_the_count_is_the_number_of_onsets(kind: str, count: int):
     for seed in range(5):
         assert len(onsets(alone(kind, seed, count=count, timbre=seed / 4, pitch=seed / 4))[0]) == count
 

@@ -45,12 +45,12 @@ def test_digits_and_marks():
 
 
 @pytest.mark.parametrize("text", ["", " ,. ", "犬"])
-def test_text_without_words_is_refused(text: str):
+def test_text_without_words_is_rejected(text: str):
     with pytest.raises(UserError, match="nothing to speak"):
         speak(text)
 
 
-def test_an_unknown_voice_is_refused():
+def test_an_unknown_voice_is_rejected():
     with pytest.raises(UserError, match=re.escape("anna")):
         speak("a bell", "nobody")
 

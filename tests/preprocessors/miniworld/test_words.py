@@ -6,7 +6,7 @@ from sonolume.preprocessors.miniworld.words import KIND_WORDS, kinds_in
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_every_caption_tells_exactly_its_kinds(split: str) -> None:
+def test_every_caption_names_exactly_its_kinds(split: str) -> None:
     for scene in scenes(split, 200):
         present = {event.kind for event in scene.events}
         for text in captions(scene, 3, split):
