@@ -36,11 +36,13 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         metavar="TEXT",
     )
     mix: float = option(
-        0.5, help="weight of --text: 0 is the sound alone, 1 the text alone", low=0, high=1, needs=("text",)
-    )
+        0.5, help="weight of --text: 0 is the sound alone, 1 the text alone",
+        metavar="WEIGHT", low=0, high=1, needs=("text",),
+    )  # fmt: skip
     audio_strength: float = option(
-        1.0, help="weight of the sound against the words of the prompt: 0 is none, 1 as trained", low=0, high=2
-    )
+        1.0, help="weight of the sound against the words of the prompt: 0 is none, 1 as trained, up to 2",
+        metavar="WEIGHT", low=0, high=2,
+    )  # fmt: skip
     together: bool = option(help=f"combine all sounds in one picture; needs a --prompt with one {PLACEHOLDER} for each")
     window: float | None = option(
         help="draw a storyboard: one picture for every so many seconds", metavar="SECONDS", low=0.1, high=3600, unit="s"
@@ -56,19 +58,19 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
     init_image: Path | None = option(help="picture to start from, instead of noise", metavar="FILE", must_exist=True)
     strength: float | None = option(
         help="how far to move away from --init_image, above 0 to 1 (default: 0.8)",
-        above=0, high=1, needs=("init_image",),
+        metavar="SHARE", above=0, high=1, needs=("init_image",),
     )  # fmt: skip
     height: int | None = option(
-        help="height of the pictures, a multiple of 8 (default: the model's)", low=16, high=4096, multiple=8, unit="px"
-    )
+        help="height of the pictures, a multiple of 8 (default: the model's)",
+        metavar="PIXELS", low=16, high=4096, multiple=8, unit="px",
+    )  # fmt: skip
     width: int | None = option(
-        help="width of the pictures, a multiple of 8 (default: the model's)", low=16, high=4096, multiple=8, unit="px"
-    )
+        help="width of the pictures, a multiple of 8 (default: the model's)",
+        metavar="PIXELS", low=16, high=4096, multiple=8, unit="px",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.audio:
-            raise UserError("--audio is missing: name a sound file, or a folder of them")
         if self.prompt is not None and PLACEHOLDER not in self.prompt:
             raise UserError(f'--prompt "{self.prompt}" has no {PLACEHOLDER}: write it where the sound belongs')
         if self.together and self.window is not None:

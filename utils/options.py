@@ -121,11 +121,13 @@ class Options:
 
 
 def declared(options: type[Options]) -> list[Flag]:
-    """List the flags of a class: its own first, then the inherited ones."""
+    """List the flags of a class: its own first, then those of its bases in their order."""
     hints = typing.get_type_hints(options)
     found = [replace(flag, name=name, type=hint) for name, hint in hints.items() if (flag := _flag(options, name))]
-    own = {name for name in inspect.get_annotations(options) if FLAG_KEY in _metadata(options, name)}
-    return sorted(found, key=lambda flag: flag.name not in own)
+    bases = reversed(list(enumerate(options.__mro__)))
+    depth = {name: number for number, base in bases for name in inspect.get_annotations(base)
+             if FLAG_KEY in _metadata(base, name)}  # fmt: skip
+    return sorted(found, key=lambda flag: depth[flag.name])
 
 
 def _flag(options: type, name: str) -> Flag | None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sonolume.config.base import TrainConfig
-from sonolume.models.a2i import stable_diffusion
+from sonolume.models.a2i.loading import load_stable_diffusion
 from sonolume.utils import hub
 from sonolume.utils.cache import cached
 from sonolume.utils.errors import UserError
@@ -20,15 +20,15 @@ CACHE_VERSION = 2  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
 
 
-def load_stable_diffusion(source: str) -> Any:
-    """Load a frozen pipeline by the config key model.stable_diffusion, without its safety checker.
+def frozen_stable_diffusion(source: str) -> Any:
+    """Load the frozen pipeline of the config key model.stable_diffusion, without its safety checker.
 
     Raises:
         UserError: missing, damaged, or of another kind of model.
     """
     key = "model.stable_diffusion"
     place = hub.locate(source, key, "a folder or a hub id of Stable Diffusion 1.x or 2.x")
-    sd = stable_diffusion.load(place, key, torch.float32, safety_checker=False)
+    sd = load_stable_diffusion(place, key, torch.float32, safety_checker=False)
     for network in (sd.unet, sd.vae, sd.text_encoder):
         network.eval().requires_grad_(False)
     sd.set_progress_bar_config(disable=True)

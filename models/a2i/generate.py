@@ -70,7 +70,8 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
     if options.window is not None:
         from sonolume.models.a2i import storyboard
 
-        storyboard.write_all(pictures, sidecar, folder, options.hop or options.window)
+        frames = [(subject.clips[0], subject.name, seed, path) for subject, seed, path in pictures]
+        storyboard.write_all(frames, sidecar, folder, options.hop or options.window)
     rejected = len(subjects) * options.num_samples - len(pictures)
     if rejected:
         print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",

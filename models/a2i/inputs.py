@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,10 +98,12 @@ def report_unusable(errors: Sequence[SoundError], count: int) -> None:
         print(f"{len(errors)} of {count} sounds were left out: {reasons}", file=sys.stderr)
 
 
-def find_sounds(places: Iterable[Path]) -> list[Path]:
+def find_sounds(places: Sequence[Path]) -> list[Path]:
     """List the sound files of --audio without duplicates, those of folders sorted.
 
     Raises:
-        UserError: a place does not exist, or is a folder without sounds.
+        UserError: there is no --audio, or one does not exist, or is a folder without sounds.
     """
+    if not places:
+        raise UserError("--audio is missing: name a sound file, or a folder of them")
     return list(dict.fromkeys(path for place in places for path in manifest.find_sounds(place)))

@@ -1,20 +1,67 @@
 """From an exported audio-to-image folder to a pipeline: its encoder, and the Stable Diffusion of its training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import diffusers.utils.logging
 import torch
+import transformers.utils.logging
 from huggingface_hub import snapshot_download
 
 from sonolume.models import runtime
-from sonolume.models.a2i import stable_diffusion
 from sonolume.models.a2i.pipeline import GUIDANCE, AudioToImagePipeline
 from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, SoundEncoder
-from sonolume.utils import files, hub
+from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+CLASSES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")  # the second has the same components
+COMPONENTS = {  # component -> files, of which one must exist
+    "unet": ("config.json",), "vae": ("config.json",), "text_encoder": ("config.json",),
+    "tokenizer": ("tokenizer.json", "vocab.json"), "scheduler": ("scheduler_config.json",),
+}  # fmt: skip
+WEIGHTS = ("*.safetensors", "*.bin")
+
 LoadEncoder = Callable[[Path, dict[str, Any], torch.device, torch.dtype], SoundEncoder]
+
+
+def load(
+    source: str,
+    recipe: str,
+    load_encoder: LoadEncoder,
+    device: str = "auto",
+    dtype: str = "float32",
+    stable_diffusion_flag: str | None = None,
+    safety_checker: bool = True,
+) -> tuple[AudioToImagePipeline, dict[str, Any]]:
+    """Load the pipeline of an exported folder or hub id, and describe its components for sidecars.
+
+    Raises:
+        UserError: a component is missing, damaged, or does not fit the others.
+    """
+    place, kind = runtime.pick_device(device), runtime.DTYPES[dtype]
+    if kind == torch.float16 and place.type == "cpu":
+        raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
+    folder, settings = read_settings(source, recipe)
+    sd_source, key = find_stable_diffusion(stable_diffusion_flag, folder, settings)
+    encoder = load_encoder(folder, settings, place, kind)
+    sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
+    has_lora = (folder / LORA).is_dir()
+    if has_lora:
+        from sonolume.models import lora
+
+        lora.load(sd, folder / LORA)
+    try:
+        pipe = AudioToImagePipeline(encoder, sd.to(place))
+    except ValueError as error:
+        raise UserError(f"{key} {sd_source}: {error}") from error
+    pipe.guidance_scale = float(settings.get("guidance_scale", GUIDANCE))
+    checked = sd.safety_checker is not None
+    return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
 
 
 def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
@@ -50,36 +97,72 @@ def find_stable_diffusion(flag: str | None, folder: Path, settings: dict[str, An
     return (str(given.resolve()) if given.is_dir() else hub.locate(flag, key)), key
 
 
-def load(
-    source: str,
-    recipe: str,
-    load_encoder: LoadEncoder,
-    device: str = "auto",
-    dtype: str = "float32",
-    stable_diffusion_flag: str | None = None,
-    safety_checker: bool = True,
-) -> tuple[AudioToImagePipeline, dict[str, Any]]:
-    """Load the pipeline of an exported folder or hub id, and describe its components for sidecars.
+def load_stable_diffusion(
+    source: str, key: str, dtype: torch.dtype, safety_checker: bool = True
+) -> "StableDiffusionPipeline":
+    """Load Stable Diffusion 1.x or 2.x on the CPU, from a folder or a hub id.
+
+    Args:
+        source: folder or hub id, as `hub.locate` returns it.
+        key: flag or config key of the source, for messages.
+        safety_checker: keep the safety checker of the folder, if it has one.
 
     Raises:
-        UserError: a component is missing, damaged, or does not fit the others.
+        UserError: a component is missing (the message names it), damaged, or of another kind of model.
     """
-    place, kind = runtime.pick_device(device), runtime.DTYPES[dtype]
-    if kind == torch.float16 and place.type == "cpu":
-        raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
-    folder, settings = read_settings(source, recipe)
-    sd_source, key = find_stable_diffusion(stable_diffusion_flag, folder, settings)
-    encoder = load_encoder(folder, settings, place, kind)
-    sd = stable_diffusion.load(sd_source, key, kind, safety_checker)
-    has_lora = (folder / LORA).is_dir()
-    if has_lora:
-        from sonolume.models import lora
+    if hub.is_local(source):
+        _check_folder(Path(source), key, safety_checker)
+    options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
+    with quiet_libraries():
+        from diffusers import StableDiffusionPipeline
 
-        lora.load(sd, folder / LORA)
+        try:
+            pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **options)
+        except (*checkpoint.DAMAGED, ImportError) as error:
+            raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error
+    _check_sizes(pipe, f"{key} {source}")
+    return pipe
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Suppress the log and the progress bars of diffusers and transformers.
+
+    They would warn about an absent torchvision, for each of the image processors, and about an absent safety checker.
+    """
+    libraries = diffusers.utils.logging, transformers.utils.logging
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+        library.set_verbosity_error()
     try:
-        pipe = AudioToImagePipeline(encoder, sd.to(place))
-    except ValueError as error:
-        raise UserError(f"{key} {sd_source}: {error}") from error
-    pipe.guidance_scale = float(settings.get("guidance_scale", GUIDANCE))
-    checked = sd.safety_checker is not None
-    return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+
+
+def _check_folder(folder: Path, key: str, safety_checker: bool) -> None:
+    checkpoint.check_folder(folder, *CLASSES)
+    index = files.read_json(folder / "model_index.json", "the index of a Stable Diffusion pipeline")
+    for name, needed in COMPONENTS.items():
+        place = folder / name
+        if not any((place / file).is_file() for file in needed):
+            raise UserError(f"{key} {folder}: its {name} is missing (no {name}/{needed[0]}): copy or download it again")
+        has_weights = needed == ("config.json",)
+        if has_weights and not any(next(place.glob(pattern), None) for pattern in WEIGHTS):
+            wanted = f"{name}/*.safetensors"
+            raise UserError(f"{key} {folder}: its {name} has no weights ({wanted}): copy or download it again")
+    listed = (index.get("safety_checker") or [None])[0] is not None
+    if safety_checker and listed and not (folder / "safety_checker" / "config.json").is_file():
+        raise UserError(f"{key} {folder}: its safety_checker is missing: download it, or --no_safety_checker")
+
+
+def _check_sizes(pipe: "StableDiffusionPipeline", name: str) -> None:
+    """Check that the components fit each other."""
+    text, cross = pipe.text_encoder.config.hidden_size, pipe.unet.config.cross_attention_dim
+    if text != cross:
+        raise UserError(f"{name}: its text encoder has width {text}, its unet needs {cross}: they are of two models")
+    latent, needed = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
+    if latent != needed:
+        raise UserError(f"{name}: its unet takes {needed} channels, a latent has {latent}: is it an inpainting model?")

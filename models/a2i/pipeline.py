@@ -15,8 +15,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sonolume.models.a2i import stable_diffusion
 from sonolume.models.a2i.sound_encoder import SoundEncoder, remove_placeholder
+from sonolume.modules import schedulers
 from sonolume.utils.audio import SILENCE_PEAK, check_wave
 from sonolume.utils.errors import ComputationError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 GUIDANCE = 7.5  # as published
 STRENGTH = 0.8  # default for `init_image`
+REFERENCE_STEPS = 50  # of PNDM, as Stable Diffusion 1 was published
+NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 MAX_AUDIO_STRENGTH = 2.0
 ENCODER_BATCH_SIZE = 8  # windows in one call of the encoder
 MIN_CONTRAST = 1 / 255  # a picture with less contrast has one colour: the computation failed
@@ -62,17 +64,27 @@ class AudioToImagePipeline:
                 f"choose one of width {encoder.width} (768: Stable Diffusion 1.x, 1024: 2.x)"
             )
         self.encoder, self.sd = encoder, sd
-        self.num_steps = self.use_preset("balanced")
         self.guidance_scale = GUIDANCE
+        self.num_steps = self.use_preset("balanced")
 
     def use_preset(self, name: str) -> int:
-        """Switch to the sampler of a preset ("reference", "balanced", "fast"), and return its number of steps.
+        """Switch to the sampler of a preset, and return its number of steps.
+
+        "reference" is the published PNDM with 50 steps; "balanced" and "fast" are those of `modules/schedulers.py`.
 
         Raises:
             ValueError: no such preset.
         """
-        self.num_steps = stable_diffusion.use_preset(self.sd, name)
-        return self.num_steps
+        objective, noise = schedulers.objective_of(self.sd.scheduler), self._noise_schedule()
+        if name == "reference":
+            kind, settings, _ = schedulers.PRESETS["epsilon"]["reference"]
+            scheduler, steps = schedulers.make_scheduler(kind, settings, objective, noise), REFERENCE_STEPS
+        elif name in ("balanced", "fast"):
+            scheduler, steps = schedulers.preset(name, objective, noise)
+        else:
+            raise ValueError(f"no preset {name!r}: reference, balanced, fast")
+        self.sd.scheduler, self.num_steps = scheduler, steps
+        return steps
 
     def use_scheduler(self, name: str) -> None:
         """Switch to a sampler by its short name, see `modules/schedulers.py`.
@@ -80,7 +92,13 @@ class AudioToImagePipeline:
         Raises:
             ValueError: no such sampler for this network's objective.
         """
-        stable_diffusion.use_scheduler(self.sd, name)
+        objective = schedulers.objective_of(self.sd.scheduler)
+        self.sd.scheduler = schedulers.scheduler(name, objective, self._noise_schedule())
+
+    def _noise_schedule(self) -> dict[str, Any]:
+        """The noise schedule of training; latents are never clipped, although DDIM's default is to clip."""
+        config = self.sd.scheduler.config
+        return {name: config[name] for name in NOISE if config.get(name) is not None} | {"clip_sample": False}
 
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[Wave]) -> Tensor:
@@ -214,12 +232,12 @@ class AudioToImagePipeline:
         """
         _check_numbers(mix, audio_strength, strength, init_image)
         size = self.size(height, width)
-        is_encoded = isinstance(sounds, Tensor) and sounds.ndim == 3
-        audio_tokens = sounds if is_encoded else self.encode_audio(list(sounds))                  # (B, K, D)
-        count = len(audio_tokens)
+        if not isinstance(sounds, Tensor) or sounds.ndim != 3:
+            sounds = self.encode_audio(list(sounds))                                              # (B, K, D)
+        count = len(sounds)
         prompts = _one_each(prompt or self.encoder.prompt, count, "prompts")
         texts = None if text is None else _one_each(text, count, "texts")
-        states = self.encode_prompt(audio_tokens, prompts, texts, mix, audio_strength).to(self.sd.unet.dtype)
+        states = self.encode_prompt(sounds, prompts, texts, mix, audio_strength).to(self.sd.unet.dtype)
         negative = self.encode_texts([negative_prompt], states.shape[1]).to(states.dtype)         # (1, L, D)
         settings: dict[str, Any] = {
             "prompt_embeds": states,

@@ -2,33 +2,36 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from sonolume.models import runtime
+from sonolume.models.a2i.inputs import Clip
 from sonolume.utils import files
 from sonolume.utils.image import CELL, open_image, picture_grid
-
-if TYPE_CHECKING:
-    from sonolume.models.a2i.generate import Picture
 
 COLUMNS = 6  # pictures in a row
 EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 
 
-def write_all(pictures: Sequence["Picture"], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
-    """Write a sheet for every recording, text and seed, with a sidecar that lists its pictures, and print its path."""
-    boards: dict[tuple[str, Path, int], list[Picture]] = {}
-    for picture in pictures:
-        subject, seed, _ = picture
-        boards.setdefault((subject.name, subject.clips[0].path, seed), []).append(picture)
-    for (name, audio, seed), board in boards.items():
-        clips = [subject.clips[0] for subject, _, _ in board]
-        by_window = {clip.window: path for clip, (_, _, path) in zip(clips, board, strict=True)}
+def write_all(
+    pictures: Sequence[tuple[Clip, str, int, Path]], sidecar: dict[str, Any], folder: Path, hop: float
+) -> None:
+    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path.
+
+    Args:
+        pictures: window, name, seed and file of each picture.
+        hop: seconds from one window to the next.
+    """
+    boards: dict[tuple[Path, str, int], list[tuple[Clip, Path]]] = {}
+    for clip, name, seed, path in pictures:
+        boards.setdefault((clip.path, name, seed), []).append((clip, path))
+    for (audio, name, seed), board in boards.items():
+        by_window = {clip.window: path for clip, path in board}
         path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
-        write_sheet(path, [by_window.get(window) for window in range(clips[0].windows)], hop)
-        windows = [{"seconds": clip.seconds, "picture": by_window[clip.window].name} for clip in clips]
+        write_sheet(path, [by_window.get(window) for window in range(board[0][0].windows)], hop)
+        windows = [{"seconds": clip.seconds, "picture": picture.name} for clip, picture in board]
         files.write_json(path.with_suffix(".json"), {"audio": str(audio), "seed": seed, "windows": windows} | sidecar)
         print(path)
 

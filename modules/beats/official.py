@@ -32,7 +32,7 @@ def settings(
         raise ValueError(f"its cfg has no {missing[0]}")
     for name, value in FIXED.items():
         if cfg.get(name, value) != value:
-            raise ValueError(f"{name} {cfg[name]!r} of its cfg is not supported, only {value!r} is")
+            raise ValueError(f"{name} {cfg[name]!r} of its cfg has no counterpart here, only {value!r} has")
     head = weights.get("predictor.weight")
     classes = 0 if head is None else len(head)
     return {name: cfg[name] for name in SETTINGS} | {"predictor_class": classes, "labels": _labels(label_map, classes)}
@@ -58,7 +58,7 @@ def weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in official.items():
         if name.endswith(TABLE):
             if not tensor.equal(official.get(SHARED_TABLE, tensor)):
-                raise ValueError(f"{name} differs from the table of the first layer, although all layers share it")
+                raise ValueError(f"{name} differs from the table of the first layer, although they are one table")
             ours[SHARED_TABLE] = tensor
     for gain, direction in WEIGHT_NORMS:
         if CONV + gain in official and CONV + direction in official:

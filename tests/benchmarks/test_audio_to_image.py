@@ -44,10 +44,10 @@ def clips() -> list[Any]:
 
 
 def load(folder: Path, device: str, dtype: Any) -> Any:
-    from sonolume.models.a2i import stable_diffusion
+    from sonolume.models.a2i.loading import load_stable_diffusion
     from sonolume.models.a2i.pipeline import AudioToImagePipeline
 
-    sd = stable_diffusion.load(str(folder), "--stable_diffusion", dtype).to(device)
+    sd = load_stable_diffusion(str(folder), "--stable_diffusion", dtype).to(device)
     sd.set_progress_bar_config(disable=True)
     pipe = AudioToImagePipeline(Token(sd.text_encoder.config.hidden_size), sd)
     pipe.use_preset("reference")

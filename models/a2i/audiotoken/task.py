@@ -4,6 +4,7 @@ B items, z latent channels, h x w latent size, T tokens of BEATs, C channels of 
 n samples of a wave.
 """
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sonolume.config.base import LoraConfig
 from sonolume.models import lora, previews
 from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
 from sonolume.models.a2i.audiotoken.encoder import LORA, AudioTokenEncoder, beats_features, load_beats, save
-from sonolume.models.a2i.frozen import check_same_weights, conditioning_weights, load_stable_diffusion
+from sonolume.models.a2i.frozen import check_same_weights, conditioning_weights, frozen_stable_diffusion
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
@@ -29,13 +30,20 @@ from sonolume.modules.audiotoken.losses import token_losses
 from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.schedulers import objective_of
 from sonolume.utils.cache import content_hash
+from sonolume.utils.errors import UserError
 
 LARGEST_SEED = 2**62
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load Stable Diffusion and BEATs."""
-    sd = load_stable_diffusion(config.model.stable_diffusion)
+    """Load Stable Diffusion and BEATs.
+
+    Raises:
+        UserError: one of them is missing or damaged; or the config needs peft, which is not installed.
+    """
+    if config.model.lora and importlib.util.find_spec("peft") is None:
+        raise UserError('model.lora true needs the package peft: pip install -e ".[lora]"')
+    sd = frozen_stable_diffusion(config.model.stable_diffusion)
     return Frozen(sd=sd, beats=load_beats(config.model.beats))
 
 
@@ -97,7 +105,7 @@ class Task(pl.LightningModule):
         return audio if audio.ndim == 3 else beats_features(self.frozen["beats"], audio)
 
     def _mean_over_processes(self, mean: Tensor) -> Tensor:
-        """In training only, because every process validates on every item."""
+        """Average over the processes in training; in validation, every process has all items."""
         return self.all_gather(mean).mean() if self.trainer.training and self.trainer.world_size > 1 else mean  # type: ignore[union-attr]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -126,8 +134,8 @@ class Task(pl.LightningModule):
         audio = torch.stack([data.audio(int(data.first_window[clip])) for clip in clips])    # (B, T, C) or (B, n)
         real = torch.stack([data.images[int(data.first_image[clip])] / 2 + 0.5 for clip in clips])
         audio_tokens = self.embedder(self._features(audio.to(self.device))).float()[:, None]  # (B, 1, D)
-        size = {"height": self.config.preprocess.height, "width": self.config.preprocess.width}
-        images = self.pipeline()(audio_tokens, generator=previews.generators(len(clips)), **size).images
+        generators, config = previews.generators(len(clips)), self.config.preprocess
+        images = self.pipeline()(audio_tokens, height=config.height, width=config.width, generator=generators).images
         made = torch.from_numpy(np.stack([np.asarray(image, np.float32) / 255 for image in images]))
         previews.log_pictures(self, "preview", [real, made.permute(0, 3, 1, 2)])
 

@@ -228,8 +228,8 @@ def test_the_preview_shows_real_pictures_above_drawn_ones(write: Callable[..., P
     assert np.array_equal(halves[0][:32], halves[1][:32]) and not np.array_equal(halves[0][32:], halves[1][32:])
 
 
-def test_pictures_of_unseen_sounds_are_scored(write: Callable[..., Path], tmp_path: Path):
-    """The bins themselves; what the scores are is tested in tests/models/evaluation/test_pictures.py."""
+def test_pictures_of_validation_sounds_are_scored(write: Callable[..., Path], tmp_path: Path):
+    """With the command lines; the scores themselves are tested in tests/models/evaluation."""
     path = str(write(train={"max_steps": 1, "accumulate": 1, "valid_interval": 9}))
     assert cli.run(train.main, ["--config", path]) == 0
     asked = ["--config", path, "--output_dir", str(tmp_path / "scores"), "--num_steps", "2", "--batch_size", "2"]
@@ -239,8 +239,8 @@ def test_pictures_of_unseen_sounds_are_scored(write: Callable[..., Path], tmp_pa
         assert len(list((folder / name).glob("valid*.png"))) == 3, name
     scores = {score["name"]: score for score in json.loads((folder / "report.json").read_text())["scores"]}
     found = next(score for name, score in scores.items() if name.startswith("cosine to the reference"))
-    assert {"caption", "VAE"} <= set(found["beside"]) and found["count"] == 3
-    assert found["beside"]["VAE"][0] != found["value"] != found["beside"]["caption"][0]
+    assert {"caption", "VAE"} <= set(found["baselines"]) and found["count"] == 3
+    assert found["baselines"]["VAE"][0] != found["value"] != found["baselines"]["caption"][0]
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png") if path.parent.name == "generated"}
     assert cli.run(evaluate.main, [*asked, "--embedder", "mini:picture_judge"]) == 0
     assert made == {path: path.stat().st_mtime_ns for path in made}  # not drawn again

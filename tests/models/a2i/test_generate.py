@@ -21,10 +21,10 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def load_once() -> Callable[..., Any]:
-    """stable_diffusion.load, but what it has loaded before comes from memory, as it was."""
-    from sonolume.models.a2i import stable_diffusion
+    """loading.load_stable_diffusion, which loads each folder once."""
+    from sonolume.models.a2i import loading
 
-    load, kept = stable_diffusion.load, {}
+    load, kept = loading.load_stable_diffusion, {}
 
     def loaded(source: str, key: str, dtype: Any, safety_checker: bool = True) -> Any:
         if (source, dtype) not in kept:
@@ -44,9 +44,9 @@ def infer(
 ) -> Infer:  # fmt: skip
     """infer(*flags) -> (exit code, printed paths, stderr); two steps of the tiny networks into tmp_path/out."""
     import sonolume.models.a2i.audiotoken.inference as recipe
-    from sonolume.models.a2i import stable_diffusion
+    from sonolume.models.a2i import loading
 
-    monkeypatch.setattr(stable_diffusion, "load", load_once)
+    monkeypatch.setattr(loading, "load_stable_diffusion", load_once)
 
     def run(*flags: str, checkpoint: Path = exported, width: int = 32) -> tuple[int, list[Path], str]:
         monkeypatch.setattr(recipe, "load", lambda *_: formula_encoder(width))
@@ -111,11 +111,11 @@ def test_the_seed_decides_and_nothing_is_overwritten(infer: Infer, dog: str) -> 
 
 def test_folders_formats_and_one_load(infer: Infer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any rate and channels; the pipeline is loaded once for all of them."""
-    from sonolume.models.a2i import stable_diffusion
+    from sonolume.models.a2i import loading
 
     loads: list[str] = []
-    load = stable_diffusion.load
-    monkeypatch.setattr(stable_diffusion, "load", lambda *a: (loads.append(a[0]), load(*a))[1])
+    load = loading.load_stable_diffusion
+    monkeypatch.setattr(loading, "load_stable_diffusion", lambda *a: (loads.append(a[0]), load(*a))[1])
     folder = tmp_path / "sounds"
     (folder / "more").mkdir(parents=True)
     write(folder / "a.wav", rate=44100, channels=2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sonolume.models.a2i import stable_diffusion
+from sonolume.models.a2i.loading import load_stable_diffusion
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
 from sonolume.models.a2i.sound_encoder import remove_placeholder
 from sonolume.utils.audio import SoundError
@@ -31,7 +31,7 @@ def pipe(sd: Any, formula_encoder: Callable[..., Any]) -> AudioToImagePipeline:
 
 
 def loaded(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    sd = stable_diffusion.load(str(folder), "--stable_diffusion", dtype)
+    sd = load_stable_diffusion(str(folder), "--stable_diffusion", dtype)
     sd.set_progress_bar_config(disable=True)
     return sd
 
@@ -353,7 +353,7 @@ def test_a_missing_part_is_named(copy: Path, gone: str, message: str) -> None:
     path = copy / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(UserError, match=message):
-        stable_diffusion.load(str(copy), "--stable_diffusion", torch.float32)
+        load_stable_diffusion(str(copy), "--stable_diffusion", torch.float32)
 
 
 def test_folders_of_other_models(copy: Path) -> None:
@@ -361,13 +361,13 @@ def test_folders_of_other_models(copy: Path) -> None:
     text = index.read_text()
     index.write_text(text.replace('"safety_checker": [\n    null,\n    null', '"safety_checker": [\n    "a",\n    "B"'))
     with pytest.raises(UserError, match="its safety_checker is missing: download it, or --no_safety_checker"):
-        stable_diffusion.load(str(copy), "--stable_diffusion", torch.float32)
-    assert stable_diffusion.load(str(copy), "", torch.float32, safety_checker=False).safety_checker is None
+        load_stable_diffusion(str(copy), "--stable_diffusion", torch.float32)
+    assert load_stable_diffusion(str(copy), "", torch.float32, safety_checker=False).safety_checker is None
     index.write_text(text.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"))
     with pytest.raises(UserError, match="holds a StableDiffusionXLPipeline, not a StableDiffusionPipeline"):
-        stable_diffusion.load(str(copy), "--stable_diffusion", torch.float32)
+        load_stable_diffusion(str(copy), "--stable_diffusion", torch.float32)
     index.write_text(text)
     config = copy / "unet" / "config.json"
     config.write_text(config.read_text().replace('"in_channels": 4', '"in_channels": 9'))
     with pytest.raises(UserError, match="cannot be loaded|takes 9 channels"):
-        stable_diffusion.load(str(copy), "--stable_diffusion", torch.float32)
+        load_stable_diffusion(str(copy), "--stable_diffusion", torch.float32)
