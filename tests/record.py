@@ -29,6 +29,7 @@ TOLERANCE = 1e-6  # relative difference of scores; all else must be equal
 RENAMED = {  # keys and names in older records -> present ones
     "beside": "baselines",
     "polish": "refine",
+    "polished": "refined",
     "fingerprint": "content_hash",
 }
 SENTENCES = {"note", "content_hash", "helps"}  # keys of texts, and of hashes of texts, compared with --words only

@@ -9,7 +9,7 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.files import read_json
 
 SCORE_KEYS = {"name", "value", "better", "low", "high"}  # required in a report.json
-RENAMED_KEYS = {"beside": "baselines", "fingerprint": "conditions_hash"}  # of older reports
+RENAMED_KEYS = {"beside": "baselines", "fingerprint": "content_hash"}  # of older reports
 
 
 def read_report(path: Path) -> dict[str, Any]:

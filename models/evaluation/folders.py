@@ -43,7 +43,8 @@ def score_folder(
     """
     generated, reference = options.generated, options.reference
     if generated is None:
-        raise UserError("--reference needs --generated: name the folder of sounds or pictures to compare with it")
+        flag = "embedder" if reference is None else "reference"
+        raise UserError(f"--{flag} needs --generated FOLDER: the sounds or pictures that are scored")
     if mel is not None and reference is None:
         raise UserError("--generated needs --reference FOLDER_OR_MANIFEST: the sounds that were reconstructed")
     if mel is None and not options.embedder:

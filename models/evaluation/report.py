@@ -231,7 +231,7 @@ def write(report: Report, folder: Path, figures: Sequence[str] = ()) -> Path:
     Args:
         figures: file names of pictures in `folder`, shown in the page.
     """
-    content = asdict(report) | {"conditions_hash": content_hash(report.conditions)}
+    content = asdict(report) | {"content_hash": content_hash(report.conditions)}
     files.write_json(folder / "report.json", _nan_to_null(content))
     with files.atomic_path(folder / "report.md") as path:
         path.write_text("\n".join(page(report, figures)) + "\n", encoding="utf-8")

@@ -67,11 +67,11 @@ def test_a_score_over_fewer_samples_is_not_ranked(tmp_path: Path) -> None:
 def test_reports_of_older_versions_can_be_read(tmp_path: Path) -> None:
     path = make(tmp_path / "a", 0.3)
     content = json.loads(path.read_text())
-    content["fingerprint"] = content.pop("conditions_hash")
+    content["fingerprint"] = content.pop("content_hash")
     content["scores"][0]["beside"] = content["scores"][0].pop("baselines") | {"real": [1.0, None, None]}
     path.write_text(json.dumps(content))
     report = read_report(path)
-    assert report["scores"][0]["baselines"] == {"real": [1.0, None, None]} and "conditions_hash" in report
+    assert report["scores"][0]["baselines"] == {"real": [1.0, None, None]} and "content_hash" in report
     assert "| 0.3 | **0.4** |" in comparison_table([path, make(tmp_path / "b", 0.4)])[-1]
 
 

@@ -182,10 +182,11 @@ def test_bad_input_is_one_line(folders: Path, run: Callable[..., tuple[int, str]
     assert not (folders / "out").exists()
 
 
-def test_a_reference_alone_is_refused(root: Path, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_of_a_folder_without_one(root: Path, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(root / "egs" / "tta" / "hifigan" / "exp_config.json")
-    assert cli.run(evaluate.main, ["--config", config, "--reference", str(folders / "real")]) == 2
-    assert "--reference needs --generated" in capsys.readouterr().err
+    for flag, value in (("--reference", str(folders / "real")), ("--embedder", "mel:")):
+        assert cli.run(evaluate.main, ["--config", config, flag, value]) == 2
+        assert f"{flag} needs --generated" in capsys.readouterr().err
 
 
 def test_two_references_of_one_name(folders: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_report_is_json_and_a_page(tmp_path: Path) -> None:
     report.add_mean("CLAP score", torch.tensor([0.1, 0.9, 0.5]), ["a", "b", "c"], chance=0.0)
     report.scores.append(Score("FAD", math.nan, "down", count=3, note="3 < 2 x 512"))
     content = json.loads(write(report, tmp_path, ["samples.png"]).read_text())
-    assert content["conditions_hash"] == content_hash(report.conditions)
+    assert content["content_hash"] == content_hash(report.conditions)
     assert content["scores"][0]["value"] == pytest.approx(0.5)
     assert content["scores"][0]["low"] < 0.5 < content["scores"][0]["high"]
     assert content["scores"][1]["value"] is None
