@@ -25,7 +25,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def adaptive_weight(nll: Tensor, gan: Tensor, last_layer: Tensor, weight: float, low: float, high: float) -> Tensor:
-    """How much the GAN may pull: weight * clamp(|grad nll| / (|grad gan| + 1e-4), low, high), at the last layer."""
+    """Weight of the GAN loss, weight * clamp(|grad nll| / (|grad gan| + 1e-4), low, high), at the last layer."""
     (nll_grad,) = torch.autograd.grad(nll, last_layer, retain_graph=True)
     (gan_grad,) = torch.autograd.grad(gan, last_layer, retain_graph=True)
     ratio = nll_grad.norm() / (gan_grad.norm() + 1e-4)

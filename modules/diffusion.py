@@ -27,7 +27,7 @@ def alphas_cumprod(schedule: str, start: float, end: float, steps: int) -> Tenso
     Raises:
         NotImplementedError: no such schedule.
     """
-    return DDPMScheduler(steps, start, end, schedule).alphas_cumprod
+    return DDPMScheduler(steps, start, end, schedule).alphas_cumprod  # type: ignore[arg-type]  # a Literal of its names
 
 
 def draw_times(batch: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sound from a log-mel spectrogram without a trained vocoder: non-negative least squares, then fast Griffin-Lim.
+"""Waves from log-mel spectrograms without a trained vocoder: non-negative least squares, then fast Griffin-Lim.
 
 Perraudin, Balazs, Sondergaard, "A fast Griffin-Lim algorithm", WASPAA 2013.
 Shapes: B batch, T frames, K = n_fft // 2 + 1 frequency bins, M mel bands.
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 
-FRAMES_AT_ONCE = 40_000  # of all sounds together; one sound is taken as a whole
+BATCH_FRAMES = 40_000  # frames of all sounds in one batch; one sound is never split
 _EPSILON = 1e-10
 
 
@@ -22,13 +22,13 @@ def mel_to_wave(
     seed: int = 0,
     start: Tensor | None = None,
 ) -> Tensor:
-    """(B, M, T) ln mel -> (B, T * hop_size) float32, aligned so that `MelSpectrogram` of it has the same T frames.
+    """ln mel (B, M, T) -> wave (B, T * hop_size), float32, aligned so that its `MelSpectrogram` has the same T frames.
 
     Deterministic: every item starts from the same random phases, drawn on the CPU from `seed`, so a result does not
     depend on the rest of the batch.
 
     Args:
-        start: waves (B, T * hop_size) whose phases to start from instead, such as a vocoder's.
+        start: waves (B, T * hop_size) that give the initial phases instead, such as a vocoder's.
 
     Raises:
         ValueError: the bands are not those of `settings`, T is too short to be reflected (below 2 by default), or
@@ -42,10 +42,10 @@ def mel_to_wave(
     length = log_mel.shape[-1] * mel.settings.hop_size
     if start is not None and start.shape != (len(log_mel), length):
         raise ValueError(f"start is {tuple(start.shape)}, expected {(len(log_mel), length)}")
-    at_once, waves = max(1, FRAMES_AT_ONCE // log_mel.shape[-1]), []
+    batch_size, waves = max(1, BATCH_FRAMES // log_mel.shape[-1]), []
     with torch.no_grad():
-        for first in range(0, len(log_mel), at_once):
-            some = slice(first, first + at_once)
+        for first in range(0, len(log_mel), batch_size):
+            some = slice(first, first + batch_size)
             magnitude = mel_to_linear(log_mel[some].float(), mel.basis)
             phase = random_phases(magnitude, seed) if start is None else unit_phases(mel.stft(start[some].float()))
             waves.append(fast_griffin_lim(magnitude, mel, num_iters, momentum, phase))
@@ -53,7 +53,7 @@ def mel_to_wave(
 
 
 def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tensor:
-    """(B, M, T) ln mel -> (B, K, T) magnitudes >= 0 whose mel bands are nearest in the least-squares sense.
+    """ln mel (B, M, T) -> magnitudes >= 0 (B, K, T) whose mel bands are nearest in the least-squares sense.
 
     Starts at the clamped pseudo-inverse; multiplicative updates (Lee and Seung 2001) keep it non-negative.
     """
@@ -76,7 +76,7 @@ def random_phases(magnitude: Tensor, seed: int) -> Tensor:
 
 
 def unit_phases(spectrum: Tensor) -> Tensor:
-    """The same directions with length 1."""
+    """Scale complex numbers to length 1."""
     return spectrum / (spectrum.abs() + _EPSILON)
 
 

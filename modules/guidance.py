@@ -56,14 +56,14 @@ class TextStates(NamedTuple):
 
     states: Tensor  # (2B, L, D) or (B, L, D)
     mask: Tensor | None  # (2B, L) or (B, L), 1 for text, 0 for padding; None: padding is attended to
-    count: int  # B
+    size: int  # B
 
     def rows(self, texts: Tensor) -> "TextStates":
         """States of the texts (b,) by their index, and of their negative texts."""
-        rows = torch.arange(len(self.states), device=texts.device).unflatten(0, (-1, self.count))[:, texts].flatten()
+        rows = torch.arange(len(self.states), device=texts.device).unflatten(0, (-1, self.size))[:, texts].flatten()
         return TextStates(self.states[rows], None if self.mask is None else self.mask[rows], len(texts))
 
     def conditional(self) -> "TextStates":
         """States without those of the negative texts."""
-        mask = None if self.mask is None else self.mask[-self.count :]
-        return TextStates(self.states[-self.count :], mask, self.count)
+        mask = None if self.mask is None else self.mask[-self.size :]
+        return TextStates(self.states[-self.size :], mask, self.size)

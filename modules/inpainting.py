@@ -6,8 +6,7 @@ the sound is generated anew.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,14 +40,12 @@ class FromNoise:
         return wave, wave.new_ones(len(wave))
 
 
-@dataclass
-class SourceAudio:
+class SourceAudio(NamedTuple):
     """A recording to start from, as long as the result."""
 
     wave: Tensor  # (B, N)
     mask: Tensor | None  # (N,) True where the sound is generated anew; None: everywhere
     strength: float  # share of the denoising steps that run, above 0 to 1
-    sample_rate: int  # Hz
 
     def merge(self, generated: Tensor, original: Tensor, unit: int) -> Tensor:
         """`generated` (..., w) inside the mask and after the end of the sound, `original` (..., w) elsewhere.
@@ -60,43 +57,45 @@ class SourceAudio:
             return generated
         return torch.where(mask_units(self.mask, unit, generated.shape[-1]).to(generated.device), generated, original)
 
-    def merge_wave(self, generated: Tensor) -> tuple[Tensor, Tensor]:
-        """`generated` (B, N) inside the mask, cross-faded, and the original elsewhere; and gains (B,).
+    def merge_wave(self, generated: Tensor, fade: int) -> tuple[Tensor, Tensor]:
+        """`generated` (B, N) inside the mask, cross-faded over `fade` samples, and the original elsewhere.
 
-        The generated part is scaled down to a peak of 1, so that the original need not be.
+        Returns:
+            Waves (B, N), and gains (B,): the generated part is scaled down to a peak of 1, so that the original need
+            not be.
         """
         if self.mask is None:
             return generated, generated.new_ones(len(generated))
         peaks = generated[:, self.mask.to(generated.device)].abs().amax(dim=1)
         gains = 1 / peaks.clamp(min=1)
-        fade = round(FADE_SECONDS * self.sample_rate)
         return splice(self.wave, generated * gains[:, None], self.mask, fade), gains
 
 
 class FromAudio(FromNoise):
-    """Sampling from a recording at the noise level of its `strength`; the original is kept outside its mask.
+    """Sampling from a recording at the noise level of its `strength`; outside its mask the original remains.
 
     Args:
         mel, latents: of the recording, ln mel (B, M, T) and normalised latents (B, z, h, w).
-        hop_size: samples per mel frame.
+        sample_rate: Hz.
     """
 
-    def __init__(self, source: SourceAudio, mel: Tensor, latents: Tensor, hop_size: int) -> None:
-        self.source, self.mel, self.clean, self.hop_size = source, mel, latents, hop_size
+    def __init__(self, source: SourceAudio, mel: Tensor, latents: Tensor, hop_size: int, sample_rate: int) -> None:
+        self.source, self.mel, self.clean = source, mel, latents
+        self.hop_size, self.fade = hop_size, round(FADE_SECONDS * sample_rate)
 
     def start(self, scheduler: Any, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         self.scheduler, self.noise, self.clean = scheduler, noise, self.clean.to(noise.dtype)
         self.index = begin(scheduler, steps, self.source.strength, noise.device)
         timesteps = scheduler.timesteps[self.index :]
         if self.source.strength == 1:
-            return self._keep(scale_noise(scheduler, noise)), timesteps
+            return self._restore(scale_noise(scheduler, noise)), timesteps
         return add_noise(scheduler, self.clean, noise, self.index), timesteps
 
     def after_step(self, latents: Tensor) -> Tensor:
         self.index += 1
-        return self._keep(latents)
+        return self._restore(latents)
 
-    def _keep(self, latents: Tensor) -> Tensor:
+    def _restore(self, latents: Tensor) -> Tensor:
         """Put the original back outside the mask, at the noise level of the next step."""
         original = add_noise(self.scheduler, self.clean, self.noise, self.index)
         return self.source.merge(latents, original, self.hop_size * self.mel.shape[-1] // latents.shape[-1])
@@ -105,7 +104,7 @@ class FromAudio(FromNoise):
         return self.source.merge(mel, self.mel.to(mel.dtype), self.hop_size)
 
     def merge_wave(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        return self.source.merge_wave(wave)
+        return self.source.merge_wave(wave, self.fade)
 
 
 def check_source(
@@ -145,7 +144,7 @@ def check_source(
         raise ValueError(f"strength {strength:g} cannot be used where init_audio is continued: leave it at 1")
     if samples > round(seconds[1] * sample_rate):
         raise ValueError(f"init_audio is longer than {seconds[1]:g} s: give a shorter one, or a duration")
-    return SourceAudio(_fit(wave, samples), mask, strength, sample_rate)
+    return SourceAudio(_fit(wave, samples), mask, strength)
 
 
 def default_strength(strength: float | None, spans: Spans | None) -> float:

@@ -1,4 +1,4 @@
-"""Discriminators of HiFi-GAN (Kong et al. 2020): multi-period and multi-scale. Names as in the official checkpoints.
+"""HiFi-GAN discriminators (Kong et al. 2020): multi-period and multi-scale. Parameter names are the official ones.
 
 B batch, N samples, p period, C channels.
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-SLOPE = 0.1  # of every leaky ReLU
+SLOPE = 0.1  # negative slope of every leaky ReLU
 PERIOD_CHANNELS = (32, 128, 512, 1024, 1024)
 SCALE_LAYERS = (  # channels, kernel, stride, groups
     (128, 15, 1, 1),
@@ -25,13 +25,13 @@ SCALE_LAYERS = (  # channels, kernel, stride, groups
 SPECTRAL_NAMES = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}  # torch's older names -> newer
 WEIGHT_NORM_NAMES = {"weight_g": "original0", "weight_v": "original1"}
 
-Judgement = tuple[list[Tensor], list[Tensor]]  # logits of every discriminator; features of every layer of every one
+DiscriminatorOutput = tuple[list[Tensor], list[Tensor]]  # logits of each discriminator; features of all their layers
 
 
 class PeriodDiscriminator(nn.Module):
-    """Looks at every p-th sample: (B, N) -> logits (B, about N / 81) and 6 feature maps (B, C, steps, p).
+    """2-D convolutions over every p-th sample: (B, N) -> logits (B, about N / 81) and 6 feature maps (B, C, steps, p).
 
-    A length that p does not divide is completed by reflection.
+    A length that p does not divide is padded by reflection.
     """
 
     def __init__(self, period: int, width: float = 1.0) -> None:
@@ -51,7 +51,7 @@ class PeriodDiscriminator(nn.Module):
 
 
 class ScaleDiscriminator(nn.Module):
-    """Looks at the wave itself: (B, N) -> logits (B, about N / 64) and 8 feature maps (B, C, steps)."""
+    """1-D convolutions over the wave: (B, N) -> logits (B, about N / 64) and 8 feature maps (B, C, steps)."""
 
     def __init__(self, width: float = 1.0, spectral: bool = False) -> None:
         super().__init__()
@@ -74,18 +74,18 @@ class MultiPeriodDiscriminator(nn.Module):
         super().__init__()
         self.discriminators = nn.ModuleList(PeriodDiscriminator(period, width) for period in periods)
 
-    def forward(self, wave: Tensor) -> Judgement:
+    def forward(self, wave: Tensor) -> DiscriminatorOutput:
         return _joined([discriminator(wave) for discriminator in self.discriminators])
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """The first hears the wave itself, under spectral norm; each other one its average at half the rate before."""
+    """The first takes the wave itself, with spectral norm; each other one the wave averaged to half the rate before."""
 
     def __init__(self, scales: int = 3, width: float = 1.0) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(ScaleDiscriminator(width, scale == 0) for scale in range(scales))
 
-    def forward(self, wave: Tensor) -> Judgement:
+    def forward(self, wave: Tensor) -> DiscriminatorOutput:
         found = []
         for scale, discriminator in enumerate(self.discriminators):
             wave = F.avg_pool1d(wave, 4, 2, padding=2) if scale else wave
@@ -94,21 +94,21 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 class WaveformDiscriminator(nn.Module):
-    """Both together: (B, N) -> logits of all discriminators and all their feature maps."""
+    """Multi-period and multi-scale discriminators: (B, N) -> logits and feature maps of all of them."""
 
     def __init__(self, periods: Sequence[int] = (2, 3, 5, 7, 11), scales: int = 3, width: float = 1.0) -> None:
         super().__init__()
         self.mpd = MultiPeriodDiscriminator(periods, width)
         self.msd = MultiScaleDiscriminator(scales, width)
 
-    def forward(self, wave: Tensor) -> Judgement:
+    def forward(self, wave: Tensor) -> DiscriminatorOutput:
         logits, features = self.mpd(wave)
         more_logits, more_features = self.msd(wave)
         return logits + more_logits, features + more_features
 
 
 def official_weights(official: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The "mpd" and "msd" of an official `do_*` checkpoint -> state dict of `WaveformDiscriminator` of width 1."""
+    """Convert "mpd" and "msd" of an official `do_*` checkpoint to a state dict of `WaveformDiscriminator` (width 1)."""
     named = {f"{part}.{name}": tensor for part in ("mpd", "msd") for name, tensor in official[part].items()}
     weights = {}
     for name, tensor in named.items():
@@ -131,5 +131,5 @@ def _layers(convs: nn.ModuleList, last: nn.Module, x: Tensor) -> tuple[Tensor, l
     return x.flatten(1), [*features, x]
 
 
-def _joined(found: list[tuple[Tensor, list[Tensor]]]) -> Judgement:
+def _joined(found: list[tuple[Tensor, list[Tensor]]]) -> DiscriminatorOutput:
     return [logits for logits, _ in found], [feature for _, features in found for feature in features]

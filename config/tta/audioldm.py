@@ -65,21 +65,21 @@ class AudioLDMPreprocessConfig(PreprocessConfig):
 
 @dataclass
 class AudioLDMConfig(Strict):
-    """The U-Net. Names as in the seed (OpenAI / Stable Diffusion)."""
+    """U-Net. Names as in Amphion (OpenAI / Stable Diffusion)."""
 
-    image_size: int = 32  # not used, latents may have any size; the seed's files name it
+    image_size: int = 32  # unused: latents may have any size; in Amphion's files
     in_channels: int = 4  # channels of the latent
     out_channels: int = 4
     model_channels: int = 256  # channels of the first level
     attention_resolutions: list[int] = field(default_factory=lambda: [4, 2, 1])  # down factors with attention
     num_res_blocks: int = 2  # per level
     channel_mult: list[int] = field(default_factory=lambda: [1, 2, 4])  # channels per level, x model_channels
-    num_heads: int = 8  # of every attention
+    num_heads: int = 8  # heads of every attention layer
     use_spatial_transformer: bool = True  # cross-attention to the text
     transformer_depth: int = 1  # transformer blocks per attention
     context_dim: int = 768  # width of the text encoder
     use_checkpoint: bool = True  # gradient checkpointing: less memory, more time
-    legacy: bool = False  # the seed's switch for an older attention; only false
+    legacy: bool = False  # Amphion's switch for an older attention; only false
     norm_num_groups: int = 32  # groups of every GroupNorm
     position_channels: int = 0  # coordinate channels appended to the latent (ours)
 
@@ -108,8 +108,8 @@ class AudioLDMConfig(Strict):
             f"{key}: in_channels {self.in_channels} differs from out_channels {self.out_channels} "
             "(position_channels are not counted)",
         )
-        self.require(self.use_spatial_transformer, f"{key}.use_spatial_transformer must be true: the text enters there")
-        self.require(not self.legacy, f"{key}.legacy must be false: the older attention does not exist here")
+        self.require(self.use_spatial_transformer, f"{key}.use_spatial_transformer must be true: the text needs it")
+        self.require(not self.legacy, f"{key}.legacy must be false: the older attention is not supported")
 
 
 @dataclass
@@ -119,8 +119,8 @@ class NoiseSchedulerConfig(Strict):
     beta_end: float = 0.012
     beta_schedule: BetaSchedule = BetaSchedule.scaled_linear
     clip_sample: bool = False  # clip predicted latents to [-1, 1]
-    prediction_type: PredictionType = PredictionType.epsilon  # what the network predicts; flow = rectified flow
-    timestep_sampling: TimestepSampling = TimestepSampling.uniform  # in training
+    prediction_type: PredictionType = PredictionType.epsilon  # output of the network; flow = rectified flow
+    timestep_sampling: TimestepSampling = TimestepSampling.uniform  # distribution of training timesteps
     min_snr_gamma: float = 0.0  # Min-SNR loss weights (Hang et al. 2023); 0 = off
 
     def __post_init__(self) -> None:
@@ -145,11 +145,11 @@ class ModelConfig(Strict):
     audioldm: AudioLDMConfig = field(default_factory=AudioLDMConfig)
     noise_scheduler: NoiseSchedulerConfig = field(default_factory=NoiseSchedulerConfig)
     refine: int = 0  # Griffin-Lim iterations that start from the vocoder's wave; help a small vocoder
-    text_mask: bool = True  # attention ignores padded text; false as the seed
+    text_mask: bool = True  # attention ignores padded text; false as published
     latent_scale: str = "auto"  # latents are multiplied by it; "auto" or "0" = 1 / measured standard deviation
     attention: Attention = Attention.auto  # auto: sdpa, but plain for training on a CPU
-    pretrained: str = ""  # folder or hub id of a pipeline to fine-tune; run_finetune.sh fills in what it decides
-    method: Method = Method.full  # of fine-tuning: all weights of the U-Net, or adapters beside them
+    pretrained: str = ""  # folder or hub id of a pipeline to fine-tune, set by run_finetune.sh
+    method: Method = Method.full  # fine-tuning: all weights of the U-Net, or adapters
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ class AutoencoderKLConfig(Strict):
     in_channels: int = 1  # a mel-spectrogram is one channel
     out_ch: int = 1
     z_channels: int = 4  # channels of the latent
-    double_z: bool = True  # the encoder gives mean and logvar
+    double_z: bool = True  # the encoder returns mean and logvar
     dropout: float = 0.0  # diffusers' AutoencoderKL has none
     norm_num_groups: int = 32  # groups of every GroupNorm
 
@@ -50,12 +50,12 @@ class LossConfig(Strict):
     disc_weight: float = 0.5  # scale of the adaptive weight
     disc_factor: float = 1.0  # 0 = no discriminator
     disc_start: int = 50001  # first optimizer step with the discriminator
-    logvar_init: float = 0.0  # of the likelihood's scalar log variance (not trained)
+    logvar_init: float = 0.0  # scalar log variance of the likelihood (not trained)
     min_adapt_d_weight: float = 0.0  # bounds of |grad nll| / |grad g_loss|
     max_adapt_d_weight: float = 10.0
-    disc_channels: int = 64  # of the discriminator's first convolution
+    disc_channels: int = 64  # channels of the discriminator's first convolution
     disc_num_layers: int = 3  # strided convolutions
-    alternate: bool = False  # true: even steps train the VAE, odd ones the discriminator, as in the seed; false: both
+    alternate: bool = False  # true: even steps train the VAE, odd steps the discriminator, as published; false: both
 
     def __post_init__(self) -> None:
         self.at_least("model.loss", 0, "kl_weight", "disc_weight", "disc_factor", "disc_start", "min_adapt_d_weight")

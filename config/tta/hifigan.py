@@ -13,7 +13,7 @@ from sonolume.utils.options import option
 @dataclass
 class HifiGanPreprocessConfig(PreprocessConfig):
     segment_size: int = 8192  # samples of one training item, a multiple of hop_size
-    train_clips: int = 0  # clips whose waves are kept for training, evenly drawn from all; 0 = all
+    train_clips: int = 0  # number of training clips, evenly drawn from all; 0 = all
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,13 +32,13 @@ class HifiGanPreprocessConfig(PreprocessConfig):
 
 @dataclass
 class HifiGanConfig(Strict):
-    """The generator. Names as in the published config; the defaults are V1."""
+    """Generator. Names as in the published config; the defaults are V1."""
 
     upsample_rates: list[int] = field(default_factory=lambda: [8, 8, 2, 2])  # their product is the hop
-    upsample_kernel_sizes: list[int] = field(default_factory=lambda: [16, 16, 4, 4])  # one for each rate
+    upsample_kernel_sizes: list[int] = field(default_factory=lambda: [16, 16, 4, 4])  # one per rate
     upsample_initial_channel: int = 512  # channels at the input; each upsampling halves them
-    resblock_kernel_sizes: list[int] = field(default_factory=lambda: [3, 7, 11])  # residual blocks of one stage
-    resblock_dilation_sizes: list[list[int]] = field(default_factory=lambda: [[1, 3, 5]] * 3)  # of each block
+    resblock_kernel_sizes: list[int] = field(default_factory=lambda: [3, 7, 11])  # one per residual block of a stage
+    resblock_dilation_sizes: list[list[int]] = field(default_factory=lambda: [[1, 3, 5]] * 3)  # dilations of each block
     leaky_relu_slope: float = 0.1
     weight_norm: bool = True  # in training; the exported weights are folded
 
@@ -77,14 +77,14 @@ class HifiGanConfig(Strict):
 
     @property
     def hop(self) -> int:
-        """Samples made of one frame."""
+        """Samples generated per frame."""
         return math.prod(self.upsample_rates)
 
 
 @dataclass
 class DiscriminatorConfig(Strict):
-    periods: list[int] = field(default_factory=lambda: [2, 3, 5, 7, 11])  # of the multi-period discriminator
-    scales: int = 3  # of the multi-scale discriminator, each at half the rate of the one before; 0 = none
+    periods: list[int] = field(default_factory=lambda: [2, 3, 5, 7, 11])  # periods of the multi-period discriminator
+    scales: int = 3  # scales of the multi-scale discriminator, each at half the rate before; 0 = none
     width: float = 1.0  # factor of all channels; 1 = published (71 M parameters)
 
     def __post_init__(self) -> None:
@@ -101,10 +101,10 @@ class DiscriminatorConfig(Strict):
 class LossConfig(Strict):
     """loss = mel_weight * mel + stft_weight * stft + adversarial_weight * (LSGAN + feature_weight * features)."""
 
-    mel_weight: float = 45.0  # of the L1 of ln mels
-    feature_weight: float = 2.0  # of the L1 of the discriminators' features
+    mel_weight: float = 45.0  # weight of the L1 distance of ln mels
+    feature_weight: float = 2.0  # weight of the L1 distance of discriminator features
     adversarial_weight: float = 1.0  # 0 = no discriminators
-    stft_weight: float = 0.0  # of the multi-resolution STFT loss (Yamamoto et al. 2020); published: none
+    stft_weight: float = 0.0  # weight of the multi-resolution STFT loss (Yamamoto et al. 2020); published: 0
     disc_start: int = 0  # first optimizer step with the discriminators
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class ModelConfig(Strict):
     hifigan: HifiGanConfig = field(default_factory=HifiGanConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    reconstruct: str = ""  # folder or hub id of a VAE whose reconstructed mels are trained on, too; "" = none
+    reconstruct: str = ""  # folder or hub id of a VAE; its reconstructed mels are training inputs, too; "" = none
     reconstruct_prob: float = 0.5  # share of items that take the reconstructed mel
     pretrained: str = ""  # folder or hub id of a SpeechT5HifiGan to start from; "" = fresh weights
     pretrained_discriminators: str = ""  # an official do_* checkpoint to start the discriminators from; "" = fresh
@@ -131,7 +131,7 @@ class ModelConfig(Strict):
 @dataclass
 class HifiGanTrainConfig(TrainConfig):
     adam: AdamConfig = field(default_factory=lambda: AdamConfig(lr=2e-4, betas=[0.8, 0.99]))
-    batch_size: int = 16  # items of one forward pass on one device
+    batch_size: int = 16  # items in one forward pass on one device
     lr_decay: float = 1.0  # factor of the learning rate after each epoch, besides lr_schedule
 
     def __post_init__(self) -> None:

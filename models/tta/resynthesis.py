@@ -30,7 +30,6 @@ def run(
     Args:
         rebuild: takes a wave (n,) at the rate of `settings`.
         sounds: files and folders.
-        model: name of the model, for the json.
         suffix: end of the results' names.
 
     Raises:

@@ -30,7 +30,7 @@ from sonolume.config.tta.audioldm import Config
 from sonolume.models.training import StepBatches, step_generator
 from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.audioldm.data import training_data
-from sonolume.models.tta.audioldm.task import Task
+from sonolume.models.tta.audioldm.task import Task, load_frozen
 from sonolume.models.tta.autoencoderkl import model as autoencoder
 from sonolume.models.tta.features import mel_path, read_rows
 
@@ -55,9 +55,9 @@ def batches(dataset: Dataset[Any], size: int, collate: Callable[[list[Any]], Any
 
 def ours(config: Config) -> tuple[nn.Module, Step, Iterator[Any]]:
     """The recipe's own dataset, collator and training step."""
-    data = training_data(config)
-    task = Task(config)
-    task.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]  # a step asks no more of it
+    frozen = load_frozen(config)
+    data, task = training_data(config, frozen), Task(config, frozen)
+    task.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]  # all that a step uses
     task.log = lambda *_, **__: None  # type: ignore[method-assign]
     return task.unet, task.training_step, batches(data.train, len(data.train), data.collate, config)  # type: ignore[arg-type]
 
@@ -148,7 +148,7 @@ def main(side: str, path: str) -> None:
     torch.set_num_threads(1)
     config = load_config(Path(path))
     if side == "cache":
-        training_data(config)
+        training_data(config, load_frozen(config))
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     unet, step, items = ours(config) if side == "ours" else seed(config, device)

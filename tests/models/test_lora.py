@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sonolume.config.tta.audioldm import LoraConfig, LoraTarget
+from sonolume.config.base import LoraConfig, LoraTarget
 from sonolume.models import lora
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.utils.errors import UserError
@@ -28,13 +28,13 @@ def base(make_pipeline: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def pipe(base: Any) -> Any:
-    """As much of a pipeline as `load` looks at."""
+    """The part of a pipeline that `load` uses."""
     return SimpleNamespace(unet=copy.deepcopy(base))
 
 
 @torch.no_grad()
 def answer(unet: Any) -> torch.Tensor:
-    """What a network says to fixed input."""
+    """Output of a network for a fixed input."""
     generator = torch.Generator().manual_seed(0)
     x, text = torch.randn(2, 6, 20, 8, generator=generator), torch.randn(2, 3, 16, generator=generator)
     return unet(x, torch.tensor([10, 900]), text).sample
@@ -42,7 +42,7 @@ def answer(unet: Any) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def adapted(base: Any) -> Any:
-    """A copy of the U-Net with adapters that do something."""
+    """A copy of the U-Net with adapters that have an effect."""
     unet = copy.deepcopy(base)
     for number, weight in enumerate(lora.add(unet, CONFIG).parameters()):
         torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(number))

@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from sonolume.config.tta.audioldm import AudioLDMConfig, BetaSchedule
+from sonolume.config.tta.audioldm import AudioLDMConfig
 from sonolume.models.tta.audioldm.components import build_unet
 from sonolume.modules.amphion_names import unet_weights
 from sonolume.modules.diffusion import OBJECTIVES, alphas_cumprod, diffusion_loss, draw_times, make_target
@@ -40,31 +40,19 @@ def test_a_training_step_equals_the_official_one(goldens: SimpleNamespace):
             torch.testing.assert_close(norms[name], norm, rtol=1e-4, atol=0, msg=name)
 
 
-@pytest.mark.parametrize("schedule", list(BetaSchedule))
-def test_noise_schedules_are_those_of_the_samplers(schedule: str):
-    scheduler = diffusers.DDPMScheduler(1000, beta_start=0.00085, beta_end=0.012, beta_schedule=str(schedule))
-    ours = alphas_cumprod(str(schedule), 0.00085, 0.012, 1000)
-    torch.testing.assert_close(ours, scheduler.alphas_cumprod, rtol=1e-5, atol=1e-9)
-
-
-def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="'cosine' is not one of"):
-        alphas_cumprod("cosine", 0.1, 0.2, 10)
-
-
 @pytest.fixture
 def pair() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(4, 2, 3, 5, generator=generator), torch.randn(4, 2, 3, 5, generator=generator)
 
 
-def test_velocity_and_noise_are_diffusers(pair):
+def test_noising_and_velocity_equal_diffusers(pair):
     latents, noise = pair
     times = torch.tensor([0.0, 0.25, 0.6, 0.9999])
     scheduler = diffusers.DDPMScheduler(1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     target = make_target(latents, noise, times, "v_prediction", SCHEDULE)
-    torch.testing.assert_close(target.noisy, scheduler.add_noise(latents, noise, target.timesteps))
-    torch.testing.assert_close(target.target, scheduler.get_velocity(latents, noise, target.timesteps))
+    assert target.noisy.equal(scheduler.add_noise(latents, noise, target.timesteps))
+    assert target.target.equal(scheduler.get_velocity(latents, noise, target.timesteps))
     assert target.timesteps.tolist() == [0, 250, 600, 999]
 
 

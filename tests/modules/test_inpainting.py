@@ -1,4 +1,4 @@
-"""Starting from a sound and keeping parts of it, on every scheduler, with networks that know the answer."""
+"""Sampling from a recording and keeping parts of it, on every scheduler, with networks that know the answer."""
 
 from typing import Any
 
@@ -29,15 +29,15 @@ class Run:
         self.objective, name, settings = CASES[case]
         self.scheduler = make_scheduler(name, settings, self.objective, NOISE)
         first = inpainting.begin(self.scheduler, STEPS, strength, clean.device)
-        x = inpainting.noised(self.scheduler, clean, noise, first)
+        x = inpainting.add_noise(self.scheduler, clean, noise, first)
         self.times, self.strayed = [], 0.0
         for index, t in list(enumerate(self.scheduler.timesteps))[first:]:
-            kept = inpainting.noised(self.scheduler, clean, noise, index)
+            kept = inpainting.add_noise(self.scheduler, clean, noise, index)
             self.strayed = max(self.strayed, float((x - kept).abs().max() / kept.std()))
             predicted = torch.zeros_like(x) if answer is None else self.predict(x, t, answer)
             x = self.scheduler.step(predicted, t, x).prev_sample
             self.times.append(float(t))
-        self.end = inpainting.noised(self.scheduler, clean, noise, len(self.scheduler.timesteps))
+        self.end = inpainting.add_noise(self.scheduler, clean, noise, len(self.scheduler.timesteps))
         self.result = x
 
     def predict(self, x: Tensor, t: Tensor, answer: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 @every_scheduler
-def test_it_can_start_anywhere(pair: tuple[Tensor, Tensor], case: str):
+def test_sampling_can_start_anywhere(pair: tuple[Tensor, Tensor], case: str):
     """Under a network that knows the sound, the way is the sound plus ever less of the same noise."""
     clean, noise = pair
     begun = []
@@ -71,7 +71,7 @@ def test_it_can_start_anywhere(pair: tuple[Tensor, Tensor], case: str):
 
 
 @every_scheduler
-def test_strength_is_how_much_is_given_up(pair: tuple[Tensor, Tensor], case: str):
+def test_strength_decides_how_much_changes(pair: tuple[Tensor, Tensor], case: str):
     clean, noise = pair
     change = [float((Run(case, s, clean, noise, None).result - clean).std()) for s in (0.05, 0.3, 0.6, 1.0)]
     assert change == sorted(change)
@@ -79,7 +79,7 @@ def test_strength_is_how_much_is_given_up(pair: tuple[Tensor, Tensor], case: str
 
 
 @every_scheduler
-def test_the_network_decides_what_it_becomes(pair: tuple[Tensor, Tensor], case: str):
+def test_the_network_decides_the_result(pair: tuple[Tensor, Tensor], case: str):
     clean, noise = pair
     assert (Run(case, 0.3, clean, noise, answer=clean.flip(3)).result - clean.flip(3)).std() < 0.3
 
@@ -88,17 +88,17 @@ def test_from_noise_is_scaled_as_the_scheduler_wants():
     noise = torch.randn(1, 4, 2, 2)
     euler = make_scheduler("EulerDiscreteScheduler", {}, "epsilon", NOISE)
     inpainting.begin(euler, STEPS, 1.0, noise.device)
-    assert inpainting.from_noise(euler, noise).std() > 10 * noise.std()
+    assert inpainting.scale_noise(euler, noise).std() > 10 * noise.std()
     flow = make_scheduler("FlowMatchEulerDiscreteScheduler", {}, "flow", {})
-    assert inpainting.from_noise(flow, noise).equal(noise)
+    assert inpainting.scale_noise(flow, noise).equal(noise)
 
 
 RATE = 100
 
 
-def start(sound: Any, **options: Any) -> inpainting.Original:
-    given = {"count": 1, "strength": None, "spans": None, "samples": None, "sample_rate": RATE, "shortest": 0.5}
-    return inpainting.original(sound, **(given | options))
+def start(sound: Any, **options: Any) -> inpainting.SourceAudio:
+    given = {"count": 1, "strength": None, "spans": None, "samples": None, "sample_rate": RATE, "seconds": (0.5, 60)}
+    return inpainting.check_source(sound, **(given | options))
 
 
 def test_defaults_of_strength():
@@ -124,11 +124,11 @@ def test_a_sound_is_cut_or_goes_on_with_its_mirror_image():
 
 def test_spans_become_samples():
     sound = start(torch.rand(100), spans=[(0.0, 0.1), (0.35, None)])
-    assert sound.renewed is not None and inpainting.spans_of(sound.renewed) == [(0, 10), (35, 100)]
+    assert sound.mask is not None and inpainting.runs(sound.mask) == [(0, 10), (35, 100)]
 
 
 @pytest.mark.parametrize(
-    ("spans", "renewed"),
+    ("spans", "latents"),
     [
         ([(0.0, 0.05)], [1, 0, 0, 0, 0, 1, 1]),  # of 20 samples each; the sound ends after five
         ([(0.2, 0.4)], [0, 1, 0, 0, 0, 1, 1]),
@@ -138,22 +138,22 @@ def test_spans_become_samples():
         ([(0.1, 0.12), (0.98, None)], [1, 0, 0, 0, 1, 1, 1]),
     ],
 )
-def test_samples_become_latents(spans: Any, renewed: list[int]):
+def test_a_mask_of_samples_becomes_one_of_latents(spans: Any, latents: list[int]):
     sound = start(torch.rand(100), spans=spans)
-    assert sound.keep(torch.ones(1, 7), torch.zeros(1, 7), unit=20)[0].tolist() == renewed
+    assert sound.merge(torch.ones(1, 7), torch.zeros(1, 7), unit=20)[0].tolist() == latents
 
 
 def test_without_a_mask_nothing_is_kept():
     made = torch.ones(1, 7)
-    assert start(torch.rand(100)).keep(made, torch.zeros(1, 7), 20) is made
-    assert start(torch.rand(100)).keep_wave(3 * made, 20)[0].equal(3 * made)
+    assert start(torch.rand(100)).merge(made, torch.zeros(1, 7), 20) is made
+    assert start(torch.rand(100)).merge_wave(3 * made, 20)[0].equal(3 * made)
 
 
-def test_what_is_too_loud_is_brought_down_beside_the_original():
+def test_a_loud_result_is_scaled_down_and_the_original_is_not():
     sound = start(torch.rand(100), count=2, spans=[(0.4, 0.6)])
     made = torch.full((2, 100), 0.5)
-    made[0, 50], made[1, 10] = 4.0, 9.0  # the second outside the mask, where it is not heard
-    mixed, gains = sound.keep_wave(made, fade=5)
+    made[0, 50], made[1, 10] = 4.0, 9.0  # the second outside the mask, where it is replaced
+    mixed, gains = sound.merge_wave(made, fade=5)
     assert gains.tolist() == [0.25, 1.0]
     assert mixed[:, 50].tolist() == [1.0, 0.5] and mixed[:, :40].equal(sound.wave[:, :40])
 
@@ -172,7 +172,7 @@ def test_what_is_too_loud_is_brought_down_beside_the_original():
         ({"spans": [(-0.5, 0.5)]}, "mask -0.5-0.5 lies outside"),
         ({"samples": 200}, r"duration 2 s is longer than init_audio \(1 s\)"),
         ({"samples": 200, "spans": [(0.2, 0.3)]}, r"duration 2 s is longer than init_audio \(1 s\)"),
-        ({"samples": 200, "spans": [(1.0, None)], "strength": 0.5}, "no meaning where init_audio is continued"),
+        ({"samples": 200, "spans": [(1.0, None)], "strength": 0.5}, "where init_audio is continued"),
         ({"sound": torch.rand(49)}, "init_audio is too short: 0.49 s, at least 0.5 s"),
         ({"sound": torch.zeros(0)}, "init_audio is too short: 0 s"),
         ({"sound": torch.zeros(100)}, "init_audio is silent"),
@@ -181,16 +181,16 @@ def test_what_is_too_loud_is_brought_down_beside_the_original():
         ({"sound": torch.rand(1, 1, 100)}, r"init_audio is \(1, 1, 100\)"),
     ],
 )
-def test_what_is_refused(options: dict[str, Any], message: str):
+def test_mistakes(options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         start(**({"sound": torch.rand(100)} | options))
 
 
 def test_a_splice_keeps_the_rest_bit_for_bit():
     old, new = torch.rand(2, 1, 100) + 1
-    renewed = torch.zeros(100, dtype=torch.bool)
-    renewed[30:60] = renewed[90:] = True
-    mixed = inpainting.splice(old, new, renewed, fade=5)[0]
+    mask = torch.zeros(100, dtype=torch.bool)
+    mask[30:60] = mask[90:] = True
+    mixed = inpainting.splice(old, new, mask, fade=5)[0]
     assert mixed[:30].equal(old[0, :30]) and mixed[60:90].equal(old[0, 60:90])
     assert mixed[35:55].equal(new[0, 35:55]) and mixed[95:].equal(new[0, 95:])
     nearer_old = (mixed - old[0]).abs() < (mixed - new[0]).abs()

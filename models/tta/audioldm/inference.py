@@ -20,6 +20,11 @@ from sonolume.utils.spectrogram import spectrogram_png
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
+NOTED_FLAGS = (  # written to the json as they were given
+    "negative_text", "guidance_rescale", "guidance_interval", "window_overlap", "init_audio", "continuation", "lora",
+    "dtype", "batch_size",
+)  # fmt: skip
+
 Job = tuple[str, int]  # text and seed
 
 
@@ -187,27 +192,20 @@ def _describe(
     """Everything that decides a sound, for its json."""
     rate, mask, edited = pipe.mel_settings.sample_rate, arguments["mask"], options.init_audio is not None
     kept = [] if mask is None else runs(~mask_samples(mask, samples, rate))
+    flags = {name: getattr(options, name) for name in NOTED_FLAGS}
     return runtime.describe(
-        negative_text=options.negative_text,
+        **{name: str(value) if isinstance(value, Path) else value for name, value in flags.items()},
         num_steps=arguments["num_inference_steps"],
         guidance_scale=arguments["guidance_scale"],
-        guidance_rescale=options.guidance_rescale,
-        guidance_interval=list(options.guidance_interval),
         scheduler=type(pipe.scheduler).__name__,
         preset=None if options.scheduler else options.preset or "balanced",
         duration=samples / rate,
-        window_overlap=options.window_overlap,
-        init_audio=str(options.init_audio) if edited else None,
         strength=default_strength(options.strength, mask) if edited else None,
         mask=mask,
-        continuation=options.continuation,
         kept=[[start / rate, end / rate] for start, end in kept],
-        lora=None if options.lora is None else str(options.lora),
         lora_scale=None if options.lora is None else options.lora_scale,
         sample_rate=rate,
         vocoder="Griffin-Lim" if pipe.vocoder is None else type(pipe.vocoder).__name__,
         refine=0 if pipe.vocoder is None else pipe.config.refine,
-        dtype=options.dtype,
         device=str(pipe.device),
-        batch_size=options.batch_size,
     )

@@ -206,27 +206,27 @@ class TextToAudioPipeline(DiffusionPipeline):
         prompts = _repeat(prompt, 1, num_waveforms_per_prompt)
         negatives = _repeat(negative_prompt, len(prompts) // num_waveforms_per_prompt, num_waveforms_per_prompt)
         self._check(prompts, negatives, steps, duration, output_type, windows_at_once)
-        samples, windows, start = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
-        plan = Plan(prompts, negatives, steps, guidance, samples, windows, windows_at_once, start)
+        samples, windows, source = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
+        plan = Plan(prompts, negatives, steps, guidance, samples, windows, windows_at_once, source)
         return self.sample(plan, generator, latents, output_type)
 
     @torch.no_grad()
-    def sample(self, plan: "Plan", generator: Any, latents: Tensor | None, output_type: str) -> SoundOutput:
+    def sample(self, plan: "Plan", generator: Any, noise: Tensor | None, output_type: str) -> SoundOutput:
         """Text -> noise -> denoise -> decode. Windows and a recording to start from enter by `plan` alone."""
         text = self.encode_prompts(plan.prompts, plan.negatives, plan.guidance)                    # (2B, L, D)
-        noise = self.prepare_latents(len(plan.prompts), plan.windows.width, generator, latents)    # (B, z, h, w)
-        latents, timesteps = plan.start.start(self.scheduler, noise, plan.steps)
+        start = self.prepare_latents(len(plan.prompts), plan.windows.width, generator, noise)      # (B, z, h, w)
+        latents, timesteps = plan.source.start(self.scheduler, start, plan.steps)
         for t in self.progress_bar(timesteps):  # type: ignore[operator]
             prediction = self.predict_by_windows(scale_model_input(self.scheduler, latents, t), t, text, plan)
-            latents = self.scheduler.step(prediction, t, latents).prev_sample
-            latents = plan.start.after_step(latents)
+            latents = self.scheduler.step(prediction, t, latents).prev_sample                      # (B, z, h, w)
+            latents = plan.source.after_step(latents)
         if output_type == "latent":
             return SoundOutput(audios=latents)  # type: ignore[arg-type]
-        mel = plan.start.merge_mel(self.decode_latents(latents, plan.windows))                     # (B, M, T)
+        mel = plan.source.merge_mel(self.decode_latents(latents, plan.windows))                    # (B, M, T)
         mels = mel[..., : math.ceil(plan.samples / self.mel_settings.hop_size)].float()
         if output_type == "mel":
             return SoundOutput(audios=mels, mels=mels)  # type: ignore[arg-type]
-        wave, gains = plan.start.merge_wave(self.vocode(mel)[:, : plan.samples])                   # (B, N), (B,)
+        wave, gains = plan.source.merge_wave(self.vocode(mel)[:, : plan.samples])                  # (B, N), (B,)
         audios: Any = wave.cpu().numpy() if output_type == "np" else wave
         return SoundOutput(audios=audios, mels=mels, gains=gains)
 
@@ -348,10 +348,10 @@ class TextToAudioPipeline(DiffusionPipeline):
             return samples, self._windows(samples, overlap), FromNoise()
         settings = self.mel_settings
         source = check_source(sound, count, strength, mask, samples, settings.sample_rate, (SHORTEST, LONGEST))
-        source.wave = source.wave.to(self._execution_device)
-        samples = source.wave.shape[1]
-        windows = self._windows(samples, overlap)
-        return samples, windows, FromAudio(source, *self.encode_wave(source.wave, windows), settings.hop_size)
+        source = source._replace(wave=source.wave.to(self._execution_device))
+        windows = self._windows(source.wave.shape[1], overlap)
+        mel, latents = self.encode_wave(source.wave, windows)
+        return source.wave.shape[1], windows, FromAudio(source, mel, latents, settings.hop_size, settings.sample_rate)
 
     def _samples(self, seconds: float) -> int:
         return round(seconds * self.mel_settings.sample_rate)
@@ -382,7 +382,7 @@ class Plan:
     samples: int  # N
     windows: Windows
     batch_size: int  # windows in one call of the U-Net, if they are more than the sounds
-    start: FromNoise  # or FromAudio
+    source: FromNoise  # or FromAudio
 
 
 def _repeat(texts: str | list[str], count: int, times: int) -> list[str]:

@@ -39,8 +39,8 @@ def load_frozen(config: Config) -> Frozen:
     return finetune_task.load_frozen(config)
 
 
-def build_task(config: Config, frozen: Frozen) -> "Task":
-    """Task of a config: from scratch, or fine-tuning of `model.pretrained`."""
+def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
+    """Build the task of a config: training from scratch, or fine-tuning of `model.pretrained`."""
     if not config.model.pretrained:
         return Task(config, frozen)
     from sonolume.models.tta.audioldm import finetune_task
