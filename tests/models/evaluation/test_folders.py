@@ -97,7 +97,7 @@ def test_pictures_are_scored_against_everything_of_their_rows(scenes_folder: Pat
         assert f"![]({name})" in page and (scenes_folder / "made_scored" / name).is_file()
 
 
-def test_conditions_hold_the_content_of_everything_compared(scenes_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conditions_hold_the_content_of_everything_compared(scenes_folder: Path) -> None:
     """Sounds are not ranked with pictures, nor samples of other inputs, captions or references of the same names."""
 
     def changed(name: str, value: str) -> None:

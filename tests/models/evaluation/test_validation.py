@@ -93,7 +93,7 @@ def train(path: Path, name: str, *overrides: str, resume: bool = False, cut_at: 
 
 def test_the_curve_is_the_report(config: Path, data: Path, logged: Steps, tmp_path: Path) -> None:
     """Of the averaged weights, which the exported pipeline has."""
-    folder, _ = train(config, "run", "model.attention=sdpa")  # as the exported pipeline; else Griffin-Lim amplifies 1e-6
+    folder, _ = train(config, "run", "model.attention=sdpa")  # as exported: Griffin-Lim amplifies 1e-6
     pipe = TextToAudioPipeline.from_pretrained(folder / "pipeline")
     pipe.set_progress_bar_config(disable=True)
     rows = choose_recordings(read_manifest(data / "noise" / "valid.json"), 3)

@@ -1,3 +1,0 @@
-"""Former name of `runtime`."""
-
-from sonolume.models.runtime import *  # noqa: F403
