@@ -10,7 +10,9 @@ from sonolume.utils import cli
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = cli.parser("compare", "Compare several reports in a table; the best value of each row is bold.")
     parser.add_argument("report", nargs="+", type=Path, help="report.json files, or the folders that hold them")
-    parser.add_argument("--unranked", action="store_true", help="also compare different conditions, without ranks")
+    parser.add_argument(
+        "--unranked", action="store_true", help="show reports measured under different conditions, without ranks"
+    )
     return parser.parse_args(argv)
 
 

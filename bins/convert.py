@@ -17,7 +17,9 @@ from sonolume.utils.errors import UserError
 
 
 def main(argv: list[str]) -> None:
-    parser = cli.parser("convert.py", "convert official checkpoints to model folders, and assemble parts to pipelines")
+    parser = cli.parser(
+        "convert.py", "Convert published checkpoints to model folders, or assemble parts into a pipeline."
+    )
     systems = parser.add_subparsers(dest="system", metavar="SYSTEM", required=True)
     found = converters.modules(converters)
     for name, module in found.items():

@@ -13,10 +13,16 @@ from sonolume.utils import cli, paths
 
 def parse(argv: list[str]) -> argparse.Namespace:
     root = paths.root()
-    parser = cli.parser("results", "Evaluate all shipped parts, and write the README's table of results")
-    parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of reports")
-    parser.add_argument("--readme", type=Path, default=root / "README.md", help="page with the table")
-    parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: its own)")
+    parser = cli.parser("results", "Score all shipped models and replace the table of results in the README.")
+    parser.add_argument(
+        "--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of the reports"
+    )
+    parser.add_argument("--readme", type=Path, default=root / "README.md", help="page whose table is replaced")
+    parser.add_argument(
+        "--num_samples",
+        type=int,
+        help="maximum number of captions or clips for each recipe (default: that of run_eval.sh)",
+    )
     return parser.parse_args(argv)
 
 

@@ -32,7 +32,7 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         help=f"words around the sound, with {PLACEHOLDER} in its place (default: the model's)", metavar="TEXT"
     )
     text: list[str] = option(
-        help="text to mix into the conditioning, see --mix; may be given several times, for a picture of each",
+        help="text to mix into the conditioning, see --mix; each further --text makes a further picture",
         metavar="TEXT",
     )
     mix: float = option(
@@ -40,24 +40,28 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         metavar="WEIGHT", low=0, high=1, needs=("text",),
     )  # fmt: skip
     audio_strength: float = option(
-        1.0, help="weight of the sound against the words of the prompt: 0 is none, 1 as trained, up to 2",
+        1.0, help="weight of the sound in the prompt, up to 2: 0 is no sound, 1 is as trained",
         metavar="WEIGHT", low=0, high=2,
     )  # fmt: skip
     together: bool = option(help=f"combine all sounds in one picture; needs a --prompt with one {PLACEHOLDER} for each")
     window: float | None = option(
-        help="draw a storyboard: one picture for every so many seconds", metavar="SECONDS", low=0.1, high=3600, unit="s"
+        help="make a storyboard: one picture for each window of this length",
+        metavar="SECONDS",
+        low=0.1,
+        high=3600,
+        unit="s",
     )
     hop: float | None = option(
         help="seconds from one --window to the next (default: the window)",
         metavar="SECONDS", low=0.1, high=3600, unit="s", needs=("window",),
     )  # fmt: skip
     stable_diffusion: str | None = option(
-        help="Stable Diffusion to draw with (default: the one of training)", metavar="FOLDER_OR_ID"
+        help="Stable Diffusion that makes the pictures (default: the one used in training)", metavar="FOLDER_OR_ID"
     )
     no_safety_checker: bool = option(help="do not run the safety checker of --stable_diffusion")
     init_image: Path | None = option(help="picture to start from, instead of noise", metavar="FILE", must_exist=True)
     strength: float | None = option(
-        help="how far to move away from --init_image, above 0 to 1 (default: 0.8)",
+        help="how much of --init_image to replace, above 0 to 1 (default: 0.8)",
         metavar="SHARE", above=0, high=1, needs=("init_image",),
     )  # fmt: skip
     height: int | None = option(
@@ -85,9 +89,9 @@ class EvaluationOptions(options.ReportOptions, options.SamplingOptions, options.
 
     batch_size: int = 16
     text_to_audio: str | None = option(
-        help="round trip: make the sounds from the captions with this text-to-audio pipeline", metavar="FOLDER_OR_ID"
+        help="round trip: generate the sounds from captions with this text-to-audio pipeline", metavar="FOLDER_OR_ID"
     )
     captions: Path | None = option(
-        help="manifest of the captions of the round trip (default: the captions of the test pairs)",
+        help="manifest with the captions of the round trip (default: the captions of the test pairs)",
         metavar="FILE", must_exist=True, needs=("text_to_audio",),
     )  # fmt: skip

@@ -16,7 +16,7 @@ class ModelOptions(Options):
     """The model and its device."""
 
     checkpoint: str | None = option(
-        help="exported pipeline folder or hub id (default: this run's, else the shipped miniature one)",
+        help="folder or hub id of an exported model (default: this config's run, else the shipped miniature model)",
         metavar="FOLDER_OR_ID",
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps", metavar="NAME")
@@ -34,13 +34,13 @@ class OutputOptions(Options):
 class SamplingOptions(Options):
     """Sampling from a diffusion model."""
 
-    seed: int = option(0, help="seed of the first sample; the next samples use seed + 1, seed + 2 ...", metavar="N",
+    seed: int = option(0, help="seed of the noise; further samples of an input use seed + 1, seed + 2 ...", metavar="N",
                        low=0, high=LARGEST_SEED - 1)  # fmt: skip
     num_steps: int | None = option(help="denoising steps (default: the preset's)", low=1, metavar="N")
     guidance_scale: float | None = option(
         help="strength of classifier-free guidance; 1 is no guidance (default: the model's)", metavar="SCALE"
     )
-    preset: str | None = option(help="sampler and steps: reference, balanced or fast (default: balanced)",
+    preset: str | None = option(help="sampler and number of steps: reference, balanced or fast (default: balanced)",
                                 metavar="NAME")  # fmt: skip
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 
@@ -49,10 +49,11 @@ class SamplingOptions(Options):
 class GenerationOptions(SamplingOptions):
     """Sampling for inference: several samples, another sampler, a negative prompt."""
 
-    num_samples: int = option(1, help="samples of each input", low=1, metavar="N")
+    num_samples: int = option(1, help="number of samples of each input", low=1, metavar="N")
     negative_text: str = option("", help="description of what the result should not contain", metavar="TEXT")
     scheduler: str | None = option(
-        help="sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, deis ...", metavar="NAME"
+        help="sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, deis; for flow: flow-euler, flow-unipc",
+        metavar="NAME",
     )
 
 
@@ -61,7 +62,7 @@ class ReportOptions(ModelOptions):
     """Size and folder of a report."""
 
     output_dir: Path = option(Path("evaluation/TASK_RECIPE"), help="folder of the report", metavar="FOLDER")
-    num_samples: int = option(600, help="captions or clips to score", low=1, metavar="N")
+    num_samples: int = option(600, help="maximum number of captions or clips to score", low=1, metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +86,7 @@ class FolderOptions(EmbedderOptions):
     """Existing files to score instead of generating."""
 
     generated: Path | None = option(
-        help="score these sounds or pictures instead of generating", metavar="FOLDER", must_exist=True
+        help="folder of sounds or pictures to score; nothing is generated", metavar="FOLDER", must_exist=True
     )
     reference: Path | None = option(
         help="real sounds or pictures to compare with", metavar="FOLDER_OR_MANIFEST", must_exist=True
@@ -97,7 +98,8 @@ class PreprocessOptions(Options):
     """Raw files to prepare."""
 
     input: Path | None = option(
-        help="recordings: a folder with captions in text files, a csv, json or jsonl manifest, or AudioCaps",
+        help="recordings: a folder with captions in text files, a csv, json or jsonl manifest, or AudioCaps "
+        "(default: the config's synthetic scenes, else {processed_dir}/{dataset}/raw)",
         metavar="FOLDER_OR_MANIFEST",
         must_exist=True,
     )
@@ -105,7 +107,9 @@ class PreprocessOptions(Options):
         help="folder of the sound files named by --input (default: the folder of --input)", metavar="FOLDER",
         needs=("input",),
     )  # fmt: skip
-    dataset: str | None = option(help="name of the prepared data set (default: the config's first)", metavar="NAME")
+    dataset: str | None = option(
+        help="name of the prepared data set (default: the first `dataset` of the config)", metavar="NAME"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,7 +19,7 @@ from sonolume.utils.options import option
 class ConverterOptions(flags.Options):
     """Arguments of most converters."""
 
-    source: Path = option(help="the official file, or the folder that holds it", metavar="SOURCE", positional=True)
+    source: Path = option(help="the published file, or the folder that contains it", metavar="SOURCE", positional=True)
     folder: Path = option(help="new folder of the converted model", metavar="FOLDER", positional=True)
 
 

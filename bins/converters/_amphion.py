@@ -10,7 +10,9 @@ from sonolume.utils.options import option
 
 @dataclass(kw_only=True)
 class NetworkOptions(ConverterOptions):
-    source: Path = option(help="the file, the folder of its run, or ckpts/tta", metavar="SOURCE", positional=True)
+    source: Path = option(
+        help="the checkpoint file, the folder of its run, or ckpts/tta", metavar="SOURCE", positional=True
+    )
 
 
 @dataclass(kw_only=True)

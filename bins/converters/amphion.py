@@ -11,7 +11,9 @@ from sonolume.utils.options import option
 @dataclass(kw_only=True)
 class Options(ConverterOptions):
     source: Path = option(help="folder of the published runs", metavar="SOURCE", positional=True)
-    latent: str | None = option(help="the published size, where both are present", choices=layout.LATENTS)
+    latent: str | None = option(
+        help="latent size to convert, if both published sizes are present", choices=layout.LATENTS
+    )
     text_encoder: str = option("google-t5/t5-base", help="T5 encoder of the pipeline", metavar="FOLDER_OR_ID")
 
 

@@ -15,13 +15,16 @@ from sonolume.utils.options import option
 
 KINDS = modules(assemblies)
 PARTS = "; ".join(
-    f"{kind}: {', '.join(module.REQUIRED)}, optionally {', '.join(module.OPTIONAL)}" for kind, module in KINDS.items()
+    f"parts of {kind}: {', '.join(module.REQUIRED)}; optional: {', '.join(module.OPTIONAL)}"
+    for kind, module in KINDS.items()
 )
 
 
 @dataclass(kw_only=True)
 class Options(flags.Options):
-    kind: str = option(help=", ".join(KINDS), metavar="KIND", choices=tuple(KINDS), positional=True)
+    kind: str = option(
+        help=f"pipeline to make: {', '.join(KINDS)}", metavar="KIND", choices=tuple(KINDS), positional=True
+    )
     folder: Path = option(help="new folder of the pipeline", metavar="FOLDER", positional=True)
     parts: list[str] = option(help=PARTS, metavar="part=FOLDER", positional=True)
 

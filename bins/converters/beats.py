@@ -1,4 +1,4 @@
-"""BEATs sound encoder (BEATs*.pt), finetuned or not -> a folder for BEATs.from_pretrained."""
+"""BEATs sound encoder (BEATs*.pt), fine-tuned or not -> a folder for BEATs.from_pretrained."""
 
 from sonolume.bins.converters import ConverterOptions
 

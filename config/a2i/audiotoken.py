@@ -51,7 +51,7 @@ class PreprocessOptions(audio_to_image.PreprocessOptions):
 class InferenceOptions(audio_to_image.InferenceOptions):
     """Flags of run_inference.sh."""
 
-    tags: bool = option(help="print the sounds' AudioSet tags, as BEATs classifies them, and draw nothing")
+    tags: bool = option(help="print the classes that BEATs predicts for the sounds, and make no pictures")
 
 
 @dataclass(kw_only=True)

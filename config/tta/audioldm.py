@@ -190,15 +190,21 @@ class Config(RunConfig):
 @dataclass(kw_only=True)
 class InferenceOptions(ModelOptions, OutputOptions, GenerationOptions):
     text: list[str] = option(help="description of the sound; may be given several times", metavar="TEXT")
-    text_file: Path | None = option(help="texts, one per line (UTF-8)", metavar="FILE", must_exist=True)
+    text_file: Path | None = option(help="file with one description per line (UTF-8)", metavar="FILE", must_exist=True)
     duration: float | None = option(
         help="length of the sound (default: one clip)", low=0.5, high=600, unit="s", metavar="SECONDS"
     )
     guidance_rescale: float = option(
-        0.0, help="keeps strong guidance from overdriving the sound, 0 to 1", low=0, high=1, metavar="SHARE"
+        0.0,
+        help="rescaling of the guided prediction, 0 (off) to 1; 0.7 is usual with strong guidance",
+        low=0,
+        high=1,
+        metavar="SHARE",
     )
     guidance_interval: tuple[float, float] = option(
-        (0.0, 1.0), help="guide only between these two noise times, from 0 (clean) to 1 (noise)", metavar="TIME"
+        (0.0, 1.0),
+        help="apply guidance only between these two noise times, from 0 (clean) to 1 (noise)",
+        metavar="TIME",
     )
     window_overlap: float = option(
         0.5, help="overlap of the windows of a sound longer than one clip", low=0, high=0.9, metavar="SHARE"
@@ -211,7 +217,7 @@ class InferenceOptions(ModelOptions, OutputOptions, GenerationOptions):
         above=0, high=1, needs=("init_audio",), metavar="SHARE",
     )  # fmt: skip
     mask: Spans = option(
-        help="seconds of --init_audio to generate anew, such as 1-2,3.5-; all else is kept",
+        help="seconds of --init_audio to generate again, such as 1-2,3.5- (to the end); the rest is kept",
         needs=("init_audio",), parse=parse_spans, metavar="START-END",
     )  # fmt: skip
     continuation: bool = option(help="keep --init_audio and continue it up to --duration", needs=("init_audio",))
@@ -241,8 +247,10 @@ class FinetuneOptions(Options):
         metavar="FOLDER_OR_MANIFEST", must_exist=True,
     )  # fmt: skip
     checkpoint: str | None = option(
-        help="pipeline to start from (default: the recipe's trained one, else the shipped miniature)",
+        help="pipeline to start from (default: the recipe's trained one, else the shipped miniature one)",
         metavar="FOLDER_OR_ID",
     )
-    method: Method | None = option(help="full trains all weights of the U-Net, lora small adapters (default: full)")
+    method: Method | None = option(
+        help="full: train all weights of the U-Net; lora: train small adapters (default: full)"
+    )
     resume: bool = option(help="continue the run from checkpoints/last.ckpt")
