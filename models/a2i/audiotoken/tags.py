@@ -12,8 +12,7 @@ from sonolume.models import runtime
 from sonolume.models.a2i import inputs
 from sonolume.models.a2i.audiotoken.encoder import load_beats
 from sonolume.models.a2i.loading import read_settings
-from sonolume.modules.beats.beats import BEATs
-from sonolume.modules.beats.fbank import SAMPLE_RATE
+from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import audio, paths
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
