@@ -14,7 +14,7 @@ from torch import Tensor
 from sonolume.models import lora
 from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.convert import common, layout
-from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
+from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.utils import checkpoint
 from sonolume.utils.errors import UserError
 

@@ -53,7 +53,7 @@ def weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in official.items():
         if name.endswith(TABLE):
             if not tensor.equal(official.get(SHARED_TABLE, tensor)):
-                raise ValueError(f"{name} differs from the table of the first layer, although all layers share one table")
+                raise ValueError(f"{name} differs from the first layer's, although all layers share one table")
             ours[SHARED_TABLE] = tensor
     for gain, direction in WEIGHT_NORMS:
         if CONV + gain in official and CONV + direction in official:

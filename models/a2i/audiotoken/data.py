@@ -16,7 +16,7 @@ from sonolume.models.a2i.audiotoken.encoder import SAMPLE_RATE, beats_features
 from sonolume.models.a2i.frozen import cached_features
 from sonolume.models.a2i.pairs import SPLITS, PairDataset
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.modules.audiotoken.losses import label_vector
+from sonolume.modules.audiotoken import label_vector
 from sonolume.preprocessors import sound_pictures
 from sonolume.utils import paths
 from sonolume.utils.manifest import Row

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, repeat_to_length
-from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
-from sonolume.modules.audiotoken.injection import inject, tokenise
+from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, tokenise
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line

@@ -24,9 +24,7 @@ from sonolume.models.a2i.frozen import check_same_weights, conditioning_weights,
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
-from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
-from sonolume.modules.audiotoken.injection import inject, tokenise
-from sonolume.modules.audiotoken.losses import token_losses
+from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
 from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.schedulers import objective_of
 from sonolume.utils.cache import content_hash

@@ -17,7 +17,7 @@ from sonolume.models.a2i.audiotoken.encoder import (
     load_beats,
     save,
 )
-from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
+from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils.errors import UserError
 
