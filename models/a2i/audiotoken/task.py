@@ -19,9 +19,10 @@ from sonolume.config.a2i.audiotoken import Config
 from sonolume.config.base import LoraConfig
 from sonolume.models import lora, previews
 from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
-from sonolume.models.a2i.audiotoken.encoder import LORA, AudioTokenEncoder, beats_features, load_beats, save
+from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load_beats, save
 from sonolume.models.a2i.frozen import check_same_weights, conditioning_weights, frozen_stable_diffusion
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import LORA
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
