@@ -46,6 +46,11 @@ def load_frozen(config: Config) -> Frozen:
     return Frozen(sd=sd, beats=load_beats(config.model.beats))
 
 
+def lora_config(config: Config) -> LoraConfig:
+    """Adapters as published: attention only, scale 1."""
+    return LoraConfig(rank=config.model.lora_rank, alpha=float(config.model.lora_rank))
+
+
 class Task(pl.LightningModule):
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__()
@@ -61,14 +66,9 @@ class Task(pl.LightningModule):
         channels, width = 3 * frozen["beats"].config.encoder_embed_dim, sd.text_encoder.config.hidden_size
         self.embedder = AudioTokenEmbedder(channels, width, config.model.dropout)
         if config.model.lora:
-            self.adapters = lora.add(sd.unet, self._lora_config())
+            self.adapters = lora.add(sd.unet, lora_config(config))
         if config.model.gradient_checkpointing:
             sd.unet.enable_gradient_checkpointing()
-
-    def _lora_config(self) -> LoraConfig:
-        """As published: attention only, scale 1."""
-        rank = self.config.model.lora_rank
-        return LoraConfig(rank=rank, alpha=float(rank))
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)
@@ -79,11 +79,7 @@ class Task(pl.LightningModule):
             network.to(self.device)
 
     def losses(self, batch: Batch, draws: Callable[[Draw], Tensor]) -> dict[str, Tensor]:
-        """All losses of a batch, scalars; "loss" is their weighted sum.
-
-        Args:
-            draws: random numbers of this batch, as `training_draws` returns them.
-        """
+        """All losses of a batch, scalars; "loss" is their weighted sum. `draws` as `training_draws` returns it."""
         sd, model = self.frozen["sd"], self.config.model
         target = draw_target(batch.moments, sd.vae, self.objective, draws)
         seeds = draws(lambda count, random: torch.randint(LARGEST_SEED, (count,), generator=random))
@@ -164,14 +160,9 @@ class Task(pl.LightningModule):
     def export(self, folder: Path) -> None:
         """Write the embedder, its adapters, and the names of the frozen networks."""
         model = self.config.model
-        settings = {
-            "stable_diffusion": model.stable_diffusion,
-            "beats": model.beats,
-            "prompt": model.prompt,
-            "window": self.config.preprocess.input_length,
-            "guidance_scale": model.guidance_scale,
-        }
-        save(folder, self.embedder, settings)
+        settings = {name: getattr(model, name) for name in ("stable_diffusion", "beats", "prompt", "guidance_scale")}
+        save(folder, self.embedder, settings | {"window": self.config.preprocess.input_length})
         if model.lora:
             (folder / LORA).mkdir()
-            lora.save(self.frozen["sd"].unet, folder / LORA / lora.FILE, self._lora_config(), model.stable_diffusion)
+            unet, path = self.frozen["sd"].unet, folder / LORA / lora.FILE
+            lora.save(unet, path, lora_config(self.config), model.stable_diffusion)
