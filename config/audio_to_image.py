@@ -9,6 +9,8 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.options import option
 
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
+SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width
+TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --window and --hop
 
 
 @dataclass
@@ -99,13 +101,10 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         metavar="WEIGHT", low=0, high=2,
     )  # fmt: skip
     together: bool = option(help=f"combine all sounds in one picture; needs a --prompt with one {PLACEHOLDER} for each")
-    window: float | None = option(
-        help="draw a storyboard: one picture for every so many seconds", metavar="SECONDS", low=0.1, high=3600, unit="s"
-    )
+    window: float | None = option(help="draw a storyboard: one picture for every so many seconds", **TIME)
     hop: float | None = option(
-        help="seconds from one --window to the next (default: the window)",
-        metavar="SECONDS", low=0.1, high=3600, unit="s", needs=("window",),
-    )  # fmt: skip
+        help="seconds from one --window to the next (default: the window)", needs=("window",), **TIME
+    )
     stable_diffusion: str | None = option(
         help="Stable Diffusion to draw with (default: the one of training)", metavar="FOLDER_OR_ID"
     )
@@ -115,17 +114,13 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         help="how far to move away from --init_image, above 0 to 1 (default: 0.8)",
         metavar="SHARE", above=0, high=1, needs=("init_image",),
     )  # fmt: skip
-    height: int | None = option(
-        help="height of the pictures, a multiple of 8 (default: the model's)",
-        metavar="PIXELS", low=16, high=4096, multiple=8, unit="px",
-    )  # fmt: skip
-    width: int | None = option(
-        help="width of the pictures, a multiple of 8 (default: the model's)",
-        metavar="PIXELS", low=16, high=4096, multiple=8, unit="px",
-    )  # fmt: skip
+    height: int | None = option(help="height of the pictures, a multiple of 8 (default: the model's)", **SIDE)
+    width: int | None = option(help="width of the pictures, a multiple of 8 (default: the model's)", **SIDE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.audio:
+            raise UserError("--audio is missing: name a sound file, or a folder of them")
         if self.prompt is not None and PLACEHOLDER not in self.prompt:
             raise UserError(f'--prompt "{self.prompt}" has no {PLACEHOLDER}: write it where the sound belongs')
         if self.together and self.window is not None:

@@ -43,12 +43,8 @@ class AudioTokenEmbedder(ModelMixin, ConfigMixin):
 class AttentionPooling(nn.Module):
     """Factor graph attention with one utility (Schwartz et al. 2019): a weighted mean over time.
 
-    The weights are a softmax over time of two potentials of each token.
-
-    Args:
-        width: D.
-        dropout: of the unary potential, in training only. The official code leaves it on at inference, where it changes
-            the result by a tenth from call to call.
+    The weights are a softmax over time of two potentials of each token. The official code leaves the dropout of the
+    first one on at inference, where it changes the result by a tenth from call to call; here it is off.
     """
 
     def __init__(self, width: int, dropout: float = 0.5) -> None:

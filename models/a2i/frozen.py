@@ -70,7 +70,7 @@ def cached_features(
 
 
 def conditioning_weights(sd: Any) -> Iterator[Tensor]:
-    """The weights of Stable Diffusion on which the trained weights depend: U-Net (without adapters), text encoder."""
+    """Weights of Stable Diffusion on which the trained weights depend: U-Net (without adapters), text encoder."""
     yield from (weight for name, weight in sd.unet.named_parameters() if ".lora_" not in name)
     yield from sd.text_encoder.parameters()
 
@@ -79,8 +79,7 @@ def check_same_weights(checkpoint: dict[str, Any], current: str, keys: str) -> N
     """Refuse to resume a run with other frozen networks than it began with.
 
     Args:
-        checkpoint: its "frozen" is a `content_hash`, or all 64 digits of the hash in older files.
-        current: `content_hash` of the frozen weights.
+        checkpoint: its "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
         keys: the config keys that name the networks, with their values.
 
     Raises:

@@ -32,24 +32,18 @@ class Clip:
     """Source of one picture: a recording, or one window of its storyboard."""
 
     path: Path
-    seconds: list[float]
-    """start and end, in milliseconds' precision"""
-    window: int | None = None
-    """index in the storyboard"""
-    windows: int = 1
-    """number of windows in the storyboard"""
+    seconds: list[float]  # start and end, rounded to milliseconds
+    window: int | None = None  # index in the storyboard
+    windows: int = 1  # number of windows in the storyboard
 
 
 @dataclass(frozen=True)
 class Subject:
     """Content of one picture."""
 
-    clips: list[Clip]
-    """one; several with --together"""
-    audio_tokens: torch.Tensor
-    """(K, D)"""
-    text: str | None
-    """mixed in"""
+    clips: list[Clip]  # one; several with --together
+    audio_tokens: torch.Tensor  # (K, D)
+    text: str | None  # mixed in
 
     @property
     def name(self) -> str:
@@ -97,13 +91,7 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
 
 
 def find_sounds(places: Sequence[Path]) -> list[Path]:
-    """List the sound files of --audio without duplicates, those of folders sorted.
-
-    Raises:
-        UserError: there is no --audio, or one does not exist, or is a folder without sounds.
-    """
-    if not places:
-        raise UserError("--audio is missing: name a sound file, or a folder of them")
+    """List the sound files of --audio without duplicates, those of folders sorted; errors as `manifest.find_sounds`."""
     return list(dict.fromkeys(path for place in places for path in manifest.find_sounds(place)))
 
 

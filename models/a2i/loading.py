@@ -1,7 +1,6 @@
 """From an exported audio-to-image folder to a pipeline: its encoder, and the Stable Diffusion of its training."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +107,10 @@ def load_network(kind: Any, place: str, name: str, dtype: torch.dtype = torch.fl
 def load_stable_diffusion(
     source: str, key: str, dtype: torch.dtype, safety_checker: bool = True
 ) -> "StableDiffusionPipeline":
-    """Load Stable Diffusion 1.x or 2.x on the CPU, from a folder or a hub id.
+    """Load Stable Diffusion 1.x or 2.x on the CPU.
 
     Args:
-        source: folder or hub id, as `hub.locate` returns it.
-        key: flag or config key of the source, for messages.
+        source: folder or hub id, as `hub.locate` returns it; `key` is its flag or config key, for messages.
         safety_checker: keep the safety checker of the folder, if it has one.
 
     Raises:
@@ -121,14 +119,20 @@ def load_stable_diffusion(
     if hub.is_local(source):
         _check_folder(Path(source), key, safety_checker)
     options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
-    name = f"{key} {source}"
-    with quiet_libraries():
+    name, logs = f"{key} {source}", (diffusers.utils.logging, transformers.utils.logging)
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:  # they warn about an absent torchvision, for each image processor, and an absent safety checker
+        log.disable_progress_bar()
+        log.set_verbosity_error()
+    try:
         from diffusers import StableDiffusionPipeline
 
-        try:
-            pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **options)
-        except (*checkpoint.DAMAGED, ImportError) as error:
-            raise UserError(f"{name}: cannot be loaded: {first_line(error)}") from error
+        pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **options)
+    except (*checkpoint.DAMAGED, ImportError) as error:
+        raise UserError(f"{name}: cannot be loaded: {first_line(error)}") from error
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
     text, cross = pipe.text_encoder.config.hidden_size, pipe.unet.config.cross_attention_dim
     if text != cross:
         raise UserError(f"{name}: its text encoder has width {text}, its unet needs {cross}: they are of two models")
@@ -136,24 +140,6 @@ def load_stable_diffusion(
     if latent != needed:
         raise UserError(f"{name}: its unet takes {needed} channels, a latent has {latent}: is it an inpainting model?")
     return pipe
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Suppress the log and the progress bars of diffusers and transformers.
-
-    They would warn about an absent torchvision, for each of the image processors, and about an absent safety checker.
-    """
-    libraries = diffusers.utils.logging, transformers.utils.logging
-    levels = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
 
 
 def _check_folder(folder: Path, key: str, safety_checker: bool) -> None:

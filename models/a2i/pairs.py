@@ -1,7 +1,4 @@
-"""Training data of the audio-to-image recipes: windows of sound paired with pictures.
-
-N clips; n samples of a window.
-"""
+"""Training data of the audio-to-image recipes: windows of sound paired with pictures."""
 
 import math
 from collections.abc import Sequence
@@ -20,8 +17,6 @@ from sonolume.preprocessors.pair_files import pictures_of
 from sonolume.preprocessors.prepared import read_split
 from sonolume.utils import audio, image
 from sonolume.utils.manifest import Row
-
-SPLITS = ("train", "valid")
 
 
 class PairDataset(Dataset[Any]):
@@ -65,7 +60,7 @@ class PairDataset(Dataset[Any]):
 
 
 class Windows(Dataset[Tensor]):
-    """Waves (n,) of all windows; a clip that ends before its window does is repeated."""
+    """Waves (n,) of all windows, n samples; a clip that ends before its window does is repeated."""
 
     def __init__(self, pairs: PairDataset, sample_rate: int) -> None:
         self.rows, self.starts, self.length = pairs.rows, pairs.starts, pairs.config.input_length
@@ -122,6 +117,6 @@ def window_starts(row: Row, config: TrainingPairsConfig) -> list[float]:
 
 
 def _flatten(groups: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Concatenate groups of numbers; also return where each begins (N + 1,)."""
+    """Concatenate N groups of numbers; also return where each begins (N + 1,)."""
     firsts = np.cumsum([0] + [len(group) for group in groups])
     return np.array([value for group in groups for value in group], np.float64), firsts

@@ -37,10 +37,8 @@ Wave = Tensor | np.ndarray
 
 @dataclass
 class ImageOutput:
-    images: list[Image.Image | None]
-    """B pictures; None where the safety checker rejected one"""
-    upcast: bool
-    """the VAE overflowed in half precision and was run again in float32"""
+    images: list[Image.Image | None]  # B pictures; None where the safety checker rejected one
+    upcast: bool  # the VAE overflowed in half precision and was run again in float32
 
 
 class AudioToImagePipeline:
@@ -64,12 +62,9 @@ class AudioToImagePipeline:
         self.num_steps = self.use_preset("balanced")
 
     def use_preset(self, name: str) -> int:
-        """Switch to the sampler of a preset, and return its number of steps.
+        """Switch to the sampler of one of `PRESETS`, or raise a ValueError, and return its number of steps.
 
         "reference" is the published PNDM with 50 steps; "balanced" and "fast" are those of `modules/schedulers.py`.
-
-        Raises:
-            ValueError: no such preset.
         """
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}: {', '.join(PRESETS)}")
@@ -81,11 +76,7 @@ class AudioToImagePipeline:
         return self.num_steps
 
     def use_scheduler(self, name: str) -> None:
-        """Switch to a sampler by its short name, see `modules/schedulers.py`.
-
-        Raises:
-            ValueError: no such sampler for this network's objective.
-        """
+        """Switch to a sampler by its short name; arguments and errors as `modules.schedulers.scheduler`."""
         self.sd.scheduler = schedulers.scheduler(name, *self._noise_schedule())
 
     def _noise_schedule(self) -> tuple[str, dict[str, Any]]:
@@ -149,9 +140,8 @@ class AudioToImagePipeline:
         Raises:
             ValueError: a prompt or text is too long, or a prompt does not fit the tokens.
         """
-        text_encoder: Any = self.sd.text_encoder
-        audio_tokens = audio_tokens.to(text_encoder.device)
-        states = self.encoder.encode_prompt(audio_tokens, prompts, self.sd.tokenizer, text_encoder)
+        tokenizer, text_encoder = self.sd.tokenizer, self.sd.text_encoder
+        states = self.encoder.encode_prompt(audio_tokens.to(text_encoder.device), prompts, tokenizer, text_encoder)
         if audio_strength != 1:
             neutral = self.encode_texts([remove_placeholder(prompt) for prompt in prompts], states.shape[1])
             states = torch.lerp(neutral, states.to(neutral.dtype), audio_strength)
@@ -214,7 +204,13 @@ class AudioToImagePipeline:
             ValueError: a sound, prompt or number cannot be used.
             ComputationError: the result is NaN or of one colour; the message names a remedy.
         """
-        _check_numbers(mix, audio_strength, strength, init_image)
+        for name, value, highest in (("mix", mix, 1), ("audio_strength", audio_strength, MAX_AUDIO_STRENGTH)):
+            if not 0 <= value <= highest:
+                raise ValueError(f"{name} must be from 0 to {highest:g}, got {value:g}")
+        if strength is not None and init_image is None:
+            raise ValueError("strength needs init_image")
+        if strength is not None and not 0 < strength <= 1:
+            raise ValueError(f"strength must be above 0 and at most 1, got {strength:g}")
         size = self.size(height, width)
         if not isinstance(sounds, Tensor) or sounds.ndim != 3:
             sounds = self.encode_audio(list(sounds))                                              # (B, K, D)
@@ -284,16 +280,6 @@ class AudioToImagePipeline:
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Crop the middle of a picture to the shape (height, width) in pixels, and resize it."""
     return ImageOps.fit(picture.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
-
-
-def _check_numbers(mix: float, audio_strength: float, strength: float | None, init_image: Any) -> None:
-    for name, value, highest in (("mix", mix, 1), ("audio_strength", audio_strength, MAX_AUDIO_STRENGTH)):
-        if not 0 <= value <= highest:
-            raise ValueError(f"{name} must be from 0 to {highest:g}, got {value:g}")
-    if strength is not None and init_image is None:
-        raise ValueError("strength needs init_image")
-    if strength is not None and not 0 < strength <= 1:
-        raise ValueError(f"strength must be above 0 and at most 1, got {strength:g}")
 
 
 def _one_each(given: str | Sequence[str], count: int, what: str) -> list[str]:

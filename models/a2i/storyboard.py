@@ -16,11 +16,7 @@ EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 
 
 def write_all(pictures: Sequence[Picture], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
-    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path.
-
-    Args:
-        hop: seconds from one window to the next.
-    """
+    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path."""
     boards: dict[tuple[Path, str, int], list[tuple[Clip, Path]]] = {}
     for subject, seed, path in pictures:
         clip = subject.clips[0]
@@ -39,6 +35,7 @@ def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None
 
     Args:
         pictures: files in the order of time; None for a silent window, which stays grey.
+        hop: seconds from one window to the next.
     """
     width = min(COLUMNS, len(pictures))
     blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOUR)

@@ -61,22 +61,11 @@ class BEATs(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self,
-        input_patch_size: int = 16,
-        embed_dim: int = 512,
-        conv_bias: bool = False,
-        encoder_layers: int = 12,
-        encoder_embed_dim: int = 768,
-        encoder_ffn_embed_dim: int = 3072,
-        encoder_attention_heads: int = 12,
-        deep_norm: bool = True,
-        conv_pos: int = 128,
-        conv_pos_groups: int = 16,
-        num_buckets: int = 320,
-        max_distance: int = 800,
-        predictor_class: int = 0,
-        labels: Sequence[str] = (),
-    ) -> None:
+        self, input_patch_size: int = 16, embed_dim: int = 512, conv_bias: bool = False, encoder_layers: int = 12,
+        encoder_embed_dim: int = 768, encoder_ffn_embed_dim: int = 3072, encoder_attention_heads: int = 12,
+        deep_norm: bool = True, conv_pos: int = 128, conv_pos_groups: int = 16, num_buckets: int = 320,
+        max_distance: int = 800, predictor_class: int = 0, labels: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         if BANDS % input_patch_size or encoder_embed_dim % encoder_attention_heads:
             raise ValueError(f"input_patch_size {input_patch_size} must divide {BANDS} bands, and "
@@ -154,7 +143,7 @@ class BEATs(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def tags(self, waves: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Probabilities (B, C) float32 of the classes, independent of each other; arguments and errors as `forward`."""
+        """Probabilities (B, C) float32 of the classes, independent of each other; arguments as `forward`."""
         return self.logits(self(waves, padding_mask)).float().sigmoid()
 
 

@@ -5,6 +5,7 @@ hold the waves instead of their features. B items, T tokens of BEATs, C channels
 width, z latent channels, h x w latent size.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.utils.data import default_collate
 from sonolume.config.a2i.audiotoken import Config, PreprocessOptions
 from sonolume.models.a2i.audiotoken.encoder import beats_features
 from sonolume.models.a2i.frozen import cached_features
-from sonolume.models.a2i.pairs import SPLITS, PairDataset
+from sonolume.models.a2i.pairs import PairDataset
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.modules.audiotoken import label_vector
 from sonolume.modules.beats.beats import SAMPLE_RATE
@@ -39,7 +40,7 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Both splits; computes the cached features first if they are missing."""
-    train, valid = (AudioTokenDataset(config, split, frozen) for split in SPLITS)
+    train, valid = (AudioTokenDataset(config, split, frozen) for split in ("train", "valid"))
     return TrainingData(train, valid, default_collate)
 
 
@@ -55,13 +56,11 @@ class AudioTokenDataset(PairDataset):
             posterior = sd.vae.encode(pictures).latent_dist
             return torch.cat([posterior.mean, posterior.logvar], dim=1)                       # (b, 2z, h, w)
 
-        def features(waves: Tensor) -> Tensor:
-            return beats_features(beats, waves)                                               # (b, T, C)
-
         self.moments = cached_features(folder, f"moments of {split}", self.images, sd.vae, moments, config.train)
         self.features: np.ndarray | None = None
         if config.preprocess.cache_features:
             name = f"features of {split}"
+            features = partial(beats_features, beats)                                         # (b, n) -> (b, T, C)
             self.features = cached_features(folder, name, self.windows, beats, features, config.train)
         texts = [row.label or next(iter(row.captions), None) for row in self.rows]
         vectors = {text: label_vector(text, sd.tokenizer, sd.text_encoder).float() for text in set(texts)}

@@ -79,20 +79,15 @@ def load_beats(source: str, key: str = "model.beats", dtype: torch.dtype = torch
 
 
 def save(folder: Path, embedder: AudioTokenEmbedder, settings: dict[str, Any]) -> None:
-    """Write an exported folder, as `load` reads it.
-
-    Args:
-        settings: stable_diffusion, beats, prompt, window, and optionally guidance_scale.
-    """
+    """Write an exported folder; settings are stable_diffusion, beats, prompt, window, and maybe guidance_scale."""
     embedder.save_pretrained(folder / EMBEDDER)
     files.write_json(folder / SETTINGS_FILE, {"recipe": RECIPE} | settings)
 
 
 def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> AudioTokenEncoder:
-    """Load the encoder of an exported folder.
+    """Load the encoder of an exported folder with the content of its `SETTINGS_FILE`.
 
     Args:
-        settings: the content of its `SETTINGS_FILE`.
         dtype: of BEATs; the embedder is small and stays float32.
 
     Raises:

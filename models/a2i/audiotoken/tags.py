@@ -53,8 +53,7 @@ def run(config: Config, options: InferenceOptions, shipped: str) -> None:
 def find_beats(config: Config, checkpoint: str | None, shipped: str) -> BEATs:
     """Load the BEATs of --checkpoint, else the config's, else the shipped miniature one, which is noted on stderr."""
     if checkpoint is not None:
-        source = runtime.find_checkpoint(checkpoint, config, shipped)
-        folder, settings = read_settings(source, config.recipe)
+        folder, settings = read_settings(runtime.find_checkpoint(checkpoint, config, shipped), config.recipe)
         return load_beats(settings.get("beats", ""), f"{folder}: beats")
     if paths.resolve(config.model.beats).is_dir():
         return load_beats(config.model.beats)
@@ -64,11 +63,7 @@ def find_beats(config: Config, checkpoint: str | None, shipped: str) -> BEATs:
 
 
 def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WINDOW) -> Tags:
-    """Classify a recording of any rate, channels and length.
-
-    Args:
-        top: number of tags; fewer if BEATs has fewer classes.
-        window: seconds classified at a time.
+    """Classify a recording of any rate, channels and length by its `top` tags; `window` seconds go in at a time.
 
     Raises:
         SoundError: the file cannot be read, is too short or not finite.

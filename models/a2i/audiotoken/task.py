@@ -35,11 +35,7 @@ LARGEST_SEED = 2**62
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load Stable Diffusion and BEATs.
-
-    Raises:
-        UserError: one of them is missing or damaged; or the config needs peft, which is not installed.
-    """
+    """Load Stable Diffusion and BEATs, and check that peft is installed if the config needs it."""
     if config.model.lora and importlib.util.find_spec("peft") is None:
         raise UserError('model.lora true needs the package peft: pip install -e ".[lora]"')
     sd = frozen_stable_diffusion(config.model.stable_diffusion)
@@ -96,7 +92,7 @@ class Task(pl.LightningModule):
 
     @torch.no_grad()
     def _features(self, audio: Tensor) -> Tensor:
-        """BEATs' features (B, T, C) of waves (B, n); cached features pass through."""
+        """BEATs' features (B, T, C) of waves (B, n), or the given features if they were cached."""
         return audio if audio.ndim == 3 else beats_features(self.frozen["beats"], audio)
 
     def _mean_over_processes(self, mean: Tensor) -> Tensor:
@@ -115,13 +111,11 @@ class Task(pl.LightningModule):
         for name, loss in losses.items():
             self.log(f"{stage}/{name}", loss, prog_bar=name == "loss", batch_size=size, sync_dist=True)
 
-    def on_validation_epoch_end(self) -> None:
-        if previews.is_due(self):
-            self._preview()
-
     @torch.no_grad()
-    def _preview(self) -> None:
+    def on_validation_epoch_end(self) -> None:
         """Pictures of a few validation sounds in TensorBoard, below the real ones."""
+        if not previews.is_due(self):
+            return
         data: AudioTokenDataset = self.trainer.datamodule.data.valid  # type: ignore[attr-defined]
         clips = range(min(previews.COUNT, len(data)))
         if not clips:
