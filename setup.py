@@ -18,6 +18,7 @@ setup(
     python_requires=">=3.11",
     packages=[f"sonolume.{p}" for f in FOLDERS for p in [f, *(f"{f}.{s}" for s in find_packages(str(ROOT / f)))]],
     package_dir={f"sonolume.{f}": f for f in FOLDERS},
+    package_data={"sonolume.modules.beats": ["*.txt"]},
     install_requires=[
         "torch>=2.6,<2.14",  # the newest tested version; 2.13 on PyPI is a CUDA 13 build
         "pytorch-lightning>=2.6,<3",

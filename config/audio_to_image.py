@@ -1,13 +1,70 @@
-"""Flags that every audio-to-image recipe shares; a recipe inherits them in its own config module."""
+"""Config sections and flags shared by the audio-to-image recipes, which inherit them in their own config modules."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sonolume.config import options
+from sonolume.config.base import MiniworldConfig, Strict
 from sonolume.utils.errors import UserError
 from sonolume.utils.options import option
 
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
+SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width
+TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --window and --hop
+
+
+@dataclass
+class PairsConfig(Strict):
+    """Prepared pairs: {processed_dir}/{dataset} holds {audio_dir}/{Uid}.wav, and pictures in {frames_dir}/{Uid}/."""
+
+    processed_dir: str = "data"  # folder of all data sets
+    audio_dir: str = "audio"  # inside a data set
+    frames_dir: str = "frames"  # inside a data set: one folder per Uid, pictures named by their second (003.500.jpg)
+    train_file: str = "train.json"  # manifest inside a data set
+    valid_file: str = "valid.json"  # manifest inside a data set
+    sample_rate: int = 16000  # Hz
+    seconds: float = 10.0  # longest part of a clip that is kept
+    min_seconds: float = 1.0  # shorter clips are left out
+    frames: int = 10  # pictures taken from one video, evenly over the part with sound
+    longest_side: int = 768  # px of a stored picture; smaller ones keep their size
+    filter_frames: bool = True  # of VGGSound train videos, take the frames listed in best_frames.json, if it exists
+    filter_unmatch_videos: bool = True  # leave out train videos listed in unmatch_videos
+    filter_low_quality_imgs: bool = True  # leave out train videos listed in low_quality_videos
+    valid_fraction: float = 0.05  # share of Uids used for validation where the source has no split
+    num_workers: int = 2  # processes that read files
+    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # data made by the miniature world
+
+    def __post_init__(self) -> None:
+        self.at_least("preprocess", 1, "sample_rate", "frames", "longest_side")
+        self.at_least("preprocess", 0, "num_workers")
+        self.fraction("preprocess", "valid_fraction")
+        self.require(
+            0 < self.min_seconds <= self.seconds,
+            f"preprocess: 0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} does not hold",
+        )
+
+
+@dataclass
+class TrainingPairsConfig(PairsConfig):
+    """Pairs in training: windows of sound with pictures of one size."""
+
+    input_length: float = 5.0  # seconds of sound in one training item; shorter clips are repeated
+    starts: int = 6  # windows of that length in a longer clip, evenly spaced; each epoch draws one
+    width: int = 512  # px of the pictures in training
+    height: int = 320  # px
+    center_crop: bool = False  # crop the middle square first; otherwise pictures are stretched to width x height
+    cache_features: bool = True  # keep audio features on disk (BEATs: 1.1 MB a window of 5 s); false: compute each step
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least("preprocess", 1, "starts", "width", "height")
+        self.require(
+            0.2 <= self.input_length <= self.seconds,
+            f"preprocess: 0.2 <= input_length {self.input_length:g} <= seconds {self.seconds:g} does not hold",
+        )
+        for name in ("width", "height"):
+            size = getattr(self, name)
+            self.require(size % 8 == 0, f"preprocess.{name} {size} is not divisible by 8, the VAE's factor")
 
 
 @dataclass(kw_only=True)
@@ -44,17 +101,10 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         metavar="WEIGHT", low=0, high=2,
     )  # fmt: skip
     together: bool = option(help=f"combine all sounds in one picture; needs a --prompt with one {PLACEHOLDER} for each")
-    window: float | None = option(
-        help="make a storyboard: one picture for each window of this length",
-        metavar="SECONDS",
-        low=0.1,
-        high=3600,
-        unit="s",
-    )
+    window: float | None = option(help="make a storyboard: one picture for each window of this length", **TIME)
     hop: float | None = option(
-        help="seconds from one --window to the next (default: the window)",
-        metavar="SECONDS", low=0.1, high=3600, unit="s", needs=("window",),
-    )  # fmt: skip
+        help="seconds from one --window to the next (default: the window)", needs=("window",), **TIME
+    )
     stable_diffusion: str | None = option(
         help="Stable Diffusion that makes the pictures (default: the one used in training)", metavar="FOLDER_OR_ID"
     )
@@ -64,17 +114,13 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         help="how much of --init_image to replace, above 0 to 1 (default: 0.8)",
         metavar="SHARE", above=0, high=1, needs=("init_image",),
     )  # fmt: skip
-    height: int | None = option(
-        help="height of the pictures, a multiple of 8 (default: the model's)",
-        metavar="PIXELS", low=16, high=4096, multiple=8, unit="px",
-    )  # fmt: skip
-    width: int | None = option(
-        help="width of the pictures, a multiple of 8 (default: the model's)",
-        metavar="PIXELS", low=16, high=4096, multiple=8, unit="px",
-    )  # fmt: skip
+    height: int | None = option(help="height of the pictures, a multiple of 8 (default: the model's)", **SIDE)
+    width: int | None = option(help="width of the pictures, a multiple of 8 (default: the model's)", **SIDE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.audio:
+            raise UserError("--audio is missing: name a sound file, or a folder of them")
         if self.prompt is not None and PLACEHOLDER not in self.prompt:
             raise UserError(f'--prompt "{self.prompt}" has no {PLACEHOLDER}: write it where the sound belongs')
         if self.together and self.window is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from sonolume.config.pairs import PairsConfig
+from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors.report import LeftOut, Outcome
 from sonolume.preprocessors.sources import load_wave
 from sonolume.utils import audio, files, video

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sonolume.config.audio_to_image import PairsConfig
 from sonolume.config.base import PreprocessConfig
-from sonolume.config.pairs import PairsConfig
 from sonolume.preprocessors.report import format_counts
 from sonolume.utils import files, manifest, paths
 from sonolume.utils.errors import UserError

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sonolume.config.pairs import PairsConfig
+from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors import pair_files, parallel, prepared, report, vggsound
 from sonolume.preprocessors.pair_files import Pair
 from sonolume.preprocessors.report import LeftOut

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sonolume.config.pairs import PairsConfig
+from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors.report import LeftOut
 from sonolume.utils import pickles
 from sonolume.utils.errors import UserError

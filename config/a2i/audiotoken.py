@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 from sonolume.config import audio_to_image
-from sonolume.config.audio_to_image import PLACEHOLDER
+from sonolume.config.audio_to_image import PLACEHOLDER, TrainingPairsConfig
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.pairs import TrainingPairsConfig
 from sonolume.utils.options import option
 
 
@@ -25,9 +24,8 @@ class ModelConfig(Strict):
     gradient_checkpointing: bool = True  # of the U-Net: less memory, more time
 
     def __post_init__(self) -> None:
-        self.at_least("model", 0, "lambda_a", "lambda_b", "lambda_c")
+        self.at_least("model", 0, "lambda_a", "lambda_b", "lambda_c", "guidance_scale")
         self.at_least("model", 1, "lora_rank")
-        self.at_least("model", 0, "guidance_scale")
         self.fraction("model", "dropout")
         self.require(
             self.prompt.count(PLACEHOLDER) == 1, f"model.prompt must contain {PLACEHOLDER} once, got {self.prompt!r}"
@@ -42,9 +40,8 @@ class Config(RunConfig):
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1.6e-4)))
 
 
-@dataclass(kw_only=True)
-class PreprocessOptions(audio_to_image.PreprocessOptions):
-    """Flags of run_preprocess.sh."""
+PreprocessOptions = audio_to_image.PreprocessOptions
+EvaluationOptions = audio_to_image.EvaluationOptions
 
 
 @dataclass(kw_only=True)
@@ -52,8 +49,3 @@ class InferenceOptions(audio_to_image.InferenceOptions):
     """Flags of run_inference.sh."""
 
     tags: bool = option(help="print the classes that BEATs predicts for the sounds, and make no pictures")
-
-
-@dataclass(kw_only=True)
-class EvaluationOptions(audio_to_image.EvaluationOptions):
-    """Flags of run_eval.sh."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sonolume.config.base import TrainConfig
@@ -21,11 +21,7 @@ BATCH_SIZE = 8  # inputs of one forward pass
 
 
 def frozen_stable_diffusion(source: str) -> Any:
-    """Load the frozen pipeline of the config key model.stable_diffusion, without its safety checker.
-
-    Raises:
-        UserError: missing, damaged, or of another kind of model.
-    """
+    """Load the frozen pipeline of the config key model.stable_diffusion, without its safety checker."""
     key = "model.stable_diffusion"
     place = hub.locate(source, key, "a folder or a hub id of Stable Diffusion 1.x or 2.x")
     sd = load_stable_diffusion(place, key, torch.float32, safety_checker=False)
@@ -36,56 +32,45 @@ def frozen_stable_diffusion(source: str) -> Any:
 
 
 def cached_features(
-    folder: Path,
-    name: str,
-    inputs: Dataset[Tensor],
-    network: torch.nn.Module,
-    encode: Callable[[Tensor], Tensor],
+    folder: Path, name: str, inputs: Any, network: torch.nn.Module, encode: Callable[[Tensor], Tensor],
     train: TrainConfig,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Features of a frozen network for all inputs, (len(inputs), ...) float16, memory-mapped; computed once.
 
     Args:
         folder: folder of the caches of a data set.
         name: name of the features, for the cache's folder and the progress bar.
-        inputs: with `versions()`, which decides whether the cached features are still valid.
+        inputs: data set of tensors with `versions()`, which decides whether the cached features are still valid.
         encode: from a batch of inputs, on the network's device, to features.
         train: its precision and accelerator are used.
     """
-    weights = network.state_dict().values()
-    key = (CACHE_VERSION, str(train.precision), inputs.versions(), weights)  # type: ignore[attr-defined]
 
-    def make(unfinished: Path) -> None:
-        _compute(unfinished / f"{name}.npy", inputs, network, encode, train)
+    @torch.no_grad()
+    def compute(unfinished: Path) -> None:
+        path, rows, done = unfinished / f"{name}.npy", None, 0
+        use_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
+        device = torch.device("cuda" if use_cuda else "cpu")
+        network.to(device)
+        loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers)
+        for batch in tqdm(loader, desc=f"caching {name}", unit="batch", disable=not len(inputs)):
+            with torch.autocast(device.type, torch.bfloat16, enabled=train.precision.startswith("bf16")):
+                found = encode(batch.to(device)).half().cpu().numpy()
+            if rows is None:
+                rows = np.lib.format.open_memmap(path, "w+", np.float16, (len(inputs), *found.shape[1:]))
+            rows[done : done + len(found)] = found
+            done += len(found)
+        network.to("cpu")
+        if rows is None:  # there are no inputs, such as an empty validation split
+            np.save(path, np.zeros(0, np.float16))
+        else:
+            rows.flush()
 
-    return np.load(cached(folder, key, make, name) / f"{name}.npy", mmap_mode="r")
-
-
-@torch.no_grad()
-def _compute(
-    path: Path, inputs: Any, network: torch.nn.Module, encode: Callable[[Tensor], Tensor], train: TrainConfig
-) -> None:
-    use_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if use_cuda else "cpu")
-    network.to(device)
-    rows, done = np.zeros((0,), np.float16), 0
-    loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers)
-    for batch in tqdm(loader, desc=f"caching {path.stem}", unit="batch", disable=not len(inputs)):
-        with torch.autocast(device.type, torch.bfloat16, enabled=train.precision.startswith("bf16")):
-            found = encode(batch.to(device)).half().cpu().numpy()
-        if not done:
-            rows = np.lib.format.open_memmap(path, "w+", np.float16, (len(inputs), *found.shape[1:]))
-        rows[done : done + len(found)] = found
-        done += len(found)
-    network.to("cpu")
-    if isinstance(rows, np.memmap):
-        rows.flush()
-    else:
-        np.save(path, rows)  # there are no inputs, such as an empty validation split
+    key = (CACHE_VERSION, str(train.precision), inputs.versions(), network.state_dict().values())
+    return np.load(cached(folder, key, compute, name) / f"{name}.npy", mmap_mode="r")
 
 
 def conditioning_weights(sd: Any) -> Iterator[Tensor]:
-    """The weights of Stable Diffusion on which the trained weights depend: U-Net (without adapters), text encoder."""
+    """Weights of Stable Diffusion on which the trained weights depend: U-Net (without adapters), text encoder."""
     yield from (weight for name, weight in sd.unet.named_parameters() if ".lora_" not in name)
     yield from sd.text_encoder.parameters()
 
@@ -94,8 +79,7 @@ def check_same_weights(checkpoint: dict[str, Any], current: str, keys: str) -> N
     """Refuse to resume a run with other frozen networks than it began with.
 
     Args:
-        checkpoint: its "frozen" is a `content_hash`, or all 64 digits of the hash in older files.
-        current: `content_hash` of the frozen weights.
+        checkpoint: its "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
         keys: the config keys that name the networks, with their values.
 
     Raises:

@@ -1,10 +1,13 @@
 """Generation of pictures and their sidecars from sounds: run_inference.sh of every audio-to-image recipe."""
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -12,12 +15,12 @@ from tqdm import tqdm
 from sonolume.config.audio_to_image import PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
 from sonolume.models import runtime
-from sonolume.models.a2i import inputs, loading
-from sonolume.models.a2i.inputs import Clip, SoundReader
+from sonolume.models.a2i import loading
 from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline
-from sonolume.models.a2i.sound_encoder import remove_placeholder
-from sonolume.utils import files
+from sonolume.models.a2i.sound_encoder import SoundEncoder, remove_placeholder
+from sonolume.utils import audio, files, manifest
+from sonolume.utils.audio import SILENCE_PEAK, SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
 
@@ -25,15 +28,22 @@ WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
 
 
 @dataclass(frozen=True)
+class Clip:
+    """Source of one picture: a recording, or one window of its storyboard."""
+
+    path: Path
+    seconds: list[float]  # start and end, rounded to milliseconds
+    window: int | None = None  # index in the storyboard
+    windows: int = 1  # number of windows in the storyboard
+
+
+@dataclass(frozen=True)
 class Subject:
     """Content of one picture."""
 
-    clips: list[Clip]
-    """one; several with --together"""
-    audio_tokens: torch.Tensor
-    """(K, D)"""
-    text: str | None
-    """mixed in"""
+    clips: list[Clip]  # one; several with --together
+    audio_tokens: torch.Tensor  # (K, D)
+    text: str | None  # mixed in
 
     @property
     def name(self) -> str:
@@ -54,8 +64,11 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
         UserError: an input cannot be used.
         ComputationError: the result is NaN, or of one colour.
     """
-    paths = inputs.find_sounds(options.audio)
-    _check_together(options, len(paths))
+    paths = find_sounds(options.audio)
+    places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
+    if options.together and places != len(paths):
+        raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {len(paths)} sounds, "
+                        f"it has {places}")  # fmt: skip
     init_image = None if options.init_image is None else open_image(options.init_image)
     source = runtime.find_checkpoint(options.checkpoint, config, shipped)
     pipe, components = loading.load(
@@ -70,20 +83,16 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
     if options.window is not None:
         from sonolume.models.a2i import storyboard
 
-        frames = [(subject.clips[0], subject.name, seed, path) for subject, seed, path in pictures]
-        storyboard.write_all(frames, sidecar, folder, options.hop or options.window)
+        storyboard.write_all(pictures, sidecar, folder, options.hop or options.window)
     rejected = len(subjects) * options.num_samples - len(pictures)
     if rejected:
         print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",
               file=sys.stderr)  # fmt: skip
 
 
-def _check_together(options: InferenceOptions, count: int) -> None:
-    """Check that the prompt has a placeholder for each of `count` sounds of one picture."""
-    places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
-    if options.together and places != count:
-        raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {count} sounds, "
-                        f"it has {places}")  # fmt: skip
+def find_sounds(places: Sequence[Path]) -> list[Path]:
+    """List the sound files of --audio without duplicates, those of folders sorted; errors as `manifest.find_sounds`."""
+    return list(dict.fromkeys(path for place in places for path in manifest.find_sounds(place)))
 
 
 def call_settings(
@@ -121,24 +130,44 @@ def call_settings(
     }
 
 
+def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: InferenceOptions) -> dict[str, Any]:
+    """Collect everything that decides a picture for its sidecar, except the sound, the text and the seed."""
+    same = ("prompt", "audio_strength", "strength", "height", "width", "guidance_scale")
+    given = ("negative_text", "together", "dtype", "batch_size")
+    return runtime.describe(
+        **{name: settings[name] for name in same},
+        **{name: getattr(options, name) for name in given},
+        mix=options.mix if options.text else None,
+        num_steps=settings["num_inference_steps"],
+        scheduler=type(pipe.sd.scheduler).__name__,
+        preset=None if options.scheduler else options.preset or "balanced",
+        init_image=None if options.init_image is None else str(options.init_image),
+        encoder_window=min(options.window or pipe.encoder.window, pipe.encoder.window),
+        device=str(pipe.sd.device),
+    )
+
+
 def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: InferenceOptions) -> list[Subject]:
     """Encode every sound once, in the given order; unusable ones are skipped and reported.
 
     Raises:
         UserError: no sound is usable, or with --together one is not.
     """
-    reader = SoundReader(pipe.encoder.sample_rate, pipe.encoder.min_seconds, options.window, options.hop)
+    errors: list[SoundError] = []
     encoded: list[tuple[Clip, torch.Tensor]] = []
-    waiting: list[tuple[Clip, Any]] = []
+    waiting: list[tuple[Clip, np.ndarray]] = []
     for number, path in enumerate(tqdm(paths, unit="sound", disable=len(paths) < 2), 1):
-        waiting += reader.read(path)
+        try:
+            waiting += read_clips(path, pipe.encoder, options.window, options.hop)
+        except SoundError as error:
+            if options.together:
+                raise
+            errors.append(error)
         if waiting and (len(waiting) >= WAVES_IN_MEMORY or number == len(paths)):
             clips, waves = zip(*waiting, strict=True)
             encoded += zip(clips, pipe.encode_audio(waves), strict=True)
             waiting = []
-    if options.together and reader.errors:
-        raise reader.errors[0]
-    inputs.report_unusable(reader.errors, len(paths))
+    report_unusable(errors, len(paths))
     groups = [encoded] if options.together else [[one] for one in encoded]
     return [
         Subject([clip for clip, _ in group], torch.cat([tokens for _, tokens in group]), text)
@@ -147,14 +176,63 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
     ]
 
 
+def read_clips(
+    path: Path, encoder: SoundEncoder, window: float | None, hop: float | None
+) -> list[tuple[Clip, np.ndarray]]:
+    """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,).
+
+    Raises:
+        SoundError: the file is unreadable, too short, silent or not finite.
+    """
+    rate = encoder.sample_rate
+    wave = audio.load(path, rate)
+    audio.check_wave(wave, rate, path, encoder.min_seconds)
+    whole = (0.0, len(wave) / rate)
+    spans = split_windows(whole[1], window, hop or window, encoder.min_seconds) if window else [whole]
+    clips = []
+    for number, span in enumerate(spans):
+        clip = Clip(path, [round(second, 3) for second in span], number if window else None, len(spans))
+        clips.append((clip, wave[round(span[0] * rate) : round(span[1] * rate)]))
+    audible = [(clip, part) for clip, part in clips if np.abs(part).max() >= SILENCE_PEAK]
+    if len(audible) < len(clips):
+        silent = len(clips) - len(audible)
+        print(f"{path}: {silent} of {len(clips)} windows are silent: no pictures of them", file=sys.stderr)
+    return audible
+
+
+def split_windows(seconds: float, window: float, hop: float, shortest: float) -> list[tuple[float, float]]:
+    """Split a recording into windows (start, end) every `hop` seconds.
+
+    The last window ends with the recording; it is dropped if it would be shorter than `shortest` seconds.
+    """
+    spans = [(0.0, min(window, seconds))]
+    while spans[-1][1] < seconds and seconds - len(spans) * hop >= shortest:
+        start = len(spans) * hop
+        spans.append((start, min(start + window, seconds)))
+    return spans
+
+
+def report_unusable(errors: Sequence[SoundError], count: int) -> None:
+    """Print which of `count` sounds were left out, and why.
+
+    Raises:
+        UserError: not a single sound is usable.
+    """
+    if len(errors) == count == 1:
+        raise errors[0]
+    for error in errors:
+        print(f"left out: {error}", file=sys.stderr)
+    reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(e.reason for e in errors).most_common())
+    if len(errors) == count:
+        raise UserError(f"none of the {count} sounds can be used: {reasons}")
+    if errors:
+        print(f"{len(errors)} of {count} sounds were left out: {reasons}", file=sys.stderr)
+
+
 def _draw(
-    pipe: AudioToImagePipeline,
-    subjects: list[Subject],
-    settings: dict[str, Any],
-    sidecar: dict[str, Any],
-    folder: Path,
-    options: InferenceOptions,
-) -> list[Picture]:
+    pipe: AudioToImagePipeline, subjects: list[Subject], settings: dict[str, Any], sidecar: dict[str, Any],
+    folder: Path, options: InferenceOptions,
+) -> list[Picture]:  # fmt: skip
     """Draw and write all pictures, batch by batch; those that the safety checker rejects are missing in the result."""
     jobs = [(subject, options.seed + number) for subject in subjects for number in range(options.num_samples)]
     batches = [jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size)]
@@ -184,31 +262,8 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     path = runtime.result_path(folder, name, seed, ".png")
     with files.atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
-    audio, seconds = [str(clip.path) for clip in subject.clips], [clip.seconds for clip in subject.clips]
-    facts = {"audio": audio, "seconds": seconds} if len(audio) > 1 else {"audio": audio[0], "seconds": seconds[0]}
+    sources, seconds = [str(clip.path) for clip in subject.clips], [clip.seconds for clip in subject.clips]
+    facts = {"audio": sources, "seconds": seconds} if len(sources) > 1 else {"audio": sources[0], "seconds": seconds[0]}
     facts |= {"window": window, "text": subject.text, "seed": seed}
     files.write_json(path.with_suffix(".json"), facts | sidecar)
     return path
-
-
-def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: InferenceOptions) -> dict[str, Any]:
-    """Collect everything that decides a picture for its sidecar, except the sound, the text and the seed."""
-    return runtime.describe(
-        prompt=settings["prompt"],
-        mix=options.mix if options.text else None,
-        audio_strength=options.audio_strength,
-        negative_text=options.negative_text,
-        num_steps=settings["num_inference_steps"],
-        guidance_scale=settings["guidance_scale"],
-        scheduler=type(pipe.sd.scheduler).__name__,
-        preset=None if options.scheduler else options.preset or "balanced",
-        height=settings["height"],
-        width=settings["width"],
-        init_image=None if options.init_image is None else str(options.init_image),
-        strength=settings["strength"],
-        encoder_window=min(options.window or pipe.encoder.window, pipe.encoder.window),
-        together=options.together,
-        dtype=options.dtype,
-        device=str(pipe.sd.device),
-        batch_size=options.batch_size,
-    )

@@ -1,7 +1,6 @@
 """From an exported audio-to-image folder to a pipeline: its encoder, and the Stable Diffusion of its training."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import transformers.utils.logging
 from huggingface_hub import snapshot_download
 
 from sonolume.models import runtime
-from sonolume.models.a2i.pipeline import GUIDANCE, AudioToImagePipeline
+from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, SoundEncoder
 from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
@@ -30,15 +29,13 @@ LoadEncoder = Callable[[Path, dict[str, Any], torch.device, torch.dtype], SoundE
 
 
 def load(
-    source: str,
-    recipe: str,
-    load_encoder: LoadEncoder,
-    device: str = "auto",
-    dtype: str = "float32",
-    stable_diffusion_flag: str | None = None,
-    safety_checker: bool = True,
-) -> tuple[AudioToImagePipeline, dict[str, Any]]:
+    source: str, recipe: str, load_encoder: LoadEncoder, device: str = "auto", dtype: str = "float32",
+    stable_diffusion: str | None = None, safety_checker: bool = True,
+) -> tuple[AudioToImagePipeline, dict[str, Any]]:  # fmt: skip
     """Load the pipeline of an exported folder or hub id, and describe its components for sidecars.
+
+    Args:
+        stable_diffusion: folder or hub id of --stable_diffusion; by default the one of the training.
 
     Raises:
         UserError: a component is missing, damaged, or does not fit the others.
@@ -47,7 +44,12 @@ def load(
     if kind == torch.float16 and place.type == "cpu":
         raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
     folder, settings = read_settings(source, recipe)
-    sd_source, key = find_stable_diffusion(stable_diffusion_flag, folder, settings)
+    if stable_diffusion is None:
+        key = f"{folder / SETTINGS_FILE}: stable_diffusion"
+        sd_source = hub.locate(settings["stable_diffusion"], key, "choose another one with --stable_diffusion")
+    else:
+        given, key = Path(stable_diffusion).expanduser(), "--stable_diffusion"
+        sd_source = str(given.resolve()) if given.is_dir() else hub.locate(stable_diffusion, key)
     encoder = load_encoder(folder, settings, place, kind)
     sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
     has_lora = (folder / LORA).is_dir()
@@ -59,7 +61,7 @@ def load(
         pipe = AudioToImagePipeline(encoder, sd.to(place))
     except ValueError as error:
         raise UserError(f"{key} {sd_source}: {error}") from error
-    pipe.guidance_scale = float(settings.get("guidance_scale", GUIDANCE))
+    pipe.guidance_scale = float(settings.get("guidance_scale", pipe.guidance_scale))
     checked = sd.safety_checker is not None
     return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
 
@@ -84,27 +86,31 @@ def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
     return folder, settings
 
 
-def find_stable_diffusion(flag: str | None, folder: Path, settings: dict[str, Any]) -> tuple[str, str]:
-    """Locate Stable Diffusion (a folder or hub id), and return it with the flag or key that names it.
+def load_network(kind: Any, place: str, name: str, dtype: torch.dtype = torch.float32, remedy: str = "") -> Any:
+    """Load a frozen network of the class `kind`, saved by its `save_pretrained`, on the CPU.
+
+    Args:
+        place: folder or hub id, as `hub.locate` returns it.
+        name: begins the error messages; `remedy` ends them.
 
     Raises:
-        UserError: there is nothing.
+        UserError: missing, damaged or of another class.
     """
-    if flag is None:
-        key = f"{folder / SETTINGS_FILE}: stable_diffusion"
-        return hub.locate(settings["stable_diffusion"], key, "choose another one with --stable_diffusion"), key
-    given, key = Path(flag).expanduser(), "--stable_diffusion"
-    return (str(given.resolve()) if given.is_dir() else hub.locate(flag, key)), key
+    if hub.is_local(place):
+        checkpoint.check_folder(Path(place), kind.__name__)
+    try:
+        return kind.from_pretrained(place, dtype=dtype).eval().requires_grad_(False)
+    except checkpoint.DAMAGED as error:
+        raise UserError(f"{name}: cannot be loaded: {first_line(error)}{remedy}") from error
 
 
 def load_stable_diffusion(
     source: str, key: str, dtype: torch.dtype, safety_checker: bool = True
 ) -> "StableDiffusionPipeline":
-    """Load Stable Diffusion 1.x or 2.x on the CPU, from a folder or a hub id.
+    """Load Stable Diffusion 1.x or 2.x on the CPU.
 
     Args:
-        source: folder or hub id, as `hub.locate` returns it.
-        key: flag or config key of the source, for messages.
+        source: folder or hub id, as `hub.locate` returns it; `key` is its flag or config key, for messages.
         safety_checker: keep the safety checker of the folder, if it has one.
 
     Raises:
@@ -113,56 +119,39 @@ def load_stable_diffusion(
     if hub.is_local(source):
         _check_folder(Path(source), key, safety_checker)
     options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
-    with quiet_libraries():
+    name, logs = f"{key} {source}", (diffusers.utils.logging, transformers.utils.logging)
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:  # they warn about an absent torchvision, for each image processor, and an absent safety checker
+        log.disable_progress_bar()
+        log.set_verbosity_error()
+    try:
         from diffusers import StableDiffusionPipeline
 
-        try:
-            pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **options)
-        except (*checkpoint.DAMAGED, ImportError) as error:
-            raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error
-    _check_sizes(pipe, f"{key} {source}")
-    return pipe
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Suppress the log and the progress bars of diffusers and transformers.
-
-    They would warn about an absent torchvision, for each of the image processors, and about an absent safety checker.
-    """
-    libraries = diffusers.utils.logging, transformers.utils.logging
-    levels = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-    try:
-        yield
+        pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **options)
+    except (*checkpoint.DAMAGED, ImportError) as error:
+        raise UserError(f"{name}: cannot be loaded: {first_line(error)}") from error
     finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-
-
-def _check_folder(folder: Path, key: str, safety_checker: bool) -> None:
-    checkpoint.check_folder(folder, *CLASSES)
-    index = files.read_json(folder / "model_index.json", "the index of a Stable Diffusion pipeline")
-    for name, needed in COMPONENTS.items():
-        place = folder / name
-        if not any((place / file).is_file() for file in needed):
-            raise UserError(f"{key} {folder}: its {name} is missing (no {name}/{needed[0]}): copy or download it again")
-        has_weights = needed == ("config.json",)
-        if has_weights and not any(next(place.glob(pattern), None) for pattern in WEIGHTS):
-            wanted = f"{name}/*.safetensors"
-            raise UserError(f"{key} {folder}: its {name} has no weights ({wanted}): copy or download it again")
-    listed = (index.get("safety_checker") or [None])[0] is not None
-    if safety_checker and listed and not (folder / "safety_checker" / "config.json").is_file():
-        raise UserError(f"{key} {folder}: its safety_checker is missing: download it, or --no_safety_checker")
-
-
-def _check_sizes(pipe: "StableDiffusionPipeline", name: str) -> None:
-    """Check that the components fit each other."""
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
     text, cross = pipe.text_encoder.config.hidden_size, pipe.unet.config.cross_attention_dim
     if text != cross:
         raise UserError(f"{name}: its text encoder has width {text}, its unet needs {cross}: they are of two models")
     latent, needed = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
     if latent != needed:
         raise UserError(f"{name}: its unet takes {needed} channels, a latent has {latent}: is it an inpainting model?")
+    return pipe
+
+
+def _check_folder(folder: Path, key: str, safety_checker: bool) -> None:
+    """Check that a folder holds all components of Stable Diffusion, so that a missing one is named."""
+    checkpoint.check_folder(folder, *CLASSES)
+    name, again = f"{key} {folder}", "copy or download it again"
+    for part, needed in COMPONENTS.items():
+        if not any((folder / part / file).is_file() for file in needed):
+            raise UserError(f"{name}: its {part} is missing (no {part}/{needed[0]}): {again}")
+        if needed == ("config.json",) and not any(next((folder / part).glob(pattern), None) for pattern in WEIGHTS):
+            raise UserError(f"{name}: its {part} has no weights ({part}/{WEIGHTS[0]}): {again}")
+    index = files.read_json(folder / "model_index.json", "the index of a Stable Diffusion pipeline")
+    listed = (index.get("safety_checker") or [None])[0] is not None
+    if safety_checker and listed and not (folder / "safety_checker" / "config.json").is_file():
+        raise UserError(f"{name}: its safety_checker is missing: download it, or --no_safety_checker")

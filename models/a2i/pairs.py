@@ -1,7 +1,4 @@
-"""Training data of the audio-to-image recipes: windows of sound paired with pictures.
-
-N clips; n samples of a window.
-"""
+"""Training data of the audio-to-image recipes: windows of sound paired with pictures."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +11,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sonolume.config.pairs import TrainingPairsConfig
+from sonolume.config.audio_to_image import TrainingPairsConfig
 from sonolume.models.a2i.sound_encoder import repeat_to_length
 from sonolume.preprocessors.pair_files import pictures_of
 from sonolume.preprocessors.prepared import read_split
 from sonolume.utils import audio, image
 from sonolume.utils.manifest import Row
-
-SPLITS = ("train", "valid")
 
 
 class PairDataset(Dataset[Any]):
@@ -34,8 +29,8 @@ class PairDataset(Dataset[Any]):
     def __init__(
         self, config: TrainingPairsConfig, datasets: Sequence[str], split: str, seed: int, sample_rate: int
     ) -> None:
-        self.config, self.split, self.seed = config, split, seed
-        self.rows = read_rows(config, datasets, split)
+        self.config, self.seed = config, seed
+        self.rows = read_split(config, datasets, split, is_complete, "a sound with pictures")
         self.starts, self.first_window = _flatten([window_starts(row, config) for row in self.rows])
         pictures = [pictures_of(row) for row in self.rows]
         seconds = [[math.nan if time is None else time for time, _ in group] for group in pictures]
@@ -65,7 +60,7 @@ class PairDataset(Dataset[Any]):
 
 
 class Windows(Dataset[Tensor]):
-    """Waves (n,) of all windows; a clip that ends before its window does is repeated."""
+    """Waves (n,) of all windows, n samples; a clip that ends before its window does is repeated."""
 
     def __init__(self, pairs: PairDataset, sample_rate: int) -> None:
         self.rows, self.starts, self.length = pairs.rows, pairs.starts, pairs.config.input_length
@@ -98,7 +93,11 @@ class Images(Dataset[Tensor]):
         return len(self.files)
 
     def __getitem__(self, number: int) -> Tensor:
-        return load_image(self.files[number], self.config)
+        picture = image.open_image(self.files[number])
+        if self.config.center_crop:
+            picture = ImageOps.fit(picture, (min(picture.size), min(picture.size)))
+        picture = picture.resize((self.config.width, self.config.height), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1)
 
     def versions(self) -> list[Any]:
         """Everything that decides the images, for the key of a cache."""
@@ -106,17 +105,9 @@ class Images(Dataset[Tensor]):
         return [*size, [(str(path), path.stat().st_mtime_ns) for path in self.files]]
 
 
-def read_rows(config: TrainingPairsConfig, datasets: Sequence[str], split: str) -> list[Row]:
-    """Read the rows of a split of all data sets that have a sound and pictures; print how many have not.
-
-    Raises:
-        UserError: a data set is not prepared, or no row is usable.
-    """
-
-    def is_complete(row: Row) -> bool:
-        return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
-
-    return read_split(config, datasets, split, is_complete, "a sound with pictures")
+def is_complete(row: Row) -> bool:
+    """Whether the files of a row exist."""
+    return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
 
 
 def window_starts(row: Row, config: TrainingPairsConfig) -> list[float]:
@@ -125,20 +116,7 @@ def window_starts(row: Row, config: TrainingPairsConfig) -> list[float]:
     return np.linspace(0, room, config.starts).tolist() if room > 0 and config.starts > 1 else [0.0]
 
 
-def load_image(path: Path, config: TrainingPairsConfig) -> Tensor:
-    """Load a picture as (3, height, width) in [-1, 1].
-
-    Raises:
-        UserError: not a readable image.
-    """
-    picture = image.open_image(path)
-    if config.center_crop:
-        picture = ImageOps.fit(picture, (min(picture.size), min(picture.size)))
-    picture = picture.resize((config.width, config.height), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1)
-
-
 def _flatten(groups: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Concatenate groups of numbers; also return where each begins (N + 1,)."""
+    """Concatenate N groups of numbers; also return where each begins (N + 1,)."""
     firsts = np.cumsum([0] + [len(group) for group in groups])
     return np.array([value for group in groups for value in group], np.float64), firsts

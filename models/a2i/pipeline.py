@@ -23,26 +23,22 @@ from sonolume.utils.errors import ComputationError
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-GUIDANCE = 7.5  # as published
 STRENGTH = 0.8  # default for `init_image`
+PRESETS = ("reference", "balanced", "fast")
 REFERENCE_STEPS = 50  # of PNDM, as Stable Diffusion 1 was published
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 MAX_AUDIO_STRENGTH = 2.0
 ENCODER_BATCH_SIZE = 8  # windows in one call of the encoder
 MIN_CONTRAST = 1 / 255  # a picture with less contrast has one colour: the computation failed
-OVERFLOW_HINT = "--dtype float32 (or bfloat16 on a GPU)"
+FLOAT32_HINT = "the settings or the weights are at fault: try another --seed, a lower --guidance_scale, more steps"
 
 Wave = Tensor | np.ndarray
 
 
 @dataclass
 class ImageOutput:
-    """Result of the pipeline."""
-
-    images: list[Image.Image | None]
-    """B pictures; None where the safety checker rejected one"""
-    upcast: bool = False
-    """the VAE overflowed in half precision and was run again in float32"""
+    images: list[Image.Image | None]  # B pictures; None where the safety checker rejected one
+    upcast: bool  # the VAE overflowed in half precision and was run again in float32
 
 
 class AudioToImagePipeline:
@@ -59,46 +55,35 @@ class AudioToImagePipeline:
     def __init__(self, encoder: SoundEncoder, sd: "StableDiffusionPipeline") -> None:
         width = sd.text_encoder.config.hidden_size
         if encoder.width != width:
-            raise ValueError(
-                f"the audio tokens have width {encoder.width}, the text encoder of this Stable Diffusion {width}: "
-                f"choose one of width {encoder.width} (768: Stable Diffusion 1.x, 1024: 2.x)"
-            )
+            raise ValueError(f"the audio tokens have width {encoder.width}, the text encoder of this Stable Diffusion "
+                             f"{width}: choose another one (768: Stable Diffusion 1.x, 1024: 2.x)")  # fmt: skip
         self.encoder, self.sd = encoder, sd
-        self.guidance_scale = GUIDANCE
+        self.guidance_scale = 7.5  # as published
         self.num_steps = self.use_preset("balanced")
 
     def use_preset(self, name: str) -> int:
-        """Switch to the sampler of a preset, and return its number of steps.
+        """Switch to the sampler of one of `PRESETS`, or raise a ValueError, and return its number of steps.
 
         "reference" is the published PNDM with 50 steps; "balanced" and "fast" are those of `modules/schedulers.py`.
-
-        Raises:
-            ValueError: no such preset.
         """
-        objective, noise = schedulers.objective_of(self.sd.scheduler), self._noise_schedule()
+        if name not in PRESETS:
+            raise ValueError(f"no preset {name!r}: {', '.join(PRESETS)}")
         if name == "reference":
-            kind, settings, _ = schedulers.PRESETS["epsilon"]["reference"]
-            scheduler, steps = schedulers.make_scheduler(kind, settings, objective, noise), REFERENCE_STEPS
-        elif name in ("balanced", "fast"):
-            scheduler, steps = schedulers.preset(name, objective, noise)
+            self.use_scheduler("pndm")
+            self.num_steps = REFERENCE_STEPS
         else:
-            raise ValueError(f"no preset {name!r}: reference, balanced, fast")
-        self.sd.scheduler, self.num_steps = scheduler, steps
-        return steps
+            self.sd.scheduler, self.num_steps = schedulers.preset(name, *self._noise_schedule())
+        return self.num_steps
 
     def use_scheduler(self, name: str) -> None:
-        """Switch to a sampler by its short name, see `modules/schedulers.py`.
+        """Switch to a sampler by its short name; arguments and errors as `modules.schedulers.scheduler`."""
+        self.sd.scheduler = schedulers.scheduler(name, *self._noise_schedule())
 
-        Raises:
-            ValueError: no such sampler for this network's objective.
-        """
-        objective = schedulers.objective_of(self.sd.scheduler)
-        self.sd.scheduler = schedulers.scheduler(name, objective, self._noise_schedule())
-
-    def _noise_schedule(self) -> dict[str, Any]:
-        """The noise schedule of training; latents are never clipped, although DDIM's default is to clip."""
+    def _noise_schedule(self) -> tuple[str, dict[str, Any]]:
+        """Objective and noise schedule of training; latents are never clipped, although DDIM's default is to clip."""
         config = self.sd.scheduler.config
-        return {name: config[name] for name in NOISE if config.get(name) is not None} | {"clip_sample": False}
+        noise = {name: config[name] for name in NOISE if config.get(name) is not None} | {"clip_sample": False}
+        return schedulers.objective_of(self.sd.scheduler), noise
 
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[Wave]) -> Tensor:
@@ -111,49 +96,39 @@ class AudioToImagePipeline:
             ValueError: a wave has more than one channel.
             SoundError: a wave is too short, silent, or not finite; the message names its number.
         """
-        windows = [self._split(self._check_wave(wave, number)) for number, wave in enumerate(waves)]
-        tokens = iter(self._encode_windows([window for group in windows for window in group]))
-        return torch.stack([torch.stack([next(tokens) for _ in group]).mean(dim=0) for group in windows])
+        groups = [self._windows(wave, number) for number, wave in enumerate(waves)]
+        windows = [window for group in groups for window in group]
+        by_length: dict[int, list[int]] = {}  # a batch has windows of equal length only, so that nothing is padded
+        for number, window in enumerate(windows):
+            by_length.setdefault(len(window), []).append(number)
+        tokens: dict[int, Tensor] = {}
+        for numbers in by_length.values():
+            for start in range(0, len(numbers), ENCODER_BATCH_SIZE):
+                batch = numbers[start : start + ENCODER_BATCH_SIZE]
+                found = self.encoder.encode_audio([windows[number] for number in batch])          # (b, K, D)
+                tokens |= dict(zip(batch, found.float().cpu(), strict=True))
+        ordered = torch.stack([tokens[number] for number in range(len(windows))])                 # (windows, K, D)
+        return torch.stack([found.mean(dim=0) for found in ordered.split([len(group) for group in groups])])
 
-    def _check_wave(self, wave: Wave, number: int) -> Tensor:
-        found = torch.as_tensor(wave, dtype=torch.float32)
-        if found.ndim != 1:
-            raise ValueError(f"sound {number} is {tuple(found.shape)}: expected one channel, (samples,)")
-        check_wave(found.cpu().numpy(), self.encoder.sample_rate, f"sound {number}", self.encoder.min_seconds)
-        return found
-
-    def _split(self, wave: Tensor) -> list[Tensor]:
-        """Cover a wave with evenly spread windows of the encoder's length, without the silent ones."""
+    def _windows(self, wave: Wave, number: int) -> list[Tensor]:
+        """Check a wave, and cover it with evenly spread windows of the encoder's length, without the silent ones."""
+        wave = torch.as_tensor(wave, dtype=torch.float32)
+        if wave.ndim != 1:
+            raise ValueError(f"sound {number} is {tuple(wave.shape)}: expected one channel, (samples,)")
+        check_wave(wave.cpu().numpy(), self.encoder.sample_rate, f"sound {number}", self.encoder.min_seconds)
         length = round(self.encoder.window * self.encoder.sample_rate)
         count = math.ceil(len(wave) / length)
-        if count <= 1:
+        if count == 1:
             return [wave]
         starts = [round(number * (len(wave) - length) / (count - 1)) for number in range(count)]
         windows = [wave[start : start + length] for start in starts]
         return [window for window in windows if window.abs().max() >= SILENCE_PEAK]
 
-    def _encode_windows(self, windows: list[Tensor]) -> list[Tensor]:
-        """Encode windows -> one (K, D) each. A batch has windows of equal length only, so that nothing is padded."""
-        tokens: dict[int, Tensor] = {}
-        by_length: dict[int, list[int]] = {}
-        for number, window in enumerate(windows):
-            by_length.setdefault(len(window), []).append(number)
-        for numbers in by_length.values():
-            for start in range(0, len(numbers), ENCODER_BATCH_SIZE):
-                batch = numbers[start : start + ENCODER_BATCH_SIZE]
-                found = self.encoder.encode_audio([windows[number] for number in batch]).float().cpu()
-                tokens |= dict(zip(batch, found, strict=True))
-        return [tokens[number] for number in range(len(windows))]
-
     @torch.no_grad()
     def encode_prompt(
-        self,
-        audio_tokens: Tensor,
-        prompts: Sequence[str],
-        texts: Sequence[str] | None = None,
-        mix: float = 0.5,
+        self, audio_tokens: Tensor, prompts: Sequence[str], texts: Sequence[str] | None = None, mix: float = 0.5,
         audio_strength: float = 1.0,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Encode audio tokens (B, K, D) and the prompts around them -> `prompt_embeds` (B, L, D).
 
         Args:
@@ -165,9 +140,8 @@ class AudioToImagePipeline:
         Raises:
             ValueError: a prompt or text is too long, or a prompt does not fit the tokens.
         """
-        text_encoder: Any = self.sd.text_encoder
-        audio_tokens = audio_tokens.to(text_encoder.device)
-        states = self.encoder.encode_prompt(audio_tokens, prompts, self.sd.tokenizer, text_encoder)
+        tokenizer, text_encoder = self.sd.tokenizer, self.sd.text_encoder
+        states = self.encoder.encode_prompt(audio_tokens.to(text_encoder.device), prompts, tokenizer, text_encoder)
         if audio_strength != 1:
             neutral = self.encode_texts([remove_placeholder(prompt) for prompt in prompts], states.shape[1])
             states = torch.lerp(neutral, states.to(neutral.dtype), audio_strength)
@@ -230,7 +204,13 @@ class AudioToImagePipeline:
             ValueError: a sound, prompt or number cannot be used.
             ComputationError: the result is NaN or of one colour; the message names a remedy.
         """
-        _check_numbers(mix, audio_strength, strength, init_image)
+        for name, value, highest in (("mix", mix, 1), ("audio_strength", audio_strength, MAX_AUDIO_STRENGTH)):
+            if not 0 <= value <= highest:
+                raise ValueError(f"{name} must be from 0 to {highest:g}, got {value:g}")
+        if strength is not None and init_image is None:
+            raise ValueError("strength needs init_image")
+        if strength is not None and not 0 < strength <= 1:
+            raise ValueError(f"strength must be above 0 and at most 1, got {strength:g}")
         size = self.size(height, width)
         if not isinstance(sounds, Tensor) or sounds.ndim != 3:
             sounds = self.encode_audio(list(sounds))                                              # (B, K, D)
@@ -273,53 +253,33 @@ class AudioToImagePipeline:
 
     def _decode(self, latents: Tensor) -> ImageOutput:
         """Decode latents (B, z, h, w) into pictures, and run the safety checker if there is one."""
-        if not latents.isfinite().all():
-            kind = str(self.sd.unet.dtype).removeprefix("torch.")
-            raise ComputationError(f"the network returned NaN in {kind}: {self._remedy()}")
         vae: Any = self.sd.vae
-        pixels, upcast = vae.decode(latents / vae.config.scaling_factor).sample, False            # (B, 3, H, W)
-        if not pixels.isfinite().all() and vae.dtype != torch.float32:
-            pixels, upcast = self._decode_upcast(latents), True
+        dtype = str(self.sd.unet.dtype).removeprefix("torch.")
+        remedy = "try --dtype float32 (or bfloat16 on a GPU)" if dtype != "float32" else FLOAT32_HINT
+        if not latents.isfinite().all():
+            raise ComputationError(f"the network returned NaN in {dtype}: {remedy}")
+        factor, kind = vae.config.scaling_factor, vae.dtype
+        pixels: Tensor = vae.decode(latents / factor).sample                                      # (B, 3, H, W)
+        upcast = kind != torch.float32 and not bool(pixels.isfinite().all())
+        if upcast:  # the VAE of Stable Diffusion overflows in float16 on some latents
+            try:
+                pixels = vae.float().decode(latents.float() / factor).sample
+            finally:
+                vae.to(kind)
         if not pixels.isfinite().all():
-            raise ComputationError(f"the VAE returned NaN: {self._remedy()}")
+            raise ComputationError(f"the VAE returned NaN: {remedy}")
         values = pixels.float().clamp(-1, 1).flatten(1)
         if ((values.amax(dim=1) - values.amin(dim=1)) / 2 < MIN_CONTRAST).any():
-            raise ComputationError(f"a picture has one colour only, which happens on overflow: {self._remedy()}")
+            raise ComputationError(f"a picture has one colour only, which happens on overflow: {remedy}")
         pixels, rejected = self.sd.run_safety_checker(pixels, pixels.device, self.sd.unet.dtype)
         pictures: Any = self.sd.image_processor.postprocess(pixels.float(), output_type="pil")
         flags = rejected or [False] * len(pictures)
         return ImageOutput([None if flag else image for image, flag in zip(pictures, flags, strict=True)], upcast)
 
-    def _decode_upcast(self, latents: Tensor) -> Tensor:
-        """Decode in float32: the VAE of Stable Diffusion overflows in float16 on some latents."""
-        vae: Any = self.sd.vae
-        kind = vae.dtype
-        vae.float()
-        try:
-            return vae.decode(latents.float() / vae.config.scaling_factor).sample
-        finally:
-            vae.to(kind)
-
-    def _remedy(self) -> str:
-        if self.sd.unet.dtype == torch.float32:
-            return "the settings or the weights are at fault: try another --seed, a lower --guidance_scale, more steps"
-        return f"try {OVERFLOW_HINT}"
-
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Crop the middle of a picture to the shape (height, width) in pixels, and resize it."""
     return ImageOps.fit(picture.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
-
-
-def _check_numbers(mix: float, audio_strength: float, strength: float | None, init_image: Any) -> None:
-    if not 0 <= mix <= 1:
-        raise ValueError(f"mix must be from 0 to 1, got {mix:g}")
-    if not 0 <= audio_strength <= MAX_AUDIO_STRENGTH:
-        raise ValueError(f"audio_strength must be from 0 to {MAX_AUDIO_STRENGTH:g}, got {audio_strength:g}")
-    if strength is not None and init_image is None:
-        raise ValueError("strength needs init_image")
-    if strength is not None and not 0 < strength <= 1:
-        raise ValueError(f"strength must be above 0 and at most 1, got {strength:g}")
 
 
 def _one_each(given: str | Sequence[str], count: int, what: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from sonolume.models import runtime
-from sonolume.models.a2i.inputs import Clip
+from sonolume.models.a2i.generate import Clip, Picture
 from sonolume.utils import files
 from sonolume.utils.image import CELL, open_image, picture_grid
 
@@ -15,18 +15,12 @@ COLUMNS = 6  # pictures in a row
 EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 
 
-def write_all(
-    pictures: Sequence[tuple[Clip, str, int, Path]], sidecar: dict[str, Any], folder: Path, hop: float
-) -> None:
-    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path.
-
-    Args:
-        pictures: window, name, seed and file of each picture.
-        hop: seconds from one window to the next.
-    """
+def write_all(pictures: Sequence[Picture], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
+    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path."""
     boards: dict[tuple[Path, str, int], list[tuple[Clip, Path]]] = {}
-    for clip, name, seed, path in pictures:
-        boards.setdefault((clip.path, name, seed), []).append((clip, path))
+    for subject, seed, path in pictures:
+        clip = subject.clips[0]
+        boards.setdefault((clip.path, subject.name, seed), []).append((clip, path))
     for (audio, name, seed), board in boards.items():
         by_window = {clip.window: path for clip, path in board}
         path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
@@ -41,7 +35,7 @@ def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None
 
     Args:
         pictures: files in the order of time; None for a silent window, which stays grey.
-        hop: seconds from one picture to the next.
+        hop: seconds from one window to the next.
     """
     width = min(COLUMNS, len(pictures))
     blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOUR)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sonolume.models import lora
 from sonolume.models.a2i.audiotoken import encoder
+from sonolume.models.a2i.sound_encoder import LORA
 from sonolume.models.convert import common, layout
-from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
+from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.utils import checkpoint
 from sonolume.utils.errors import UserError
 
@@ -52,8 +53,8 @@ def convert(source: Path, folder: Path, beats: str, stable_diffusion: str | None
     with common.converted_folder(folder, path, f"AudioToken's embedder, {width} wide", facts) as temporary:
         encoder.save(temporary, embedder, settings)
         if adapters:
-            (temporary / encoder.LORA).mkdir()
-            save_file(adapters, temporary / encoder.LORA / lora.FILE, {"format": "pt"})
+            (temporary / LORA).mkdir()
+            save_file(adapters, temporary / LORA / lora.FILE, {"format": "pt"})
 
 
 def _absolute(source: str) -> str:

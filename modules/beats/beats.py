@@ -1,10 +1,13 @@
-"""BEATs under the official names of its weights, with attention by torch's fused kernel.
+"""BEATs under the official names of its weights, with attention by torch's fused kernel and Kaldi's front end.
 
-B sounds, n samples at 16 kHz, F frames, T = 8 (F // 16) tokens, D width, H heads, E = D / H, C classes.
+B sounds, n samples at 16 kHz, F = 1 + (n - 400) // 160 frames, M = 128 bands, T = 8 (F // 16) tokens, D width, H heads,
+E = D / H, C classes.
 """
 
+import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,8 +16,16 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sonolume.modules.beats.fbank import BANDS, FRAME, HOP, SAMPLE_RATE, fbank
-
+SAMPLE_RATE = 16_000  # Hz
+FRAME = 400  # samples, 25 ms
+HOP = 160  # samples, 10 ms
+FFT = 512  # samples: a frame padded with zeros
+BANDS = 128
+LOW, HIGH = 20.0, 8000.0  # Hz, lower edge of the first band and upper edge of the last
+PRE_EMPHASIS = 0.97
+FULL_SCALE = 2**15  # Kaldi counts in steps of 16 bits
+FLOOR = 1.1920929e-07  # least energy of a band, float32's epsilon: silence is -15.942385
+MEAN, DEVIATION = 15.41663, 6.55582  # statistics of AudioSet's log-mels, as published
 GATES = 4  # values that the official code sums for each of its two gates
 CACHE_ENTRIES = 2**20  # entries of gate x bias per step on a CPU, so that they stay in its cache
 
@@ -28,13 +39,13 @@ class BEATsOutput(NamedTuple):
 class BEATs(ModelMixin, ConfigMixin):
     """Audio transformer on tokens of 160 ms x 16 mel bands, with an optional classification head.
 
-    Tokens are in the order of time, the 8 bands of a moment next to each other. The defaults are the published iter3
-    model; settings have their official names.
+    BEATs (Chen et al. 2022, arXiv 2212.09058) is pretrained and finetuned on AudioSet. Tokens are in the order of time,
+    the 8 bands of a moment next to each other. The defaults are the published iter3 model; settings have their official
+    names.
 
     Args:
         input_patch_size: frames and bands of a token.
         embed_dim: width of a patch before `post_extract_proj`.
-        conv_bias: of the patches.
         conv_pos, conv_pos_groups: kernel and groups of the convolution that encodes positions.
         num_buckets, max_distance: of relative positions, as in T5.
         deep_norm: weight residuals by (2 layers)^(1/4).
@@ -50,28 +61,16 @@ class BEATs(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self,
-        input_patch_size: int = 16,
-        embed_dim: int = 512,
-        conv_bias: bool = False,
-        encoder_layers: int = 12,
-        encoder_embed_dim: int = 768,
-        encoder_ffn_embed_dim: int = 3072,
-        encoder_attention_heads: int = 12,
-        deep_norm: bool = True,
-        conv_pos: int = 128,
-        conv_pos_groups: int = 16,
-        num_buckets: int = 320,
-        max_distance: int = 800,
-        predictor_class: int = 0,
-        labels: Sequence[str] = (),
-    ) -> None:
+        self, input_patch_size: int = 16, embed_dim: int = 512, conv_bias: bool = False, encoder_layers: int = 12,
+        encoder_embed_dim: int = 768, encoder_ffn_embed_dim: int = 3072, encoder_attention_heads: int = 12,
+        deep_norm: bool = True, conv_pos: int = 128, conv_pos_groups: int = 16, num_buckets: int = 320,
+        max_distance: int = 800, predictor_class: int = 0, labels: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         if BANDS % input_patch_size or encoder_embed_dim % encoder_attention_heads:
-            raise ValueError(
-                f"input_patch_size {input_patch_size} must divide {BANDS} bands, and encoder_attention_heads "
-                f"{encoder_attention_heads} encoder_embed_dim {encoder_embed_dim}"
-            )
+            raise ValueError(f"input_patch_size {input_patch_size} must divide {BANDS} bands, and "
+                             f"encoder_attention_heads {encoder_attention_heads} encoder_embed_dim "
+                             f"{encoder_embed_dim}")  # fmt: skip
         if labels and len(labels) != predictor_class:
             raise ValueError(f"{len(labels)} labels for {predictor_class} classes")
         self.patch_embedding = nn.Conv2d(1, embed_dim, input_patch_size, input_patch_size, bias=conv_bias)
@@ -88,9 +87,8 @@ class BEATs(ModelMixin, ConfigMixin):
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the C classes, AudioSet's ids in words; () without a head or if they are unknown."""
-        from sonolume.modules.beats import audioset
-
-        return tuple(audioset.name(label) for label in self.config.labels)
+        names = audioset_names()
+        return tuple(names.get(label, label) for label in self.config.labels)
 
     @property
     def min_samples(self) -> int:
@@ -107,10 +105,18 @@ class BEATs(ModelMixin, ConfigMixin):
             layers: numbers of layers, from 1, whose outputs to return too; AudioToken uses 4, 8 and 12 of 12.
 
         Raises:
-            ValueError: a wave is too short, not finite or all padding, the mask has another shape, or there is no such
-                layer.
+            ValueError: a wave is too short, not finite or all padding, or the mask or a layer does not fit.
         """
-        self._check(waves, padding_mask, layers)
+        if waves.ndim != 2 or waves.shape[1] < self.min_samples:
+            needed = f"{self.min_samples} samples ({self.min_samples / SAMPLE_RATE:.3f} s at 16 kHz)"
+            raise ValueError(f"waves must be (B, n) with n at least {needed}, got {tuple(waves.shape)}")
+        if not waves.isfinite().all():
+            raise ValueError("waves contain NaN or infinite values")
+        if padding_mask is not None and padding_mask.shape != waves.shape:
+            raise ValueError(f"padding_mask is {tuple(padding_mask.shape)}, the waves are {tuple(waves.shape)}")
+        wrong = [layer for layer in layers if not 1 <= layer <= self.config.encoder_layers]
+        if wrong:
+            raise ValueError(f"layers {wrong}: there are 1 to {self.config.encoder_layers}")
         features = fbank(waves)                                                # (B, F, 128)
         patches = self.patch_embedding(features[:, None].to(self.dtype))       # (B, C, F / 16, 8)
         x = self.layer_norm(patches.flatten(2).mT)                             # (B, T, C)
@@ -137,22 +143,8 @@ class BEATs(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def tags(self, waves: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Probabilities (B, C) float32 of the classes, independent of each other; arguments and errors as `forward`."""
+        """Probabilities (B, C) float32 of the classes, independent of each other; arguments as `forward`."""
         return self.logits(self(waves, padding_mask)).float().sigmoid()
-
-    def _check(self, waves: Tensor, padding_mask: Tensor | None, layers: Sequence[int]) -> None:
-        if waves.ndim != 2 or waves.shape[1] < self.min_samples:
-            raise ValueError(
-                f"waves must be (B, n) with n at least {self.min_samples} samples "
-                f"({self.min_samples / SAMPLE_RATE:.3f} s at 16 kHz), got {tuple(waves.shape)}"
-            )
-        if not waves.isfinite().all():
-            raise ValueError("waves contain NaN or infinite values")
-        if padding_mask is not None and padding_mask.shape != waves.shape:
-            raise ValueError(f"padding_mask is {tuple(padding_mask.shape)}, the waves are {tuple(waves.shape)}")
-        wrong = [layer for layer in layers if not 1 <= layer <= self.config.encoder_layers]
-        if wrong:
-            raise ValueError(f"layers {wrong}: there are 1 to {self.config.encoder_layers}")
 
 
 class Encoder(nn.Module):
@@ -168,9 +160,7 @@ class Encoder(nn.Module):
         first.relative_attention_bias = nn.Embedding(buckets, heads)  # shared by all layers, under its official name
         self.max_distance = max_distance
 
-    def forward(
-        self, x: Tensor, token_mask: Tensor | None, layers: Sequence[int]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor, token_mask: Tensor | None, layers: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(B, T, D) -> the outputs of the last layer and of `layers`, all (B, T, D)."""
         if token_mask is not None:
             x = x.masked_fill(token_mask[..., None], 0)
@@ -290,3 +280,55 @@ def _initialise(module: nn.Module) -> None:
             nn.init.xavier_normal_(linear.weight, gain=beta)
         for linear in (attention.q_proj, attention.k_proj):
             nn.init.xavier_normal_(linear.weight)
+
+
+def log_mel(waves: Tensor) -> Tensor:
+    """Log-mels of Kaldi's filter bank, (B, n) in [-1, 1] -> (B, F, M) ln energies from -15.94 to about 30, in float32.
+
+    Equal to `torchaudio.compliance.kaldi.fbank(2^15 wave, num_mel_bins=128)` without dither: no padding at the ends,
+    the mean of each frame removed, pre-emphasis inside the frame, Povey's window (a Hann window to the power of 0.85).
+
+    Raises:
+        ValueError: not (B, n), or less than one frame of 400 samples.
+    """
+    if waves.ndim != 2 or waves.shape[1] < FRAME:
+        raise ValueError(f"waves must be (B, n) with at least {FRAME} samples, got {tuple(waves.shape)}")
+    with torch.autocast(waves.device.type, enabled=False):
+        frames = (waves.float() * FULL_SCALE).unfold(1, FRAME, HOP)            # (B, F, 400)
+        frames = frames - frames.mean(-1, keepdim=True)
+        before = torch.cat([frames[..., :1], frames[..., :-1]], -1)            # the first sample is its own predecessor
+        frames = (frames - PRE_EMPHASIS * before) * _window(waves.device)
+        spectrum = torch.view_as_real(torch.fft.rfft(frames, FFT))             # (B, F, 257, 2)
+        power = spectrum.square().sum(-1)                                      # (B, F, 257)
+        return (power @ _bands(waves.device)).clamp(min=FLOOR).log()           # (B, F, M)
+
+
+def fbank(waves: Tensor) -> Tensor:
+    """Log-mels as BEATs was trained on them, (B, n) in [-1, 1] -> (B, F, M): (log_mel - mean) / (2 deviation)."""
+    return (log_mel(waves) - MEAN) / (2 * DEVIATION)
+
+
+@functools.cache
+@torch.inference_mode(False)  # the cached tensor may be used in training later
+def _window(device: torch.device) -> Tensor:
+    """Povey's window (400,)."""
+    return torch.hann_window(FRAME, periodic=False, device=device).pow(0.85)
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _bands(device: torch.device) -> Tensor:
+    """Mel filters (257, M): triangles evenly spaced on 1127 ln(1 + f / 700), without the highest bin."""
+    lowest, highest = (1127 * math.log(1 + hertz / 700) for hertz in (LOW, HIGH))
+    width = (highest - lowest) / (BANDS + 1)
+    left = lowest + width * torch.arange(BANDS)                                # (M,)
+    bins = 1127 * (1 + torch.arange(FFT // 2)[:, None] * (SAMPLE_RATE / FFT) / 700).log()
+    rising, falling = (bins - left) / width, (left + 2 * width - bins) / width  # (256, M)
+    return F.pad(torch.minimum(rising, falling).clamp(min=0), (0, 0, 0, 1)).to(device)
+
+
+@functools.cache
+def audioset_names() -> dict[str, str]:
+    """Names of AudioSet's classes by their ids, "/m/05tny_" -> "Bark"; published heads list ids."""
+    lines = Path(__file__).with_name("audioset.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines if not line.startswith("#"))

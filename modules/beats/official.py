@@ -25,27 +25,21 @@ def settings(
         label_map: index of a class -> its AudioSet id, of finetuned checkpoints.
 
     Raises:
-        ValueError: a setting is missing, or has a value that no published checkpoint has.
+        ValueError: a setting is missing, or has a value that no published checkpoint has, or the labels are not C.
     """
     missing = [name for name in SETTINGS if name not in cfg]
     if missing:
         raise ValueError(f"its cfg has no {missing[0]}")
     for name, value in FIXED.items():
         if cfg.get(name, value) != value:
-            raise ValueError(f"{name} {cfg[name]!r} of its cfg has no counterpart here, only {value!r} has")
+            raise ValueError(f"{name} {cfg[name]!r} of its cfg is not supported, only {value!r} is")
     head = weights.get("predictor.weight")
     classes = 0 if head is None else len(head)
-    return {name: cfg[name] for name in SETTINGS} | {"predictor_class": classes, "labels": _labels(label_map, classes)}
-
-
-def _labels(label_map: dict[Any, Any] | None, classes: int) -> list[str]:
-    """Labels in the order of the classes; [] without a head or a map."""
-    if not label_map or not classes:
-        return []
-    by_index = {int(index): str(label) for index, label in label_map.items()}
-    if sorted(by_index) != list(range(classes)):
-        raise ValueError(f"its label map has {len(by_index)} classes, its head {classes}")
-    return [by_index[index] for index in range(classes)]
+    names = {int(index): str(label) for index, label in (label_map or {}).items()} if classes else {}
+    if names and sorted(names) != list(range(classes)):
+        raise ValueError(f"its label map has {len(names)} classes, its head {classes}")
+    labels = [names[index] for index in sorted(names)]
+    return {name: cfg[name] for name in SETTINGS} | {"predictor_class": classes, "labels": labels}
 
 
 def weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -54,11 +48,12 @@ def weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: the tables of two layers differ.
     """
-    ours = {name: tensor for name, tensor in official.items() if not name.endswith(TABLE) and not _normed(name)}
+    normed = {CONV + part for pair in WEIGHT_NORMS for part in pair}
+    ours = {name: tensor for name, tensor in official.items() if not name.endswith(TABLE) and name not in normed}
     for name, tensor in official.items():
         if name.endswith(TABLE):
             if not tensor.equal(official.get(SHARED_TABLE, tensor)):
-                raise ValueError(f"{name} differs from the table of the first layer, although they are one table")
+                raise ValueError(f"{name} differs from the first layer's, although all layers share one table")
             ours[SHARED_TABLE] = tensor
     for gain, direction in WEIGHT_NORMS:
         if CONV + gain in official and CONV + direction in official:
@@ -66,10 +61,6 @@ def weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
             length = v.norm(dim=(0, 1), keepdim=True)                          # (1, 1, k)
             ours[CONV + "weight"] = (official[CONV + gain].float() * v / length).to(official[CONV + gain].dtype)
     return ours
-
-
-def _normed(name: str) -> bool:
-    return any(name == CONV + part for pair in WEIGHT_NORMS for part in pair)
 
 
 def is_beats(names: list[str]) -> bool:

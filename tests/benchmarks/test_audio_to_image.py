@@ -31,7 +31,7 @@ class Token:
         return 0.02 * torch.stack(tokens)[:, None]
 
     def encode_prompt(self, audio_tokens: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
-        from sonolume.modules.audiotoken.injection import inject, tokenise
+        from sonolume.modules.audiotoken import inject, tokenise
 
         ids = tokenise(tokenizer, prompts).to(text_encoder.device)
         return inject(text_encoder, ids, audio_tokens.to(text_encoder.device, text_encoder.dtype)).last_hidden_state

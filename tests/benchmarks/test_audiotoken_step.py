@@ -102,7 +102,7 @@ def run(config: Any, recompute: bool) -> tuple[float, float]:
             pictures = torch.stack([train.images[index] for index in range(BATCH)])  # one of each clip
             with torch.no_grad():
                 posterior = task.frozen["sd"].vae.encode(pictures).latent_dist
-            batch.moments = torch.cat([posterior.mean, posterior.logvar], dim=1)
+            batch = batch._replace(moments=torch.cat([posterior.mean, posterior.logvar], dim=1))
         loss = task.training_step(batch, 0)
         loss.backward()
         adam.step()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sonolume.config.pairs import PairsConfig
+from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors import prepared
 from sonolume.utils.errors import UserError
 

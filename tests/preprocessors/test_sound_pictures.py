@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from sonolume.config.audio_to_image import PairsConfig
 from sonolume.config.base import MiniworldConfig
-from sonolume.config.pairs import PairsConfig
 from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.pair_files import pictures_of
 from sonolume.preprocessors.sound_pictures import prepare

@@ -5,35 +5,31 @@ hold the waves instead of their features. B items, T tokens of BEATs, C channels
 width, z latent channels, h x w latent size.
 """
 
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from sonolume.config.a2i.audiotoken import Config, PreprocessOptions
-from sonolume.models.a2i.audiotoken.encoder import SAMPLE_RATE, beats_features
+from sonolume.models.a2i.audiotoken.encoder import beats_features
 from sonolume.models.a2i.frozen import cached_features
-from sonolume.models.a2i.pairs import SPLITS, PairDataset
+from sonolume.models.a2i.pairs import PairDataset
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.modules.audiotoken.losses import label_vector
+from sonolume.modules.audiotoken import label_vector
+from sonolume.modules.beats.beats import SAMPLE_RATE
 from sonolume.preprocessors import sound_pictures
 from sonolume.utils import paths
-from sonolume.utils.manifest import Row
 
 
-@dataclass
-class Batch:
+class Batch(NamedTuple):
+    """A batch, or without B one item of the data set."""
+
     audio: Tensor  # (B, T, C) features of BEATs, or (B, n) waves
     moments: Tensor  # (B, 2z, h, w) mean and log-variance of the latents
     label: Tensor  # (B, D) mean embedding of the label's words; zeros without a label
-
-    def to(self, device: torch.device) -> "Batch":
-        """Move to a device; called by Lightning."""
-        return Batch(self.audio.to(device), self.moments.to(device), self.label.to(device))
-
-
-Item = tuple[Tensor, Tensor, Tensor]  # audio, moments and label of a `Batch`, without B
 
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:
@@ -44,8 +40,8 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Both splits; computes the cached features first if they are missing."""
-    train, valid = (AudioTokenDataset(config, split, frozen) for split in SPLITS)
-    return TrainingData(train, valid, collate)
+    train, valid = (AudioTokenDataset(config, split, frozen) for split in ("train", "valid"))
+    return TrainingData(train, valid, default_collate)
 
 
 class AudioTokenDataset(PairDataset):
@@ -60,37 +56,24 @@ class AudioTokenDataset(PairDataset):
             posterior = sd.vae.encode(pictures).latent_dist
             return torch.cat([posterior.mean, posterior.logvar], dim=1)                       # (b, 2z, h, w)
 
-        def features(waves: Tensor) -> Tensor:
-            return beats_features(beats, waves)                                               # (b, T, C)
-
         self.moments = cached_features(folder, f"moments of {split}", self.images, sd.vae, moments, config.train)
         self.features: np.ndarray | None = None
         if config.preprocess.cache_features:
             name = f"features of {split}"
+            features = partial(beats_features, beats)                                         # (b, n) -> (b, T, C)
             self.features = cached_features(folder, name, self.windows, beats, features, config.train)
-        texts = [label_of(row) for row in self.rows]
+        texts = [row.label or next(iter(row.captions), None) for row in self.rows]
         vectors = {text: label_vector(text, sd.tokenizer, sd.text_encoder).float() for text in set(texts)}
         self.labels = [vectors[text] for text in texts]
 
-    def __getitem__(self, item: tuple[int, int]) -> Item:
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
         epoch, index = item
         window, picture = self.draw_pair(epoch, index)
         moments = torch.from_numpy(self.moments[picture].astype(np.float32))
-        return self.audio(window), moments, self.labels[index]
+        return Batch(self.audio(window), moments, self.labels[index])
 
     def audio(self, window: int) -> Tensor:
         """Features (T, C) of a window, or its wave (n,) without a cache."""
         if self.features is None:
             return self.windows[window]
         return torch.from_numpy(self.features[window].astype(np.float32))
-
-
-def label_of(row: Row) -> str | None:
-    """The label that the token is pulled to, else the first caption."""
-    return row.label or next(iter(row.captions), None)
-
-
-def collate(items: list[Item]) -> Batch:
-    """Stack items, which all have one size."""
-    audio, moments, labels = zip(*items, strict=True)
-    return Batch(torch.stack(audio), torch.stack(moments), torch.stack(labels))

@@ -10,27 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, repeat_to_length
-from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
-from sonolume.modules.audiotoken.injection import inject, tokenise
-from sonolume.modules.beats.beats import BEATs
-from sonolume.utils import checkpoint, files, hub
-from sonolume.utils.errors import UserError, first_line
-
-__all__ = ["LORA", "RECIPE", "SETTINGS_FILE", "AudioTokenEncoder", "beats_features", "load", "load_beats", "save"]
+from sonolume.models.a2i.loading import load_network
+from sonolume.models.a2i.sound_encoder import SETTINGS_FILE, repeat_to_length
+from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, tokenise
+from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
+from sonolume.utils import files, hub
+from sonolume.utils.errors import UserError
 
 RECIPE = "a2i/audiotoken"
 EMBEDDER = "embedder"  # folder of the trained network in an exported folder
-SAMPLE_RATE = 16000  # Hz, of BEATs
 MIN_SECONDS = 0.2
 
 
 class AudioTokenEncoder:
     """BEATs and the trained embedder, as a `SoundEncoder` (models/a2i/sound_encoder.py).
-
-    Args:
-        prompt: default prompt.
-        window: seconds of one training item.
 
     Raises:
         ValueError: the embedder was trained on features of another width than this BEATs returns.
@@ -61,75 +54,52 @@ class AudioTokenEncoder:
         return self.embedder(features.to(self.embedder.dtype)).float()[:, None]                   # (B, 1, D)
 
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
-        """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
-
-        Raises:
-            ValueError: a prompt is too long or does not fit the tokens, or the tokens do not fit the text encoder.
-        """
+        """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D)."""
         ids = tokenise(tokenizer, prompts).to(text_encoder.device)
         return inject(text_encoder, ids, audio_tokens.to(text_encoder.device)).last_hidden_state
 
 
-def beats_layers(count: int) -> tuple[int, int, int]:
-    """Select three of `count` layers, counted from 1: 4, 8 and 12 of the published 12."""
-    return count // 3, 2 * count // 3, count
-
-
 def beats_features(beats: BEATs, waves: Tensor) -> Tensor:
-    """Concatenate the outputs of three layers of BEATs, (B, n) -> (B, T, C)."""
-    return torch.cat(beats(waves, layers=beats_layers(beats.config.encoder_layers)).layers, dim=-1)
+    """Concatenate the outputs of three layers of BEATs, 4, 8 and 12 of the published 12: (B, n) -> (B, T, C)."""
+    count = beats.config.encoder_layers
+    return torch.cat(beats(waves, layers=(count // 3, 2 * count // 3, count)).layers, dim=-1)
 
 
 def load_beats(source: str, key: str = "model.beats", dtype: torch.dtype = torch.float32) -> BEATs:
     """Load a frozen BEATs from a folder or hub id.
 
     Raises:
-        UserError: missing, damaged or another model; the message says how to make the folder.
+        UserError: missing, damaged or another model; the message names the command that makes the folder.
     """
     remedy = "make it from the published file: python bins/convert.py beats FILE.pt FOLDER"
-    place = hub.locate(source, key, remedy)
-    if hub.is_local(place):
-        checkpoint.check_folder(Path(place), BEATs.__name__)
-    try:
-        beats: Any = BEATs.from_pretrained(place, dtype=dtype)
-    except checkpoint.DAMAGED as error:
-        raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}; {remedy}") from error
+    beats: BEATs = load_network(BEATs, hub.locate(source, key, remedy), f"{key} {source}", dtype, f"; {remedy}")
     if beats.config.encoder_layers < 3:
         raise UserError(f"{key} {source}: has {beats.config.encoder_layers} layers, AudioToken needs at least 3")
-    return beats.eval().requires_grad_(False)
+    return beats
 
 
 def save(folder: Path, embedder: AudioTokenEmbedder, settings: dict[str, Any]) -> None:
-    """Write an exported folder, as `load` reads it.
-
-    Args:
-        settings: stable_diffusion, beats, prompt, window, and optionally guidance_scale.
-    """
+    """Write an exported folder; settings are stable_diffusion, beats, prompt, window, and maybe guidance_scale."""
     embedder.save_pretrained(folder / EMBEDDER)
     files.write_json(folder / SETTINGS_FILE, {"recipe": RECIPE} | settings)
 
 
 def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> AudioTokenEncoder:
-    """Load the encoder of an exported folder.
+    """Load the encoder of an exported folder with the content of its `SETTINGS_FILE`.
 
     Args:
-        settings: the content of its `SETTINGS_FILE`.
         dtype: of BEATs; the embedder is small and stays float32.
 
     Raises:
         UserError: a part is missing, damaged, or does not fit the others.
     """
-    checkpoint.check_folder(folder / EMBEDDER, AudioTokenEmbedder.__name__)
-    try:
-        embedder: Any = AudioTokenEmbedder.from_pretrained(folder / EMBEDDER, dtype=torch.float32)
-    except checkpoint.DAMAGED as error:
-        raise UserError(f"{folder / EMBEDDER}: cannot be loaded: {first_line(error)}") from error
+    place = folder / EMBEDDER
+    embedder: Any = load_network(AudioTokenEmbedder, str(place.absolute()), str(place))
     missing = [name for name in ("beats", "prompt", "window") if name not in settings]
     if missing:
         raise UserError(f"{folder / SETTINGS_FILE}: {', '.join(missing)} missing: export the run again")
     beats: Any = load_beats(settings["beats"], f"{folder / SETTINGS_FILE}: beats", dtype)
     try:
-        embedder = embedder.eval().requires_grad_(False).to(device)
-        return AudioTokenEncoder(beats.to(device), embedder, settings["prompt"], float(settings["window"]))
+        return AudioTokenEncoder(beats.to(device), embedder.to(device), settings["prompt"], float(settings["window"]))
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error

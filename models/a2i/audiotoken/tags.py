@@ -1,19 +1,17 @@
 """Audio tagging with AudioToken's BEATs: AudioSet's 527 classes, or the twelve of the miniature world."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from sonolume.config.a2i.audiotoken import Config, InferenceOptions
 from sonolume.models import runtime
-from sonolume.models.a2i import inputs
 from sonolume.models.a2i.audiotoken.encoder import load_beats
+from sonolume.models.a2i.generate import find_sounds, report_unusable
 from sonolume.models.a2i.loading import read_settings
-from sonolume.modules.beats.beats import BEATs
-from sonolume.modules.beats.fbank import SAMPLE_RATE
+from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import audio, paths
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
@@ -24,14 +22,11 @@ TOP = 5  # tags of each recording
 BATCH_SIZE = 8  # windows
 
 
-@dataclass(frozen=True)
-class Tags:
+class Tags(NamedTuple):
     """Tags of one recording."""
 
-    duration: float
-    """seconds"""
-    tags: list[tuple[str, float]]
-    """(name, probability), the most probable first"""
+    duration: float  # seconds
+    tags: list[tuple[str, float]]  # (name, probability), the most probable first
 
 
 def run(config: Config, options: InferenceOptions, shipped: str) -> None:
@@ -40,26 +35,25 @@ def run(config: Config, options: InferenceOptions, shipped: str) -> None:
     Raises:
         UserError: no sound is usable, or BEATs has no classification head.
     """
-    sounds = inputs.find_sounds(options.audio)
+    sounds = find_sounds(options.audio)
     beats = find_beats(config, options.checkpoint, shipped)
     beats.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
     errors: list[SoundError] = []
     for path in sounds:
         try:
-            found = tag_recording(beats, path)
+            duration, tags = tag_recording(beats, path)
         except SoundError as error:
             errors.append(error)
             continue
-        print(f"{path}  {found.duration:.2f} s")
-        print("\n".join(f"  {probability:6.1%}  {name}" for name, probability in found.tags))
-    inputs.report_unusable(errors, len(sounds))
+        print(f"{path}  {duration:.2f} s")
+        print("\n".join(f"  {probability:6.1%}  {name}" for name, probability in tags))
+    report_unusable(errors, len(sounds))
 
 
 def find_beats(config: Config, checkpoint: str | None, shipped: str) -> BEATs:
     """Load the BEATs of --checkpoint, else the config's, else the shipped miniature one, which is noted on stderr."""
     if checkpoint is not None:
-        source = runtime.find_checkpoint(checkpoint, config, shipped)
-        folder, settings = read_settings(source, config.recipe)
+        folder, settings = read_settings(runtime.find_checkpoint(checkpoint, config, shipped), config.recipe)
         return load_beats(settings.get("beats", ""), f"{folder}: beats")
     if paths.resolve(config.model.beats).is_dir():
         return load_beats(config.model.beats)
@@ -69,11 +63,7 @@ def find_beats(config: Config, checkpoint: str | None, shipped: str) -> BEATs:
 
 
 def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WINDOW) -> Tags:
-    """Classify a recording of any rate, channels and length.
-
-    Args:
-        top: number of tags; fewer if BEATs has fewer classes.
-        window: seconds classified at a time.
+    """Classify a recording of any rate, channels and length by its `top` tags; `window` seconds go in at a time.
 
     Raises:
         SoundError: the file cannot be read, is too short or not finite.
@@ -82,19 +72,14 @@ def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WIND
     if beats.predictor is None:
         raise UserError("this BEATs has no classification head, so it has no tags: use a finetuned checkpoint "
                         "(bins/convert.py beats)")  # fmt: skip
-    wave = audio.load(path, SAMPLE_RATE)
-    audio.check_wave(wave, SAMPLE_RATE, path, beats.min_samples / SAMPLE_RATE, silent_ok=True)
-    probabilities = _probabilities(beats, torch.from_numpy(wave), round(window * SAMPLE_RATE))   # (C,)
+    wave = torch.from_numpy(audio.load(path, SAMPLE_RATE))
+    audio.check_wave(wave.numpy(), SAMPLE_RATE, path, beats.min_samples / SAMPLE_RATE, silent_ok=True)
+    size = max(min(round(window * SAMPLE_RATE), len(wave)), beats.min_samples)
+    starts = [*range(0, len(wave) - size, size), len(wave) - size]               # the last window ends with the wave
+    windows = torch.stack([wave[start : start + size] for start in starts])                      # (W, size)
+    parts = [beats.tags(batch.to(beats.device)) for batch in windows.split(BATCH_SIZE)]          # (b, C) each
+    probabilities = torch.cat(parts).mean(0).cpu()                                               # (C,)
     best = probabilities.topk(min(top, len(probabilities)))
     names = beats.labels or tuple(map(str, range(len(probabilities))))
     found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return Tags(len(wave) / SAMPLE_RATE, [(names[index], probability) for index, probability in found])
-
-
-def _probabilities(beats: BEATs, wave: Tensor, size: int) -> Tensor:
-    """Classify consecutive windows of a wave (n,), the last of which ends with it -> their mean (C,)."""
-    size = max(min(size, len(wave)), beats.min_samples)
-    starts = [*range(0, len(wave) - size, size), len(wave) - size]
-    windows = torch.stack([wave[start : start + size] for start in starts])                      # (W, size)
-    parts = [beats.tags(batch.to(beats.device)) for batch in windows.split(BATCH_SIZE)]          # (b, C) each
-    return torch.cat(parts).mean(0).cpu()

@@ -19,14 +19,13 @@ from sonolume.config.a2i.audiotoken import Config
 from sonolume.config.base import LoraConfig
 from sonolume.models import lora, previews
 from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
-from sonolume.models.a2i.audiotoken.encoder import LORA, AudioTokenEncoder, beats_features, load_beats, save
+from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load_beats, save
 from sonolume.models.a2i.frozen import check_same_weights, conditioning_weights, frozen_stable_diffusion
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import LORA
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
-from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
-from sonolume.modules.audiotoken.injection import inject, tokenise
-from sonolume.modules.audiotoken.losses import token_losses
+from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
 from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.schedulers import objective_of
 from sonolume.utils.cache import content_hash
@@ -36,15 +35,16 @@ LARGEST_SEED = 2**62
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load Stable Diffusion and BEATs.
-
-    Raises:
-        UserError: one of them is missing or damaged; or the config needs peft, which is not installed.
-    """
+    """Load Stable Diffusion and BEATs, and check that peft is installed if the config needs it."""
     if config.model.lora and importlib.util.find_spec("peft") is None:
         raise UserError('model.lora true needs the package peft: pip install -e ".[lora]"')
     sd = frozen_stable_diffusion(config.model.stable_diffusion)
     return Frozen(sd=sd, beats=load_beats(config.model.beats))
+
+
+def lora_config(config: Config) -> LoraConfig:
+    """Adapters as published: attention only, scale 1."""
+    return LoraConfig(rank=config.model.lora_rank, alpha=float(config.model.lora_rank))
 
 
 class Task(pl.LightningModule):
@@ -62,14 +62,9 @@ class Task(pl.LightningModule):
         channels, width = 3 * frozen["beats"].config.encoder_embed_dim, sd.text_encoder.config.hidden_size
         self.embedder = AudioTokenEmbedder(channels, width, config.model.dropout)
         if config.model.lora:
-            self.adapters = lora.add(sd.unet, self._lora_config())
+            self.adapters = lora.add(sd.unet, lora_config(config))
         if config.model.gradient_checkpointing:
             sd.unet.enable_gradient_checkpointing()
-
-    def _lora_config(self) -> LoraConfig:
-        """As published: attention only, scale 1."""
-        rank = self.config.model.lora_rank
-        return LoraConfig(rank=rank, alpha=float(rank))
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)
@@ -80,11 +75,7 @@ class Task(pl.LightningModule):
             network.to(self.device)
 
     def losses(self, batch: Batch, draws: Callable[[Draw], Tensor]) -> dict[str, Tensor]:
-        """All losses of a batch, scalars; "loss" is their weighted sum.
-
-        Args:
-            draws: random numbers of this batch, as `training_draws` returns them.
-        """
+        """All losses of a batch, scalars; "loss" is their weighted sum. `draws` as `training_draws` returns it."""
         sd, model = self.frozen["sd"], self.config.model
         target = draw_target(batch.moments, sd.vae, self.objective, draws)
         seeds = draws(lambda count, random: torch.randint(LARGEST_SEED, (count,), generator=random))
@@ -101,7 +92,7 @@ class Task(pl.LightningModule):
 
     @torch.no_grad()
     def _features(self, audio: Tensor) -> Tensor:
-        """BEATs' features (B, T, C) of waves (B, n); cached features pass through."""
+        """BEATs' features (B, T, C) of waves (B, n), or the given features if they were cached."""
         return audio if audio.ndim == 3 else beats_features(self.frozen["beats"], audio)
 
     def _mean_over_processes(self, mean: Tensor) -> Tensor:
@@ -120,13 +111,11 @@ class Task(pl.LightningModule):
         for name, loss in losses.items():
             self.log(f"{stage}/{name}", loss, prog_bar=name == "loss", batch_size=size, sync_dist=True)
 
-    def on_validation_epoch_end(self) -> None:
-        if previews.is_due(self):
-            self._preview()
-
     @torch.no_grad()
-    def _preview(self) -> None:
+    def on_validation_epoch_end(self) -> None:
         """Pictures of a few validation sounds in TensorBoard, below the real ones."""
+        if not previews.is_due(self):
+            return
         data: AudioTokenDataset = self.trainer.datamodule.data.valid  # type: ignore[attr-defined]
         clips = range(min(previews.COUNT, len(data)))
         if not clips:
@@ -165,14 +154,9 @@ class Task(pl.LightningModule):
     def export(self, folder: Path) -> None:
         """Write the embedder, its adapters, and the names of the frozen networks."""
         model = self.config.model
-        settings = {
-            "stable_diffusion": model.stable_diffusion,
-            "beats": model.beats,
-            "prompt": model.prompt,
-            "window": self.config.preprocess.input_length,
-            "guidance_scale": model.guidance_scale,
-        }
-        save(folder, self.embedder, settings)
+        settings = {name: getattr(model, name) for name in ("stable_diffusion", "beats", "prompt", "guidance_scale")}
+        save(folder, self.embedder, settings | {"window": self.config.preprocess.input_length})
         if model.lora:
             (folder / LORA).mkdir()
-            lora.save(self.frozen["sd"].unet, folder / LORA / lora.FILE, self._lora_config(), model.stable_diffusion)
+            unet, path = self.frozen["sd"].unet, folder / LORA / lora.FILE
+            lora.save(unet, path, lora_config(self.config), model.stable_diffusion)

@@ -95,7 +95,7 @@ class FormulaEncoder:
         return torch.einsum("bf,kfd->bkd", facts, self.directions)
 
     def encode_prompt(self, audio_tokens: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
-        from sonolume.modules.audiotoken.injection import inject, tokenise
+        from sonolume.modules.audiotoken import inject, tokenise
 
         ids = tokenise(tokenizer, prompts).to(text_encoder.device)
         return inject(text_encoder, ids, audio_tokens.to(text_encoder.device)).last_hidden_state

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from sonolume.models.a2i import loading
-from sonolume.models.a2i.audiotoken.encoder import RECIPE, SETTINGS_FILE, load
+from sonolume.models.a2i.audiotoken.encoder import RECIPE, load
+from sonolume.models.a2i.sound_encoder import SETTINGS_FILE
 from sonolume.models.mini.judges import picture_shares
 from sonolume.preprocessors.miniworld import world
 

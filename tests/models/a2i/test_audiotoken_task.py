@@ -19,8 +19,9 @@ from sonolume.bins import evaluate, train
 from sonolume.config.load import load_config
 from sonolume.models import training
 from sonolume.models.a2i.audiotoken.data import training_data
-from sonolume.models.a2i.audiotoken.encoder import SETTINGS_FILE, load
+from sonolume.models.a2i.audiotoken.encoder import load
 from sonolume.models.a2i.audiotoken.task import Task, load_frozen
+from sonolume.models.a2i.sound_encoder import SETTINGS_FILE
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils import audio, checkpoint, cli
 from sonolume.utils.errors import UserError

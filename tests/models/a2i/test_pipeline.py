@@ -98,7 +98,7 @@ def test_a_batch_equals_single_calls(pipe: AudioToImagePipeline, monkeypatch: py
 
 
 def test_widths_must_agree(sd: Any, formula_encoder: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="width 48.* 32: choose one of width 48"):
+    with pytest.raises(ValueError, match="width 48.* 32: choose another"):
         build(sd, formula_encoder(width=48))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonolume.models.a2i.inputs import split_windows
+from sonolume.models.a2i.generate import split_windows
 from sonolume.models.a2i.storyboard import format_time, write_sheet
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sonolume.bins import convert as bins_convert
 from sonolume.models import lora
-from sonolume.models.a2i.audiotoken.encoder import SETTINGS_FILE
+from sonolume.models.a2i.sound_encoder import SETTINGS_FILE
 from sonolume.models.convert import audiotoken
-from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
+from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sonolume.modules.beats.fbank import DEVIATION, FLOOR, FRAME, HOP, MEAN, fbank, log_mel
+from sonolume.modules.beats.beats import DEVIATION, FLOOR, FRAME, HOP, MEAN, fbank, log_mel
 
 NOISE_FLOOR = 14.0  # below the largest of a frame, in ln energy: from here on rounding of the transform decides
 

@@ -11,11 +11,18 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from sonolume.modules.audiotoken.embedder import AttentionPooling, AudioTokenEmbedder, dropout_mask
-from sonolume.modules.audiotoken.injection import PLACEHOLDER_ID, inject, tokenise
-from sonolume.modules.audiotoken.losses import label_vector, token_losses
+from sonolume.modules.audiotoken import (
+    PLACEHOLDER_ID,
+    AttentionPooling,
+    AudioTokenEmbedder,
+    dropout_mask,
+    inject,
+    label_vector,
+    token_losses,
+    tokenise,
+)
 
-FOLDER = Path(__file__).parents[2] / "goldens" / "audiotoken"
+FOLDER = Path(__file__).parents[1] / "goldens" / "audiotoken"
 WORDS = ["a", "photo", "of", "dog", ",", "4k", "high"]
 
 
