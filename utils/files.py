@@ -51,9 +51,8 @@ def safetensors_errors() -> tuple[type[Exception], ...]:
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed to `path` when the block succeeds and removed when it fails."""
-    path = Path(path)
+    path, temporary = Path(path), _sibling(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(path)
     try:
         with naming(path):
             yield temporary
