@@ -86,19 +86,13 @@ def _json(path: Path, text: str) -> dict[str, Any]:
         content = json5.loads(text, allow_duplicate_keys=False)
     except RecursionError:
         raise ConfigError(f"{shown(path)}: sections are nested too deeply") from None
-    except ValueError as error:
-        raise ConfigError(f"{shown(path)}:{_json_mistake(str(error))}") from None
+    except ValueError as error:  # <string>:3 Unexpected "}" at column 4
+        match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", str(error), re.DOTALL)
+        reason = f"{match[1]}:{match[3]}: {match[2]}" if match else " " + str(error).replace("<string>:", "line ")
+        raise ConfigError(f"{shown(path)}:{reason}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{shown(path)}: must be one object {{...}}")
     return content
-
-
-def _json_mistake(message: str) -> str:
-    """Rewrite `<string>:3 Unexpected "}" at column 4` of json5 as `3:4: Unexpected "}"`."""
-    match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", message, re.DOTALL)
-    if match:
-        return f"{match[1]}:{match[3]}: {match[2]}"
-    return " " + re.sub(r"^<string>:", "line ", message)
 
 
 def _yaml(path: Path) -> Source:
@@ -135,20 +129,17 @@ def overrides(arguments: Sequence[str]) -> list[Source]:
 
     parser, sources = OverridesParser.create(), []
     for argument in arguments:
-        where = COMMAND_LINE
+        where = f"{COMMAND_LINE}: {argument!r}"
         try:
             override = parser.parse_override(argument)
         except HydraException as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{where}: {argument!r} is not key=value: {reason}") from None
+            raise ConfigError(f"{where} is not key=value: {' '.join(str(error).split())}") from None
         if override.is_delete() or override.package is not None or not override.key_or_group:
-            raise ConfigError(f"{where}: {argument!r}: only key=value can be given")
+            raise ConfigError(f"{where}: only key=value can be given")
         if override.is_sweep_override():
-            raise ConfigError(
-                f"{where}: {argument!r}: one value only; write a list as [a,b], a text with a comma as '\"a,b\"'"
-            )
+            raise ConfigError(f"{where}: one value only; write a list as [a,b], a text with a comma as '\"a,b\"'")
         content: Any = override.value()
         for part in reversed(override.key_or_group.split(".")):
             content = {part: content}
-        sources.append(Source(where, content))
+        sources.append(Source(COMMAND_LINE, content))
     return sources

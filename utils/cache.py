@@ -74,7 +74,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
     Args:
         path: lock file, created if missing and never removed.
-        doing: the work of the holder, such as "computing latents", for the message.
+        doing: work of the holder, such as "computing latents", for the message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

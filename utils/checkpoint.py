@@ -76,11 +76,7 @@ def first_difference(given: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def check_folder(folder: Path, *kinds: str) -> None:
-    """Check that a folder was written by `save_pretrained` of one of the classes `kinds`, before a library loads it.
-
-    Raises:
-        UserError: a missing folder or file, an invalid config, another class, or a truncated safetensors file.
-    """
+    """Check that a folder was written by `save_pretrained` of one of the classes `kinds`, before a library loads it."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     hint = CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""

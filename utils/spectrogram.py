@@ -35,12 +35,10 @@ def spectrogram_png(
 
 
 def spectrogram_grid(path: Path, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()) -> None:
-    """Write a PNG that compares clips: a row for each clip with its label above, a column for each source.
+    """Write a PNG that compares clips: a row for each clip with its label above, a titled column for each source.
 
     Args:
-        columns: arrays (clips, bands, frames), such as real and generated clips.
-        labels: one for each clip.
-        titles: one for each column, above all rows.
+        columns: (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
     """
     bands, frames = columns[0].shape[1:]
     width, height, top = frames * 2 + 8, bands * 2 + 18, 16 if titles else 0  # of a cell, and of the titles
