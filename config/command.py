@@ -39,7 +39,7 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     """
     program = os.environ.get("SONOLUME_COMMAND", f"{script}.py")  # egs/_run.sh sets the name of the shell script
     path = _config_file(program, kind, description, argv)
-    files, name = sources.read(path), sources.shown(path)
+    files, name = sources.read(path), sources.display_path(path)
     recipe = recipe_of(files, name)
     options = _options_class(recipe, kind)
     if options is None:

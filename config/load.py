@@ -25,7 +25,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     Raises:
         ConfigError: `FILE: full.key: mistake`, FILE being the one that contains the mistake.
     """
-    return merge([*sources.read(Path(path)), *sources.overrides(overrides)], sources.shown(Path(path)))
+    return merge([*sources.read(Path(path)), *sources.overrides(overrides)], sources.display_path(Path(path)))
 
 
 def merge(given: Sequence[sources.Source], name: str) -> Any:

@@ -6,7 +6,7 @@ run equals an unbroken one, and several processes compute the same as one proces
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +117,8 @@ def training_draws(task: pl.LightningModule, count: int, batch_index: int) -> Ca
 
 
 def validation_draws(task: pl.LightningModule, batch_index: int) -> Callable[[Draw], Tensor]:
-    """`item_draws` of a validation batch, equal at every validation."""
-    return item_draws(task.trainer.datamodule.valid_batches[batch_index])  # type: ignore[attr-defined]
-
-
-def item_draws(items: Sequence[tuple[int, int]]) -> Callable[[Draw], Tensor]:
-    """Random numbers of a validation batch of (epoch, index); those of an item do not depend on its batch."""
+    """Random numbers of a validation batch: each item has its own, the same at every validation and in every batch."""
+    items = task.trainer.datamodule.valid_batches[batch_index]  # type: ignore[attr-defined]
     randoms = [step_generator(0, index) for _, index in items]
     return lambda draw: torch.cat([draw(1, random) for random in randoms])
 
