@@ -32,7 +32,7 @@ class Position(pl.Callback):
 
     batches: int = 0
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.batches += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class SaveRun(pl.Callback):
         found = checkpoint.read(best)["callbacks"][self.state_key] if best.exists() else state_dict
         self.best = min(found["best"], state_dict["best"])
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for number in self._previous:
             signal.signal(number, self._on_signal)
 
@@ -139,7 +139,7 @@ class SaveRun(pl.Callback):
         self.stopped_by = self.stopped_by or signal.SIGTERM  # received by another process
         return True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
         done = self.position.batches
         step, rest = divmod(done, self.accumulate)
         if rest:

@@ -78,12 +78,13 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        if fcntl:
-            _wait(file, doing)
+        _wait(file, doing)
         yield  # closing the file releases the lock
 
 
 def _wait(file: IO[str], doing: str) -> None:
+    if fcntl is None:
+        return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
