@@ -1,7 +1,4 @@
-"""Sections shared by several recipes. A dataclass is both the schema of a config file and its default values.
-
-Checks name the full key, both numbers and both names, so that one line is enough to correct a file.
-"""
+"""Sections shared by several recipes. A dataclass is both the schema of a config file and its default values."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -121,14 +118,10 @@ class PreprocessConfig(Strict):
         self.at_least("preprocess", 1, "sample_rate", "n_fft", "win_size", "hop_size", "n_mel", "frames", "windows")
         self.at_least("preprocess", 0, "fmin", "num_workers")
         self.fraction("preprocess", "valid_fraction")
-        self.require(
-            self.hop_size <= self.win_size <= self.n_fft,
-            f"preprocess: hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft} does not hold",
-        )
-        self.require(
-            self.fmin < self.fmax <= self.sample_rate / 2,
-            f"preprocess: fmin {self.fmin} < fmax {self.fmax} <= half of sample_rate {self.sample_rate} does not hold",
-        )
+        sizes = f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
+        self.require(self.hop_size <= self.win_size <= self.n_fft, f"preprocess: {sizes} does not hold")
+        band = f"fmin {self.fmin} < fmax {self.fmax} <= half of sample_rate {self.sample_rate}"
+        self.require(self.fmin < self.fmax <= self.sample_rate / 2, f"preprocess: {band} does not hold")
 
     @property
     def duration(self) -> float:
@@ -171,10 +164,8 @@ class EvaluationConfig(Strict):
     def __post_init__(self) -> None:
         self.at_least("evaluation", 0, "num_samples", "references", "num_steps", "guidance_scale")
         self.at_least("evaluation", 1, "interval", "batch_size")
-        self.require(
-            not self.num_samples or len(self.embedders) > 0,
-            f"evaluation.embedders must name at least one, because num_samples is {self.num_samples}",
-        )
+        message = f"evaluation.embedders must name at least one, because num_samples is {self.num_samples}"
+        self.require(not self.num_samples or len(self.embedders) > 0, message)
 
 
 @dataclass

@@ -23,14 +23,10 @@ USAGE = "%(prog)s [--config FILE] [--flag VALUE ...] [key=value ...]"
 class Command:
     """A parsed command line."""
 
-    config: Any
-    """the recipe's `Config`"""
-    options: Any
-    """an instance of the recipe's options class"""
-    given: list[sources.Source]
-    """sources of the config: its files, the deepest base first, then the overrides"""
-    path: Path
-    """the config file"""
+    config: Any  # the recipe's `Config`
+    options: Any  # an instance of the recipe's options class
+    given: list[sources.Source]  # of the config: its files, the deepest base first, then the overrides
+    path: Path  # the config file
 
 
 def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
@@ -40,14 +36,10 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
         script: name of the program in bins/, without .py.
         kind: name of the options class in the recipe's config module, such as "InferenceOptions".
         description: first line of `--help`.
-
-    Raises:
-        UserError: wrong usage, or the recipe lacks this command.
-        ConfigError: an unreadable config or a wrong override.
     """
     program = os.environ.get("SONOLUME_COMMAND", f"{script}.py")  # egs/_run.sh sets the name of the shell script
     path = _config_file(program, kind, description, argv)
-    files, name = sources.read(path), sources.shown(path)
+    files, name = sources.read(path), sources.display_path(path)
     recipe = recipe_of(files, name)
     options = _options_class(recipe, kind)
     if options is None:
@@ -87,9 +79,7 @@ def _recipes_with(kind: str) -> list[str]:
 
 def _check_overrides(overrides: Sequence[str], argv: list[str], options: type[Options], program: str) -> None:
     """Raise a UserError for a stray word, such as a second value after a flag, or a text without quotes."""
-    for word in overrides:
-        if "=" in word:
-            continue
+    for word in (word for word in overrides if "=" not in word):
         flags = [argument for argument in argv[: argv.index(word)] if argument.startswith("--")]
         if flags and flags[-1] in [f"--{flag.name}" for flag in declared(options) if flag.is_list]:
             raise UserError(f"{program}: unexpected {word!r}: {flags[-1]} takes one value, in quotes if it has spaces; "

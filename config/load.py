@@ -5,7 +5,6 @@ config = load_config(Path("egs/tta/audioldm/exp_config.json"), ["train.batch_siz
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +25,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     Raises:
         ConfigError: `FILE: full.key: mistake`, FILE being the one that contains the mistake.
     """
-    return merge([*sources.read(Path(path)), *sources.overrides(overrides)], sources.shown(Path(path)))
+    return merge([*sources.read(Path(path)), *sources.overrides(overrides)], sources.display_path(Path(path)))
 
 
 def merge(given: Sequence[sources.Source], name: str) -> Any:
@@ -35,20 +34,25 @@ def merge(given: Sequence[sources.Source], name: str) -> Any:
     Args:
         given: files, the deepest base first, then overrides.
         name: config file, for mistakes that belong to no single source.
-
-    Raises:
-        ConfigError: see `load_config`.
     """
     config_class = recipe_module(recipe_of(given, name), name).Config
     if any("recipe" in source.content for source in given if source.name == sources.COMMAND_LINE):
         raise ConfigError(f"{sources.COMMAND_LINE}: recipe cannot be overridden: choose another --config")
     for source in given:
         sources.rename(source.content, getattr(config_class, "RENAMED", {}))
-        schema.check(source.content, config_class, source.name)
+        schema.check(source.content, config_class, f"{source.name}: ")
     for key in REQUIRED:
         if not any(key in source.content for source in given):
-            raise ConfigError(f"{name}: {key}: missing{_kind(config_class, key)}")
-    return _to_object(config_class, given, name)
+            raise ConfigError(f"{name}: {key}: missing{' section' if key == 'model' else ''}")
+    try:  # sections merge, lists replace; `__post_init__` checks values against each other
+        merged = OmegaConf.merge(OmegaConf.structured(config_class), *(source.content for source in given))
+        OmegaConf.resolve(merged)
+        return OmegaConf.to_object(merged)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except OmegaConfBaseException as error:
+        message, _, rest = str(error).partition("\n    full_key: ")
+        raise ConfigError(f"{name}: {rest.split()[0]}: {message}" if rest else f"{name}: {message}") from None
 
 
 def save_config(config: Any, path: str | Path) -> None:
@@ -64,46 +68,17 @@ def recipes() -> list[str]:
 
 
 def recipe_module(recipe: str, source: str) -> ModuleType:
-    """Import the config module of a recipe: `Config` and the options of its commands.
-
-    Args:
-        source: file that names the recipe, for the error message.
-
-    Raises:
-        ConfigError: there is no such recipe.
-    """
+    """Import the config module of a recipe; a ConfigError names the `source`, the file with an unknown name."""
     if recipe not in recipes():
         raise ConfigError(f"{source}: recipe: no recipe '{recipe}' (there are: {', '.join(recipes())})")
     return importlib.import_module("sonolume.config." + recipe.replace("/", "."))
 
 
 def recipe_of(given: Sequence[sources.Source], name: str) -> str:
-    """Find the TASK/RECIPE of a config without checking anything else.
-
-    Raises:
-        ConfigError: the config names no recipe.
-    """
-    named = [source.content["recipe"] for source in given
-             if "recipe" in source.content and source.name != sources.COMMAND_LINE]  # fmt: skip
+    """Find the TASK/RECIPE of a config without checking anything else."""
+    files = [source for source in given if source.name != sources.COMMAND_LINE]
+    named = [source.content["recipe"] for source in files if "recipe" in source.content]
     if not named:
         example = '"recipe": "tta/audioldm"'
         raise ConfigError(f"{name}: recipe: missing, for example {example} (there are: {', '.join(recipes())})")
     return str(named[-1])
-
-
-def _kind(config_class: type, key: str) -> str:
-    is_section = any(one.name == key and hasattr(one.type, "__dataclass_fields__") for one in fields(config_class))
-    return " section" if is_section else ""
-
-
-def _to_object(config_class: type, given: Sequence[sources.Source], name: str) -> Any:
-    """Merge sections, replace lists, resolve interpolations; `__post_init__` checks values against each other."""
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(config_class), *(source.content for source in given))
-        OmegaConf.resolve(merged)
-        return OmegaConf.to_object(merged)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
-    except OmegaConfBaseException as error:
-        message, _, rest = str(error).partition("\n    full_key: ")
-        raise ConfigError(f"{name}: {rest.split()[0]}: {message}" if rest else f"{name}: {message}") from None

@@ -22,7 +22,7 @@ class Source:
     content: dict[str, Any]
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """Shorten a path inside the working directory to a relative one."""
     absolute = Path.cwd() / path
     return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
@@ -32,7 +32,7 @@ def read(path: Path) -> list[Source]:
     """Read a file and the chain of its `base_config`, the deepest base first; Hydra reads .yaml, all else is JSON5."""
     text = _text(path)
     if path.suffix == ".yml":
-        raise ConfigError(f"{shown(path)}: Hydra reads only files that end in .yaml: rename it")
+        raise ConfigError(f"{display_path(path)}: Hydra reads only files that end in .yaml: rename it")
     return [_yaml(path)] if path.suffix == ".yaml" else _json_chain(path, text, [])
 
 
@@ -52,53 +52,48 @@ def rename(content: dict[str, Any], renamed: Mapping[str, str]) -> None:
 
 
 def _text(path: Path) -> str:
+    where = display_path(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{shown(path)}: no such config file") from None
+        raise ConfigError(f"{where}: no such config file") from None
     except IsADirectoryError:
-        raise ConfigError(f"{shown(path)}: is a folder, a config is a file such as exp_config.json in it") from None
+        raise ConfigError(f"{where}: is a folder, a config is a file such as exp_config.json in it") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{shown(path)}: is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        raise ConfigError(f"{where}: is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except OSError as error:
-        raise ConfigError(f"{shown(path)}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
 
 
 def _json_chain(path: Path, text: str, children: list[Path]) -> list[Source]:
+    where = display_path(path)
     if path.resolve() in children:
         cycle = [*children[children.index(path.resolve()) :], path.resolve()]
-        raise ConfigError(f"{shown(path)}: base_config is circular: {' -> '.join(map(shown, cycle))}")
-    content = _json(path, text)
+        raise ConfigError(f"{where}: base_config is circular: {' -> '.join(map(display_path, cycle))}")
+    content = _json(where, text)
     base = content.pop("base_config", None)
-    source = Source(shown(path), content)
     if base is None:
-        return [source]
+        return [Source(where, content)]
     if not isinstance(base, str):
-        raise ConfigError(f"{shown(path)}: base_config: must be a path relative to this file, got {base!r}")
+        raise ConfigError(f"{where}: base_config: must be a path relative to this file, got {base!r}")
     parent = path.parent / base
     if not parent.exists():
-        raise ConfigError(f"{shown(path)}: base_config: no such file: {base} (it is relative to this file)")
-    return [*_json_chain(parent, _text(parent), [*children, path.resolve()]), source]
+        raise ConfigError(f"{where}: base_config: no such file: {base} (it is relative to this file)")
+    return [*_json_chain(parent, _text(parent), [*children, path.resolve()]), Source(where, content)]
 
 
-def _json(path: Path, text: str) -> dict[str, Any]:
+def _json(where: str, text: str) -> dict[str, Any]:
     try:
         content = json5.loads(text, allow_duplicate_keys=False)
     except RecursionError:
-        raise ConfigError(f"{shown(path)}: sections are nested too deeply") from None
-    except ValueError as error:
-        raise ConfigError(f"{shown(path)}:{_json_mistake(str(error))}") from None
+        raise ConfigError(f"{where}: sections are nested too deeply") from None
+    except ValueError as error:  # <string>:3 Unexpected "}" at column 4
+        match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", str(error), re.DOTALL)
+        reason = f"{match[1]}:{match[3]}: {match[2]}" if match else " " + str(error).replace("<string>:", "line ")
+        raise ConfigError(f"{where}:{reason}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{shown(path)}: must be one object {{...}}")
+        raise ConfigError(f"{where}: must be one object {{...}}")
     return content
-
-
-def _json_mistake(message: str) -> str:
-    """Rewrite `<string>:3 Unexpected "}" at column 4` of json5 as `3:4: Unexpected "}"`."""
-    match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", message, re.DOTALL)
-    if match:
-        return f"{match[1]}:{match[3]}: {match[2]}"
-    return " " + re.sub(r"^<string>:", "line ", message)
 
 
 def _yaml(path: Path) -> Source:
@@ -117,13 +112,13 @@ def _yaml(path: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}:" if mark else ":"
-        raise ConfigError(f"{shown(path)}{place} {error.problem}") from None
+        raise ConfigError(f"{display_path(path)}{place} {error.problem}") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning) as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
-        raise ConfigError(f"{shown(path)}: Hydra cannot compose it: {reason}") from None
+        raise ConfigError(f"{display_path(path)}: Hydra cannot compose it: {reason}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{shown(path)}: must have keys and values at its top level")
-    return Source(shown(path), {str(key): value for key, value in content.items()})
+        raise ConfigError(f"{display_path(path)}: must have keys and values at its top level")
+    return Source(display_path(path), {str(key): value for key, value in content.items()})
 
 
 def overrides(arguments: Sequence[str]) -> list[Source]:
@@ -135,20 +130,17 @@ def overrides(arguments: Sequence[str]) -> list[Source]:
 
     parser, sources = OverridesParser.create(), []
     for argument in arguments:
-        where = COMMAND_LINE
+        where = f"{COMMAND_LINE}: {argument!r}"
         try:
             override = parser.parse_override(argument)
         except HydraException as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{where}: {argument!r} is not key=value: {reason}") from None
+            raise ConfigError(f"{where} is not key=value: {' '.join(str(error).split())}") from None
         if override.is_delete() or override.package is not None or not override.key_or_group:
-            raise ConfigError(f"{where}: {argument!r}: only key=value can be given")
+            raise ConfigError(f"{where}: only key=value can be given")
         if override.is_sweep_override():
-            raise ConfigError(
-                f"{where}: {argument!r}: one value only; write a list as [a,b], a text with a comma as '\"a,b\"'"
-            )
+            raise ConfigError(f"{where}: one value only; write a list as [a,b], a text with a comma as '\"a,b\"'")
         content: Any = override.value()
         for part in reversed(override.key_or_group.split(".")):
             content = {part: content}
-        sources.append(Source(where, content))
+        sources.append(Source(COMMAND_LINE, content))
     return sources

@@ -32,9 +32,7 @@ class Position(pl.Callback):
 
     batches: int = 0
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.batches += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,9 +41,7 @@ class Position(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.batches = state_dict["batches"]
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         lightning_internals.reopen_epoch(checkpoint)
 
 
@@ -80,9 +76,7 @@ class ProgressBar(TQDMProgressBar):
         self.train_progress_bar.reset(total=int(self.trainer.num_training_batches))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
+        return {name: one for name, one in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class FirstValidation(pl.Callback):
@@ -145,13 +139,11 @@ class SaveRun(pl.Callback):
         self.stopped_by = self.stopped_by or signal.SIGTERM  # received by another process
         return True
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
         done = self.position.batches
-        if done % self.accumulate:
+        step, rest = divmod(done, self.accumulate)
+        if rest:
             return
-        step = done // self.accumulate
         stop = self._must_stop(trainer, step)
         if stop or step % self.every == 0 or done == trainer.num_training_batches:
             self._save(trainer, pl_module, "last.ckpt")
@@ -173,17 +165,14 @@ class SaveRun(pl.Callback):
                 trainer.save_checkpoint(unfinished)
             if trainer.is_global_zero:
                 unfinished.replace(folder / name)
-                self._export(trainer, task)
+                ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
+                weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
+                with weights, atomic_folder(self.run_dir / export_folder(task)) as export:
+                    task.export(export)
             trainer.strategy.barrier()  # a launcher takes a process that ends early for a failure
         finally:
             if trainer.is_global_zero:
                 unfinished.unlink(missing_ok=True)
-
-    def _export(self, trainer: pl.Trainer, task: Any) -> None:
-        ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
-        weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
-        with weights, atomic_folder(self.run_dir / export_folder(task)) as folder:
-            task.export(folder)
 
 
 def export_folder(task: Any) -> str:

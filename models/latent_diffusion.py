@@ -37,7 +37,7 @@ def draw_target(
     Args:
         moments: (B, 2z, h, w) mean and log-variance of the latents.
         vae: its config holds the latents' normalisation.
-        draws: random numbers of this batch, as `training.step_draws` or `training.item_draws` give them.
+        draws: random numbers of this batch, from `training_draws` or `validation_draws`.
     """
 
     def normal(count: int, random: torch.Generator) -> Tensor:

@@ -5,12 +5,7 @@ from types import ModuleType
 
 
 def recipe_code(recipe: str, part: str) -> ModuleType:
-    """Import one part of a recipe: models/TASK/RECIPE/{part}.py, or models/TASK/RECIPE.py for a one-file recipe.
-
-    Args:
-        recipe: "TASK/RECIPE".
-        part: "task", "data", "inference" or "evaluate".
-    """
+    """Import one part of TASK/RECIPE: models/TASK/RECIPE/{part}.py, or models/TASK/RECIPE.py for a one-file recipe."""
     name = f"sonolume.models.{recipe.replace('/', '.')}"
     package = importlib.import_module(name)
     return importlib.import_module(f"{name}.{part}") if hasattr(package, "__path__") else package

@@ -22,9 +22,6 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
 
     Args:
         shipped: folder of the miniature model, relative to the repository; its use is announced on stderr.
-
-    Raises:
-        UserError: --checkpoint is a file, the folder of a run, or does not exist.
     """
     if checkpoint is not None:
         given = Path(checkpoint).expanduser()
@@ -42,11 +39,7 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of --device; "auto" is cuda, else mps, else cpu.
-
-    Raises:
-        UserError: an unknown device, or one that this machine lacks.
-    """
+    """Return the device of --device; "auto" is cuda, else mps, else cpu."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.partition(":")[0] not in DEVICES:
@@ -75,11 +68,7 @@ def result_path(folder: Path, text: str, seed: int, suffix: str) -> Path:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create the folder of --output_dir.
-
-    Raises:
-        UserError: it is a file, or cannot be created.
-    """
+    """Create the folder of --output_dir."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,11 +79,8 @@ def make_folder(folder: Path) -> Path:
 def save_sound(path: Path, wave: np.ndarray, sample_rate: int, gain: float = 1.0) -> dict[str, float]:
     """Write a wav (n,), scaled down with a message on stderr if it exceeds full scale.
 
-    Args:
-        gain: factor already applied to the wave.
-
     Returns:
-        For the sidecar: "peak" of the generated wave, and the total "gain" applied to it.
+        For the sidecar: "peak" of the generated wave, and the total "gain", with the one already applied to the wave.
     """
     peak = max(float(np.abs(wave).max(initial=0.0)), 1 / gain if gain < 1 else 0.0)
     wave, factor = audio.limit_peak(wave)

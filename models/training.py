@@ -6,7 +6,7 @@ run equals an unbroken one, and several processes compute the same as one proces
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,9 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
 
 class Loaders(pl.LightningDataModule):
-    """Data loaders that start at the position of the checkpoint.
+    """Data loaders that start at the position of the checkpoint; `valid_batches` are lists of items (0, index).
 
     Every process validates on all items: the mean over processes with unequal shares is not the mean over items.
-
-    Attributes:
-        valid_batches: items (0, index) of each validation batch.
     """
 
     def __init__(self, data: TrainingData, config: TrainConfig, position: Position) -> None:
@@ -82,25 +79,21 @@ class Loaders(pl.LightningDataModule):
         items, size = [(0, index) for index in range(len(data.valid))], config.batch_size  # type: ignore[arg-type]
         self.valid_batches = [items[start : start + size] for start in range(0, len(items), size)]
 
-    def _options(self) -> dict[str, Any]:
-        workers = self.config.num_workers
-        return {"num_workers": workers, "persistent_workers": workers > 0, "collate_fn": self.data.collate}
+    def _loader(self, items: Dataset[Any], batches: Any) -> DataLoader[Any]:
+        workers, collate = self.config.num_workers, self.data.collate
+        return DataLoader(
+            items, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, collate_fn=collate
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        batches = StepBatches(
-            len(self.data.train),  # type: ignore[arg-type]
-            self.config.batch_size,
-            self.config.max_steps * self.config.accumulate,
-            self.config.random_seed,
-            start=self.position.batches,
-            rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
-        )
-        return DataLoader(self.data.train, batch_sampler=batches, **self._options())
+        train, steps = self.config, self.config.max_steps * self.config.accumulate
+        place = (self.position.batches, self.trainer.global_rank, self.trainer.world_size)
+        size = len(self.data.train)  # type: ignore[arg-type]
+        return self._loader(self.data.train, StepBatches(size, train.batch_size, steps, train.random_seed, *place))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.data.valid, batch_sampler=self.valid_batches, **self._options())
+        return self._loader(self.data.valid, self.valid_batches)
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
@@ -111,8 +104,7 @@ def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
 def step_draws(seed: int, step: int, batch: int, rank: int = 0, world: int = 1) -> Callable[[Draw], Tensor]:
     """Random numbers of one training batch: `draws(draw)` returns the `batch` rows of this process.
 
-    The rows of the whole global batch are drawn (which costs nothing compared to a step), so that they do not depend on
-    the number of processes.
+    The rows of the whole global batch are drawn, so that they do not depend on the number of processes.
     """
     random, rows = step_generator(seed, step), slice(rank * batch, (rank + 1) * batch)
     return lambda draw: draw(world * batch, random)[rows]
@@ -125,21 +117,14 @@ def training_draws(task: pl.LightningModule, count: int, batch_index: int) -> Ca
 
 
 def validation_draws(task: pl.LightningModule, batch_index: int) -> Callable[[Draw], Tensor]:
-    """`item_draws` of a validation batch, equal at every validation."""
-    return item_draws(task.trainer.datamodule.valid_batches[batch_index])  # type: ignore[attr-defined]
-
-
-def item_draws(items: Sequence[tuple[int, int]]) -> Callable[[Draw], Tensor]:
-    """Random numbers of a validation batch of (epoch, index); those of an item do not depend on its batch."""
+    """Random numbers of a validation batch: each item has its own, the same at every validation and in every batch."""
+    items = task.trainer.datamodule.valid_batches[batch_index]  # type: ignore[attr-defined]
     randoms = [step_generator(0, index) for _, index in items]
     return lambda draw: torch.cat([draw(1, random) for random in randoms])
 
 
 class Frozen(dict[str, Any]):
-    """Networks that a task uses without training: outside its module tree, so that checkpoints exclude them.
-
-    A deep copy of the task, such as its moving average, shares them.
-    """
+    """Networks used without training, outside the module tree of a task: not in checkpoints, shared by deep copies."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
         return self
@@ -150,15 +135,20 @@ def optimizer(
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """Build AdamW and its schedule: linear warm-up, then constant or a cosine to zero at max_steps.
 
-    Args:
-        start: optimizer step at which training of these parameters and their warm-up begin; the cosine always spans the
-            whole run.
+    Training of these parameters and their warm-up begin at the optimizer step `start`; the cosine spans the whole run.
     """
     adam = config.adam
-    adamw = torch.optim.AdamW(
-        parameters, lr=adam.lr, betas=(adam.betas[0], adam.betas[1]), weight_decay=adam.weight_decay, eps=adam.eps
-    )
-    return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: _rate(step, start, config))
+    betas = (adam.betas[0], adam.betas[1])
+    adamw = torch.optim.AdamW(parameters, adam.lr, betas, adam.eps, adam.weight_decay)
+
+    def rate(step: int) -> float:
+        warm = min(1.0, max(0, step - start + 1) / (config.warmup_steps + 1))
+        if config.lr_schedule is LRSchedule.constant:
+            return warm
+        done = min(1.0, max(0, step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
+        return warm * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item())
+
+    return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, rate)
 
 
 def optimizers(parameters: Any, config: TrainConfig) -> Any:
@@ -167,31 +157,19 @@ def optimizers(parameters: Any, config: TrainConfig) -> Any:
     return [adamw], [{"scheduler": rate, "interval": "step"}]
 
 
-def _rate(step: int, start: int, config: TrainConfig) -> float:
-    warm = min(1.0, max(0, step - start + 1) / (config.warmup_steps + 1))
-    if config.lr_schedule is LRSchedule.constant:
-        return warm
-    done = min(1.0, max(0, step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
-    return warm * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item())
-
-
-def _devices(text: str) -> str | int | list[int]:
-    if "," in text:
-        return [int(part) for part in text.split(",") if part]
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
-def _trainer(config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback], manual: bool) -> pl.Trainer:
+def _trainer(
+    config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback], manual: bool, validate_every: int
+) -> pl.Trainer:
     trainer = pl.Trainer(
         accelerator=train.accelerator,
-        devices=_devices(train.devices),
+        devices=train.devices,
         num_nodes=train.num_nodes,
         strategy=train.strategy,
         precision=train.precision,  # type: ignore[arg-type]
         accumulate_grad_batches=1 if manual else train.accumulate,
         gradient_clip_val=None if manual or not train.gradient_clip else train.gradient_clip,
         max_epochs=1,  # one pass over StepBatches, whose length is max_steps
-        val_check_interval=_validate_every(train),
+        val_check_interval=validate_every,
         check_val_every_n_epoch=None,
         limit_val_batches=train.valid_batches or None,
         num_sanity_val_steps=0,
@@ -207,36 +185,22 @@ def _trainer(config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback]
     return trainer
 
 
-def _validate_every(train: TrainConfig) -> int:
-    """Number of batches between two validations."""
-    return min(train.valid_interval, train.max_steps) * train.accumulate
-
-
-def _evaluation(config: RunConfig, train: TrainConfig, data: TrainingData, position: Position) -> list[pl.Callback]:
-    """Build the evaluation callback, or return [] if the recipe has none or it is disabled."""
+def _evaluation(config: RunConfig) -> EvaluationConfig | None:
+    """The section `evaluation`, or None if the recipe has none or it is disabled."""
     section: EvaluationConfig | None = getattr(config, "evaluation", None)
-    if not section or not section.num_samples:
-        return []
-    from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
-
-    folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"  # type: ignore[attr-defined]
-    return [Evaluation(section, data.valid.rows, folder, position, _validate_every(train))]  # type: ignore[attr-defined]
+    return section if section and section.num_samples else None
 
 
 def run(config: RunConfig, resume: bool) -> Path:
-    """Train and export a recipe.
-
-    Returns:
-        The exported folder.
+    """Train and export a recipe, and return the exported folder.
 
     Raises:
-        UserError: see `fit`; or the data are not prepared, or an embedder of `config.evaluation` does not exist.
+        UserError: as `fit`; or the data are not prepared, or an embedder of `config.evaluation` does not exist.
     """
-    evaluation: EvaluationConfig | None = getattr(config, "evaluation", None)
-    if evaluation and evaluation.num_samples:
+    if section := _evaluation(config):
         from sonolume.models.evaluation.embedders.load import check
 
-        for embedder in evaluation.embedders:  # before anything slow
+        for embedder in section.embedders:  # before anything slow
             check(embedder)
     task, data = build(config)
     return fit(task, data, config, config.train, resume) / export_folder(task)  # type: ignore[attr-defined]
@@ -256,7 +220,7 @@ def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
 
 
 def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: TrainConfig, resume: bool) -> Path:
-    """Train, save and export; returns the folder of the run.
+    """Train, save and export; return the folder of the run.
 
     Raises:
         UserError: the folder contains another run and `resume` is off; there is nothing to resume; the checkpoint is
@@ -268,14 +232,19 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     if train.num_threads:
         torch.set_num_threads(train.num_threads)
     lightning_internals.silence()
-    position = Position()
+    position, validate_every = Position(), min(train.valid_interval, train.max_steps) * train.accumulate  # batches
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
     callbacks: list[pl.Callback] = [position, ProgressBar(refresh_rate=10)]
     callbacks += [EMA(decay=train.ema_decay)] if train.ema_decay else []
-    callbacks += [*_evaluation(config, train, data, position), save, FirstValidation(position)]
+    if section := _evaluation(config):
+        from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
+
+        cache = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"  # type: ignore[attr-defined]
+        callbacks.append(Evaluation(section, data.valid.rows, cache, position, validate_every))  # type: ignore[attr-defined]
+    callbacks += [save, FirstValidation(position)]
     try:
-        trainer = _trainer(config, train, callbacks, manual=not task.automatic_optimization)
-    except (ValueError, MisconfigurationException) as error:
+        trainer = _trainer(config, train, callbacks, not task.automatic_optimization, validate_every)
+    except (TypeError, ValueError, MisconfigurationException) as error:  # TypeError: another number of devices
         raise UserError(f"train.accelerator, devices, strategy or precision: {first_line(error)}") from error
     if train.compile:
         for network in task.children():

@@ -7,6 +7,7 @@ folder of another tiny config, such as an autoencoder, is trained after it.
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,7 +170,7 @@ def test_help_and_mistakes(file: Path, script: str, capsys: pytest.CaptureFixtur
     assert "train.zzz" in refused("train.zzz=1")
     assert "train.max_steps" in refused("train.max_steps=-1")
     for flag in flags:
-        if flag.low is not None and flag.value_type in (int, float):
+        if math.isfinite(flag.low) and flag.type in (int, float):
             assert f"--{flag.name}" in refused(f"--{flag.name}", f"{flag.low - 1:g}")
         elif flag.must_exist:
             assert f"--{flag.name}" in refused(f"--{flag.name}", "no such file")

@@ -47,8 +47,7 @@ def load(path: Path | str, sample_rate: int, mono: bool = True, seconds: float |
         Possibly empty, silent or not finite: see `check_wave`.
 
     Raises:
-        SoundError: a missing or unreadable file, or one that ends before `seconds` and before the length in its
-            header; a UserError with a `reason`.
+        SoundError: a missing or unreadable file, or one that ends before `seconds` and the length in its header.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,16 +104,12 @@ def _check_length(path: Path, file: soundfile.SoundFile) -> None:
     """Raise a SoundError if the header of a wav, aiff or au file announces more samples than the file contains."""
     found = _LENGTHS.search(file.extra_info)
     announced, present = map(int, found.groups()) if found else (0, 0)
-    if announced <= present or announced >= _UNKNOWN_SIZE:
-        return
     seconds = file.frames / file.samplerate
     announced_seconds = seconds * announced / max(present, 1)
-    if announced_seconds - seconds > LENGTH_TOLERANCE:
-        raise SoundError(
-            f"{path}: truncated: its header announces {announced_seconds:.2f} s, but it contains {seconds:.2f} s; "
-            "download it again, or convert it to keep this part",
-            "truncated",
-        )
+    if announced < _UNKNOWN_SIZE and announced_seconds - seconds > LENGTH_TOLERANCE:
+        message = f"its header announces {announced_seconds:.2f} s, but it contains {seconds:.2f} s"
+        remedy = "download it again, or convert it to keep this part"
+        raise SoundError(f"{path}: truncated: {message}; {remedy}", "truncated")
 
 
 def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
@@ -124,11 +119,9 @@ def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
     try:
         import av
     except ImportError as error:
-        if not known:
-            raise unreadable from error
-        raise SoundError(f"{path}: {path.suffix} files need PyAV: {PYAV_REMEDY}", "needs PyAV") from error
-    # Only audio containers: playlists and lists of other files are not followed.
-    options = {"format_whitelist": _PYAV_FORMATS, "protocol_whitelist": "file"}
+        needs_pyav = SoundError(f"{path}: {path.suffix} files need PyAV: {PYAV_REMEDY}", "needs PyAV")
+        raise (needs_pyav if known else unreadable) from error
+    options = {"format_whitelist": _PYAV_FORMATS, "protocol_whitelist": "file"}  # playlists are not followed
     try:
         with path.open("rb") as file, av.open(file, options=options, metadata_errors="ignore") as container:
             if not container.streams.audio:
@@ -138,29 +131,25 @@ def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
                 for part in planar.resample(frame):
                     yield part.sample_rate, part.to_ndarray().T
     except (av.FFmpegError, ValueError) as error:
-        if not known:
-            raise unreadable from error
-        raise SoundError(f"{path}: damaged or not sound ({first_line(error)}); convert it to wav or flac") from error
+        damaged = SoundError(f"{path}: damaged or not sound ({first_line(error)}); convert it to wav or flac")
+        raise (damaged if known else unreadable) from error
 
 
 def check_wave(
     wave: np.ndarray, sample_rate: int, name: Path | str, min_seconds: float = 0.0, silent_ok: bool = False
 ) -> None:
-    """Check that a wave (n,) or (channels, n) can be used.
+    """Raise a SoundError, with the reason "empty", "NaN", "too short" or "silent", for an unusable wave.
 
     Args:
+        wave: (n,) or (channels, n).
         name: begins the error message, such as the path of the file; "" for none.
         min_seconds: shortest accepted duration; an empty wave is never accepted.
         silent_ok: accept a peak below -80 dB of full scale.
-
-    Raises:
-        SoundError: with `reason` "empty", "NaN", "too short" or "silent".
     """
     count, where = wave.shape[-1], f"{name}: " if str(name) else ""
     if not count:
         raise SoundError(f"{where}no samples", "empty")
-    if not np.isfinite(wave).all():
-        broken = np.count_nonzero(~np.isfinite(wave))
+    if broken := np.count_nonzero(~np.isfinite(wave)):
         raise SoundError(f"{where}{broken} samples are NaN or infinite: export the file again", "NaN")
     if count < min_seconds * sample_rate:
         seconds = count / sample_rate
@@ -177,12 +166,7 @@ def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def save_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:
-    """Write (n,) or (channels, n) atomically as a 16-bit wav; values beyond [-1, 1] are clipped.
-
-    Raises:
-        ValueError: the wave contains NaN or infinity.
-        OSError: the file cannot be written.
-    """
+    """Write (n,) or (channels, n) atomically as a 16-bit wav; values beyond [-1, 1] are clipped, NaN is an error."""
     if not np.isfinite(wave).all():
         raise ValueError(f"{path}: the wave contains NaN or infinite values")
     samples = np.clip(np.round(wave * 32768.0), -32768, 32767).astype(np.int16)  # 16-bit files survive load and save

@@ -28,21 +28,19 @@ def cached(folder: Path, key: Any, make: Callable[[Path], None], what: str) -> P
         what: the content in a few words; begins the folder name and appears in the message of waiting processes.
     """
     place = folder / f"{files.safe_name(what)}-{content_hash(key)}"
-    if place.is_dir():
-        return place
-    with locked(folder / ".lock", f"computing {what} in {folder}"):
-        if not place.is_dir():  # another process may have created it meanwhile
-            with files.atomic_folder(place) as unfinished:
-                make(unfinished)
+    if not place.is_dir():
+        with locked(folder / ".lock", f"computing {what} in {folder}"):
+            if not place.is_dir():  # another process may have created it meanwhile
+                with files.atomic_folder(place) as unfinished:
+                    make(unfinished)
     return place
 
 
 def content_hash(*content: Any) -> str:
     """Hash any content to twelve hexadecimal digits.
 
-    Args:
-        content: plain values (as JSON); paths (name and bytes of the file); bytes; values of arrays and of tensors (as
-            float32); lists, dictionaries and generators of these.
+    Content is plain values (as JSON), paths (name and bytes of the file), bytes, values of arrays and of tensors (as
+    float32), and lists, dictionaries and generators of these.
     """
     digest = hashlib.sha256()
     for one in content:
@@ -76,7 +74,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
     Args:
         path: lock file, created if missing and never removed.
-        doing: the work of the holder, such as "computing latents", for the message.
+        doing: work of the holder, such as "computing latents", for the message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

@@ -18,10 +18,7 @@ OFFICIAL = ("*.pt", "checkpoints/*.pt", "*/checkpoints/*.pt", "g_*")  # files of
 
 
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """Load a dictionary saved by `torch.save` to the CPU.
-
-    Args:
-        mapped: memory-map the file, so that unused tensors cost no memory.
+    """Load a dictionary saved by `torch.save` to the CPU; `mapped` tensors cost no memory until they are used.
 
     Raises:
         UserError: a missing or truncated file, not a checkpoint, or one with objects that only code could rebuild.
@@ -49,25 +46,20 @@ def _check_header(path: Path) -> None:
     if beginning.startswith(b"PK\x03\x04"):
         size = path.stat().st_size
         raise UserError(f"{path}: cut or damaged, its end is missing ({size} bytes): copy or download it again")
+    if beginning.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path}: a Git LFS pointer, not the file itself: run 'git lfs pull' or download it again")
     if beginning and not beginning.startswith(b"\x80"):  # neither zip nor pickle; an empty file was cut
-        what = "a Git LFS pointer, not the file itself: run 'git lfs pull' or download it again"
-        is_pointer = beginning.startswith(b"version https://git-lfs")
-        raise UserError(f"{path}: {what if is_pointer else 'no checkpoint of torch: name a .pt, .ckpt or g_* file'}")
+        raise UserError(f"{path}: no checkpoint of torch: name a .pt, .ckpt or g_* file")
 
 
 def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:
-    """Load a training checkpoint and check that its weights fit the model.
-
-    Raises:
-        UserError: a missing or damaged file, no training checkpoint, or another model (names the first difference).
-    """
+    """Load a training checkpoint; a UserError names the first difference if its weights do not fit the task."""
     if not path.exists():
         raise UserError(f"{path}: nothing to resume: no checkpoint was saved there yet")
     content = read(path)
     if "state_dict" not in content:
         raise UserError(f"{path}: not a training checkpoint (no 'state_dict' in it)")
-    difference = first_difference(content["state_dict"], task.state_dict())
-    if difference:
+    if difference := first_difference(content["state_dict"], task.state_dict()):
         raise UserError(f"{path}: belongs to another model: {difference}; resume with the config it was trained with")
     return content
 
@@ -79,33 +71,25 @@ def first_difference(given: dict[str, Any], wanted: dict[str, Any]) -> str:
             return f"it has no {name}"
         if given[name].shape != tensor.shape:
             return f"{name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
-    unknown = [name for name in given if name not in wanted]
-    return f"it has {unknown[0]}, which this model has not" if unknown else ""
+    unknown = next((name for name in given if name not in wanted), None)
+    return f"it has {unknown}, which this model has not" if unknown is not None else ""
 
 
 def check_folder(folder: Path, *kinds: str) -> None:
-    """Check that a folder was written by `save_pretrained` of one of the classes `kinds`, before a library loads it.
-
-    Raises:
-        UserError: a missing folder or file, an invalid config, another class, or a truncated safetensors file.
-    """
+    """Check that a folder was written by `save_pretrained` of one of the classes `kinds`, before a library loads it."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
+    hint = CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
     name = "model_index.json" if (folder / "model_index.json").exists() else "config.json"
     if not (folder / name).is_file():
-        raise UserError(f"{folder}: no {name} in it: not an exported model{_hint(folder)}")
+        raise UserError(f"{folder}: no {name} in it: not an exported model{hint}")
     config = read_json(folder / name, what="the settings of an exported model")
     found = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
     found = found[-1] if isinstance(found, list) else found
     if found not in kinds:
-        raise UserError(f"{folder}: holds a {found}, not a {kinds[0]}{_hint(folder)}")
+        raise UserError(f"{folder}: holds a {found}, not a {kinds[0]}{hint}")
     for weights in sorted(folder.rglob("*.safetensors")):
         _check_safetensors(weights)
-
-
-def _hint(folder: Path) -> str:
-    """Advice for the folder of an official training run."""
-    return CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
 
 
 def _check_safetensors(path: Path) -> None:

@@ -42,16 +42,13 @@ class Parser(argparse.ArgumentParser):
         intermixed = self._subparsers is None
         parse = self.parse_known_intermixed_args if intermixed else self.parse_known_args
         parsed, unknown = parse(args, namespace)
+        if unknown and not unknown[0].startswith("-"):
+            self.error(f"unexpected argument {unknown[0]!r}")
         if unknown:
-            self.error(self._describe_unknown(unknown[0]))
+            flag = unknown[0].split("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            self.error(f"unknown flag {flag}" + (f", did you mean {near[0]}?" if near else ""))
         return parsed
-
-    def _describe_unknown(self, argument: str) -> str:
-        flag = argument.split("=")[0]
-        if not flag.startswith("-"):
-            return f"unexpected argument {argument!r}"
-        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-        return f"unknown flag {flag}" + (f", did you mean {near[0]}?" if near else "")
 
 
 def parser(prog: str, description: str, usage: str | None = None, add_help: bool = True) -> Parser:
@@ -70,41 +67,27 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except UserError as error:
-        return _report(error, str(error), 2)
-    except ComputationError as error:
-        return _report(error, str(error), 1)
-    except (OSError, MemoryError, RuntimeError, *safetensors_errors()) as error:
-        line = _failure(error)
-        if line is None:
+    except (UserError, ComputationError, OSError, MemoryError, RuntimeError, *safetensors_errors()) as error:
+        message = _describe(error)
+        if message is None or os.environ.get("SONOLUME_DEBUG"):
             raise
-        return _report(error, line, 1)
+        _silence_broken_stdout()
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
 
 
-def _report(error: BaseException, message: str, code: int) -> int:
-    if os.environ.get("SONOLUME_DEBUG"):
-        raise error
-    _silence_broken_stdout()
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    return code
-
-
-def _failure(error: BaseException) -> str | None:
-    """Describe a failure of the machine in one line; None for an error of the program, which keeps its traceback."""
+def _describe(error: BaseException) -> str | None:
+    """The message of an expected error or a failure of the machine; None for an error of the program."""
     text = str(error)
+    if isinstance(error, UserError | ComputationError):
+        return text
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY):
         return f"out of memory: use a smaller batch size, fewer samples or a smaller dtype ({text[:200]})"
     for numbers, signs, what, remedy in WRITE_FAILURES:
         if getattr(error, "errno", None) in numbers or any(sign in text.lower() for sign in signs):
-            file = _file_of(error)
-            return f"{what}{f' for {file}' if file else ''}: {remedy}"
+            file = getattr(error, "filename", None) or next(iter(getattr(error, "__notes__", ())), None)  # of `naming`
+            return f"{what}{f' for {os.fsdecode(file)}' if isinstance(file, str | bytes) else ''}: {remedy}"
     return None if isinstance(error, RuntimeError) else text or type(error).__name__
-
-
-def _file_of(error: BaseException) -> str | None:
-    """The file name of an OSError, or the one added by `files.naming`."""
-    name = getattr(error, "filename", None) or next(iter(getattr(error, "__notes__", ())), None)
-    return os.fsdecode(name) if isinstance(name, str | bytes) else None
 
 
 def _silence_broken_stdout() -> None:

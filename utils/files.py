@@ -1,6 +1,7 @@
 """Atomic writing of files and folders, JSON files, and portable file names."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -50,9 +51,8 @@ def safetensors_errors() -> tuple[type[Exception], ...]:
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed to `path` when the block succeeds and removed when it fails."""
-    path = Path(path)
+    path, temporary = Path(path), _sibling(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(path)
     try:
         with naming(path):
             yield temporary
@@ -61,17 +61,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def unfinished(folder: str | Path, below: bool = False) -> list[Path]:
-    """Find temporary files in a folder (and below), left by a killed process or still being written."""
-    found = Path(folder).glob(f"**/{TEMPORARY}*" if below else f"{TEMPORARY}*")
-    return [path for path in found if path.is_file()]
+def unfinished(folder: Path) -> list[Path]:
+    """Find temporary files in a folder and below, left by a killed process or still being written."""
+    return [path for path in folder.rglob(f"{TEMPORARY}*") if path.is_file()]
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder that replaces `path` when the block succeeds.
 
-    The old folder stays untouched until then, and is restored if the new one cannot be renamed.
+    The old folder stays untouched until then, and is restored if the new one cannot be renamed. Files get the read
+    permissions of their folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         with naming(path):
             yield temporary
-            _make_readable(temporary)
+            mode = temporary.stat().st_mode & 0o666
+            for file in temporary.rglob("*"):  # safetensors writes files that only their owner can read
+                if file.is_file() and file.stat().st_mode & 0o777 == 0o600:
+                    file.chmod(mode)
             if path.exists():
                 os.rename(path, old)
             os.rename(temporary, path)
@@ -92,14 +95,6 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _make_readable(folder: Path) -> None:
-    """Give files the read permissions of their folder: safetensors writes files that only their owner can read."""
-    mode = folder.stat().st_mode & 0o666
-    for path in folder.rglob("*"):
-        if path.is_file() and path.stat().st_mode & 0o777 == 0o600:
-            path.chmod(mode)
-
-
 def write_json(path: str | Path, content: Any) -> None:
     """Write indented UTF-8 JSON atomically. A lone surrogate (an undecodable argument) becomes its escape."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -108,14 +103,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def read_json(path: str | Path, what: str = "a settings file") -> dict[str, Any]:
-    """Read the object of a JSON file.
-
-    Args:
-        what: the kind of file that is expected, with its article; ends every error message.
-
-    Raises:
-        UserError: the file is missing, cannot be read, is not JSON, or holds something other than an object.
-    """
+    """Read the object of a JSON file; `what`, the expected kind of file, ends the UserError of every other file."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -152,15 +140,11 @@ def is_safe_uid(uid: str) -> bool:
     plain = str(path) == uid and uid.isprintable() and "\\" not in uid and not PureWindowsPath(uid).drive
     if not plain or path.is_absolute() or not path.parts:  # "." has no parts
         return False
-    if any(part.endswith(".npy") for part in path.parts[:-1]):  # could be the file of another Uid
-        return False
-    return all(not part.startswith(".") and len(part.encode()) <= MAX_UID_BYTES for part in path.parts)
+    ambiguous = any(part.endswith(".npy") for part in path.parts[:-1])  # could be the file of another Uid
+    return not ambiguous and all(part[0] != "." and len(part.encode()) <= MAX_UID_BYTES for part in path.parts)
 
 
 def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
     """Return the first of `stem.suffix`, `stem-2.suffix`, `stem-3.suffix` ... that does not exist in `folder`."""
-    path, count = Path(folder) / f"{stem}{suffix}", 1
-    while path.exists():
-        count += 1
-        path = Path(folder) / f"{stem}-{count}{suffix}"
-    return path
+    names = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
+    return next(path for name in names if not (path := Path(folder) / f"{name}{suffix}").exists())

@@ -11,15 +11,9 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def locate(source: str, key: str, remedy: str = "") -> str:
-    """Resolve a model source to the absolute path of a local folder, or return a hub id unchanged.
+    """Resolve a path, relative to the repository, to an absolute folder, or return a hub id unchanged.
 
-    Args:
-        source: a path relative to the repository, an absolute one, or a hub id ("name" or "owner/name").
-        key: config key or flag of the source, for the message.
-        remedy: advice for a missing folder.
-
-    Raises:
-        UserError: the source is a file, or a path that does not exist.
+    A UserError names the `key` (config key or flag) of a file or a missing folder, and the `remedy` for the latter.
     """
     folder = paths.resolve(source)
     if folder.is_dir():

@@ -15,11 +15,7 @@ _INK, _PAPER, _EMPTY = (40, 40, 40), "white", (238, 238, 238)
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white.
-
-    Raises:
-        UserError: the file is missing or is not a readable image.
-    """
+    """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such image file")
@@ -40,10 +36,7 @@ def picture_grid(
     """Write a PNG that compares images: column i shows `columns[i]` under `titles[i]`.
 
     Images of any size are fitted into squares of `CELL`, small ones enlarged by a whole factor without blurring. A
-    column shorter than the others ends in grey squares.
-
-    Args:
-        labels: text above each row, such as captions.
+    column shorter than the others ends in grey squares. `labels` stand above the rows.
 
     Raises:
         ValueError: no images, or the wrong number of titles or labels.
@@ -52,39 +45,31 @@ def picture_grid(
     if not rows:
         raise ValueError(f"{path}: no pictures")
     if len(titles) != len(columns) or len(labels) not in (0, rows):
-        raise ValueError(
-            f"{path}: {len(titles)} titles and {len(labels)} labels for {len(columns)} columns of {rows} rows"
-        )
+        raise ValueError(f"{path}: {len(titles)} titles, {len(labels)} labels for {len(columns)} columns, {rows} rows")
     wrapped = [_wrapped(title, CELL) for title in titles]
     over = [_wrapped(label, len(columns) * (CELL + _GAP)) for label in labels] or [[]] * rows
-    top = _GAP + _LINE * max(map(len, wrapped))
-    heights = [_LINE * len(lines) + CELL + _GAP for lines in over]
-    sheet = Image.new("RGB", (_GAP + len(columns) * (CELL + _GAP), top + sum(heights)), _PAPER)
+    left = [_GAP + number * (CELL + _GAP) for number in range(len(columns) + 1)]
+    y = _GAP + _LINE * max(map(len, wrapped))
+    sheet = Image.new("RGB", (left[-1], y + sum(_LINE * len(lines) + CELL + _GAP for lines in over)), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for number, lines in enumerate(wrapped):
-        _write(draw, lines, _left(number), _GAP // 2)
+    for lines, x in zip(wrapped, left, strict=False):
+        _write(draw, lines, x, _GAP // 2)
     for row, lines in enumerate(over):
-        y = top + sum(heights[:row])
         _write(draw, lines, _GAP, y)
-        for number, column in enumerate(columns):
-            cell = _cell(column[row] if row < len(column) else None)
-            sheet.paste(cell, (_left(number), y + _LINE * len(lines)))
-    with atomic_path(Path(path)) as temporary:
+        y += _LINE * len(lines)
+        for column, x in zip(columns, left, strict=False):
+            sheet.paste(_cell(column[row] if row < len(column) else None), (x, y))
+        y += CELL + _GAP
+    with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
-
-
-def _left(column: int) -> int:
-    return _GAP + column * (CELL + _GAP)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
     """Wrap a title to lines of `width` pixels, at most `_LINES`."""
-    font = ImageFont.load_default(_SIZE)
-    lines: list[str] = []
+    font, lines = ImageFont.load_default(_SIZE), list[str]()
     for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
         else:
             lines.append(_cut(word, width))
     if len(lines) > _LINES:

@@ -34,42 +34,25 @@ Spans = list[tuple[float, float | None]]  # start and end in seconds; None is th
 class Flag:
     """Everything about a flag except its default."""
 
-    help: str
-    """one line; the default is appended where it is a number, a text or a path"""
+    help: str  # one line; the default is appended where it is a number, a text or a path
     metavar: str | tuple[str, ...] | None = None
     choices: tuple[str, ...] | None = None
-    low: float | None = None
-    """smallest allowed number"""
-    high: float | None = None
-    """largest allowed number"""
-    above: float | None = None
-    """the number must be larger than this"""
-    multiple: int | None = None
-    """the number must be divisible by this"""
-    unit: str = ""
-    """unit of the number, for error messages"""
-    must_exist: bool = False
-    """the path must name a file or folder"""
-    needs: tuple[str, ...] = ()
-    """other flags, one of which must be given together with this one"""
-    parse: Callable[[str], Any] | None = None
-    """converts the text, instead of the type; a list is extended by the returned list"""
-    positional: bool = False
-    """an argument without a name on the command line; required, a list takes all that remain"""
+    low: float = -math.inf  # smallest allowed number
+    high: float = math.inf  # largest allowed number
+    above: float = -math.inf  # the number must be larger than this
+    multiple: int | None = None  # the number must be divisible by this
+    unit: str = ""  # unit of the number, for error messages
+    must_exist: bool = False  # the path must name a file or folder
+    needs: tuple[str, ...] = ()  # other flags, one of which must be given together with this one
+    parse: Callable[[str], Any] | None = None  # converts the text instead of the type; its result extends a list
+    positional: bool = False  # an argument without a name; required, a list takes all that remain
     name: str = ""
-    type: Any = None
-
-    @property
-    def value_type(self) -> Any:
-        """X of a field annotated `X | None`, else the annotation itself."""
-        if typing.get_origin(self.type) in (types.UnionType, typing.Union):
-            return next(arg for arg in typing.get_args(self.type) if arg is not type(None))
-        return self.type
+    type: Any = None  # of the field; X if that is `X | None`
 
     @property
     def is_list(self) -> bool:
         """True for a flag that may be repeated."""
-        return typing.get_origin(self.value_type) is list
+        return typing.get_origin(self.type) is list
 
 
 def option(default: Any = None, **settings: Any) -> Any:
@@ -84,11 +67,7 @@ def option(default: Any = None, **settings: Any) -> Any:
 
 @dataclass(kw_only=True)
 class Options:
-    """Base class of all groups of flags.
-
-    Raises:
-        UserError: a number is out of its range or a path does not exist; names the flag.
-    """
+    """Base class of all groups of flags; a UserError names the flag of a wrong value or a missing path."""
 
     def __post_init__(self) -> None:
         for flag in declared(type(self)):
@@ -108,7 +87,7 @@ class Options:
 
     @classmethod
     def from_arguments(cls, namespace: argparse.Namespace) -> Self:
-        """Build the options from the flags that were given and the defaults of all others.
+        """Build the options from the given flags and the defaults of all others; check that flags have what they need.
 
         Raises:
             UserError: a flag is given without the flag it needs, or a value is not allowed.
@@ -122,22 +101,16 @@ class Options:
 
 def declared(options: type[Options]) -> list[Flag]:
     """List the flags of a class: its own first, then those of its bases in their order."""
-    hints = typing.get_type_hints(options)
-    found = [replace(flag, name=name, type=hint) for name, hint in hints.items() if (flag := _flag(options, name))]
-    bases = reversed(list(enumerate(options.__mro__)))
-    depth = {name: number for number, base in bases for name in inspect.get_annotations(base)
-             if FLAG_KEY in _metadata(base, name)}  # fmt: skip
-    return sorted(found, key=lambda flag: depth[flag.name])
-
-
-def _flag(options: type, name: str) -> Flag | None:
-    """The declaration of a flag in a class or, where the class changes the default only, in the nearest base."""
-    return next((found[FLAG_KEY] for base in options.__mro__ if (found := _metadata(base, name))), None)
-
-
-def _metadata(options: type, name: str) -> Any:
-    one = getattr(options, "__dataclass_fields__", {}).get(name)
-    return one.metadata if one else {}
+    hints, found = typing.get_type_hints(options), {}
+    for base in options.__mro__:
+        for name in inspect.get_annotations(base):
+            flag = vars(base)["__dataclass_fields__"][name].metadata.get(FLAG_KEY)  # None: another default only
+            if flag and name not in found:
+                hint = hints[name]
+                optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
+                kind = next(arg for arg in typing.get_args(hint) if arg is not type(None)) if optional else hint
+                found[name] = replace(flag, name=name, type=kind)
+    return list(found.values())
 
 
 def parse_spans(text: str) -> Spans:
@@ -146,28 +119,30 @@ def parse_spans(text: str) -> Spans:
     Raises:
         argparse.ArgumentTypeError: another notation, or an empty or reversed span.
     """
-    found = [SPAN.fullmatch(part.strip()) for part in text.split(",")]
-    if not all(found):
-        raise argparse.ArgumentTypeError(f"{text!r} is not written as START-END or START- in seconds, like 1.5-3.0")
-    spans = [(float(match[1]), float(match[2]) if match[2] else None) for match in found if match]
-    for start, end in spans:
+    spans: Spans = []
+    for part in text.split(","):
+        match = SPAN.fullmatch(part.strip())
+        if not match:
+            raise argparse.ArgumentTypeError(f"{text!r} is not written as START-END or START- in seconds, like 1.5-3.0")
+        start, end = float(match[1]), float(match[2]) if match[2] else None
         if end is not None and end <= start:
             what = "empty" if end == start else "reversed"
             raise argparse.ArgumentTypeError(f"{start:g}-{end:g} is {what}: its end must be after its start")
+        spans.append((start, end))
     return spans
 
 
 def _argument(flag: Flag, default: Any) -> dict[str, Any]:
     """Keyword arguments of `ArgumentParser.add_argument`."""
-    kind = flag.value_type
+    kind, inner = flag.type, typing.get_args(flag.type)
     found: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(flag, default)}
     if kind is bool:
         return found | {"action": "store_true"}
     if flag.is_list:
         repeated = {"nargs": "+"} if flag.positional else {"action": "extend" if flag.parse else "append"}
-        found |= repeated | {"type": flag.parse or typing.get_args(kind)[0]}
+        found |= repeated | {"type": flag.parse or inner[0]}
     elif typing.get_origin(kind) is tuple:
-        found |= {"nargs": len(typing.get_args(kind)), "type": flag.parse or typing.get_args(kind)[0]}
+        found |= {"nargs": len(inner), "type": flag.parse or inner[0]}
     elif issubclass(kind, Enum):
         found |= {"type": _enum_parser(kind), "metavar": "{" + ",".join(kind.__members__) + "}"}
     else:
@@ -195,22 +170,21 @@ def _help(flag: Flag, default: Any) -> str:
 
 
 def _check(flag: Flag, value: Any) -> None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        _check_number(flag, value)
-    elif flag.must_exist and isinstance(value, Path) and not value.exists():
+    """Raise a UserError for a missing path or a number that is not allowed."""
+    if flag.must_exist and isinstance(value, Path) and not value.exists():
         raise UserError(f"--{flag.name} {value}: no such file or folder")
-
-
-def _check_number(flag: Flag, value: float) -> None:
-    unit = f" {flag.unit}" if flag.unit else ""
-    low, high = flag.low, flag.high
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
     if not math.isfinite(value):
         raise UserError(f"--{flag.name} must be a finite number, got {value}")
-    if (low is not None and value < low) or (high is not None and value > high):
-        bounds = f"from {low:g} to {high:g}" if low is not None and high is not None else None
-        bounds = bounds or (f"at least {low:g}" if low is not None else f"at most {high:g}")
-        raise UserError(f"--{flag.name} must be {bounds}{unit}, got {value:g}")
-    if flag.above is not None and value <= flag.above:
-        raise UserError(f"--{flag.name} must be above {flag.above:g}{unit}, got {value:g}")
-    if flag.multiple is not None and value % flag.multiple:
-        raise UserError(f"--{flag.name} must be a multiple of {flag.multiple}{unit}, got {value:g}")
+    bounds = f"at least {flag.low:g}" if flag.high == math.inf else f"at most {flag.high:g}"
+    if math.isfinite(flag.low) and math.isfinite(flag.high):
+        bounds = f"from {flag.low:g} to {flag.high:g}"
+    rules = (
+        (flag.low <= value <= flag.high, bounds),
+        (value > flag.above, f"above {flag.above:g}"),
+        (not flag.multiple or value % flag.multiple == 0, f"a multiple of {flag.multiple}"),
+    )
+    for holds, rule in rules:
+        if not holds:
+            raise UserError(f"--{flag.name} must be {rule}{f' {flag.unit}' if flag.unit else ''}, got {value:g}")

@@ -24,11 +24,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_plain(path: Path) -> Any:
-    """Load a pickle of lists, dictionaries, sets, text and numbers.
-
-    Raises:
-        UserError: a missing or damaged file, or one that refers to a class or function.
-    """
+    """Load a pickle of lists, dictionaries, sets, text and numbers; a UserError if it needs a class or function."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:

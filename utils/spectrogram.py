@@ -17,18 +17,9 @@ _INK = (40, 40, 40)
 
 
 def spectrogram_png(
-    path: Path | str,
-    log_mel: np.ndarray,
-    sample_rate: int = 16000,
-    hop_size: int = 256,
-    fmin: float = 0.0,
-    fmax: float = 8000.0,
+    path: Path, log_mel: np.ndarray, sample_rate: int = 16000, hop_size: int = 256, fmin: float = 0, fmax: float = 8000
 ) -> None:
-    """Write a PNG of (bands, frames) ln mel magnitudes, band 0 at the bottom.
-
-    Raises:
-        ValueError: not a matrix, empty, or not finite.
-    """
+    """Write a PNG of finite (bands, frames) ln mel magnitudes, band 0 at the bottom; frequencies are in Hz."""
     if log_mel.ndim != 2 or not log_mel.size or not np.isfinite(log_mel).all():
         raise ValueError(f"{path}: expected finite values (bands, frames), found shape {log_mel.shape}")
     pixels = colours(log_mel)[::-1]  # row 0 of an image is its top
@@ -39,32 +30,28 @@ def spectrogram_png(
     draw = ImageDraw.Draw(picture)
     _time_axis(draw, plot.size, log_mel.shape[1] * hop_size / sample_rate)
     _frequency_axis(draw, plot.size, fmin, fmax)
-    with atomic_path(Path(path)) as temporary:
+    with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG")
 
 
-def spectrogram_grid(
-    path: Path | str, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()
-) -> None:
-    """Write a PNG that compares clips: a row for each clip with its label above, a column for each source.
+def spectrogram_grid(path: Path, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()) -> None:
+    """Write a PNG that compares clips: a row for each clip with its label above, a titled column for each source.
 
     Args:
-        columns: arrays (clips, bands, frames), such as real and generated clips.
-        labels: one for each clip.
-        titles: one for each column, above all rows.
+        columns: (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
     """
     bands, frames = columns[0].shape[1:]
-    width, height, top = (frames * 2 + 8) * len(columns), bands * 2 + 18, 16 if titles else 0
-    picture = Image.new("RGB", (width, top + height * len(labels)), "white")
+    width, height, top = frames * 2 + 8, bands * 2 + 18, 16 if titles else 0  # of a cell, and of the titles
+    picture = Image.new("RGB", (width * len(columns), top + height * len(labels)), "white")
     draw = ImageDraw.Draw(picture)
     for column, title in enumerate(titles):
-        draw.text((4 + column * (frames * 2 + 8), 3), title[: frames // 3], fill=_INK)
+        draw.text((4 + column * width, 3), title[: frames // 3], fill=_INK)
     for row, label in enumerate(labels):
-        draw.text((4, top + row * height + 3), label[: width // 6], fill=_INK)
+        draw.text((4, top + row * height + 3), label[: picture.width // 6], fill=_INK)
         for column, mels in enumerate(columns):
             plot = Image.fromarray(colours(mels[row])[::-1]).resize((frames * 2, bands * 2), Image.NEAREST)
-            picture.paste(plot, (4 + column * (frames * 2 + 8), top + row * height + 16))
-    with atomic_path(Path(path)) as temporary:
+            picture.paste(plot, (4 + column * width, top + row * height + 16))
+    with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG")
 
 

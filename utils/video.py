@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 FORMATS = "mov,matroska,avi,mpeg,mpegts,flv"  # video containers; playlists and lists of files are not followed
-SEEK_FROM = 5.0  # seconds from which seeking to a key frame is faster than decoding from the start
+SEEK_FROM = 5.0  # seconds from which seeking to the key frame before is faster than decoding from the start
 
 
 class VideoError(UserError):
@@ -30,17 +30,14 @@ class VideoError(UserError):
 class Facts:
     """Metadata of a video file."""
 
-    seconds: float
-    """duration of the video track; 0 if unknown"""
-    fps: float
-    """average frame rate; 0 if unknown"""
+    seconds: float  # duration of the video track; 0 if unknown
+    fps: float  # average frame rate; 0 if unknown
     width: int
     height: int
     has_sound: bool
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """One image and its time."""
 
     seconds: float
@@ -48,11 +45,7 @@ class Frame:
 
 
 def probe(path: Path) -> Facts:
-    """Read the metadata of a video without decoding it.
-
-    Raises:
-        VideoError: a missing or unreadable file, or no video track.
-    """
+    """Read the metadata of a video without decoding it; a VideoError if the file is unusable."""
     with _opened(path) as container:
         track = container.streams.video[0]
         length = (track.duration or 0) * (track.time_base or 0) or (container.duration or 0) / 1_000_000
@@ -71,8 +64,13 @@ def frames_at(path: Path, seconds: Sequence[float]) -> list[Frame]:
     """
     wanted, found, shown = sorted(set(seconds)), {}, None
     with _opened(path) as container:
-        begin = _begin(container)
-        for frame in _decoded(container, begin + wanted[0]):
+        track = container.streams.video[0]
+        begin = float((track.start_time or 0) * (track.time_base or 0))  # the first frame is not at 0 in every file
+        if begin + wanted[0] >= SEEK_FROM and track.time_base:
+            container.seek(int((begin + wanted[0]) / track.time_base), stream=track)
+        for frame in container.decode(track):
+            if frame.time is None:
+                continue
             while wanted and shown is not None and frame.time - begin > wanted[0]:
                 found[wanted.pop(0)] = _to_frame(shown, begin)
             if not wanted:
@@ -101,20 +99,6 @@ def _opened(path: Path) -> "Iterator[InputContainer]":
             yield container
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(f"{path}: damaged or not a video ({first_line(error)})") from error
-
-
-def _begin(container: "InputContainer") -> float:
-    """Time of the first frame, which is not 0 in every container."""
-    track = container.streams.video[0]
-    return float((track.start_time or 0) * (track.time_base or 0))
-
-
-def _decoded(container: "InputContainer", first: float) -> Iterator[Any]:
-    """Decode frames with a time, starting at the key frame before `first` seconds."""
-    track = container.streams.video[0]
-    if first >= SEEK_FROM and track.time_base:
-        container.seek(int(first / track.time_base), stream=track)
-    return (frame for frame in container.decode(track) if frame.time is not None)
 
 
 def _to_frame(frame: Any, begin: float) -> Frame:

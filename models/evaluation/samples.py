@@ -123,7 +123,7 @@ def generate_files(
     paths = {uid: folder / f"{uid}{suffix}" for uid in inputs}
     with locked(folder / ".lock", f"generating files in {folder}"):
         check_settings(folder, inputs, {"seed": seed, **settings}, suffix)
-        for path in files.unfinished(folder, below=True):  # left by a run that was killed
+        for path in files.unfinished(folder):  # left by a run that was killed
             path.unlink()
         missing = {uid for uid, path in paths.items() if not _is_done(path)}
         uids, done = list(paths), len(paths) - len(missing)

@@ -55,6 +55,7 @@ def test_both_stages_and_resume(run: Train, tmp_path: Path):
         ("tta/audioldm", ["model.audioldm.context_dim=24"], "model.audioldm.context_dim"),
         ("tta/audioldm", [f"model.audioldm.{name}_channels=8" for name in ("in", "out")], "is 8"),
         ("tta/autoencoderkl", ["train.accelerator=toaster"], "`accelerator='toaster'`"),
+        ("tta/autoencoderkl", ["train.accelerator=cpu", "train.devices=-1"], "train.accelerator, devices"),
         ("tta/autoencoderkl", ["train.precision=12-bit"], "Precision '12-bit' is invalid"),
         ("tta/autoencoderkl", ["preprocess.n_mel=64"], "(80, 16)"),
     ],

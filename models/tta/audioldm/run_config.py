@@ -50,7 +50,7 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     content = files.read_json(path) if path.is_file() else _from_components(folder, index)
     sources.rename(content, Config.RENAMED)
-    schema.check(content, Config, str(path if path.is_file() else folder))
+    schema.check(content, Config, f"{path if path.is_file() else folder}: ")
     run: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), content), enum_to_str=True)
     vocoder = str(folder) if (index.get("vocoder") or [None])[0] else ""
     parts = {"autoencoder_path": str(folder), "text_encoder": str(folder), "vocoder": vocoder}
