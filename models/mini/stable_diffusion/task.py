@@ -41,11 +41,8 @@ class Task(pl.LightningModule):
         zero_init(self.unet)
         if config.train.accelerator == "cpu" or not torch.cuda.is_available():
             self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
-        noise = model.noise_scheduler
-        self.scheduler = make_scheduler(noise)
-        self.objective = DiffusionObjective(
-            str(noise.prediction_type), self.scheduler.alphas_cumprod, str(noise.timestep_sampling), noise.min_snr_gamma
-        )
+        self.scheduler = make_scheduler(model.noise_scheduler)
+        self.objective = DiffusionObjective.from_config(model.noise_scheduler)
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)
