@@ -1,4 +1,4 @@
-"""Training and scoring targets of the judges: a scene as the judgement of a perfect judge, with classes for logits.
+"""Targets of the judges: a scene as the judgement of a perfect judge, with classes for logits.
 
 K kinds, S steps. `IGNORE` marks attributes that a caption would not mention either, such as an average pitch, and all
 attributes of a pair.
@@ -14,23 +14,23 @@ from sonolume.preprocessors.miniworld import DURATION
 from sonolume.preprocessors.miniworld.scene import KINDS, PITCHED, Event, Scene, band
 
 IGNORE = -1
-LAYOUTS = ("", "then", "over")
-BANDS = ("low", "high")
-DIRECTIONS = ("up", "down")
+RELATIONS = ("", "then", "over")
+BANDS = ("", "low", "high")  # a class is an index minus 1, so that "" is `IGNORE`
+DIRECTIONS = ("", "up", "down")  # likewise
+UNREMARKABLE = Event("", loudness=0.5)  # no attribute that a caption would mention: stands for a pair
 STEPS = 160 // STRIDE  # of a sound of the miniature world
 
 
 def sound_target(scene: Scene, steps: int = STEPS) -> SoundJudgement:
     """Targets of the sound judge: presence (K,) and activity (K, S) float 0 or 1; the others () long."""
-    event = _only_event(scene)
-    pitched = event is not None and event.kind in PITCHED
+    event = UNREMARKABLE if scene.relation else scene.events[0]
     return SoundJudgement(
         presence=presence([scene]),
         activity=activity(scene, steps),
-        repeats=torch.tensor(_count_class(event)),
-        pitch=torch.tensor(_class(band(event.pitch) if event and pitched else "", BANDS)),
-        loudness=torch.tensor(_class(band(event.loudness) if event else "", BANDS)),
-        direction=torch.tensor(_class(event.direction if event else "", DIRECTIONS)),
+        repeats=torch.tensor(event.count - 1),
+        pitch=torch.tensor(BANDS.index(band(event.pitch) if event.kind in PITCHED else "") - 1),
+        loudness=torch.tensor(BANDS.index(band(event.loudness)) - 1),
+        direction=torch.tensor(DIRECTIONS.index(event.direction) - 1),
     )
 
 
@@ -39,9 +39,9 @@ def picture_target(scene: Scene) -> PictureJudgement:
     panels = [KINDS.index(event.kind) for event in scene.events]
     return PictureJudgement(
         presence=presence([scene]),
-        layout=torch.tensor(LAYOUTS.index(scene.relation)),
+        layout=torch.tensor(RELATIONS.index(scene.relation)),
         panels=torch.tensor((panels + [IGNORE])[:2]),
-        repeats=torch.tensor(_count_class(_only_event(scene))),
+        repeats=torch.tensor(IGNORE if scene.relation else scene.events[0].count - 1),
     )
 
 
@@ -58,15 +58,3 @@ def activity(scene: Scene, steps: int) -> Tensor:
         first, last = math.floor(event.start / DURATION * steps), math.ceil(event.end / DURATION * steps)
         grid[KINDS.index(event.kind), first:last] = 1
     return grid
-
-
-def _only_event(scene: Scene) -> Event | None:
-    return None if scene.relation else scene.events[0]
-
-
-def _count_class(event: Event | None) -> int:
-    return event.count - 1 if event and event.count else IGNORE
-
-
-def _class(word: str, words: tuple[str, ...]) -> int:
-    return words.index(word) if word else IGNORE
