@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, Strict, TrainConfig
-from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 
 NUM_MEL_BINS = 128  # of the BEATs front end
 MIN_LAYERS = 3  # AudioToken uses the features of three layers
@@ -51,6 +52,3 @@ class ModelConfig(Strict):
 class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1e-3)))
-
-
-PreprocessOptions = NoInputOptions

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, Strict, TrainConfig
-from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 from sonolume.config.options import ReportOptions
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
 from sonolume.utils.options import LARGEST_SEED, option
@@ -60,8 +61,6 @@ class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1e-3)))
 
-
-PreprocessOptions = NoInputOptions
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,7 @@
 Training mixes single sounds anew in every epoch: pieces are cut, moved and added. Validation uses scenes of the world.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
 
 from sonolume.config.base import MiniworldConfig
-from sonolume.config.mini.beats import BEATsConfig, Config
-from sonolume.models.mini.scene_data import SceneDataset, skip_preprocessing, split_scenes
+from sonolume.config.mini.beats import Config
+from sonolume.models.mini.scene_data import SceneDataset, split_scenes
+from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.mini.targets import presence
 from sonolume.models.training import Frozen, TrainingData, optimizers
 from sonolume.modules.beats.beats import BEATs
@@ -35,8 +36,6 @@ TRIES = 8  # pieces drawn before a sound stays whole
 BALANCE = (-9.0, 0.0)  # dB, peak of each sound in a mixture
 GAIN = (-18.0, 0.0)  # dB, peak of the mixture
 MAX_HISS = 0.01  # standard deviation of white noise
-
-preprocess = skip_preprocessing
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -104,12 +103,6 @@ def cut(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return wave
 
 
-def build(config: BEATsConfig) -> BEATs:
-    """Build a BEATs with a head for the world's kinds and fresh weights."""
-    settings = {name: getattr(config, name) for name in BEATsConfig.__dataclass_fields__}
-    return BEATs(**settings, predictor_class=len(KINDS), labels=list(KINDS))
-
-
 class Task(pl.LightningModule):
     """Multi-label classification of waves (B, n) into presence (B, K)."""
 
@@ -117,7 +110,7 @@ class Task(pl.LightningModule):
         super().__init__()
         torch.manual_seed(config.train.random_seed)
         self.config = config
-        self.beats = build(config.model.beats)
+        self.beats = BEATs(**asdict(config.model.beats), predictor_class=len(KINDS), labels=list(KINDS))
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)

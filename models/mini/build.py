@@ -35,19 +35,16 @@ PREPARED_BY = {"miniworld": "tta/autoencoderkl/tiny.json", "miniworld_pairs": "a
 
 
 def build(part: str, output_dir: Path, work_dir: Path) -> Path:
-    """Train one part, resuming an interrupted build, and export it.
-
-    Args:
-        part: a key of `PARTS`.
-        output_dir: the part becomes the folder {output_dir}/{part}.
-        work_dir: holds data/ and ckpts/.
-    """
+    """Train one of `PARTS` with data/ and ckpts/ in `work_dir`, resuming an interrupted build, and export it."""
     training = importlib.import_module("sonolume.models.training")  # slow: imports torch
     trained = work_dir
     for file in PARTS[part]:
         config = config_of(file, work_dir)
-        if hasattr(config, "preprocess"):
-            _prepare(config.dataset[0], work_dir)
+        dataset = config.dataset[0]
+        if hasattr(config, "preprocess") and not (work_dir / "data" / dataset / "train.json").is_file():
+            prepared = config_of(PREPARED_BY[dataset], work_dir)
+            options = getattr(recipe_module(prepared.recipe, dataset), "PreprocessOptions", PreprocessOptions)
+            recipe_code(prepared.recipe, "data").preprocess(prepared, options(dataset=dataset))
         resume = (config.run_dir / "checkpoints" / "last.ckpt").is_file()
         if resume:
             print(f"{config.run_dir}: continuing the existing run (remove it to start anew)", file=sys.stderr)
@@ -57,24 +54,15 @@ def build(part: str, output_dir: Path, work_dir: Path) -> Path:
 
 def config_of(file: str, work_dir: Path) -> Any:
     """Load a config with all its paths inside `work_dir`."""
-    work, task = work_dir.resolve(), Path(file).parts[0]
-    overrides = [f"log_dir='{work}/ckpts/{task}'"]
-    components = COMPONENTS.get(file, {})
-    overrides += [f"model.{field}='{work}/ckpts/{run}/pipeline'" for field, run in components.items()]
-    plain = load_config(paths.root() / "egs" / file)
+    path, work = paths.root() / "egs" / file, work_dir.resolve()
+    overrides, plain = [f"log_dir='{work}/ckpts/{Path(file).parts[0]}'"], load_config(path)
+    for field, run in COMPONENTS.get(file, {}).items():
+        overrides.append(f"model.{field}='{work}/ckpts/{run}/pipeline'")
     if hasattr(plain, "preprocess"):
-        overrides += [f"preprocess.processed_dir='{work}/data'"]
+        overrides.append(f"preprocess.processed_dir='{work}/data'")
     if hasattr(plain, "cache_dir"):
-        overrides += [f"cache_dir='{work}/data/miniworld/cache'"]
-    return load_config(paths.root() / "egs" / file, overrides)
-
-
-def _prepare(dataset: str, work_dir: Path) -> None:
-    """Preprocess a data set, unless that is done."""
-    config = config_of(PREPARED_BY[dataset], work_dir)
-    if not (work_dir / "data" / dataset / "train.json").is_file():
-        options = getattr(recipe_module(config.recipe, dataset), "PreprocessOptions", PreprocessOptions)
-        recipe_code(config.recipe, "data").preprocess(config, options(dataset=dataset))
+        overrides.append(f"cache_dir='{work}/data/miniworld/cache'")
+    return load_config(path, overrides)
 
 
 def export(source: Path, target: Path) -> Path:
@@ -83,7 +71,8 @@ def export(source: Path, target: Path) -> Path:
     from safetensors.torch import load_file, save_file
 
     with atomic_folder(target) as folder:
-        shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        # a shipped folder holds no copy of the library's code
+        shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
         for path in folder.rglob("*.safetensors"):
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()

@@ -12,15 +12,12 @@ from transformers import PreTrainedModel
 
 from sonolume.config.base import MiniworldConfig, RunConfig
 from sonolume.models.mini.scene_data import SceneDataset
-from sonolume.models.mini.targets import activity
+from sonolume.models.mini.targets import BANDS, DIRECTIONS, RELATIONS, activity
 from sonolume.models.training import TrainingData, optimizers
 from sonolume.modules.caption_reader import CaptionReader, CaptionReading
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene, band
 
 STEPS = 20  # time steps of the activity map
-BANDS = ("", "low", "high")
-DIRECTIONS = ("", "up", "down")
-RELATIONS = ("", "then", "over")
 NO_EVENT = {"kind": len(KINDS)}  # class of an absent second event; -1, ignored, for all other heads
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]  # B texts -> tokens (B, L) and attention mask (B, L)
@@ -38,14 +35,10 @@ class Captions(NamedTuple):
 
 def collate(items: list[tuple[str, Scene]], tokenize: Tokenize) -> Captions:
     """Turn (caption, scene) pairs into a batch."""
-    tokens, mask = tokenize([text for text, _ in items])
-    classes = [slot_classes(scene) for _, scene in items]
-    return Captions(
-        tokens,
-        mask,
-        torch.stack([activity(scene, STEPS) for _, scene in items]),
-        {name: torch.tensor([slots[name] for slots in classes]) for name in classes[0]},
-    )
+    texts, scenes = zip(*items, strict=True)
+    classes = [slot_classes(scene) for scene in scenes]
+    slots = {name: torch.tensor([one[name] for one in classes]) for name in classes[0]}
+    return Captions(*tokenize(list(texts)), torch.stack([activity(scene, STEPS) for scene in scenes]), slots)
 
 
 def slot_classes(scene: Scene) -> dict[str, list[int]]:
@@ -89,8 +82,7 @@ class CaptionTask(pl.LightningModule):
         return optimizers(self.parameters(), self.config.train)
 
     def forward(self, batch: Captions) -> CaptionReading:
-        states = self.encoder(batch.tokens, attention_mask=batch.mask).last_hidden_state  # (B, L, D)
-        return self.reader(states, batch.mask)
+        return self.reader(self.encoder(batch.tokens, attention_mask=batch.mask).last_hidden_state, batch.mask)
 
     def training_step(self, batch: Captions, batch_index: int) -> Tensor:
         losses = caption_losses(self(batch), batch)
@@ -98,9 +90,9 @@ class CaptionTask(pl.LightningModule):
         return torch.stack(list(losses.values())).sum()
 
     def validation_step(self, batch: Captions, batch_index: int) -> None:
-        reading, size = self(batch), len(batch.tokens)
+        reading = self(batch)
         loss = torch.stack(list(caption_losses(reading, batch).values())).sum()
-        self.log("val/loss", loss, batch_size=size)
+        self.log("val/loss", loss, batch_size=len(batch.tokens))
         right = (reading.slots["kind"].argmax(-1) == batch.slots["kind"]).all(dim=1)  # (B,) both in their order
         for relation, name in enumerate(("one", "then", "over")):
             chosen = right[batch.slots["relation"][:, 0] == relation].float()

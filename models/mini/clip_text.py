@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from sonolume.config.mini.clip_text import Config, ModelConfig
+from sonolume.config.mini.clip_text import Config
 from sonolume.models.mini import clip_tokenizer
 from sonolume.models.mini.caption_task import CaptionTask, caption_data
-from sonolume.models.mini.scene_data import skip_preprocessing
+from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.preprocessors.miniworld import WORLD
 from sonolume.preprocessors.miniworld.captions import caption, prompt
 from sonolume.preprocessors.miniworld.scene import Scene
 
 PROMPT_SHARE = 0.25  # of single events that get a prompt such as "a photo of a dog" instead of a caption
-
-preprocess = skip_preprocessing
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -47,32 +45,19 @@ def tokenize(texts: list[str], tokenizer: CLIPTokenizer) -> tuple[Tensor, Tensor
     return tokens, torch.ones_like(tokens)
 
 
-def build(config: ModelConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Build a CLIP text encoder with fresh weights."""
-    vocabulary = tokenizer.get_vocab()
-    end = vocabulary[clip_tokenizer.END]
-    clip = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        projection_dim=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        max_position_embeddings=config.max_tokens,
-        hidden_act="quick_gelu",
-        bos_token_id=vocabulary[clip_tokenizer.START],
-        eos_token_id=end,
-        pad_token_id=end,
-    )
-    clip.world = WORLD
-    return CLIPTextModel(clip)
-
-
 class Task(CaptionTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
         torch.manual_seed(config.train.random_seed)
-        tokenizer = clip_tokenizer.build(config.model.max_tokens)
-        super().__init__(build(config.model, tokenizer), config.model.hidden_size, config)
+        model, tokenizer = config.model, clip_tokenizer.build(config.model.max_tokens)
+        start, end = tokenizer.convert_tokens_to_ids([clip_tokenizer.START, clip_tokenizer.END])
+        clip = CLIPTextConfig(
+            vocab_size=len(tokenizer), bos_token_id=start, eos_token_id=end, pad_token_id=end,
+            hidden_size=model.hidden_size, projection_dim=model.hidden_size, intermediate_size=model.intermediate_size,
+            num_hidden_layers=model.num_hidden_layers, num_attention_heads=model.num_attention_heads,
+            max_position_embeddings=model.max_tokens, hidden_act="quick_gelu",
+        )  # fmt: skip
+        clip.world = WORLD
+        super().__init__(CLIPTextModel(clip), model.hidden_size, config)
         self.tokenizer = tokenizer
 
     def export(self, folder: Path) -> None:

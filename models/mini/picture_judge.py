@@ -8,7 +8,8 @@ from sonolume.config.mini.picture_judge import Config
 from sonolume.config.options import ReportOptions
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
-from sonolume.models.mini.scene_data import SceneDataset, draw, skip_preprocessing
+from sonolume.models.mini.scene_data import SceneDataset, draw
+from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.mini.targets import picture_target
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.modules.judges import PictureJudge, PictureJudgement
@@ -17,8 +18,6 @@ from sonolume.preprocessors.miniworld.scene import KINDS, Scene
 
 MAX_BRIGHTNESS = 0.05  # change up or down
 MAX_NOISE = 0.06
-
-preprocess = skip_preprocessing
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:

@@ -38,27 +38,22 @@ def training_data(config: Config, frozen: Frozen) -> TrainingData:
 
 
 class SceneMels(Dataset[tuple[Tensor, SoundJudgement]]):
-    """Log-mels (M, T) with the targets of their scenes.
-
-    Raises:
-        UserError: a row is not of the miniature world.
-    """
+    """Log-mels (M, T) with the targets of their scenes; a row without a scene is a UserError."""
 
     def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
-        self.config = config
-        self.rows = read_rows(config, datasets, split)
-        for row in self.rows:
+        self.config, self.items = config, []
+        for row in read_rows(config, datasets, split):
             if row.scene is None:
                 raise UserError(f"{row.dataset}: {row.uid} has no Scene: judges need data of the miniature world")
+            self.items.append((mel_path(config, row), Scene.from_dict(row.scene)))
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, SoundJudgement]:
-        row = self.rows[key[1]]
-        assert row.scene is not None
-        mel = load_mel(mel_path(self.config, row), self.config.n_mel, self.config.frames)[0]
-        return mel, sound_target(Scene.from_dict(row.scene), self.config.frames // STRIDE)
+        path, scene = self.items[key[1]]
+        mel = load_mel(path, self.config.n_mel, self.config.frames)[0]
+        return mel, sound_target(scene, self.config.frames // STRIDE)
 
 
 class Task(JudgeTask):

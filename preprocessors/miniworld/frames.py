@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE
-from sonolume.preprocessors.miniworld.pictures import Moment, paint
+from sonolume.preprocessors.miniworld.drawings import Moment
+from sonolume.preprocessors.miniworld.pictures import paint
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, Scene
 from sonolume.preprocessors.miniworld.sounds import render
 
@@ -16,6 +17,7 @@ RISE = 2.0  # factor of an onset above the quietest of the preceding 50 ms
 ONSET_LEVEL = 0.1  # share of the peak that an onset must reach
 GAPS = {"clock": 0.12, "footsteps": 0.25}  # minimum seconds between onsets
 DEFAULT_GAP = 0.35
+REPEATED = (*COUNTABLE, *GAPS)
 
 
 def _envelopes(scene: Scene) -> list[np.ndarray]:
@@ -29,23 +31,15 @@ def _envelopes(scene: Scene) -> list[np.ndarray]:
     return levels
 
 
-def _rises(level: np.ndarray, gap: float) -> list[float]:
-    """Times in seconds at which a level jumps up, at least `gap` seconds apart."""
-    step = HOP / SAMPLE_RATE
-    before = np.pad(level, (5, 0))[: len(level)]
-    for shift in range(1, 5):
-        before = np.minimum(before, np.pad(level, (shift, 0))[: len(level)])
+def _onsets(kind: str, level: np.ndarray) -> list[float]:
+    """Times in seconds at which a level jumps up; only the first one of a continuous sound."""
+    before = np.min([np.pad(level, (shift, 0))[: len(level)] for shift in range(1, 6)], axis=0)
     times: list[float] = []
     for k in np.flatnonzero((level > ONSET_LEVEL) & (level > RISE * before)):
-        if not times or k * step - times[-1] >= gap:
-            times.append(float(k * step))
-    return times
-
-
-def _onsets(kind: str, level: np.ndarray) -> list[float]:
-    repeated = kind in COUNTABLE or kind in GAPS
-    times = _rises(level, GAPS.get(kind, DEFAULT_GAP))
-    return times if repeated else times[:1]
+        time = float(k * (HOP / SAMPLE_RATE))
+        if not times or time - times[-1] >= GAPS.get(kind, DEFAULT_GAP):
+            times.append(time)
+    return times if kind in REPEATED else times[:1]
 
 
 def onsets(scene: Scene) -> list[list[float]]:
@@ -58,18 +52,13 @@ def _moments(kind: str, level: np.ndarray, count: int) -> list[Moment]:
     times = np.array(_onsets(kind, level))
     sounding = np.flatnonzero(level > SILENCE_LEVEL) * HOP / SAMPLE_RATE
     first, last = sounding[0], sounding[-1]
-    step = DURATION / count
-    moments = []
+    step, moments = DURATION / count, []
     for left in np.arange(count) * step:
         right = left + step
-        moments.append(
-            Moment(
-                marks=int((times < right).sum()) if kind in COUNTABLE or kind in GAPS else 0,
-                hit=bool(((left <= times) & (times < right)).any()),
-                phase=float(np.clip((left + step / 2 - first) / (last - first + 1e-6), 0, 1)),
-                faint=bool(right <= first or left > last),
-            )
-        )
+        marks = int((times < right).sum()) if kind in REPEATED else 0
+        hit = bool(((left <= times) & (times < right)).any())
+        phase = float(np.clip((left + step / 2 - first) / (last - first + 1e-6), 0, 1))
+        moments.append(Moment(marks=marks, hit=hit, phase=phase, faint=bool(right <= first or left > last)))
     return moments
 
 
@@ -83,6 +72,5 @@ def frames(scene: Scene, count: int = 8) -> np.ndarray:
     """
     if count < 1:
         raise ValueError(f"count must be at least one, got {count}")
-    parts = zip(scene.events, _envelopes(scene), strict=True)
-    states = [_moments(event.kind, level, count) for event, level in parts]
+    states = [_moments(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
     return np.stack([paint(scene, moments) for moments in zip(*states, strict=True)])

@@ -6,12 +6,11 @@ the number of notes, drops or arcs. Two events have a panel each: side by side f
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance
+from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance, Moment
 from sonolume.preprocessors.miniworld.pen import Colour, Pen, ring
 from sonolume.preprocessors.miniworld.scene import Event, Scene
 
@@ -23,31 +22,17 @@ RIM: Colour = (255, 150, 20)  # edge of the glow
 STEPS = 4  # footprints in a still picture
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in drawn pixels
-
-
-@dataclass
-class Moment:
-    """State of one event in one picture."""
-
-    marks: int  # repetitions so far
-    hit: bool = False  # an onset falls into this picture
-    phase: float = 0.5  # elapsed share of the event, 0..1
-    faint: bool = False  # silent: not begun yet, or over
+FULL, HALF = SIZE * SUPERSAMPLING, SIZE * SUPERSAMPLING // 2
+PANELS: dict[str, list[Box]] = {
+    "": [(0, 0, FULL, FULL)],
+    "then": [(0, 0, HALF, FULL), (HALF, 0, FULL, FULL)],
+    "over": [(0, 0, FULL, HALF), (0, HALF, FULL, FULL)],
+}
 
 
 def _colour(hue: float, lightness: float, saturation: float) -> Colour:
     r, g, b = (round(255 * value) for value in colorsys.hls_to_rgb(hue, lightness, saturation))
     return r, g, b
-
-
-def _panels(relation: str) -> list[Box]:
-    full = SIZE * SUPERSAMPLING
-    half = full // 2
-    if relation == "then":
-        return [(0, 0, half, full), (half, 0, full, full)]
-    if relation == "over":
-        return [(0, 0, full, half), (0, half, full, full)]
-    return [(0, 0, full, full)]
 
 
 def _papers(scene: Scene) -> list[Colour]:
@@ -60,27 +45,19 @@ def _papers(scene: Scene) -> list[Colour]:
 def _draw_event(draw: ImageDraw.ImageDraw, event: Event, moment: Moment, box: Box, paper: Colour) -> None:
     left, top, right, bottom = box
     scale = min(right - left, bottom - top) / 2 * (0.60 + 0.36 * event.loudness)
-    centre = (
-        left + scale + event.pan * (right - left - 2 * scale),
-        top + scale + (1 - event.pitch) * (bottom - top - 2 * scale),
-    )
-    body = _colour(0.83 * event.timbre, 0.36 + 0.28 * event.pitch, 0.75)
-    pen = Pen(draw, centre, scale, paper, FADE if moment.faint else 0.0)
+    x = left + scale + event.pan * (right - left - 2 * scale)
+    y = top + scale + (1 - event.pitch) * (bottom - top - 2 * scale)
+    pen = Pen(draw, (x, y), scale, paper, FADE if moment.faint else 0.0)
     if moment.hit:
         pen.shape(ring(0, 0, 0.97, 0.97), GLOW, 0.06, RIM)
-    DRAWINGS[event.kind](pen, Appearance(body, moment.marks, moment.hit, moment.phase, event.direction))
-
-
-def still(event: Event) -> Moment:
-    """State of an event in a picture that represents the whole sound."""
-    return Moment(marks=STEPS if event.kind == "footsteps" else event.count)
+    body = _colour(0.83 * event.timbre, 0.36 + 0.28 * event.pitch, 0.75)
+    DRAWINGS[event.kind](pen, Appearance(**vars(moment), body=body, direction=event.direction))
 
 
 def paint(scene: Scene, moments: Sequence[Moment]) -> np.ndarray:
     """Draw a scene with each event in the given state: uint8 (64, 64, 3)."""
-    full = SIZE * SUPERSAMPLING
-    panels, papers = _panels(scene.relation), _papers(scene)
-    image = Image.new("RGB", (full, full), papers[0])
+    panels, papers = PANELS[scene.relation], _papers(scene)
+    image = Image.new("RGB", (FULL, FULL), papers[0])
     draw = ImageDraw.Draw(image)
     for event, moment, box, paper in zip(scene.events, moments, panels, papers, strict=True):
         if box != panels[0]:
@@ -88,10 +65,10 @@ def paint(scene: Scene, moments: Sequence[Moment]) -> np.ndarray:
         _draw_event(draw, event, moment, box, paper)
     if scene.relation:
         left, top, _, _ = panels[1]
-        draw.line([(left, top), (left, full) if left else (full, top)], fill=(255, 255, 255), width=SUPERSAMPLING)
+        draw.line([(left, top), (left, FULL) if left else (FULL, top)], fill=(255, 255, 255), width=SUPERSAMPLING)
     return np.asarray(image.reduce(SUPERSAMPLING))
 
 
 def picture(scene: Scene) -> np.ndarray:
     """Draw the still picture of a scene, deterministically: uint8 (64, 64, 3)."""
-    return paint(scene, [still(event) for event in scene.events])
+    return paint(scene, [Moment(marks=STEPS if e.kind == "footsteps" else e.count) for e in scene.events])

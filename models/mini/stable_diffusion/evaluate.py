@@ -47,20 +47,18 @@ def run(config: Config, options: EvaluationOptions) -> None:
     kinds = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
     prompts = {uid: f"a photo of {NAMES[kind]}" for uid, kind in kinds.items()}
 
-    settings = sampling_settings(model, options)
-    inputs, batches = dict.fromkeys(scenes, "the real picture"), {"batch_size": options.batch_size}
+    settings, inputs = sampling_settings(model, options), dict.fromkeys(scenes, "the real picture")
     png: dict[str, Any] = {"save": save_picture, "suffix": ".png"}
+    batches: dict[str, Any] = png | {"batch_size": options.batch_size}
 
     def generate_all(name: str, texts: dict[str, str]) -> dict[str, Path]:
         make = partial(generate, pipe, settings, texts)
-        return generate_files(folder / name, texts, settings, make, seed=options.seed, **batches, **png)
+        return generate_files(folder / name, texts, settings, make, seed=options.seed, **batches)
 
     generated, prompted = generate_all("generated", captions), generate_all("prompted", prompts)
     real = generate_files(folder / "real", inputs, {"seed": TEST_SEED}, partial(draw, scenes), title="draw", **png)
-    rebuilt = generate_files(
-        folder / "reconstructed", inputs, {"weights": settings["weights"]}, partial(reconstruct, pipe, real),
-        title="reconstruct", **batches, **png,
-    )  # fmt: skip
+    make, weights = partial(reconstruct, pipe, real), {"weights": settings["weights"]}
+    rebuilt = generate_files(folder / "reconstructed", inputs, weights, make, title="reconstruct", **batches)
 
     asked, versions = [f"{uid}: {text}" for uid, text in captions.items()], [judges.picture_judge_version(), *EMBEDDERS]
     conditions = measurement_conditions(versions, asked, len(asked), seed=options.seed, world=WORLD)
@@ -108,13 +106,11 @@ def generate(
     pipe: StableDiffusionPipeline, settings: dict[str, Any], texts: dict[str, str], uids: list[str], seeds: list[int]
 ) -> list[Image.Image]:
     """Generate one picture for each Uid from its text."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     made: Any = pipe(
-        [texts[uid] for uid in uids],
-        num_inference_steps=settings["num_steps"],
-        guidance_scale=settings["guidance_scale"],
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type="np",
-    )
+        [texts[uid] for uid in uids], num_inference_steps=settings["num_steps"],
+        guidance_scale=settings["guidance_scale"], generator=generators, output_type="np",
+    )  # fmt: skip
     if not np.isfinite(made.images).all():
         raise UserError(f"{pipe.name_or_path}: generated NaN for {uids[0]} or another picture of its batch")
     return pipe.numpy_to_pil(made.images)
