@@ -15,14 +15,12 @@ def main(argv: list[str]) -> None:
     program = os.environ.get("SONOLUME_COMMAND", "build")
     parser = cli.parser(program, "Train the shipped miniature parts from nothing and export them.")
     parser.add_argument("part", nargs="+", choices=(*PARTS, "all"), help="parts to make; judges first")
-    parser.add_argument(
-        "--output_dir", type=Path, default=paths.root() / "pretrained" / "mini", metavar="FOLDER",
-        help="folder of the exported parts (default: pretrained/mini)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--work_dir", type=Path, default=paths.root(), metavar="FOLDER",
-        help="folder of data/ and ckpts/ (default: the checkout)",
-    )  # fmt: skip
+    shipped = paths.root() / "pretrained" / "mini"
+    for flag, default, what in (
+        ("--output_dir", shipped, "folder of the exported parts (default: pretrained/mini)"),
+        ("--work_dir", paths.root(), "folder of data/ and ckpts/ (default: the checkout)"),
+    ):
+        parser.add_argument(flag, type=Path, default=default, metavar="FOLDER", help=what)
     args = parser.parse_args(argv)
     for part in PARTS if "all" in args.part else args.part:
         print(build(part, args.output_dir, args.work_dir))

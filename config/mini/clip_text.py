@@ -20,10 +20,7 @@ class ModelConfig(Strict):
     def __post_init__(self) -> None:
         self.at_least("model", 1, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         self.at_least("model", 8, "max_tokens")
-        self.require(
-            self.hidden_size % self.num_attention_heads == 0,
-            f"model: hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}",
-        )
+        self.divisible("model", "hidden_size", "num_attention_heads")
 
 
 @dataclass

@@ -21,11 +21,7 @@ class ModelConfig(Strict):
         self.at_least("model", 1, "layers_per_block", "latent_channels", "norm_num_groups")
         self.at_least("model", 0, "kl_weight")
         self.require(len(self.block_out_channels) > 0, "model.block_out_channels must not be empty")
-        for channels in self.block_out_channels:
-            self.require(
-                channels > 0 and channels % self.norm_num_groups == 0,
-                f"model.block_out_channels: {channels} is not divisible by norm_num_groups {self.norm_num_groups}",
-            )
+        self.divisible("model", "block_out_channels", "norm_num_groups")
 
 
 @dataclass

@@ -17,12 +17,8 @@ class TextEncoderConfig(Strict):
     num_heads: int = 4
 
     def __post_init__(self) -> None:
-        key = "model.text_encoder"
-        self.at_least(key, 1, "d_model", "d_ff", "num_layers", "num_heads")
-        self.require(
-            self.d_model % self.num_heads == 0,
-            f"{key}: d_model {self.d_model} is not divisible by num_heads {self.num_heads}",
-        )
+        self.at_least("model.text_encoder", 1, "d_model", "d_ff", "num_layers", "num_heads")
+        self.divisible("model.text_encoder", "d_model", "num_heads")
 
 
 @dataclass

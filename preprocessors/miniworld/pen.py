@@ -31,8 +31,7 @@ class Pen:
     ) -> None:
         self.draw, self.centre, self.scale = draw, centre, scale
         self.paper, self.fade, self.degrees = paper, fade, degrees
-        self._cos = scale * math.cos(math.radians(degrees))
-        self._sin = scale * math.sin(math.radians(degrees))
+        self._cos, self._sin = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
 
     def turned(self, degrees: float, about: Point = (0.0, 0.0), scale: float = 1.0) -> Pen:
         """Return a pen that is rotated clockwise and scaled, with its origin at `about`."""
@@ -54,10 +53,9 @@ class Pen:
 
     def shape(self, points: Sequence[Point], fill: Colour, line: float = 0.07, colour: Colour = LINE) -> None:
         """Draw a filled polygon with an outline of width `line` (0: none)."""
-        placed = self.place(points)
-        self.draw.polygon(placed, fill=self.ink(fill))
+        self.draw.polygon(self.place(points), fill=self.ink(fill))
         if line:
-            self._line([*placed, placed[0], placed[1]], line, colour)
+            self.stroke([*points, points[0], points[1]], line, colour)
 
     def disc(self, x: float, y: float, r: float, fill: Colour, ry: float = 0.0, line: float = 0.07) -> None:
         """Draw a filled circle, or an ellipse of half-axes r and ry."""
@@ -65,7 +63,4 @@ class Pen:
 
     def stroke(self, points: Sequence[Point], width: float = 0.08, colour: Colour = LINE) -> None:
         """Draw a line through the points."""
-        self._line(self.place(points), width, colour)
-
-    def _line(self, placed: list[Point], width: float, colour: Colour) -> None:
-        self.draw.line(placed, fill=self.ink(colour), width=max(3, round(width * self.scale)))
+        self.draw.line(self.place(points), fill=self.ink(colour), width=max(3, round(width * self.scale)))
