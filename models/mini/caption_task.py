@@ -1,4 +1,7 @@
-"""Train a text encoder on captions: predict kinds, counts, attributes and order of the events from its states."""
+"""Train a text encoder on captions: predict kinds, counts, attributes and order of the events from its states.
+
+B captions, L tokens, D width, K kinds, T time steps.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,18 +9,18 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from sonolume.config.base import MiniworldConfig, RunConfig
 from sonolume.models.mini.scene_data import SceneDataset
-from sonolume.models.mini.targets import BANDS, DIRECTIONS, RELATIONS, activity
+from sonolume.models.mini.scores import BANDS, DIRECTIONS, RELATIONS, activity
 from sonolume.models.training import TrainingData, optimizers
-from sonolume.modules.caption_reader import CaptionReader, CaptionReading
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene, band
 
 STEPS = 20  # time steps of the activity map
+HEADS = {"kind": 1, "count": 4, "pitch": 3, "loudness": 3, "direction": 3, "relation": 3}  # classes; kind: K + "none"
 NO_EVENT = {"kind": len(KINDS)}  # class of an absent second event; -1, ignored, for all other heads
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]  # B texts -> tokens (B, L) and attention mask (B, L)
@@ -67,6 +70,36 @@ def caption_data(config: MiniworldConfig, make_text: MakeText, tokenize: Tokeniz
 
 def _item(scene: Scene, epoch: int, make_text: MakeText, held_out: bool) -> tuple[str, Scene]:
     return make_text(scene, epoch, held_out), scene
+
+
+class CaptionReading(NamedTuple):
+    """Logits of the heads."""
+
+    activity: Tensor  # (B, K, T) one for each kind and time step
+    slots: dict[str, Tensor]  # head -> (B, 2, classes) for the first and the second event
+
+
+class CaptionReader(nn.Module):
+    """Auxiliary heads, discarded after training: learned queries for each time step and two event slots."""
+
+    def __init__(self, width: int, kinds: int, steps: int) -> None:
+        super().__init__()
+        self.time = nn.Parameter(torch.randn(steps, width))
+        self.slot = nn.Parameter(torch.randn(2, width))
+        self.attend_time = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.attend_slot = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.activity = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, kinds))
+        sizes = HEADS | {"kind": kinds + 1}
+        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
+
+    def forward(self, states: Tensor, mask: Tensor) -> CaptionReading:
+        """Predict from states (B, L, D) and a mask (B, L) with 1 for text."""
+        batch, padding = len(states), mask == 0
+        time = self.time.expand(batch, -1, -1)                                      # (B, T, D)
+        slot = self.slot.expand(batch, -1, -1)                                      # (B, 2, D)
+        time, _ = self.attend_time(time, states, states, key_padding_mask=padding)  # (B, T, D)
+        slot, _ = self.attend_slot(slot, states, states, key_padding_mask=padding)  # (B, 2, D)
+        return CaptionReading(self.activity(time).mT, {name: head(slot) for name, head in self.heads.items()})
 
 
 class CaptionTask(pl.LightningModule):

@@ -1,5 +1,11 @@
-"""mini/clip_text: train a CLIP text encoder on captions and short prompts, for the miniature Stable Diffusion."""
+"""mini/clip_text: train a CLIP text encoder on captions and short prompts, for the miniature Stable Diffusion.
 
+The byte-pair merges of its tokenizer make one token of every word in captions of the miniature world; any other text is
+split into shorter pieces, at worst into bytes.
+"""
+
+import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -7,22 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from sonolume.config.mini.clip_text import Config
-from sonolume.models.mini import clip_tokenizer
 from sonolume.models.mini.caption_task import CaptionTask, caption_data
 from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.preprocessors.miniworld import WORLD
+from sonolume.preprocessors.miniworld import WORLD, captions
 from sonolume.preprocessors.miniworld.captions import caption, prompt
 from sonolume.preprocessors.miniworld.scene import Scene
+from sonolume.utils import files
 
 PROMPT_SHARE = 0.25  # of single events that get a prompt such as "a photo of a dog" instead of a caption
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"  # suffix of the last piece of a word
+Pair = tuple[str, str]
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Batches of `Captions`."""
-    tokenizer = clip_tokenizer.build(config.model.max_tokens)
+    tokenizer = build_tokenizer(config.model.max_tokens)
     return caption_data(config.miniworld, make_text, partial(tokenize, tokenizer=tokenizer))
 
 
@@ -48,8 +58,8 @@ def tokenize(texts: list[str], tokenizer: CLIPTokenizer) -> tuple[Tensor, Tensor
 class Task(CaptionTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
         torch.manual_seed(config.train.random_seed)
-        model, tokenizer = config.model, clip_tokenizer.build(config.model.max_tokens)
-        start, end = tokenizer.convert_tokens_to_ids([clip_tokenizer.START, clip_tokenizer.END])
+        model, tokenizer = config.model, build_tokenizer(config.model.max_tokens)
+        start, end = tokenizer.convert_tokens_to_ids([START, END])
         clip = CLIPTextConfig(
             vocab_size=len(tokenizer), bos_token_id=start, eos_token_id=end, pad_token_id=end,
             hidden_size=model.hidden_size, projection_dim=model.hidden_size, intermediate_size=model.intermediate_size,
@@ -63,4 +73,55 @@ class Task(CaptionTask):
     def export(self, folder: Path) -> None:
         """Write transformers' CLIPTextModel and CLIPTokenizer into one folder."""
         self.encoder.save_pretrained(folder)
-        clip_tokenizer.save(self.tokenizer, folder)
+        save_tokenizer(self.tokenizer, folder)
+
+
+def words() -> list[str]:
+    """Every word of captions and prompts, lower case, sorted."""
+    texts = [noun for noun, _ in captions.SUBJECTS.values()]
+    texts += [verb for _, verbs in captions.SUBJECTS.values() for verb in verbs]
+    texts += [*captions.NAMES.values(), *captions.ING.values(), *captions.PROMPTS]
+    texts += [noun for nouns in captions.OTHER_NOUNS.values() for noun in nouns]
+    for table in (captions.PITCH, captions.LOUDNESS, captions.COUNTS, captions.DIRECTIONS, captions.TRAIN):
+        texts += [text for group in table.values() for text in group]
+    plain = re.sub(r"\{.*?\}", " ", " ".join([*texts, "is an"]))
+    return sorted(set(re.findall(r"[a-z]+", plain.lower())))
+
+
+def merges(texts: list[str]) -> list[Pair]:
+    """Byte-pair merges (Sennrich et al. 2016), the most frequent first, until each word is one piece."""
+    pieces = [[*text[:-1], text[-1] + WORD_END] for text in texts]
+    found: list[Pair] = []
+    while any(len(word) > 1 for word in pieces):
+        counts = Counter(pair for word in pieces for pair in zip(word, word[1:], strict=False))
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        found.append(best)
+        pieces = [_merge(word, best) for word in pieces]
+    return found
+
+
+def _merge(word: list[str], pair: Pair) -> list[str]:
+    result: list[str] = []
+    for piece in word:
+        if result and (result[-1], piece) == pair:
+            result[-1] += piece
+        else:
+            result.append(piece)
+    return result
+
+
+def build_tokenizer(max_tokens: int) -> CLIPTokenizer:
+    """Build the tokenizer, always the same one. `max_tokens` includes the start and end tokens."""
+    pairs, letters = merges(words()), list(bytes_to_unicode().values())
+    tokens = [*letters, *(letter + WORD_END for letter in letters), *(a + b for a, b in pairs), START, END]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocabulary, pairs, model_max_length=max_tokens)  # type: ignore[arg-type]  # takes pairs only
+
+
+def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Save as transformers does, and also as vocab.json and merges.txt, which every CLIP tokenizer can load."""
+    tokenizer.save_pretrained(folder)
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    files.write_json(folder / "vocab.json", dict(vocabulary))
+    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges(words()))]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -14,8 +14,7 @@ from sonolume.config.options import ReportOptions
 from sonolume.models import runtime
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.mini import judges
-from sonolume.models.mini.scores import Judgement, score_judgement
-from sonolume.models.mini.targets import IGNORE
+from sonolume.models.mini.scores import IGNORE, Judgement, score_judgement
 from sonolume.models.training import optimizers, step_generator
 from sonolume.modules.judges import Judge
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world

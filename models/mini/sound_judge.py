@@ -10,7 +10,7 @@ from sonolume.config.mini.sound_judge import Config
 from sonolume.config.options import PreprocessOptions, ReportOptions
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
-from sonolume.models.mini.targets import sound_target
+from sonolume.models.mini.scores import sound_target
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.features import load_mel, mel_path, read_rows
 from sonolume.modules.judges import STRIDE, SoundJudge, SoundJudgement

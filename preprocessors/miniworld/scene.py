@@ -98,7 +98,9 @@ def _draw(rng: np.random.Generator, uid: str, kinds: list[str], pairs: bool) -> 
     return Scene(uid, events, relation)
 
 
-def scenes(split: str, count: int, seed: int = 1, kinds: Sequence[str] = (), pairs: bool = True) -> Iterator[Scene]:
+def scenes(
+    split: str, count: int, seed: int = 1, kinds: Sequence[str] | None = None, pairs: bool = True
+) -> Iterator[Scene]:
     """Draw `count` scenes, the same ones for the same arguments.
 
     Args:
@@ -109,7 +111,7 @@ def scenes(split: str, count: int, seed: int = 1, kinds: Sequence[str] = (), pai
     Raises:
         ValueError: an unknown split or kind.
     """
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds or () if kind not in KINDS]
     if split not in SPLITS or unknown:
         raise ValueError(f"miniature world: unknown split {split!r} or kinds {unknown} (kinds: {', '.join(KINDS)})")
     for index in range(count):

@@ -18,7 +18,7 @@ from sonolume.config.mini.stable_diffusion import Config, UNetConfig
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
-from sonolume.models.mini import clip_tokenizer
+from sonolume.models.mini.clip_text import save_tokenizer
 from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS
 from sonolume.models.mini.stable_diffusion.components import load_frozen as load_frozen
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
@@ -91,7 +91,7 @@ class Task(pl.LightningModule):
     def export(self, folder: Path) -> None:
         """Write diffusers' `StableDiffusionPipeline` folder."""
         self.pipeline().save_pretrained(folder)
-        clip_tokenizer.save(self.frozen["text_encoder"].tokenizer, folder / "tokenizer")
+        save_tokenizer(self.frozen["text_encoder"].tokenizer, folder / "tokenizer")
 
 
 def build_unet(config: UNetConfig, vae: AutoencoderKL, width: int) -> UNet2DConditionModel:
