@@ -63,11 +63,7 @@ class Judge(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> Self:
-        """Load a frozen judge in evaluation mode.
-
-        Raises:
-            UserError: the folder is absent, damaged, or holds another model.
-        """
+        """Load a frozen judge in evaluation mode; a folder that is absent, damaged or another model is a UserError."""
         folder = Path(folder)
         checkpoint.check_folder(folder, cls.__name__)
         settings = read_json(folder / "config.json")
@@ -93,9 +89,6 @@ class SoundJudge(Judge):
         width: channels of the first convolution (conv_gru) or of a token (patch_transformer).
         n_mel, frames: M and T, multiples of 16 and 8.
         world: version of the miniature world that it was trained on.
-
-    Raises:
-        ValueError: an unknown architecture, or sizes that do not divide.
     """
 
     def __init__(

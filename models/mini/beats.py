@@ -60,8 +60,7 @@ class MixedSounds(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
         rng = np.random.default_rng([self.scenes[index].seed, epoch])
-        others = rng.integers(0, len(self), size=rng.choice(len(MIXED), p=MIXED))
-        chosen = [index, *map(int, others)]
+        chosen = [index, *rng.integers(0, len(self), size=rng.choice(len(MIXED), p=MIXED)).tolist()]
         wave = mix([self._wave(number) for number in chosen], rng)
         return torch.from_numpy(wave), presence([self.scenes[number] for number in chosen])
 
@@ -120,17 +119,15 @@ class Task(pl.LightningModule):
         return self.beats.logits(self.beats(waves)).float()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        waves, target = batch
-        loss = F.binary_cross_entropy_with_logits(self(waves), target)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(waves))
+        loss = F.binary_cross_entropy_with_logits(self(batch[0]), batch[1])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        waves, target = batch
-        logits = self(waves)
+        logits, target = self(batch[0]), batch[1]
         right = ((logits > 0) == (target > 0)).all(1).float().mean()
         values = {"val/loss": F.binary_cross_entropy_with_logits(logits, target), "val/all_kinds_right": right}
-        self.log_dict(values, prog_bar=True, batch_size=len(waves), sync_dist=True)
+        self.log_dict(values, prog_bar=True, batch_size=len(target), sync_dist=True)
 
     def export(self, folder: Path) -> None:
         """Write the folder that `BEATs.from_pretrained` reads, with a note of the training data."""

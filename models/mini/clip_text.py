@@ -7,6 +7,7 @@ split into shorter pieces, at worst into bytes.
 import re
 from collections import Counter
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,6 @@ from sonolume.utils import files
 PROMPT_SHARE = 0.25  # of single events that get a prompt such as "a photo of a dog" instead of a caption
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"  # suffix of the last piece of a word
-Pair = tuple[str, str]
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -37,12 +37,7 @@ def training_data(config: Config, frozen: Frozen) -> TrainingData:
 
 
 def make_text(scene: Scene, number: int, held_out: bool) -> str:
-    """Word a caption of a scene, or sometimes a prompt.
-
-    Args:
-        number: selects the wording, such as the epoch.
-        held_out: use the wordings that training never contains.
-    """
+    """Word a caption of a scene, or sometimes a prompt; `number`, such as the epoch, selects the wording."""
     rng = np.random.default_rng([scene.seed, number, 3])
     if not scene.relation and rng.uniform() < PROMPT_SHARE:
         return prompt(scene.events[0].kind, rng)
@@ -78,8 +73,7 @@ class Task(CaptionTask):
 
 def words() -> list[str]:
     """Every word of captions and prompts, lower case, sorted."""
-    texts = [noun for noun, _ in captions.SUBJECTS.values()]
-    texts += [verb for _, verbs in captions.SUBJECTS.values() for verb in verbs]
+    texts = [text for noun, verbs in captions.SUBJECTS.values() for text in (noun, *verbs)]
     texts += [*captions.NAMES.values(), *captions.ING.values(), *captions.PROMPTS]
     texts += [noun for nouns in captions.OTHER_NOUNS.values() for noun in nouns]
     for table in (captions.PITCH, captions.LOUDNESS, captions.COUNTS, captions.DIRECTIONS, captions.TRAIN):
@@ -88,26 +82,15 @@ def words() -> list[str]:
     return sorted(set(re.findall(r"[a-z]+", plain.lower())))
 
 
-def merges(texts: list[str]) -> list[Pair]:
+def merges(texts: list[str]) -> list[tuple[str, str]]:
     """Byte-pair merges (Sennrich et al. 2016), the most frequent first, until each word is one piece."""
-    pieces = [[*text[:-1], text[-1] + WORD_END] for text in texts]
-    found: list[Pair] = []
-    while any(len(word) > 1 for word in pieces):
-        counts = Counter(pair for word in pieces for pair in zip(word, word[1:], strict=False))
+    split, found = [" ".join(text) + WORD_END for text in texts], []
+    while counts := Counter(pair for word in split for pair in pairwise(word.split())):
         best = min(counts, key=lambda pair: (-counts[pair], pair))
+        whole_pieces = re.compile(rf"(?<!\S){re.escape(' '.join(best))}(?!\S)")
+        split = [whole_pieces.sub("".join(best), word) for word in split]
         found.append(best)
-        pieces = [_merge(word, best) for word in pieces]
     return found
-
-
-def _merge(word: list[str], pair: Pair) -> list[str]:
-    result: list[str] = []
-    for piece in word:
-        if result and (result[-1], piece) == pair:
-            result[-1] += piece
-        else:
-            result.append(piece)
-    return result
 
 
 def build_tokenizer(max_tokens: int) -> CLIPTokenizer:

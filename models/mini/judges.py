@@ -63,10 +63,7 @@ def load_pixels(files: Sequence[Path]) -> Tensor:
 def add_sound_shares(report: Report, scenes: Sequence[Scene], mels: Tensor, baselines: Mapping[str, Tensor]) -> None:
     """Add the shares of sounds that match their scenes, with chance level, baselines and the second judge's shares.
 
-    Args:
-        scenes: the N requested scenes.
-        mels: natural-log mels (N, M, T) of the generated sounds.
-        baselines: the same for other sounds, such as real renderings, by column name.
+    `mels` are natural-log mels (N, M, T); `baselines` those of other sounds of the N scenes, by column name.
     """
     first, second = (load_judge(SoundJudge, paths.root() / folder) for folder in SOUND_JUDGES)
     columns = {name: score_judgement(run_judge(first, other), scenes) for name, other in baselines.items()}

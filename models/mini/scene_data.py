@@ -1,7 +1,7 @@
 """Data sets that are generated from scenes of the miniature world while training runs."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from sonolume.preprocessors.miniworld.scene import Scene, scenes
 Item = TypeVar("Item", covariant=True)
 
 
-class SceneDataset(Dataset[Item], Generic[Item]):
+class SceneDataset(Dataset[Item]):
     """Items `make(scene, epoch)` of the scenes of one split."""
 
     def __init__(self, config: MiniworldConfig, split: str, make: Callable[[Scene, int], Item]) -> None:

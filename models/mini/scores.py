@@ -24,18 +24,11 @@ UNREMARKABLE = Event("", loudness=0.5)  # no attribute that a caption would ment
 STEPS = 160 // STRIDE  # of a sound of the miniature world
 
 CHANCE = {  # share that a generator reaches which ignores its caption, in the order of reports
-    "single": 1 / len(KINDS),
-    "count": 1 / 3,
-    "layout": 1 / 3,
-    "then_both": 1 / math.comb(len(KINDS), 2),  # for a generator that makes random pairs
-    "then_order": 1 / 2,
-    "then_places": 1 / 2,
-    "over_both": 1 / math.comb(len(KINDS), 2),
-    "over_places": 1 / 2,
-    "pitch": 1 / 2,
-    "loudness": 1 / 2,
-    "direction": 1 / 2,
-}
+    "single": 1 / len(KINDS), "count": 1 / 3, "layout": 1 / 3,
+    "then_both": 1 / math.comb(len(KINDS), 2), "then_order": 1 / 2, "then_places": 1 / 2,  # if it makes random pairs
+    "over_both": 1 / math.comb(len(KINDS), 2), "over_places": 1 / 2,
+    "pitch": 1 / 2, "loudness": 1 / 2, "direction": 1 / 2,
+}  # fmt: skip
 
 
 def sound_target(scene: Scene, steps: int = STEPS) -> SoundJudgement:

@@ -10,19 +10,13 @@ import numpy as np
 from sonolume.preprocessors.miniworld.scene import KINDS, PITCHED, Event, Scene, band
 
 SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {  # kind: (noun with its article, verbs in the -s form)
-    "bell": ("a bell", ("rings", "tolls", "chimes")),
-    "rain": ("rain", ("falls", "pours", "patters")),
-    "siren": ("a siren", ("wails", "howls", "sounds")),
-    "clock": ("a clock", ("ticks", "clicks", "ticktocks")),
-    "engine": ("an engine", ("runs", "hums", "idles")),
-    "bird": ("a bird", ("chirps", "sings", "tweets")),
-    "thunder": ("thunder", ("rumbles", "rolls", "booms")),
-    "phone": ("a phone", ("rings", "buzzes", "rattles")),
-    "footsteps": ("someone", ("walks", "strides", "steps")),
-    "whistle": ("a whistle", ("blows", "shrills", "sounds")),
-    "dog": ("a dog", ("barks", "woofs", "yaps")),
-    "drops": ("water", ("drips", "drops", "dribbles")),
-}
+    "bell": ("a bell", ("rings", "tolls", "chimes")), "rain": ("rain", ("falls", "pours", "patters")),
+    "siren": ("a siren", ("wails", "howls", "sounds")), "clock": ("a clock", ("ticks", "clicks", "ticktocks")),
+    "engine": ("an engine", ("runs", "hums", "idles")), "bird": ("a bird", ("chirps", "sings", "tweets")),
+    "thunder": ("thunder", ("rumbles", "rolls", "booms")), "phone": ("a phone", ("rings", "buzzes", "rattles")),
+    "footsteps": ("someone", ("walks", "strides", "steps")), "whistle": ("a whistle", ("blows", "shrills", "sounds")),
+    "dog": ("a dog", ("barks", "woofs", "yaps")), "drops": ("water", ("drips", "drops", "dribbles")),
+}  # fmt: skip
 NAMES = {kind: noun for kind, (noun, _) in SUBJECTS.items()} | {"footsteps": "footsteps", "drops": "drops of water"}
 KIND_WORDS = {noun.split()[-1]: kind for kind, (noun, _) in SUBJECTS.items()}  # bell, rain, ... someone, water
 KIND_WORDS |= {kind: kind for kind in KINDS}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from PIL.ImageDraw import ImageDraw
@@ -31,24 +31,26 @@ def ring(x: float, y: float, rx: float, ry: float, start: float = 0.0, end: floa
     return tuple((x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles)
 
 
+@dataclass
 class Pen:
     """Maps unit coordinates to a canvas, and mixes every colour with the background when `fade` is above 0."""
 
-    def __init__(
-        self, draw: ImageDraw, centre: Point, scale: float, paper: Colour, fade: float = 0.0, degrees: float = 0.0
-    ) -> None:
-        self.draw, self.centre, self.scale = draw, centre, scale
-        self.paper, self.fade, self.degrees = paper, fade, degrees
-        self._cos, self._sin = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
+    draw: ImageDraw
+    centre: Point
+    scale: float
+    paper: Colour
+    fade: float = 0.0
+    degrees: float = 0.0
 
     def turned(self, degrees: float, about: Point = (0.0, 0.0), scale: float = 1.0) -> Pen:
         """Return a pen that is rotated clockwise and scaled, with its origin at `about`."""
         (centre,) = self.place([about])
-        return Pen(self.draw, centre, self.scale * scale, self.paper, self.fade, self.degrees + degrees)
+        return replace(self, centre=centre, scale=self.scale * scale, degrees=self.degrees + degrees)
 
     def place(self, points: Sequence[Point]) -> list[Point]:
         """Convert unit coordinates to pixels."""
-        (cx, cy), c, s = self.centre, self._cos, self._sin
+        (cx, cy), angle = self.centre, math.radians(self.degrees)
+        c, s = self.scale * math.cos(angle), self.scale * math.sin(angle)
         return [(cx + c * x - s * y, cy + s * x + c * y) for x, y in points]
 
     def ink(self, colour: Colour) -> Colour:
@@ -74,21 +76,15 @@ class Pen:
         self.draw.line(self.place(points), fill=self.ink(colour), width=max(3, round(width * self.scale)))
 
 
-@dataclass(kw_only=True)
-class Moment:
-    """State of one event in one picture."""
+@dataclass
+class Appearance:
+    """Visible state of one event in one picture."""
 
     marks: int  # repetitions so far, drawn as notes, drops ...
     hit: bool = False  # an onset falls into this picture
     phase: float = 0.5  # elapsed share of the event, 0..1, for slow movement
     faint: bool = False  # silent: not begun yet, or over
-
-
-@dataclass(kw_only=True)
-class Appearance(Moment):
-    """The same with the attributes of the event that a drawing shows."""
-
-    body: Colour  # main colour of the object
+    body: Colour = GREY  # main colour of the object
     direction: str = ""  # "up" or "down"
 
 

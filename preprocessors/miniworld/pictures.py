@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE
-from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance, Colour, Moment, Pen, ring
+from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance, Colour, Pen, ring
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, Event, Scene
 from sonolume.preprocessors.miniworld.sounds import render
 
@@ -53,27 +53,22 @@ def _papers(scene: Scene) -> list[Colour]:
     return [_colour((hue + 0.12 * k) % 1, lightness - 0.05 * k, saturation) for k in range(len(scene.events))]
 
 
-def _draw_event(draw: ImageDraw.ImageDraw, event: Event, moment: Moment, box: Box, paper: Colour) -> None:
-    left, top, right, bottom = box
-    scale = min(right - left, bottom - top) / 2 * (0.60 + 0.36 * event.loudness)
-    x = left + scale + event.pan * (right - left - 2 * scale)
-    y = top + scale + (1 - event.pitch) * (bottom - top - 2 * scale)
-    pen = Pen(draw, (x, y), scale, paper, FADE if moment.faint else 0.0)
-    if moment.hit:
-        pen.shape(ring(0, 0, 0.97, 0.97), GLOW, 0.06, RIM)
-    body = _colour(0.83 * event.timbre, 0.36 + 0.28 * event.pitch, 0.75)
-    DRAWINGS[event.kind](pen, Appearance(**vars(moment), body=body, direction=event.direction))
-
-
-def paint(scene: Scene, moments: Sequence[Moment]) -> np.ndarray:
+def paint(scene: Scene, states: Sequence[Appearance]) -> np.ndarray:
     """Draw a scene with each event in the given state: uint8 (64, 64, 3)."""
     panels, papers = PANELS[scene.relation], _papers(scene)
     image = Image.new("RGB", (FULL, FULL), papers[0])
     draw = ImageDraw.Draw(image)
-    for event, moment, box, paper in zip(scene.events, moments, panels, papers, strict=True):
-        if box != panels[0]:
-            draw.rectangle(box, fill=paper)
-        _draw_event(draw, event, moment, box, paper)
+    for event, state, (left, top, right, bottom), paper in zip(scene.events, states, panels, papers, strict=True):
+        if left or top:
+            draw.rectangle((left, top, right, bottom), fill=paper)
+        scale = min(right - left, bottom - top) / 2 * (0.60 + 0.36 * event.loudness)
+        x = left + scale + event.pan * (right - left - 2 * scale)
+        y = top + scale + (1 - event.pitch) * (bottom - top - 2 * scale)
+        pen = Pen(draw, (x, y), scale, paper, FADE if state.faint else 0.0)
+        if state.hit:
+            pen.shape(ring(0, 0, 0.97, 0.97), GLOW, 0.06, RIM)
+        body = _colour(0.83 * event.timbre, 0.36 + 0.28 * event.pitch, 0.75)
+        DRAWINGS[event.kind](pen, replace(state, body=body, direction=event.direction))
     if scene.relation:
         left, top, _, _ = panels[1]
         draw.line([(left, top), (left, FULL) if left else (FULL, top)], fill=(255, 255, 255), width=SUPERSAMPLING)
@@ -82,7 +77,7 @@ def paint(scene: Scene, moments: Sequence[Moment]) -> np.ndarray:
 
 def picture(scene: Scene) -> np.ndarray:
     """Draw the still picture of a scene, deterministically: uint8 (64, 64, 3)."""
-    return paint(scene, [Moment(marks=STEPS if e.kind == "footsteps" else e.count) for e in scene.events])
+    return paint(scene, [Appearance(STEPS if e.kind == "footsteps" else e.count) for e in scene.events])
 
 
 def _envelopes(scene: Scene) -> list[np.ndarray]:
@@ -112,30 +107,27 @@ def onsets(scene: Scene) -> list[list[float]]:
     return [_onsets(event.kind, level) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
 
 
-def _moments(kind: str, level: np.ndarray, count: int) -> list[Moment]:
+def _states(kind: str, level: np.ndarray, count: int) -> list[Appearance]:
     """States of one event in `count` windows of equal length."""
     times = np.array(_onsets(kind, level))
     sounding = np.flatnonzero(level > SILENCE_LEVEL) * HOP / SAMPLE_RATE
     first, last = sounding[0], sounding[-1]
-    step, moments = DURATION / count, []
+    step, states = DURATION / count, []
     for left in np.arange(count) * step:
         right = left + step
         marks = int((times < right).sum()) if kind in REPEATED else 0
         hit = bool(((left <= times) & (times < right)).any())
         phase = float(np.clip((left + step / 2 - first) / (last - first + 1e-6), 0, 1))
-        moments.append(Moment(marks=marks, hit=hit, phase=phase, faint=bool(right <= first or left > last)))
-    return moments
+        states.append(Appearance(marks, hit, phase, faint=bool(right <= first or left > last)))
+    return states
 
 
 def frames(scene: Scene, count: int = 8) -> np.ndarray:
     """Render a scene as video: uint8 (count, 64, 64, 3), frame i for the i-th part of the 2.56 s.
 
     An event is faint while it is silent. At an onset its object lights up and moves, and a countable one gains a mark.
-
-    Raises:
-        ValueError: count is not positive.
     """
     if count < 1:
         raise ValueError(f"count must be at least one, got {count}")
-    states = [_moments(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
-    return np.stack([paint(scene, moments) for moments in zip(*states, strict=True)])
+    states = [_states(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
+    return np.stack([paint(scene, states) for states in zip(*states, strict=True)])

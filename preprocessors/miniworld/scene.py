@@ -61,10 +61,7 @@ def band(value: float) -> str:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether the train split excludes this combination (kind, count, pitch, loudness) or (kind, relation, kind).
-
-    About one combination in eight, chosen by hash.
-    """
+    """Whether "train" excludes this (kind, count, pitch, loudness) or (kind, relation, kind): one in eight, by hash."""
     event = scene.events[0]
     pitch = band(event.pitch) if event.kind in PITCHED else ""
     key = f"{event.kind} {event.count} {pitch} {band(event.loudness)}"
