@@ -54,7 +54,7 @@ class Task(CaptionTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
         torch.manual_seed(config.train.random_seed)
         model, tokenizer = config.model, build_tokenizer(config.model.max_tokens)
-        start, end = tokenizer.convert_tokens_to_ids([START, END])
+        start, end = (tokenizer.get_vocab()[token] for token in (START, END))
         clip = CLIPTextConfig(
             vocab_size=len(tokenizer), bos_token_id=start, eos_token_id=end, pad_token_id=end,
             hidden_size=model.hidden_size, projection_dim=model.hidden_size, intermediate_size=model.intermediate_size,

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE
 from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance, Colour, Pen, ring
-from sonolume.preprocessors.miniworld.scene import COUNTABLE, Event, Scene
+from sonolume.preprocessors.miniworld.scene import COUNTABLE, Scene
 from sonolume.preprocessors.miniworld.sounds import render
 
 SIZE = 64  # pixels of a side
@@ -129,5 +129,5 @@ def frames(scene: Scene, count: int = 8) -> np.ndarray:
     """
     if count < 1:
         raise ValueError(f"count must be at least one, got {count}")
-    states = [_states(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
-    return np.stack([paint(scene, states) for states in zip(*states, strict=True)])
+    tracks = [_states(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
+    return np.stack([paint(scene, states) for states in zip(*tracks, strict=True)])

@@ -52,7 +52,7 @@ class Scene:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        return cls(**values | {"events": [Event(**event) for event in values["events"]]})
+        return cls(**{**values, "events": [Event(**event) for event in values["events"]]})
 
 
 def band(value: float) -> str:
