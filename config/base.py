@@ -32,6 +32,15 @@ class Strict:
             value = getattr(self, name)
             self.require(0 <= value < 1, f"{key}.{name} must be at least 0 and below 1, got {value}")
 
+    def divisible(self, key: str, name: str, *divisors: str) -> None:
+        """Check that a number, or every number of a list, is positive and a multiple of other fields."""
+        given = getattr(self, name)
+        for value in given if isinstance(given, list) else [given]:
+            for divisor in divisors:
+                size = getattr(self, divisor)
+                valid = value > 0 and value % size == 0
+                self.require(valid, f"{key}: {name} {value} is not divisible by {divisor} {size}")
+
 
 @dataclass
 class AdamConfig(Strict):

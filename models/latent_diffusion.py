@@ -5,13 +5,14 @@ B items, z latent channels, h x w latent size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models.training import Draw
-from sonolume.modules.diffusion import DiffusionTarget, draw_times, make_target
+from sonolume.modules.diffusion import DiffusionTarget, alphas_cumprod, draw_times, make_target
 from sonolume.modules.latents import normalise
 
 
@@ -27,6 +28,12 @@ class DiffusionObjective:
     """uniform or logit_normal"""
     min_snr_gamma: float = 0.0
     """largest signal-to-noise ratio that weights the loss (Hang et al. 2023); 0 = no weighting"""
+
+    @classmethod
+    def from_config(cls, noise: NoiseSchedulerConfig) -> Self:
+        """Build the objective from the section `noise_scheduler` of a config."""
+        schedule = alphas_cumprod(str(noise.beta_schedule), noise.beta_start, noise.beta_end, noise.num_train_timesteps)
+        return cls(str(noise.prediction_type), schedule, str(noise.timestep_sampling), noise.min_snr_gamma)
 
 
 def draw_target(

@@ -55,21 +55,15 @@ class Judge(nn.Module):
         """Write config.json and model.safetensors."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
-            for name, tensor in self.state_dict().items()
-        }
+        tensors = self.state_dict().items()
+        halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors}
         with files.atomic_path(folder / WEIGHTS_FILE) as path:
-            save_file(weights, path)
+            save_file({name: tensor.contiguous().cpu() for name, tensor in halved.items()}, path)
         files.write_json(folder / "config.json", {"_class_name": type(self).__name__, **self.settings})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> Self:
-        """Load a frozen judge in evaluation mode.
-
-        Raises:
-            UserError: the folder is absent, damaged, or holds another model.
-        """
+        """Load a frozen judge in evaluation mode; a folder that is absent, damaged or another model is a UserError."""
         folder = Path(folder)
         checkpoint.check_folder(folder, cls.__name__)
         settings = read_json(folder / "config.json")
@@ -95,9 +89,6 @@ class SoundJudge(Judge):
         width: channels of the first convolution (conv_gru) or of a token (patch_transformer).
         n_mel, frames: M and T, multiples of 16 and 8.
         world: version of the miniature world that it was trained on.
-
-    Raises:
-        ValueError: an unknown architecture, or sizes that do not divide.
     """
 
     def __init__(
@@ -121,14 +112,8 @@ class SoundJudge(Judge):
         steps = self.backbone(((mel - MEL_MEAN) / MEL_SCALE)[:, None])  # (B, S, D)
         peak = steps.amax(1)                                            # (B, D)
         summary = self.summary(torch.cat([steps.mean(1), peak], -1))    # (B, 64)
-        return SoundJudgement(
-            self.presence(peak),
-            self.activity(steps).mT,
-            self.count(summary),
-            self.pitch(summary),
-            self.loudness(summary),
-            self.direction(summary),
-        )
+        attributes = (head(summary) for head in (self.count, self.pitch, self.loudness, self.direction))
+        return SoundJudgement(self.presence(peak), self.activity(steps).mT, *attributes)
 
 
 class ConvGRU(nn.Module):
@@ -136,7 +121,7 @@ class ConvGRU(nn.Module):
 
     def __init__(self, width: int, n_mel: int, frames: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(*_stem(1, width), *_stage(width, 2 * width), *_stage(2 * width, 3 * width))
+        self.conv = _convolutions(1, width)
         self.mix = nn.Conv1d(3 * width * n_mel // 8, 6 * width, 1)
         self.gru = nn.GRU(6 * width, 4 * width, batch_first=True, bidirectional=True)
         self.out_width = 8 * width
@@ -155,9 +140,8 @@ class PatchTransformer(nn.Module):
         self.patch = nn.Conv2d(1, width, PATCH, stride=(PATCH, STRIDE), padding=(0, STRIDE // 2))
         self.row = nn.Parameter(0.2 * torch.randn(width, n_mel // PATCH, 1))
         self.step = nn.Parameter(0.2 * torch.randn(width, 1, frames // STRIDE))
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
+        how: dict[str, Any] = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, **how)
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.out_width = 2 * width
 
@@ -173,17 +157,11 @@ BACKBONES = {"conv_gru": ConvGRU, "patch_transformer": PatchTransformer}
 
 
 class PictureJudge(Judge):
-    """Classify the kinds in a 64 x 64 picture, their panels, and the repetitions of a single event.
-
-    Args:
-        kinds: names of the K kinds, in the order of the logits.
-        width: channels of the first convolution.
-        world: version of the miniature world that it was trained on.
-    """
+    """Classify the kinds in a 64 x 64 picture, their panels, and the repetitions of a single event."""
 
     def __init__(self, kinds: list[str], width: int, world: int = 1) -> None:
         super().__init__(kinds, world, width=width)
-        self.conv = nn.Sequential(*_stem(3, width), *_stage(width, 2 * width), *_stage(2 * width, 3 * width))
+        self.conv = _convolutions(3, width)
         self.summary = nn.Sequential(nn.Linear(6 * 3 * width, 128), nn.GELU())
         self.presence, self.layout = nn.Linear(128, len(kinds)), nn.Linear(128, 3)
         self.panels, self.count = nn.Linear(128, 2 * len(kinds)), nn.Linear(128, 3)
@@ -199,14 +177,12 @@ class PictureJudge(Judge):
         return PictureJudgement(self.presence(summary), self.layout(summary), panels, self.count(summary))
 
 
-def _stem(channels: int, width: int) -> list[nn.Module]:
-    """Convolution that halves both sides."""
-    return [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-
-
-def _stage(channels: int, width: int) -> list[nn.Module]:
-    """Two convolutions and a pooling that halves both sides."""
-    return [
-        nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
-        nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2),
-    ]  # fmt: skip
+def _convolutions(channels: int, width: int) -> nn.Sequential:
+    """(B, channels, H, W) -> (B, 3 width, H / 8, W / 8)."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+    for before, after in ((width, 2 * width), (2 * width, 3 * width)):
+        layers += [
+            nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(),
+            nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2),
+        ]  # fmt: skip
+    return nn.Sequential(*layers)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sonolume.models.mini.judges import load_sound_judge, score_sounds
-from sonolume.models.mini.scores import sound_scores
+from sonolume.models.mini.judges import load_judge, run_judge
+from sonolume.models.mini.scores import score_judgement
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import WORLD, world
 
@@ -28,9 +29,9 @@ def test_judges_recognise_real_scenes(shipped: Path):
     scenes = list(world.scenes("test", 60, seed=3))
     mels = MelSpectrogram()(torch.stack([torch.from_numpy(world.render(scene)) for scene in scenes]))
     for name in ("sound_judge", "sound_judge_second"):
-        judge = load_sound_judge(shipped / name)
+        judge = load_judge(SoundJudge, shipped / name)
         assert judge.world == WORLD
-        shares = sound_scores(score_sounds(judge, mels), scenes)
+        shares = score_judgement(run_judge(judge, mels), scenes)
         assert shares["single"].value == 1 and shares["then_both"].value == 1 and shares["over_both"].value > 0.85
 
 
@@ -41,6 +42,6 @@ def test_sounds_match_their_texts(shipped: Path):
     pipe.use_preset("fast")
     generators = [torch.Generator().manual_seed(number) for number in range(CAPTIONS)]
     waves = pipe([world.captions(scene, 1, "test")[0] for scene in scenes], generator=generators, output_type="pt")
-    judge = load_sound_judge(shipped / "sound_judge")
-    shares = sound_scores(score_sounds(judge, MelSpectrogram()(waves.audios)), scenes)
+    judge = load_judge(SoundJudge, shipped / "sound_judge")
+    shares = score_judgement(run_judge(judge, MelSpectrogram()(waves.audios)), scenes)
     assert shares["single"].right >= 0.85 * CAPTIONS

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, Strict, TrainConfig
-from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 
 NUM_MEL_BINS = 128  # of the BEATs front end
 MIN_LAYERS = 3  # AudioToken uses the features of three layers
@@ -29,17 +30,11 @@ class BEATsConfig(Strict):
         self.at_least(key, 1, *names, "encoder_embed_dim", "input_patch_size", "conv_pos")
         self.at_least(key, MIN_LAYERS, "encoder_layers")
         self.at_least(key, 4, "num_buckets")
-        size = self.input_patch_size
+        self.divisible(key, "encoder_embed_dim", "encoder_attention_heads", "conv_pos_groups")
+        size, distance, buckets = self.input_patch_size, self.max_distance, self.num_buckets
         self.require(NUM_MEL_BINS % size == 0, f"{key}.input_patch_size {size} must divide {NUM_MEL_BINS}")
-        self.require(
-            self.max_distance > self.num_buckets // 4,
-            f"{key}.max_distance {self.max_distance} must be above a quarter of num_buckets {self.num_buckets}",
-        )
-        for name in ("encoder_attention_heads", "conv_pos_groups"):
-            self.require(
-                self.encoder_embed_dim % getattr(self, name) == 0,
-                f"{key}: encoder_embed_dim {self.encoder_embed_dim} is not divisible by {name} {getattr(self, name)}",
-            )
+        message = f"{key}.max_distance {distance} must be above a quarter of num_buckets {buckets}"
+        self.require(distance > buckets // 4, message)
 
 
 @dataclass
@@ -51,6 +46,3 @@ class ModelConfig(Strict):
 class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1e-3)))
-
-
-PreprocessOptions = NoInputOptions

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, Strict, TrainConfig
-from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.base import Strict
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 
 
 @dataclass
@@ -19,16 +20,9 @@ class ModelConfig(Strict):
     def __post_init__(self) -> None:
         self.at_least("model", 1, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         self.at_least("model", 8, "max_tokens")
-        self.require(
-            self.hidden_size % self.num_attention_heads == 0,
-            f"model: hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}",
-        )
+        self.divisible("model", "hidden_size", "num_attention_heads")
 
 
 @dataclass
 class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
-
-
-PreprocessOptions = NoInputOptions

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, Strict, TrainConfig
-from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.base import Strict
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 from sonolume.config.options import ReportOptions
 
 
@@ -18,8 +19,6 @@ class ModelConfig(Strict):
 @dataclass
 class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
 
 
-PreprocessOptions = NoInputOptions
 EvaluationOptions = ReportOptions

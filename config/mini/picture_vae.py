@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, Strict, TrainConfig
-from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.base import Strict
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 
 
 @dataclass
@@ -20,17 +21,9 @@ class ModelConfig(Strict):
         self.at_least("model", 1, "layers_per_block", "latent_channels", "norm_num_groups")
         self.at_least("model", 0, "kl_weight")
         self.require(len(self.block_out_channels) > 0, "model.block_out_channels must not be empty")
-        for channels in self.block_out_channels:
-            self.require(
-                channels > 0 and channels % self.norm_num_groups == 0,
-                f"model.block_out_channels: {channels} is not divisible by norm_num_groups {self.norm_num_groups}",
-            )
+        self.divisible("model", "block_out_channels", "norm_num_groups")
 
 
 @dataclass
 class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
-
-
-PreprocessOptions = NoInputOptions

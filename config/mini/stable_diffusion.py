@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, Strict, TrainConfig
-from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 from sonolume.config.options import ReportOptions
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
 from sonolume.utils.options import LARGEST_SEED, option
@@ -25,13 +26,7 @@ class UNetConfig(Strict):
         levels, flags = len(self.block_out_channels), len(self.cross_attention)
         self.require(levels == flags, f"{key}: block_out_channels has {levels} levels, but cross_attention has {flags}")
         self.require(any(self.cross_attention), f"{key}.cross_attention: at least one level must attend to the text")
-        for channels in self.block_out_channels:
-            for name in ("norm_num_groups", "num_heads"):
-                divisor = getattr(self, name)
-                self.require(
-                    channels > 0 and channels % divisor == 0,
-                    f"{key}.block_out_channels: {channels} is not divisible by {name} {divisor}",
-                )
+        self.divisible(key, "block_out_channels", "norm_num_groups", "num_heads")
 
 
 @dataclass
@@ -48,10 +43,9 @@ class ModelConfig(Strict):
         self.fraction("model", "cond_mask_prob")
         for name in ("vae", "text_encoder"):
             self.require(bool(getattr(self, name)), f"model.{name} must not be empty")
-        self.require(
-            self.noise_scheduler.prediction_type is not PredictionType.flow,
-            "model.noise_scheduler.prediction_type flow: Stable Diffusion's pipelines take epsilon or v_prediction",
-        )
+        message = "prediction_type flow: Stable Diffusion's pipelines take epsilon or v_prediction"
+        is_flow = self.noise_scheduler.prediction_type is PredictionType.flow
+        self.require(not is_flow, f"model.noise_scheduler.{message}")
 
 
 @dataclass
@@ -60,8 +54,6 @@ class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1e-3)))
 
-
-PreprocessOptions = NoInputOptions
 
 
 @dataclass(kw_only=True)

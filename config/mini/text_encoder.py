@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, Strict, TrainConfig
-from sonolume.config.mini import GeneratedDataConfig, NoInputOptions
+from sonolume.config.base import Strict
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 
 
 @dataclass
@@ -16,12 +17,8 @@ class TextEncoderConfig(Strict):
     num_heads: int = 4
 
     def __post_init__(self) -> None:
-        key = "model.text_encoder"
-        self.at_least(key, 1, "d_model", "d_ff", "num_layers", "num_heads")
-        self.require(
-            self.d_model % self.num_heads == 0,
-            f"{key}: d_model {self.d_model} is not divisible by num_heads {self.num_heads}",
-        )
+        self.at_least("model.text_encoder", 1, "d_model", "d_ff", "num_layers", "num_heads")
+        self.divisible("model.text_encoder", "d_model", "num_heads")
 
 
 @dataclass
@@ -32,7 +29,3 @@ class ModelConfig(Strict):
 @dataclass
 class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=2e-3)))
-
-
-PreprocessOptions = NoInputOptions

@@ -3,7 +3,7 @@
 Training mixes single sounds anew in every epoch: pieces are cut, moved and added. Validation uses scenes of the world.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
 
 from sonolume.config.base import MiniworldConfig
-from sonolume.config.mini.beats import BEATsConfig, Config
-from sonolume.models.mini.scene_data import SceneDataset, skip_preprocessing, split_scenes
-from sonolume.models.mini.targets import presence
+from sonolume.config.mini.beats import Config
+from sonolume.models.mini.scene_data import SceneDataset, split_scenes
+from sonolume.models.mini.scene_data import preprocess as preprocess
+from sonolume.models.mini.scores import presence
 from sonolume.models.training import Frozen, TrainingData, optimizers
 from sonolume.modules.beats.beats import BEATs
 from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE, SAMPLES, WORLD, world
@@ -35,8 +36,6 @@ TRIES = 8  # pieces drawn before a sound stays whole
 BALANCE = (-9.0, 0.0)  # dB, peak of each sound in a mixture
 GAIN = (-18.0, 0.0)  # dB, peak of the mixture
 MAX_HISS = 0.01  # standard deviation of white noise
-
-preprocess = skip_preprocessing
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -61,8 +60,7 @@ class MixedSounds(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
         rng = np.random.default_rng([self.scenes[index].seed, epoch])
-        others = rng.integers(0, len(self), size=rng.choice(len(MIXED), p=MIXED))
-        chosen = [index, *map(int, others)]
+        chosen = [index, *rng.integers(0, len(self), size=rng.choice(len(MIXED), p=MIXED)).tolist()]
         wave = mix([self._wave(number) for number in chosen], rng)
         return torch.from_numpy(wave), presence([self.scenes[number] for number in chosen])
 
@@ -104,12 +102,6 @@ def cut(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return wave
 
 
-def build(config: BEATsConfig) -> BEATs:
-    """Build a BEATs with a head for the world's kinds and fresh weights."""
-    settings = {name: getattr(config, name) for name in BEATsConfig.__dataclass_fields__}
-    return BEATs(**settings, predictor_class=len(KINDS), labels=list(KINDS))
-
-
 class Task(pl.LightningModule):
     """Multi-label classification of waves (B, n) into presence (B, K)."""
 
@@ -117,7 +109,7 @@ class Task(pl.LightningModule):
         super().__init__()
         torch.manual_seed(config.train.random_seed)
         self.config = config
-        self.beats = build(config.model.beats)
+        self.beats = BEATs(**asdict(config.model.beats), predictor_class=len(KINDS), labels=list(KINDS))
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)
@@ -127,17 +119,15 @@ class Task(pl.LightningModule):
         return self.beats.logits(self.beats(waves)).float()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        waves, target = batch
-        loss = F.binary_cross_entropy_with_logits(self(waves), target)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(waves))
+        loss = F.binary_cross_entropy_with_logits(self(batch[0]), batch[1])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        waves, target = batch
-        logits = self(waves)
+        logits, target = self(batch[0]), batch[1]
         right = ((logits > 0) == (target > 0)).all(1).float().mean()
         values = {"val/loss": F.binary_cross_entropy_with_logits(logits, target), "val/all_kinds_right": right}
-        self.log_dict(values, prog_bar=True, batch_size=len(waves), sync_dist=True)
+        self.log_dict(values, prog_bar=True, batch_size=len(target), sync_dist=True)
 
     def export(self, folder: Path) -> None:
         """Write the folder that `BEATs.from_pretrained` reads, with a note of the training data."""

@@ -1,4 +1,7 @@
-"""Train a text encoder on captions: predict kinds, counts, attributes and order of the events from its states."""
+"""Train a text encoder on captions: predict kinds, counts, attributes and order of the events from its states.
+
+B captions, L tokens, D width, K kinds, T time steps.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,21 +9,18 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from sonolume.config.base import MiniworldConfig, RunConfig
 from sonolume.models.mini.scene_data import SceneDataset
-from sonolume.models.mini.targets import activity
+from sonolume.models.mini.scores import BANDS, DIRECTIONS, RELATIONS, activity
 from sonolume.models.training import TrainingData, optimizers
-from sonolume.modules.caption_reader import CaptionReader, CaptionReading
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene, band
 
 STEPS = 20  # time steps of the activity map
-BANDS = ("", "low", "high")
-DIRECTIONS = ("", "up", "down")
-RELATIONS = ("", "then", "over")
+HEADS = {"kind": 1, "count": 4, "pitch": 3, "loudness": 3, "direction": 3, "relation": 3}  # classes; kind: K + "none"
 NO_EVENT = {"kind": len(KINDS)}  # class of an absent second event; -1, ignored, for all other heads
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]  # B texts -> tokens (B, L) and attention mask (B, L)
@@ -38,14 +38,10 @@ class Captions(NamedTuple):
 
 def collate(items: list[tuple[str, Scene]], tokenize: Tokenize) -> Captions:
     """Turn (caption, scene) pairs into a batch."""
-    tokens, mask = tokenize([text for text, _ in items])
-    classes = [slot_classes(scene) for _, scene in items]
-    return Captions(
-        tokens,
-        mask,
-        torch.stack([activity(scene, STEPS) for _, scene in items]),
-        {name: torch.tensor([slots[name] for slots in classes]) for name in classes[0]},
-    )
+    texts, scenes = zip(*items, strict=True)
+    classes = [slot_classes(scene) for scene in scenes]
+    slots = {name: torch.tensor([one[name] for one in classes]) for name in classes[0]}
+    return Captions(*tokenize(list(texts)), torch.stack([activity(scene, STEPS) for scene in scenes]), slots)
 
 
 def slot_classes(scene: Scene) -> dict[str, list[int]]:
@@ -76,6 +72,36 @@ def _item(scene: Scene, epoch: int, make_text: MakeText, held_out: bool) -> tupl
     return make_text(scene, epoch, held_out), scene
 
 
+class CaptionReading(NamedTuple):
+    """Logits of the heads."""
+
+    activity: Tensor  # (B, K, T) one for each kind and time step
+    slots: dict[str, Tensor]  # head -> (B, 2, classes) for the first and the second event
+
+
+class CaptionReader(nn.Module):
+    """Auxiliary heads, discarded after training: learned queries for each time step and two event slots."""
+
+    def __init__(self, width: int, kinds: int, steps: int) -> None:
+        super().__init__()
+        self.time = nn.Parameter(torch.randn(steps, width))
+        self.slot = nn.Parameter(torch.randn(2, width))
+        self.attend_time = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.attend_slot = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.activity = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, kinds))
+        sizes = HEADS | {"kind": kinds + 1}
+        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
+
+    def forward(self, states: Tensor, mask: Tensor) -> CaptionReading:
+        """Predict from states (B, L, D) and a mask (B, L) with 1 for text."""
+        batch, padding = len(states), mask == 0
+        time = self.time.expand(batch, -1, -1)                                      # (B, T, D)
+        slot = self.slot.expand(batch, -1, -1)                                      # (B, 2, D)
+        time, _ = self.attend_time(time, states, states, key_padding_mask=padding)  # (B, T, D)
+        slot, _ = self.attend_slot(slot, states, states, key_padding_mask=padding)  # (B, 2, D)
+        return CaptionReading(self.activity(time).mT, {name: head(slot) for name, head in self.heads.items()})
+
+
 class CaptionTask(pl.LightningModule):
     """An encoder (tokens, attention_mask) -> states of `width`, and prediction heads that are discarded afterwards."""
 
@@ -89,8 +115,7 @@ class CaptionTask(pl.LightningModule):
         return optimizers(self.parameters(), self.config.train)
 
     def forward(self, batch: Captions) -> CaptionReading:
-        states = self.encoder(batch.tokens, attention_mask=batch.mask).last_hidden_state  # (B, L, D)
-        return self.reader(states, batch.mask)
+        return self.reader(self.encoder(batch.tokens, attention_mask=batch.mask).last_hidden_state, batch.mask)
 
     def training_step(self, batch: Captions, batch_index: int) -> Tensor:
         losses = caption_losses(self(batch), batch)
@@ -98,9 +123,9 @@ class CaptionTask(pl.LightningModule):
         return torch.stack(list(losses.values())).sum()
 
     def validation_step(self, batch: Captions, batch_index: int) -> None:
-        reading, size = self(batch), len(batch.tokens)
+        reading = self(batch)
         loss = torch.stack(list(caption_losses(reading, batch).values())).sum()
-        self.log("val/loss", loss, batch_size=size)
+        self.log("val/loss", loss, batch_size=len(batch.tokens))
         right = (reading.slots["kind"].argmax(-1) == batch.slots["kind"]).all(dim=1)  # (B,) both in their order
         for relation, name in enumerate(("one", "then", "over")):
             chosen = right[batch.slots["relation"][:, 0] == relation].float()

@@ -13,22 +13,20 @@ from sonolume.config.base import RunConfig
 from sonolume.config.options import ReportOptions
 from sonolume.models import runtime
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
-from sonolume.models.mini.judges import judge_version, score_name
-from sonolume.models.mini.scores import CHANCE, Judgement
-from sonolume.models.mini.targets import IGNORE
+from sonolume.models.mini import judges
+from sonolume.models.mini.scores import IGNORE, Judgement, score_judgement
 from sonolume.models.training import optimizers, step_generator
 from sonolume.modules.judges import Judge
-from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
 
-Score = Callable[[Path, torch.device, list[Scene]], dict[str, Share]]  # judge, device, scenes -> scores of renderings
+Render = Callable[[list[Scene]], Tensor]  # scenes -> inputs of the judge
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # makes real inputs as blurred and noisy as generated ones may be
 WEIGHTS = {
     "presence": 4.0, "activity": 2.0, "repeats": 0.5, "pitch": 0.25, "loudness": 0.25, "direction": 0.25,
     "layout": 0.25, "panels": 0.25,
 }  # fmt: skip
-HEADLINES = ("single", "over_both")
+HEADLINES = {"single": "single", "over_both": "over: both"}
 
 
 def losses(judgement: Judgement, target: Judgement) -> dict[str, Tensor]:
@@ -58,9 +56,9 @@ class JudgeTask(pl.LightningModule):
     def _loss(self, inputs: Tensor, target: Judgement, stage: str) -> Tensor:
         parts = losses(self.judge(inputs), target)
         total = sum((WEIGHTS[name] * part for name, part in parts.items()), torch.zeros((), device=inputs.device))
-        named = {f"{stage}/{name}": part for name, part in parts.items()}
-        self.log_dict(named, batch_size=len(inputs), sync_dist=stage == "val")
-        self.log(f"{stage}/loss", total, prog_bar=True, batch_size=len(inputs), sync_dist=stage == "val")
+        how: dict[str, Any] = {"batch_size": len(inputs), "sync_dist": stage == "val"}
+        self.log_dict({f"{stage}/{name}": part for name, part in parts.items()}, **how)
+        self.log(f"{stage}/loss", total, prog_bar=True, **how)
         return total
 
     def training_step(self, batch: tuple[Tensor, Judgement], batch_index: int) -> Tensor:
@@ -94,19 +92,19 @@ def soften(images: Tensor, random: torch.Generator) -> Tensor:
     return images + strength * (blurred - images)
 
 
-def evaluate(config: RunConfig, options: ReportOptions, judged: str, score: Score) -> None:
+def evaluate(
+    config: RunConfig, options: ReportOptions, judge_class: type[Judge], render: Render, rendered: str
+) -> None:
     """Write and print the scores of a judge on real renderings of held-out scenes: the upper bound of all generators.
 
     Args:
-        judged: "sounds" or "pictures".
+        rendered: "real sounds" or "real pictures".
     """
     folder = Path(runtime.find_checkpoint(options.checkpoint, config, f"pretrained/mini/{config.exp_name}"))
-    scenes = list(world.scenes("test", options.num_samples, TEST_SEED))
-    shares = score(folder, runtime.pick_device(options.device), scenes)
-    conditions = measurement_conditions(
-        [], [scene.uid for scene in scenes], len(scenes), seed=TEST_SEED, world=WORLD, judged=f"real {judged}"
-    )
-    report = Report(conditions, facts={"judge": judge_version(folder), "real renderings": len(scenes), "world": WORLD})
-    for key, share in shares.items():
-        report.add_share(score_name(key), share, CHANCE[key], headline=key in HEADLINES)
+    scenes, device = list(world.scenes("test", options.num_samples, TEST_SEED)), runtime.pick_device(options.device)
+    judgement = judges.run_judge(judges.load_judge(judge_class, folder).to(device), render(scenes))
+    uids, facts = [scene.uid for scene in scenes], {"judge": judges.judge_version(folder)}
+    conditions = measurement_conditions([], uids, len(scenes), seed=TEST_SEED, world=WORLD, judged=rendered)
+    report = Report(conditions, facts=facts | {"real renderings": len(scenes), "world": WORLD})
+    judges.add_shares(report, score_judgement(judgement, scenes), HEADLINES, {})
     finish(report, runtime.make_folder(options.output_dir))

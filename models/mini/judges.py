@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from sonolume.models.evaluation.report import Report
-from sonolume.models.mini import scores
-from sonolume.modules.judges import WEIGHTS_FILE, Judge, PictureJudge, PictureJudgement, SoundJudge, SoundJudgement
+from sonolume.models.mini.scores import CHANCE, score_judgement
+from sonolume.modules.judges import WEIGHTS_FILE, Judge, PictureJudge, SoundJudge
 from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils import paths
@@ -24,52 +24,34 @@ PICTURE_JUDGE = "pretrained/mini/picture_judge"
 SIDE = 64  # pixels
 BATCH_SIZE = 64
 
-SOUND_HEADLINES = ("single", "count", "then_both", "over_both")
-PICTURE_HEADLINES = {  # with their names in reports
-    "single": "right kind of picture",
-    "then_both": "then: both kinds",
-    "over_both": "over: both kinds",
-}
+SOUND_HEADLINES = {"single": "single", "count": "count", "then_both": "then: both", "over_both": "over: both"}
+PICTURE_HEADLINES = {
+    "single": "right kind of picture", "then_both": "then: both kinds", "over_both": "over: both kinds",
+}  # fmt: skip
 
 AnyJudge = TypeVar("AnyJudge", bound=Judge)
+Shares = Mapping[str, Share]
 
 
-def load_sound_judge(folder: Path | str) -> SoundJudge:
-    """Load a trained judge of sounds.
+def load_judge(judge_class: type[AnyJudge], folder: Path | str) -> AnyJudge:
+    """Load a trained judge.
 
     Raises:
         UserError: absent or damaged; names the config that trains one.
     """
-    return _load(SoundJudge, folder, "sound_judge")
-
-
-def load_picture_judge(folder: Path | str) -> PictureJudge:
-    """Load a trained judge of pictures; errors as in `load_sound_judge`."""
-    return _load(PictureJudge, folder, "picture_judge")
-
-
-def _load(judge_class: type[AnyJudge], folder: Path | str, recipe: str) -> AnyJudge:
     try:
         return judge_class.from_pretrained(folder)
     except UserError as error:
+        recipe = "sound_judge" if judge_class is SoundJudge else "picture_judge"
         raise UserError(f"{error} (train one with egs/mini/{recipe}.json)") from error
 
 
-def score_sounds(judge: SoundJudge, mels: Tensor) -> SoundJudgement:
-    """Judge N natural-log mels (N, M, T)."""
-    return SoundJudgement(*_in_batches(judge, mels))
-
-
-def score_pictures(judge: PictureJudge, pixels: Tensor) -> PictureJudgement:
-    """Judge N pictures (N, 3, 64, 64) in 0..1."""
-    return PictureJudgement(*_in_batches(judge, pixels))
-
-
 @torch.inference_mode()
-def _in_batches(judge: Judge, inputs: Tensor) -> list[Tensor]:
+def run_judge(judge: Judge, inputs: Tensor) -> Any:
+    """Judge N natural-log mels (N, M, T) or pictures (N, 3, 64, 64) in 0..1: a judgement of all, on the CPU."""
     device = next(judge.parameters()).device
     batches = [judge(batch.to(device)) for batch in inputs.float().split(BATCH_SIZE)]
-    return [torch.cat(field).cpu() for field in zip(*batches, strict=True)]
+    return type(batches[0])(*(torch.cat(field).cpu() for field in zip(*batches, strict=True)))
 
 
 def load_pixels(files: Sequence[Path]) -> Tensor:
@@ -81,45 +63,34 @@ def load_pixels(files: Sequence[Path]) -> Tensor:
 def add_sound_shares(report: Report, scenes: Sequence[Scene], mels: Tensor, baselines: Mapping[str, Tensor]) -> None:
     """Add the shares of sounds that match their scenes, with chance level, baselines and the second judge's shares.
 
-    Args:
-        scenes: the N requested scenes.
-        mels: natural-log mels (N, M, T) of the generated sounds.
-        baselines: the same for other sounds, such as real renderings, by column name.
+    `mels` are natural-log mels (N, M, T); `baselines` those of other sounds of the N scenes, by column name.
     """
-    first, second = (load_sound_judge(paths.root() / folder) for folder in SOUND_JUDGES)
-    columns = {name: scores.sound_scores(score_sounds(first, other), scenes) for name, other in baselines.items()}
-    columns["second judge"] = scores.sound_scores(score_sounds(second, mels), scenes)
-    for key, share in scores.sound_scores(score_sounds(first, mels), scenes).items():
-        others = {column: shares[key] for column, shares in columns.items()}
-        report.add_share(score_name(key), share, scores.CHANCE[key], others, headline=key in SOUND_HEADLINES)
+    first, second = (load_judge(SoundJudge, paths.root() / folder) for folder in SOUND_JUDGES)
+    columns = {name: score_judgement(run_judge(first, other), scenes) for name, other in baselines.items()}
+    columns["second judge"] = score_judgement(run_judge(second, mels), scenes)
+    add_shares(report, score_judgement(run_judge(first, mels), scenes), SOUND_HEADLINES, columns)
 
 
 def add_picture_shares(
     report: Report, scenes: Sequence[Scene], pictures: Tensor, baselines: Mapping[str, Tensor]
 ) -> None:
-    """Add the shares of pictures that match their scenes, with chance level and baselines.
-
-    Args:
-        scenes: the N requested scenes.
-        pictures: (N, 3, 64, 64) in 0..1.
-        baselines: the same for other pictures, such as real ones, by column name.
-    """
+    """Add the shares of pictures (N, 3, 64, 64) in 0..1, as `add_sound_shares`; scores without samples are left out."""
     columns = {name: picture_shares(other, scenes) for name, other in baselines.items()}
-    for key, share in picture_shares(pictures, scenes).items():
-        if share.total:
-            others = {column: shares[key] for column, shares in columns.items()}
-            name, headline = PICTURE_HEADLINES.get(key, score_name(key)), key in PICTURE_HEADLINES
-            report.add_share(name, share, scores.CHANCE[key], others, headline=headline)
+    shares = {key: share for key, share in picture_shares(pictures, scenes).items() if share.total}
+    add_shares(report, shares, PICTURE_HEADLINES, columns)
 
 
 def picture_shares(pictures: Tensor, scenes: Sequence[Scene]) -> dict[str, Share]:
-    """Score pictures (N, 3, 64, 64) in 0..1 with the shipped judge, as `scores.picture_scores`."""
-    return scores.picture_scores(score_pictures(load_picture_judge(paths.root() / PICTURE_JUDGE), pictures), scenes)
+    """Score pictures (N, 3, 64, 64) in 0..1 with the shipped judge, as `score_judgement`."""
+    return score_judgement(run_judge(load_judge(PictureJudge, paths.root() / PICTURE_JUDGE), pictures), scenes)
 
 
-def score_name(key: str) -> str:
-    """Name of a score in reports: "then_both" is "then: both"."""
-    return key.replace("_", ": ")
+def add_shares(report: Report, shares: Shares, headlines: Mapping[str, str], columns: Mapping[str, Shares]) -> None:
+    """Add shares with their chance level and other columns; `headlines` are named, "then_order" is "then: order"."""
+    for key, share in shares.items():
+        baselines = {column: others[key] for column, others in columns.items()}
+        name = headlines.get(key, key.replace("_", ": "))
+        report.add_share(name, share, CHANCE[key], baselines, headline=key in headlines)
 
 
 def sound_judge_versions() -> list[str]:

@@ -1,7 +1,5 @@
 """mini/picture_judge: classify pictures of the miniature world. Trained on real ones with mild blur and noise."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -10,20 +8,16 @@ from sonolume.config.mini.picture_judge import Config
 from sonolume.config.options import ReportOptions
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
-from sonolume.models.mini.judges import load_picture_judge, score_pictures
-from sonolume.models.mini.scene_data import SceneDataset, draw, skip_preprocessing
-from sonolume.models.mini.scores import picture_scores
-from sonolume.models.mini.targets import picture_target
+from sonolume.models.mini.scene_data import SceneDataset, draw
+from sonolume.models.mini.scene_data import preprocess as preprocess
+from sonolume.models.mini.scores import picture_target
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.modules.judges import PictureJudge, PictureJudgement
-from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors.miniworld import WORLD
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene
 
 MAX_BRIGHTNESS = 0.05  # change up or down
 MAX_NOISE = 0.06
-
-preprocess = skip_preprocessing
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -51,9 +45,9 @@ def augment(picture: Tensor, random: torch.Generator) -> Tensor:
 
 def run(config: Config, options: ReportOptions) -> None:
     """Evaluate the judge on real pictures of held-out scenes."""
-    judge_training.evaluate(config, options, "pictures", _score_renderings)
+    judge_training.evaluate(config, options, PictureJudge, _pictures, "real pictures")
 
 
-def _score_renderings(folder: Path, device: torch.device, scenes: list[Scene]) -> dict[str, Share]:
-    pictures = torch.stack([draw(scene) for scene in scenes])  # (N, 3, 64, 64)
-    return picture_scores(score_pictures(load_picture_judge(folder).to(device), pictures), scenes)
+def _pictures(scenes: list[Scene]) -> Tensor:
+    """(N, 3, 64, 64) in 0..1."""
+    return torch.stack([draw(scene) for scene in scenes])

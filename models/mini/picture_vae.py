@@ -12,17 +12,16 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from sonolume.config.mini.picture_vae import Config, ModelConfig
+from sonolume.config.mini.picture_vae import Config
 from sonolume.models import previews
-from sonolume.models.mini.scene_data import SceneDataset, draw, skip_preprocessing
+from sonolume.models.mini.scene_data import SceneDataset, draw
+from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.training import Frozen, TrainingData, optimizers, training_draws
 from sonolume.preprocessors.miniworld.pictures import SIZE
 from sonolume.preprocessors.miniworld.scene import Scene
 
 EDGE_WEIGHT = 0.5  # of the error of neighbouring pixels' differences: sharp outlines
 PREVIEWS = 8  # pictures in TensorBoard
-
-preprocess = skip_preprocessing
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -35,34 +34,27 @@ def _item(scene: Scene, epoch: int) -> Tensor:
     return 2 * draw(scene) - 1
 
 
-def build(config: ModelConfig) -> AutoencoderKL:
-    """Build diffusers' AutoencoderKL with fresh weights; mini/stable_diffusion measures its scaling factor."""
-    levels = len(config.block_out_channels)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
-        up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
-        block_out_channels=tuple(config.block_out_channels),  # type: ignore[arg-type]
-        layers_per_block=config.layers_per_block,
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.norm_num_groups,
-        sample_size=SIZE,
-        scaling_factor=1.0,
-        mid_block_add_attention=False,
-    )
-
-
 def edge_error(x: Tensor, recon: Tensor) -> Tensor:
     """Mean absolute error of the differences between neighbouring pixels, summed over both directions."""
-    errors = [(x.diff(dim=side) - recon.diff(dim=side)).abs().mean() for side in (2, 3)]
-    return errors[0] + errors[1]
+    rows, columns = ((x.diff(dim=side) - recon.diff(dim=side)).abs().mean() for side in (2, 3))
+    return rows + columns
 
 
 class Task(pl.LightningModule):
+    """Train diffusers' AutoencoderKL; mini/stable_diffusion measures its scaling factor."""
+
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__()
         torch.manual_seed(config.train.random_seed)
-        self.config = config
-        self.vae = build(config.model)
+        self.config, model = config, config.model
+        levels = len(model.block_out_channels)
+        self.vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
+            up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
+            block_out_channels=tuple(model.block_out_channels),  # type: ignore[arg-type]
+            layers_per_block=model.layers_per_block, latent_channels=model.latent_channels,
+            norm_num_groups=model.norm_num_groups, sample_size=SIZE, scaling_factor=1.0, mid_block_add_attention=False,
+        )  # fmt: skip
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)

@@ -1,7 +1,7 @@
 """Data sets that are generated from scenes of the miniature world while training runs."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,8 @@ from sonolume.preprocessors.miniworld.scene import Scene, scenes
 Item = TypeVar("Item", covariant=True)
 
 
-class SceneDataset(Dataset[Item], Generic[Item]):
-    """Items made from the scenes of one split.
-
-    Args:
-        make: (scene, epoch) -> item.
-    """
+class SceneDataset(Dataset[Item]):
+    """Items `make(scene, epoch)` of the scenes of one split."""
 
     def __init__(self, config: MiniworldConfig, split: str, make: Callable[[Scene, int], Item]) -> None:
         self.scenes, self.make = split_scenes(config, split, config.pairs), make
@@ -43,6 +39,6 @@ def draw(scene: Scene) -> Tensor:
     return torch.tensor(picture(scene)).permute(2, 0, 1) / 255
 
 
-def skip_preprocessing(config: RunConfig, options: object) -> None:
-    """`preprocess` of recipes whose data need no preparation."""
+def preprocess(config: RunConfig, options: object) -> None:
+    """Explain that these recipes need no preprocessing."""
     print(f"{config.recipe}: training data are generated during training; there is nothing to prepare")

@@ -1,6 +1,7 @@
-"""Shares of sounds or pictures whose judgement agrees with the requested scene. Pure functions of N judgements.
+"""Judging a scene: the targets of a perfect judge, and the shares of judgements that agree with the requested scene.
 
-`CHANCE` is the share that a generator reaches which ignores its caption.
+K kinds, S steps. `IGNORE` marks attributes that a caption would not mention either, such as an average pitch, and all
+attributes of a pair.
 """
 
 import math
@@ -9,108 +10,101 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sonolume.models.mini.targets import IGNORE, picture_target, sound_target
-from sonolume.modules.judges import PictureJudgement, SoundJudgement
+from sonolume.modules.judges import STRIDE, PictureJudgement, SoundJudgement
 from sonolume.modules.metrics.interval import Share
-from sonolume.preprocessors.miniworld.scene import KINDS, Scene
+from sonolume.preprocessors.miniworld import DURATION
+from sonolume.preprocessors.miniworld.scene import KINDS, PITCHED, Event, Scene, band
 
 Judgement = SoundJudgement | PictureJudgement
+IGNORE = -1
+RELATIONS = ("", "then", "over")
+BANDS = ("", "low", "high")  # a class is an index minus 1, so that "" is `IGNORE`
+DIRECTIONS = ("", "up", "down")  # likewise
+UNREMARKABLE = Event("", loudness=0.5)  # no attribute that a caption would mention: stands for a pair
+STEPS = 160 // STRIDE  # of a sound of the miniature world
 
-CHANCE = {
-    "single": 1 / len(KINDS),
-    "count": 1 / 3,
-    "then_both": 1 / math.comb(len(KINDS), 2),  # for a generator that makes random pairs
-    "then_order": 1 / 2,
-    "over_both": 1 / math.comb(len(KINDS), 2),
-    "pitch": 1 / 2,
-    "loudness": 1 / 2,
-    "direction": 1 / 2,
-    "layout": 1 / 3,
-    "then_places": 1 / 2,
-    "over_places": 1 / 2,
-}
+CHANCE = {  # share that a generator reaches which ignores its caption, in the order of reports
+    "single": 1 / len(KINDS), "count": 1 / 3, "layout": 1 / 3,
+    "then_both": 1 / math.comb(len(KINDS), 2), "then_order": 1 / 2, "then_places": 1 / 2,  # if it makes random pairs
+    "over_both": 1 / math.comb(len(KINDS), 2), "over_places": 1 / 2,
+    "pitch": 1 / 2, "loudness": 1 / 2, "direction": 1 / 2,
+}  # fmt: skip
 
 
-def sound_scores(judgement: SoundJudgement, scenes: Sequence[Scene]) -> dict[str, Share]:
-    """Score N sounds against their scenes.
+def sound_target(scene: Scene, steps: int = STEPS) -> SoundJudgement:
+    """Targets of the sound judge: presence (K,) and activity (K, S) float 0 or 1; the others () long."""
+    event = UNREMARKABLE if scene.relation else scene.events[0]
+    return SoundJudgement(
+        presence=presence([scene]),
+        activity=activity(scene, steps),
+        repeats=torch.tensor(event.count - 1),
+        pitch=torch.tensor(BANDS.index(band(event.pitch) if event.kind in PITCHED else "") - 1),
+        loudness=torch.tensor(BANDS.index(band(event.loudness)) - 1),
+        direction=torch.tensor(DIRECTIONS.index(event.direction) - 1),
+    )
+
+
+def picture_target(scene: Scene) -> PictureJudgement:
+    """Targets of the picture judge: presence (K,) float 0 or 1; panels (2,), layout and repeats () long."""
+    panels = [KINDS.index(event.kind) for event in scene.events]
+    return PictureJudgement(
+        presence=presence([scene]),
+        layout=torch.tensor(RELATIONS.index(scene.relation)),
+        panels=torch.tensor((panels + [IGNORE])[:2]),
+        repeats=torch.tensor(IGNORE if scene.relation else scene.events[0].count - 1),
+    )
+
+
+def presence(scenes: list[Scene]) -> Tensor:
+    """(K,) 1.0 for every kind that occurs in any of the scenes."""
+    kinds = {event.kind for scene in scenes for event in scene.events}
+    return torch.tensor([float(kind in kinds) for kind in KINDS])
+
+
+def activity(scene: Scene, steps: int) -> Tensor:
+    """(K, S) 1.0 for every kind at each step that one of its events overlaps."""
+    grid = torch.zeros(len(KINDS), steps)
+    for event in scene.events:
+        first, last = math.floor(event.start / DURATION * steps), math.ceil(event.end / DURATION * steps)
+        grid[KINDS.index(event.kind), first:last] = 1
+    return grid
+
+
+def score_judgement(judgement: Judgement, scenes: Sequence[Scene]) -> dict[str, Share]:
+    """Compare the judgement of N sounds or pictures with their scenes.
 
     Returns:
         single: the most likely kind is the requested one; count: repetitions above one; then_both, over_both: both
-        kinds are present; then_order: they start in the right order, among those with both; pitch, loudness,
-        direction: the attribute, where a caption would mention it.
+        kinds are present. Sounds: then_order: they start in the right order, among those with both; pitch, loudness,
+        direction: the attribute, where a caption would mention it. Pictures: layout: one panel, two side by side or
+        two stacked; then_places, over_places: each kind is in its own panel, among those with both.
 
     Raises:
         ValueError: the numbers of judgements and scenes differ.
     """
-    target = SoundJudgement(*_stack([sound_target(scene) for scene in scenes]))
-    then, over, both = _pairs(judgement, target, scenes)
-    return {
-        "single": _single(judgement, target, scenes),
-        "count": _count(judgement, target),
-        "then_both": _share(both, then),
-        "then_order": _share(_in_order(judgement.activity, scenes), then & both),
-        "over_both": _share(both, over),
-        "pitch": _attribute(judgement.pitch, target.pitch),
-        "loudness": _attribute(judgement.loudness, target.loudness),
-        "direction": _attribute(judgement.direction, target.direction),
-    }
-
-
-def picture_scores(judgement: PictureJudgement, scenes: Sequence[Scene]) -> dict[str, Share]:
-    """Score N pictures against their scenes.
-
-    Returns:
-        single, count, then_both, over_both: as in `sound_scores`; layout: one panel, two side by side or two stacked;
-        then_places, over_places: each kind is in its own panel, among those with both.
-
-    Raises:
-        ValueError: the numbers of judgements and scenes differ.
-    """
-    target = PictureJudgement(*_stack([picture_target(scene) for scene in scenes]))
-    then, over, both = _pairs(judgement, target, scenes)
-    placed = (judgement.panels.argmax(-1) == target.panels).all(-1)
-    return {
-        "single": _single(judgement, target, scenes),
-        "count": _count(judgement, target),
-        "layout": _share(judgement.layout.argmax(-1) == target.layout, torch.ones(len(scenes), dtype=torch.bool)),
-        "then_both": _share(both, then),
-        "then_places": _share(placed, then & both),
-        "over_both": _share(both, over),
-        "over_places": _share(placed, over & both),
-    }
-
-
-def _stack(targets: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
-    return [torch.stack(field) for field in zip(*targets, strict=True)]
-
-
-def _pairs(judgement: Judgement, target: Judgement, scenes: Sequence[Scene]) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks (N,): "then" scenes, "over" scenes, and judgements with every requested kind present."""
     if len(judgement.presence) != len(scenes):
         raise ValueError(f"{len(judgement.presence)} judgements, but {len(scenes)} scenes")
+    single, then, over = (torch.tensor([scene.relation == name for scene in scenes]) for name in ("", "then", "over"))
+    of_scene = sound_target if isinstance(judgement, SoundJudgement) else picture_target
+    target: Judgement = type(judgement)(*map(torch.stack, zip(*map(of_scene, scenes), strict=True)))  # type: ignore[arg-type]
     both = ((judgement.presence > 0) | (target.presence == 0)).all(-1)  # a logit above 0 is a probability above 1/2
-    return _related(scenes, "then"), _related(scenes, "over"), both
-
-
-def _related(scenes: Sequence[Scene], relation: str) -> Tensor:
-    return torch.tensor([scene.relation == relation for scene in scenes])
-
-
-def _share(right: Tensor, among: Tensor) -> Share:
-    return Share(int((right & among).sum()), int(among.sum()))
-
-
-def _single(judgement: Judgement, target: Judgement, scenes: Sequence[Scene]) -> Share:
-    return _share(judgement.presence.argmax(-1) == target.presence.argmax(-1), _related(scenes, ""))
-
-
-def _count(judgement: Judgement, target: Judgement) -> Share:
-    """Class 0 is one repetition, which a caption need not mention."""
-    return _share(judgement.repeats.argmax(-1) == target.repeats, target.repeats > 0)
-
-
-def _attribute(logits: Tensor, target: Tensor) -> Share:
-    return _share(logits.argmax(-1) == target, target != IGNORE)
+    checks = {  # score -> which samples are right (N,), and which are counted (N,)
+        "single": (judgement.presence.argmax(-1) == target.presence.argmax(-1), single),
+        "count": (judgement.repeats.argmax(-1) == target.repeats, target.repeats > 0),  # one need not be mentioned
+        "then_both": (both, then),
+        "over_both": (both, over),
+    }
+    if isinstance(judgement, SoundJudgement):
+        checks["then_order"] = _in_order(judgement.activity, scenes), then & both
+        for name in ("pitch", "loudness", "direction"):
+            wanted = getattr(target, name)
+            checks[name] = getattr(judgement, name).argmax(-1) == wanted, wanted != IGNORE
+    else:
+        placed = (judgement.panels.argmax(-1) == target.panels).all(-1)  # type: ignore[union-attr]
+        checks["layout"] = judgement.layout.argmax(-1) == target.layout, single | then | over  # type: ignore[union-attr]
+        checks |= {"then_places": (placed, then & both), "over_places": (placed, over & both)}
+    found = {name: Share(int((right & among).sum()), int(among.sum())) for name, (right, among) in checks.items()}
+    return {name: found[name] for name in CHANCE if name in found}
 
 
 def _in_order(activity: Tensor, scenes: Sequence[Scene]) -> Tensor:

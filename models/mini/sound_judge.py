@@ -1,7 +1,5 @@
 """mini/sound_judge: classify log-mels of the miniature world. Trained on real renderings with mild blur and noise."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,14 +10,11 @@ from sonolume.config.mini.sound_judge import Config
 from sonolume.config.options import PreprocessOptions, ReportOptions
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
-from sonolume.models.mini.judges import load_sound_judge, score_sounds
-from sonolume.models.mini.scores import sound_scores
-from sonolume.models.mini.targets import sound_target
+from sonolume.models.mini.scores import sound_target
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.features import load_mel, mel_path, read_rows
 from sonolume.modules.judges import STRIDE, SoundJudge, SoundJudgement
 from sonolume.modules.mel import MelSpectrogram
-from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors import text_audio
 from sonolume.preprocessors.miniworld import WORLD, world
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene
@@ -43,27 +38,22 @@ def training_data(config: Config, frozen: Frozen) -> TrainingData:
 
 
 class SceneMels(Dataset[tuple[Tensor, SoundJudgement]]):
-    """Log-mels (M, T) with the targets of their scenes.
-
-    Raises:
-        UserError: a row is not of the miniature world.
-    """
+    """Log-mels (M, T) with the targets of their scenes; a row without a scene is a UserError."""
 
     def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
-        self.config = config
-        self.rows = read_rows(config, datasets, split)
-        for row in self.rows:
+        self.config, self.items = config, []
+        for row in read_rows(config, datasets, split):
             if row.scene is None:
                 raise UserError(f"{row.dataset}: {row.uid} has no Scene: judges need data of the miniature world")
+            self.items.append((mel_path(config, row), Scene.from_dict(row.scene)))
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, SoundJudgement]:
-        row = self.rows[key[1]]
-        assert row.scene is not None
-        mel = load_mel(mel_path(self.config, row), self.config.n_mel, self.config.frames)[0]
-        return mel, sound_target(Scene.from_dict(row.scene), self.config.frames // STRIDE)
+        path, scene = self.items[key[1]]
+        mel = load_mel(path, self.config.n_mel, self.config.frames)[0]
+        return mel, sound_target(scene, self.config.frames // STRIDE)
 
 
 class Task(JudgeTask):
@@ -84,11 +74,10 @@ def augment(mel: Tensor, random: torch.Generator) -> Tensor:
 
 def run(config: Config, options: ReportOptions) -> None:
     """Evaluate the judge on real renderings of held-out scenes."""
-    judge_training.evaluate(config, options, "sounds", _score_renderings)
+    judge_training.evaluate(config, options, SoundJudge, _mels, "real sounds")
 
 
-def _score_renderings(folder: Path, device: torch.device, scenes: list[Scene]) -> dict[str, Share]:
-    judge, mel = load_sound_judge(folder).to(device), MelSpectrogram()
-    waves = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))  # (N, samples)
-    mels = torch.cat([mel(batch) for batch in waves.split(64)])                    # (N, M, T)
-    return sound_scores(score_sounds(judge, mels), scenes)
+def _mels(scenes: list[Scene]) -> Tensor:
+    """(N, M, T) natural-log mels."""
+    mel, waves = MelSpectrogram(), torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))
+    return torch.cat([mel(batch) for batch in waves.split(64)])

@@ -3,25 +3,23 @@
 A held-out wording consists of words that occur in training, in a template that does not.
 """
 
+import re
+
 import numpy as np
 
-from sonolume.preprocessors.miniworld.scene import PITCHED, Event, Scene, band
+from sonolume.preprocessors.miniworld.scene import KINDS, PITCHED, Event, Scene, band
 
 SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {  # kind: (noun with its article, verbs in the -s form)
-    "bell": ("a bell", ("rings", "tolls", "chimes")),
-    "rain": ("rain", ("falls", "pours", "patters")),
-    "siren": ("a siren", ("wails", "howls", "sounds")),
-    "clock": ("a clock", ("ticks", "clicks", "ticktocks")),
-    "engine": ("an engine", ("runs", "hums", "idles")),
-    "bird": ("a bird", ("chirps", "sings", "tweets")),
-    "thunder": ("thunder", ("rumbles", "rolls", "booms")),
-    "phone": ("a phone", ("rings", "buzzes", "rattles")),
-    "footsteps": ("someone", ("walks", "strides", "steps")),
-    "whistle": ("a whistle", ("blows", "shrills", "sounds")),
-    "dog": ("a dog", ("barks", "woofs", "yaps")),
-    "drops": ("water", ("drips", "drops", "dribbles")),
-}
+    "bell": ("a bell", ("rings", "tolls", "chimes")), "rain": ("rain", ("falls", "pours", "patters")),
+    "siren": ("a siren", ("wails", "howls", "sounds")), "clock": ("a clock", ("ticks", "clicks", "ticktocks")),
+    "engine": ("an engine", ("runs", "hums", "idles")), "bird": ("a bird", ("chirps", "sings", "tweets")),
+    "thunder": ("thunder", ("rumbles", "rolls", "booms")), "phone": ("a phone", ("rings", "buzzes", "rattles")),
+    "footsteps": ("someone", ("walks", "strides", "steps")), "whistle": ("a whistle", ("blows", "shrills", "sounds")),
+    "dog": ("a dog", ("barks", "woofs", "yaps")), "drops": ("water", ("drips", "drops", "dribbles")),
+}  # fmt: skip
 NAMES = {kind: noun for kind, (noun, _) in SUBJECTS.items()} | {"footsteps": "footsteps", "drops": "drops of water"}
+KIND_WORDS = {noun.split()[-1]: kind for kind, (noun, _) in SUBJECTS.items()}  # bell, rain, ... someone, water
+KIND_WORDS |= {kind: kind for kind in KINDS}
 ING = {
     "rings": "ringing", "tolls": "tolling", "chimes": "chiming", "falls": "falling", "pours": "pouring",
     "patters": "pattering", "wails": "wailing", "howls": "howling", "sounds": "sounding", "ticks": "ticking",
@@ -58,14 +56,10 @@ PROMPTS = (
     "photo of {n}", "{n}",
 )  # fmt: skip
 OTHER_NOUNS: dict[str, tuple[str, ...]] = {  # for prompts, besides `NAMES` and the names without their article
-    "footsteps": ("footprints", "steps", "someone walking"),
-    "drops": ("a tap", "water drops", "dripping water"),
-    "engine": ("a car",),
-    "rain": ("a rain cloud",),
-    "thunder": ("a thunderstorm", "lightning"),
-    "phone": ("a telephone",),
-    "dog": ("a dog barking",),
-}
+    "footsteps": ("footprints", "steps", "someone walking"), "drops": ("a tap", "water drops", "dripping water"),
+    "engine": ("a car",), "rain": ("a rain cloud",), "thunder": ("a thunderstorm", "lightning"),
+    "phone": ("a telephone",), "dog": ("a dog barking",),
+}  # fmt: skip
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
@@ -108,16 +102,14 @@ def caption(scene: Scene, rng: np.random.Generator, held_out_wording: bool = Fal
         form = "ing" if "{" + name + "n}" in template else clause
         words[name] = words[name + "n"] = _phrase(event, form, rng, mention)
     text = template.format(**words)
-    if rng.uniform() < 0.5:
-        text = text[0].upper() + text[1:]
+    text = text[0].upper() + text[1:] if rng.uniform() < 0.5 else text
     return text + ("." if rng.uniform() < 0.3 else "")
 
 
 def captions(scene: Scene, count: int, split: str, mention: float = 0.5) -> list[str]:
     """Return `count` captions of a scene, always the same ones; the test split has wordings of its own.
 
-    Args:
-        mention: probability with which each unusual attribute is mentioned.
+    `mention` is the probability with which each unusual attribute is mentioned.
     """
     rng = np.random.default_rng([scene.seed, 7])
     return [caption(scene, rng, split == "test", mention) for _ in range(count)]
@@ -133,6 +125,16 @@ def nouns(kind: str) -> tuple[str, ...]:
 def prompt(kind: str, rng: np.random.Generator) -> str:
     """Draw a short prompt that names a kind and nothing else, such as "a photo of a dog"; half use the usual name."""
     choice = nouns(kind)
-    noun = choice[0] if rng.uniform() < 0.5 else choice[rng.integers(len(choice))]
-    text = PROMPTS[rng.integers(len(PROMPTS))].format(n=noun)
+    noun = choice[0] if rng.uniform() < 0.5 else _pick(rng, choice)
+    text = _pick(rng, PROMPTS).format(n=noun)
     return text[0].upper() + text[1:] if rng.uniform() < 0.3 else text
+
+
+def kinds_in(text: str) -> list[str]:
+    """Kinds named in a text, each once, in the order of `KINDS`; [] for a text about something else.
+
+    Exact for every caption of the miniature world.
+    """
+    words = re.findall(r"[a-z]+", text.lower())
+    found = {KIND_WORDS[form] for word in words for form in (word, word.removesuffix("s")) if form in KIND_WORDS}
+    return [kind for kind in KINDS if kind in found]

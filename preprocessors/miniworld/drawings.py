@@ -1,25 +1,90 @@
-"""Drawings of the sound sources: one function (pen, state) per kind, recognisable at 64 x 64 pixels."""
+"""Drawings of the sound sources: one function (pen, state) per kind, recognisable at 64 x 64 pixels.
+
+Unit coordinates: an object fills the box -1..1 in both directions, x to the right, y downwards.
+"""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from sonolume.preprocessors.miniworld.pen import GREY, LINE, WHITE, Colour, Pen, Point, ring
+from PIL.ImageDraw import ImageDraw
 
+Point = tuple[float, float]
+Colour = tuple[int, int, int]
+LINE: Colour = (34, 30, 44)  # outlines
+WHITE: Colour = (250, 250, 250)
+GREY: Colour = (125, 125, 130)
 WATER: Colour = (40, 110, 225)
 YELLOW: Colour = (255, 214, 30)
 RED: Colour = (214, 40, 50)
 MARK: Colour = (20, 30, 120)
 
 
+@lru_cache(maxsize=512)
+def ring(x: float, y: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0) -> tuple[Point, ...]:
+    """Points of an ellipse or a part of it; degrees run clockwise on the canvas, from the right."""
+    steps = max(6, round(abs(end - start) / 15))
+    angles = [math.radians(start + (end - start) * k / steps) for k in range(steps + 1)]
+    return tuple((x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles)
+
+
+@dataclass
+class Pen:
+    """Maps unit coordinates to a canvas, and mixes every colour with the background when `fade` is above 0."""
+
+    draw: ImageDraw
+    centre: Point
+    scale: float
+    paper: Colour
+    fade: float = 0.0
+    degrees: float = 0.0
+
+    def turned(self, degrees: float, about: Point = (0.0, 0.0), scale: float = 1.0) -> Pen:
+        """Return a pen that is rotated clockwise and scaled, with its origin at `about`."""
+        (centre,) = self.place([about])
+        return replace(self, centre=centre, scale=self.scale * scale, degrees=self.degrees + degrees)
+
+    def place(self, points: Sequence[Point]) -> list[Point]:
+        """Convert unit coordinates to pixels."""
+        (cx, cy), angle = self.centre, math.radians(self.degrees)
+        c, s = self.scale * math.cos(angle), self.scale * math.sin(angle)
+        return [(cx + c * x - s * y, cy + s * x + c * y) for x, y in points]
+
+    def ink(self, colour: Colour) -> Colour:
+        """Return a colour as drawn: grey and pale when faded."""
+        if not self.fade:
+            return colour
+        grey = sum(colour) / 3
+        r, g, b = (round((1 - self.fade) * grey + self.fade * p) for p in self.paper)
+        return r, g, b
+
+    def shape(self, points: Sequence[Point], fill: Colour, line: float = 0.07, colour: Colour = LINE) -> None:
+        """Draw a filled polygon with an outline of width `line` (0: none)."""
+        self.draw.polygon(self.place(points), fill=self.ink(fill))
+        if line:
+            self.stroke([*points, points[0], points[1]], line, colour)
+
+    def disc(self, x: float, y: float, r: float, fill: Colour, ry: float = 0.0, line: float = 0.07) -> None:
+        """Draw a filled circle, or an ellipse of half-axes r and ry."""
+        self.shape(ring(x, y, r, ry or r), fill, line)
+
+    def stroke(self, points: Sequence[Point], width: float = 0.08, colour: Colour = LINE) -> None:
+        """Draw a line through the points."""
+        self.draw.line(self.place(points), fill=self.ink(colour), width=max(3, round(width * self.scale)))
+
+
 @dataclass
 class Appearance:
-    """Visible state of an event."""
+    """Visible state of one event in one picture."""
 
-    body: Colour  # main colour of the object
-    marks: int = 0  # repetitions, drawn as notes, drops ...
+    marks: int  # repetitions so far, drawn as notes, drops ...
     hit: bool = False  # an onset falls into this picture
     phase: float = 0.5  # elapsed share of the event, 0..1, for slow movement
+    faint: bool = False  # silent: not begun yet, or over
+    body: Colour = GREY  # main colour of the object
     direction: str = ""  # "up" or "down"
 
 
@@ -51,7 +116,7 @@ def _cloud(pen: Pen, fill: Colour) -> None:
 
 def bell(pen: Pen, state: Appearance) -> None:
     """A bell that swings when struck; a pair of arcs for every stroke."""
-    swing = pen.turned(22 if state.marks % 2 else -22, (0, -0.75)) if state.hit else pen.turned(0, (0, -0.75))
+    swing = pen.turned((22 if state.marks % 2 else -22) if state.hit else 0, (0, -0.75))
     swing.shape(ring(0, -0.05, 0.16, 0.16), state.body)
     swing.disc(0, 1.5, 0.16, LINE)
     side: list[Point] = [(0.14, 0.08), (0.34, 0.26), (0.42, 0.6), (0.46, 1.0), (0.62, 1.28), (0.66, 1.42)]
@@ -80,10 +145,8 @@ def thunder(pen: Pen, state: Appearance) -> None:
         (0.05, 0.0), (0.38, 0.0), (0.16, 0.38), (0.42, 0.38), (-0.2, 1.0), (-0.02, 0.52), (-0.28, 0.52),
     ]  # fmt: skip
     pen.shape(bolt, WHITE if state.hit else YELLOW)
-    for x in (-0.52, 0.68):
-        small = [(x + 0.4 * (a - 0.1), 0.12 + 0.5 * b) for a, b in bolt]
-        if state.hit or 0.2 < state.phase < 0.8:
-            pen.shape(small, YELLOW, 0.05)
+    for x in (-0.52, 0.68) if state.hit or 0.2 < state.phase < 0.8 else ():
+        pen.shape([(x + 0.4 * (a - 0.1), 0.12 + 0.5 * b) for a, b in bolt], YELLOW, 0.05)
     _cloud(pen, _mixed(_mixed(state.body, GREY, 0.35), LINE, 0.45))
 
 
@@ -93,8 +156,7 @@ def siren(pen: Pen, state: Appearance) -> None:
     for degrees in (-142, -116, -90, -64, -38):
         a = math.radians(degrees)
         near, far = (0.62, 0.92) if degrees % 4 else (0.62, 1.06)
-        points = [(r * math.cos(a), 0.12 + r * math.sin(a)) for r in (near, far)]
-        pen.stroke(points, 0.1, RED)
+        pen.stroke([(r * math.cos(a), 0.12 + r * math.sin(a)) for r in (near, far)], 0.1, RED)
     pen.shape([*ring(0, 0.1, 0.44, 0.56, 180, 360), (0.44, 0.55), (-0.44, 0.55)], lamp)
     pen.stroke(ring(0, 0.12, 0.27, 0.36, 190, 265), 0.09, WHITE)
     pen.shape([(-0.6, 0.55), (0.6, 0.55), (0.68, 0.92), (-0.68, 0.92)], (70, 70, 82))
@@ -125,12 +187,10 @@ def engine(pen: Pen, state: Appearance) -> None:
     for k in range(3):
         travel = (k / 3 + 1.5 * state.phase) % 1
         pen.disc(-0.8 - 0.16 * travel, 0.35 - 0.6 * travel, 0.08 + 0.14 * travel, _mixed(GREY, WHITE, 0.4), line=0.03)
-    cabin: list[Point] = [(-0.5, -0.05), (-0.34, -0.48), (0.26, -0.48), (0.5, -0.05)]
-    pen.shape(cabin, state.body)
+    pen.shape([(-0.5, -0.05), (-0.34, -0.48), (0.26, -0.48), (0.5, -0.05)], state.body)
     pen.shape([(-0.36, -0.06), (-0.26, -0.37), (-0.06, -0.37), (-0.06, -0.06)], (205, 235, 250), 0.04)
     pen.shape([(0.04, -0.06), (0.04, -0.37), (0.2, -0.37), (0.36, -0.06)], (205, 235, 250), 0.04)
-    hull: list[Point] = [(-0.76, -0.02), (0.62, -0.02), (0.94, 0.12), (0.97, 0.46), (-0.76, 0.46)]
-    pen.shape(hull, state.body)
+    pen.shape([(-0.76, -0.02), (0.62, -0.02), (0.94, 0.12), (0.97, 0.46), (-0.76, 0.46)], state.body)
     pen.disc(0.86, 0.2, 0.09, YELLOW, line=0.04)
     for x in (-0.4, 0.5):
         wheel = pen.turned(300 * state.phase, (x, 0.46))
@@ -174,8 +234,7 @@ def phone(pen: Pen, state: Appearance) -> None:
         lift.disc(x, 0.16, 0.23, _mixed(state.body, LINE, 0.25), 0.17)
     for k in range(state.marks):
         x = -0.62 + 0.62 * k
-        zigzag = [(x + 0.1, -1.0), (x - 0.08, -0.8), (x + 0.08, -0.72), (x - 0.1, -0.5)]
-        pen.stroke(zigzag, 0.1, MARK)
+        pen.stroke([(x + 0.1, -1.0), (x - 0.08, -0.8), (x + 0.08, -0.72), (x - 0.1, -0.5)], 0.1, MARK)
 
 
 def footsteps(pen: Pen, state: Appearance) -> None:
@@ -185,8 +244,7 @@ def footsteps(pen: Pen, state: Appearance) -> None:
         side = 1 if k % 2 else -1
         sole = pen.turned(16 + 7 * side, (-0.5 + 0.32 * k + 0.2 * side, 0.62 - 0.4 * k + 0.07 * side))
         fill = state.body if k == shown - 1 else _mixed(state.body, LINE, 0.25)
-        toe = [*ring(0, -0.12, 0.2, 0.3, 150, 390), (0.11, 0.16), (-0.11, 0.16)]
-        sole.shape(toe, fill, 0.06)
+        sole.shape([*ring(0, -0.12, 0.2, 0.3, 150, 390), (0.11, 0.16), (-0.11, 0.16)], fill, 0.06)
         sole.shape([(-0.13, 0.23), (0.13, 0.23), *ring(0, 0.3, 0.13, 0.15, 0, 180)], fill, 0.06)
         for y in (-0.22, -0.08):
             sole.stroke([(-0.12, y), (0.12, y)], 0.045, _mixed(fill, WHITE, 0.7))
@@ -202,9 +260,8 @@ def whistle(pen: Pen, state: Appearance) -> None:
     pen.shape([(0.1, -0.16), (0.42, -0.16), (0.26, 0.08)], LINE, line=0)
     pen.disc(-0.28, 0.36, 0.2, WHITE, line=0.06)
     pen.disc(-0.24, 0.4, 0.1, (150, 100, 50), line=0)
-    if state.hit:
-        for x in (-0.05, 0.25, 0.55):
-            pen.stroke([(0.26, -0.2), (x, -0.46)], 0.07, WHITE)
+    for x in (-0.05, 0.25, 0.55) if state.hit else ():
+        pen.stroke([(0.26, -0.2), (x, -0.46)], 0.07, WHITE)
     for k in range(state.marks):
         _note(pen, -0.6 + 0.62 * k, -0.64, 1.25)
 
@@ -236,11 +293,8 @@ def drops(pen: Pen, state: Appearance) -> None:
     pen.shape([(-0.22, -0.95), (0.3, -0.95), (0.3, -0.8), (-0.22, -0.8)], RED, 0.06)
     pen.shape([(-0.04, -0.8), (0.12, -0.8), (0.12, -0.6), (-0.04, -0.6)], metal, 0.06)
     pen.shape([(-0.98, -0.72), (-0.78, -0.72), (-0.78, 0.02), (-0.98, 0.02)], metal)
-    spout: list[Point] = [
-        (-0.78, -0.6), (0.3, -0.6), (0.56, -0.5), (0.66, -0.26), (0.66, 0.04), (0.32, 0.04), (0.32, -0.16),
-        (0.24, -0.22), (-0.78, -0.22),
-    ]  # fmt: skip
-    pen.shape(spout, metal)
+    bend: list[Point] = [(0.3, -0.6), (0.56, -0.5), (0.66, -0.26), (0.66, 0.04), (0.32, 0.04), (0.32, -0.16)]
+    pen.shape([(-0.78, -0.6), *bend, (0.24, -0.22), (-0.78, -0.22)], metal)
     pen.stroke([(-0.7, -0.48), (0.26, -0.48)], 0.07, _mixed(metal, WHITE, 0.7))
     for k in range(state.marks):
         pen_at = pen.turned(0, (0.49, 0.28 + 0.32 * (state.marks - 1 - k) - 0.08 * state.hit))

@@ -25,16 +25,13 @@ CELL = (SIZE * ZOOM + SPECTROGRAM[0] + 24, SIZE * ZOOM + 34)  # pixels
 
 def chosen() -> list[Scene]:
     """Select one scene of every kind, then `PAIRS` of each relation."""
-    alone: dict[str, Scene] = {}
-    pairs: dict[str, list[Scene]] = {"then": [], "over": []}
-    for scene in scenes("train", 400):
-        if scene.relation:
-            pairs[scene.relation].append(scene)
-        elif scene.events[0].loudness > 0.5:
-            alone.setdefault(scene.events[0].kind, scene)
-    return [alone[kind] for kind in KINDS] + [
-        scene for found in pairs.values() for scene in found[:: len(found) // PAIRS][:PAIRS]
-    ]
+    drawn = list(scenes("train", 400))
+    loud = [scene for scene in drawn if not scene.relation and scene.events[0].loudness > 0.5]
+    found = [next(scene for scene in loud if scene.events[0].kind == kind) for kind in KINDS]
+    for relation in ("then", "over"):
+        pairs = [scene for scene in drawn if scene.relation == relation]
+        found += pairs[:: len(pairs) // PAIRS][:PAIRS]
+    return found
 
 
 def _spectrogram(scene: Scene) -> Image.Image:
@@ -47,11 +44,12 @@ def _spectrogram(scene: Scene) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(colours(log_mel)[::-1])).resize(SPECTROGRAM, Image.Resampling.NEAREST)
 
 
-def gallery(path: Path | str) -> None:
+def main(argv: list[str]) -> None:
     """Write a PNG with the picture, spectrogram and a caption of every kind and of some pairs."""
-    found = chosen()
-    rows = -(-len(found) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * CELL[0], rows * CELL[1]), "white")
+    parser = cli.parser("gallery", "draw a sheet of pictures and spectrograms of the miniature world")
+    parser.add_argument("path", type=Path, help="the PNG to write")
+    path, found = parser.parse_args(argv).path, chosen()
+    sheet = Image.new("RGB", (COLUMNS * CELL[0], -(-len(found) // COLUMNS) * CELL[1]), "white")
     draw = ImageDraw.Draw(sheet)
     for index, scene in enumerate(found):
         x, y = (index % COLUMNS) * CELL[0] + 8, (index // COLUMNS) * CELL[1] + 8
@@ -61,12 +59,6 @@ def gallery(path: Path | str) -> None:
         draw.text((x, y + SIZE * ZOOM + 4), captions(scene, 1, "train")[0], fill="black")
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
-
-
-def main(argv: list[str]) -> None:
-    parser = cli.parser("gallery", "draw a sheet of pictures and spectrograms of the miniature world")
-    parser.add_argument("path", type=Path, help="the PNG to write")
-    gallery(parser.parse_args(argv).path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures of scenes, 64 x 64 pixels: drawings of the sound sources.
+"""Pictures of scenes, 64 x 64 pixels, and video frames: drawings of the sound sources, animated at their onsets.
 
 Timbre sets the hue, pan the horizontal position, pitch the height and the lightness, loudness the size, and the count
 the number of notes, drops or arcs. Two events have a panel each: side by side for "then", stacked for "over".
@@ -6,14 +6,15 @@ the number of notes, drops or arcs. Two events have a panel each: side by side f
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance
-from sonolume.preprocessors.miniworld.pen import Colour, Pen, ring
-from sonolume.preprocessors.miniworld.scene import Event, Scene
+from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE
+from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance, Colour, Pen, ring
+from sonolume.preprocessors.miniworld.scene import COUNTABLE, Scene
+from sonolume.preprocessors.miniworld.sounds import render
 
 SIZE = 64  # pixels of a side
 SUPERSAMPLING = 4  # draw at this scale, then average, for smooth edges
@@ -22,32 +23,27 @@ GLOW: Colour = (255, 252, 200)  # behind an object at its onset, lighter than ev
 RIM: Colour = (255, 150, 20)  # edge of the glow
 STEPS = 4  # footprints in a still picture
 
+HOP = 160  # samples of one envelope value: 10 ms
+MUTED = -9.0  # loudness that renders silence from the same random numbers
+SILENCE_LEVEL = 0.01  # share of the peak below which an event counts as silent
+RISE = 2.0  # factor of an onset above the quietest of the preceding 50 ms
+ONSET_LEVEL = 0.1  # share of the peak that an onset must reach
+GAPS = {"clock": 0.12, "footsteps": 0.25}  # minimum seconds between onsets
+DEFAULT_GAP = 0.35
+REPEATED = (*COUNTABLE, *GAPS)
+
 Box = tuple[int, int, int, int]  # left, top, right, bottom in drawn pixels
-
-
-@dataclass
-class Moment:
-    """State of one event in one picture."""
-
-    marks: int  # repetitions so far
-    hit: bool = False  # an onset falls into this picture
-    phase: float = 0.5  # elapsed share of the event, 0..1
-    faint: bool = False  # silent: not begun yet, or over
+FULL, HALF = SIZE * SUPERSAMPLING, SIZE * SUPERSAMPLING // 2
+PANELS: dict[str, list[Box]] = {
+    "": [(0, 0, FULL, FULL)],
+    "then": [(0, 0, HALF, FULL), (HALF, 0, FULL, FULL)],
+    "over": [(0, 0, FULL, HALF), (0, HALF, FULL, FULL)],
+}
 
 
 def _colour(hue: float, lightness: float, saturation: float) -> Colour:
     r, g, b = (round(255 * value) for value in colorsys.hls_to_rgb(hue, lightness, saturation))
     return r, g, b
-
-
-def _panels(relation: str) -> list[Box]:
-    full = SIZE * SUPERSAMPLING
-    half = full // 2
-    if relation == "then":
-        return [(0, 0, half, full), (half, 0, full, full)]
-    if relation == "over":
-        return [(0, 0, full, half), (0, half, full, full)]
-    return [(0, 0, full, full)]
 
 
 def _papers(scene: Scene) -> list[Colour]:
@@ -57,41 +53,81 @@ def _papers(scene: Scene) -> list[Colour]:
     return [_colour((hue + 0.12 * k) % 1, lightness - 0.05 * k, saturation) for k in range(len(scene.events))]
 
 
-def _draw_event(draw: ImageDraw.ImageDraw, event: Event, moment: Moment, box: Box, paper: Colour) -> None:
-    left, top, right, bottom = box
-    scale = min(right - left, bottom - top) / 2 * (0.60 + 0.36 * event.loudness)
-    centre = (
-        left + scale + event.pan * (right - left - 2 * scale),
-        top + scale + (1 - event.pitch) * (bottom - top - 2 * scale),
-    )
-    body = _colour(0.83 * event.timbre, 0.36 + 0.28 * event.pitch, 0.75)
-    pen = Pen(draw, centre, scale, paper, FADE if moment.faint else 0.0)
-    if moment.hit:
-        pen.shape(ring(0, 0, 0.97, 0.97), GLOW, 0.06, RIM)
-    DRAWINGS[event.kind](pen, Appearance(body, moment.marks, moment.hit, moment.phase, event.direction))
-
-
-def still(event: Event) -> Moment:
-    """State of an event in a picture that represents the whole sound."""
-    return Moment(marks=STEPS if event.kind == "footsteps" else event.count)
-
-
-def paint(scene: Scene, moments: Sequence[Moment]) -> np.ndarray:
+def paint(scene: Scene, states: Sequence[Appearance]) -> np.ndarray:
     """Draw a scene with each event in the given state: uint8 (64, 64, 3)."""
-    full = SIZE * SUPERSAMPLING
-    panels, papers = _panels(scene.relation), _papers(scene)
-    image = Image.new("RGB", (full, full), papers[0])
+    panels, papers = PANELS[scene.relation], _papers(scene)
+    image = Image.new("RGB", (FULL, FULL), papers[0])
     draw = ImageDraw.Draw(image)
-    for event, moment, box, paper in zip(scene.events, moments, panels, papers, strict=True):
-        if box != panels[0]:
-            draw.rectangle(box, fill=paper)
-        _draw_event(draw, event, moment, box, paper)
+    for event, state, (left, top, right, bottom), paper in zip(scene.events, states, panels, papers, strict=True):
+        if left or top:
+            draw.rectangle((left, top, right, bottom), fill=paper)
+        scale = min(right - left, bottom - top) / 2 * (0.60 + 0.36 * event.loudness)
+        x = left + scale + event.pan * (right - left - 2 * scale)
+        y = top + scale + (1 - event.pitch) * (bottom - top - 2 * scale)
+        pen = Pen(draw, (x, y), scale, paper, FADE if state.faint else 0.0)
+        if state.hit:
+            pen.shape(ring(0, 0, 0.97, 0.97), GLOW, 0.06, RIM)
+        body = _colour(0.83 * event.timbre, 0.36 + 0.28 * event.pitch, 0.75)
+        DRAWINGS[event.kind](pen, replace(state, body=body, direction=event.direction))
     if scene.relation:
         left, top, _, _ = panels[1]
-        draw.line([(left, top), (left, full) if left else (full, top)], fill=(255, 255, 255), width=SUPERSAMPLING)
+        draw.line([(left, top), (left, FULL) if left else (FULL, top)], fill=(255, 255, 255), width=SUPERSAMPLING)
     return np.asarray(image.reduce(SUPERSAMPLING))
 
 
 def picture(scene: Scene) -> np.ndarray:
     """Draw the still picture of a scene, deterministically: uint8 (64, 64, 3)."""
-    return paint(scene, [still(event) for event in scene.events])
+    return paint(scene, [Appearance(STEPS if e.kind == "footsteps" else e.count) for e in scene.events])
+
+
+def _envelopes(scene: Scene) -> list[np.ndarray]:
+    """Level of every event of a scene rendered without the others: (256,) values of 10 ms, peak 1."""
+    levels = []
+    for index in range(len(scene.events)):
+        events = [replace(e, loudness=1.0 if k == index else MUTED) for k, e in enumerate(scene.events)]
+        wave = render(replace(scene, events=events))
+        level = np.sqrt((wave.reshape(-1, HOP) ** 2).mean(axis=1))
+        levels.append(level / level.max())
+    return levels
+
+
+def _onsets(kind: str, level: np.ndarray) -> list[float]:
+    """Times in seconds at which a level jumps up; only the first one of a continuous sound."""
+    before = np.min([np.pad(level, (shift, 0))[: len(level)] for shift in range(1, 6)], axis=0)
+    times: list[float] = []
+    for k in np.flatnonzero((level > ONSET_LEVEL) & (level > RISE * before)):
+        time = float(k * (HOP / SAMPLE_RATE))
+        if not times or time - times[-1] >= GAPS.get(kind, DEFAULT_GAP):
+            times.append(time)
+    return times if kind in REPEATED else times[:1]
+
+
+def onsets(scene: Scene) -> list[list[float]]:
+    """Onset times in seconds (to 10 ms) of every event; a continuous sound has one."""
+    return [_onsets(event.kind, level) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
+
+
+def _states(kind: str, level: np.ndarray, count: int) -> list[Appearance]:
+    """States of one event in `count` windows of equal length."""
+    times = np.array(_onsets(kind, level))
+    sounding = np.flatnonzero(level > SILENCE_LEVEL) * HOP / SAMPLE_RATE
+    first, last = sounding[0], sounding[-1]
+    step, states = DURATION / count, []
+    for left in np.arange(count) * step:
+        right = left + step
+        marks = int((times < right).sum()) if kind in REPEATED else 0
+        hit = bool(((left <= times) & (times < right)).any())
+        phase = float(np.clip((left + step / 2 - first) / (last - first + 1e-6), 0, 1))
+        states.append(Appearance(marks, hit, phase, faint=bool(right <= first or left > last)))
+    return states
+
+
+def frames(scene: Scene, count: int = 8) -> np.ndarray:
+    """Render a scene as video: uint8 (count, 64, 64, 3), frame i for the i-th part of the 2.56 s.
+
+    An event is faint while it is silent. At an onset its object lights up and moves, and a countable one gains a mark.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least one, got {count}")
+    tracks = [_states(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
+    return np.stack([paint(scene, states) for states in zip(*tracks, strict=True)])

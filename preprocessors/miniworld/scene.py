@@ -1,17 +1,16 @@
 """Scenes of the miniature world: one or two events, each a kind of sound with attributes."""
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 
 from sonolume.preprocessors.miniworld import DURATION
 
 KINDS = (
-    "bell", "rain", "siren", "clock", "engine", "bird",
-    "thunder", "phone", "footsteps", "whistle", "dog", "drops",
+    "bell", "rain", "siren", "clock", "engine", "bird", "thunder", "phone", "footsteps", "whistle", "dog", "drops",
 )  # fmt: skip
 COUNTABLE = ("bell", "bird", "phone", "whistle", "dog", "drops")
 DIRECTED = ("siren",)
@@ -44,16 +43,16 @@ class Scene:
     events: list[Event]
     relation: str = ""
     seed: int = 0  # of all random numbers in rendering
-    held_out: bool = field(default=False)  # whether the train split excludes this combination
+    held_out: bool = False  # whether the train split excludes this combination
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
         return asdict(self)
 
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> "Scene":
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        return Scene(**{**values, "events": [Event(**event) for event in values["events"]]})
+        return cls(**{**values, "events": [Event(**event) for event in values["events"]]})
 
 
 def band(value: float) -> str:
@@ -62,36 +61,20 @@ def band(value: float) -> str:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether the train split excludes this combination (kind, count, pitch, loudness) or (kind, relation, kind).
-
-    About one combination in eight, chosen by hash.
-    """
+    """Whether "train" excludes this (kind, count, pitch, loudness) or (kind, relation, kind): one in eight, by hash."""
+    event = scene.events[0]
+    pitch = band(event.pitch) if event.kind in PITCHED else ""
+    key = f"{event.kind} {event.count} {pitch} {band(event.loudness)}"
     if scene.relation:
-        key = f"{scene.events[0].kind} {scene.relation} {scene.events[1].kind}"
-    else:
-        (event,) = scene.events
-        pitch = band(event.pitch) if event.kind in PITCHED else ""
-        key = f"{event.kind} {event.count} {pitch} {band(event.loudness)}"
+        key = f"{event.kind} {scene.relation} {scene.events[1].kind}"
     return zlib.crc32(key.encode()) % 8 == 0
 
 
 def _event(rng: np.random.Generator, kind: str, most: int) -> Event:
-    return Event(
-        kind=kind,
-        count=int(rng.integers(1, most + 1)) if kind in COUNTABLE else 0,
-        pitch=float(rng.uniform()),
-        loudness=float(rng.uniform()),
-        timbre=float(rng.uniform()),
-        pan=float(rng.uniform()),
-        direction=("up", "down")[rng.integers(2)] if kind in DIRECTED else "",
-    )
-
-
-def _loudness_range(kind: str, relation: str) -> tuple[float, float]:
-    """Range that keeps both events of a pair audible: textures stay in the background."""
-    if relation == "over":
-        return (0.1, 0.5) if kind in TEXTURES else (0.5, 1.0)
-    return (0.3, 1.0)
+    count = int(rng.integers(1, most + 1)) if kind in COUNTABLE else 0
+    pitch, loudness, timbre, pan = rng.uniform(size=4).tolist()
+    direction = ("up", "down")[rng.integers(2)] if kind in DIRECTED else ""
+    return Event(kind, count, pitch, loudness, timbre, pan, direction)
 
 
 def _draw(rng: np.random.Generator, uid: str, kinds: list[str], pairs: bool) -> Scene:
@@ -102,8 +85,8 @@ def _draw(rng: np.random.Generator, uid: str, kinds: list[str], pairs: bool) -> 
         return Scene(uid, [event])
     first, second = rng.choice(len(kinds), size=2, replace=False)
     events = [_event(rng, kinds[first], most=2), _event(rng, kinds[second], most=2)]
-    for event in events:
-        low, high = _loudness_range(event.kind, relation)
+    for event in events:  # both must be audible: a texture stays in the background
+        low, high = (0.3, 1.0) if relation == "then" else (0.1, 0.5) if event.kind in TEXTURES else (0.5, 1.0)
         event.loudness = low + (high - low) * event.loudness
     if relation == "then":
         border = float(rng.uniform(1.15, 1.4))
@@ -113,21 +96,19 @@ def _draw(rng: np.random.Generator, uid: str, kinds: list[str], pairs: bool) -> 
 
 
 def scenes(
-    split: str, count: int, seed: int = 1, kinds: list[str] | None = None, pairs: bool = True
+    split: str, count: int, seed: int = 1, kinds: Sequence[str] | None = None, pairs: bool = True
 ) -> Iterator[Scene]:
     """Draw `count` scenes, the same ones for the same arguments.
 
-    The train split never contains a held-out combination (`is_held_out`); the others contain all of them.
-
     Args:
-        split: "train", "valid" or "test"; each has random numbers of its own.
+        split: "train", "valid" or "test"; "train" never contains a held-out combination, the others contain all.
         kinds: the kinds of sound to draw from; all of `KINDS` when empty.
         pairs: scenes of two events too.
 
     Raises:
         ValueError: an unknown split or kind.
     """
-    unknown = [kind for kind in kinds or [] if kind not in KINDS]
+    unknown = [kind for kind in kinds or () if kind not in KINDS]
     if split not in SPLITS or unknown:
         raise ValueError(f"miniature world: unknown split {split!r} or kinds {unknown} (kinds: {', '.join(KINDS)})")
     for index in range(count):

@@ -26,8 +26,7 @@ def _tone(frequency: np.ndarray | float, n: int) -> np.ndarray:
 
 def _noise(n: int, low: float, high: float, rng: Rng) -> np.ndarray:
     """Band-pass noise between two frequencies in Hz, peak about 1."""
-    spectrum = np.fft.rfft(rng.standard_normal(n))
-    frequency = np.fft.rfftfreq(n, 1 / SAMPLE_RATE)
+    spectrum, frequency = np.fft.rfft(rng.standard_normal(n)), np.fft.rfftfreq(n, 1 / SAMPLE_RATE)
     spectrum *= 1 / (1 + (low / (frequency + 1)) ** 4) / (1 + (frequency / high) ** 4)
     wave = np.fft.irfft(spectrum, n)
     return wave / (3 * wave.std() + 1e-9)
@@ -35,9 +34,8 @@ def _noise(n: int, low: float, high: float, rng: Rng) -> np.ndarray:
 
 def _fade(wave: np.ndarray, seconds: float = 0.03) -> np.ndarray:
     edge = min(int(seconds * SAMPLE_RATE), len(wave) // 2)
-    ramp = np.linspace(0, 1, edge)
-    wave[:edge] *= ramp
-    wave[len(wave) - edge :] *= ramp[::-1]
+    wave[:edge] *= np.linspace(0, 1, edge)
+    wave[len(wave) - edge :] *= np.linspace(0, 1, edge)[::-1]
     return wave
 
 
@@ -53,8 +51,7 @@ def _place(n: int, starts: np.ndarray, one: Callable[[int], np.ndarray]) -> np.n
 
 def _repeats(event: Event, n: int, rng: Rng, length: float) -> np.ndarray:
     """Start times in seconds of `event.count` sounds of about `length` seconds, evenly spaced with jitter."""
-    room = n / SAMPLE_RATE
-    step = min(0.75, room / event.count)
+    room, step = n / SAMPLE_RATE, min(0.75, n / SAMPLE_RATE / event.count)
     slack = max(0.0, room - step * (event.count - 1) - length)
     return rng.uniform(0, 0.5 * slack) + step * np.arange(event.count) * rng.uniform(0.9, 1.0)
 
@@ -95,14 +92,10 @@ def _engine(event: Event, n: int, rng: Rng) -> np.ndarray:
 
 
 def _bird(event: Event, n: int, rng: Rng) -> np.ndarray:
-    base = 3000 * 1.5**event.pitch
-
-    def song(_: int) -> np.ndarray:
-        size = int(0.09 * SAMPLE_RATE)
-        chirp = np.hanning(size) * _tone(np.linspace(base * (1.15 + 0.25 * event.timbre), base * 0.9, size), size)
-        return np.concatenate([chirp, np.zeros(int(0.025 * SAMPLE_RATE)), chirp, np.zeros(1)])
-
-    return _place(n, _repeats(event, n, rng, 0.25), song)
+    base, size = 3000 * 1.5**event.pitch, int(0.09 * SAMPLE_RATE)
+    chirp = np.hanning(size) * _tone(np.linspace(base * (1.15 + 0.25 * event.timbre), base * 0.9, size), size)
+    song = np.concatenate([chirp, np.zeros(int(0.025 * SAMPLE_RATE)), chirp, np.zeros(1)])
+    return _place(n, _repeats(event, n, rng, 0.25), lambda _: song)
 
 
 def _thunder(event: Event, n: int, rng: Rng) -> np.ndarray:
@@ -114,10 +107,8 @@ def _thunder(event: Event, n: int, rng: Rng) -> np.ndarray:
 
 
 def _phone(event: Event, n: int, rng: Rng) -> np.ndarray:
-    low = 900 * 1.5**event.pitch
-    size = int(0.38 * SAMPLE_RATE)
-    gate = np.sign(_tone(20.0, size))
-    carrier = np.where(gate > 0, _tone(low, size), _tone(low * 1.27, size))
+    low, size = 900 * 1.5**event.pitch, int(0.38 * SAMPLE_RATE)
+    carrier = np.where(_tone(20.0, size) > 0, _tone(low, size), _tone(low * 1.27, size))
     ring = _fade(carrier + (0.2 + 0.3 * event.timbre) * carrier**3, 0.01)
     return _place(n, _repeats(event, n, rng, 0.42), lambda _: 0.7 * ring)
 

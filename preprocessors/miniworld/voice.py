@@ -15,7 +15,6 @@ import numpy as np
 from scipy.signal import sosfilt
 
 from sonolume.preprocessors.miniworld import SAMPLE_RATE
-from sonolume.preprocessors.miniworld.phonemes import text_phonemes
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
@@ -68,13 +67,10 @@ CLOSED = {  # stops: formants of the closure, hiss of the burst in Hz
 VOICED_STOPS = {"B": "P", "D": "T", "G": "K"}
 SOUNDS: dict[str, list[Sound]] = {
     "_": [Sound((500, 1500, 2500), PAUSE_MS, voice=0)],
-    "M": [Sound((260, 1000, 2200), 75, voice=0.5)],
-    "N": [Sound((260, 1600, 2600), 70, voice=0.5)],
+    "M": [Sound((260, 1000, 2200), 75, voice=0.5)], "N": [Sound((260, 1600, 2600), 70, voice=0.5)],
     "NG": [Sound((270, 2000, 2450), 80, voice=0.5)],
-    "L": [Sound((360, 1100, 2800), 70, voice=0.75)],
-    "R": [Sound((340, 1150, 1500), 75, voice=0.75)],
-    "W": [Sound((290, 660, 2200), 70, voice=0.7)],
-    "Y": [Sound((270, 2250, 3000), 60, voice=0.7)],
+    "L": [Sound((360, 1100, 2800), 70, voice=0.75)], "R": [Sound((340, 1150, 1500), 75, voice=0.75)],
+    "W": [Sound((290, 660, 2200), 70, voice=0.7)], "Y": [Sound((270, 2250, 3000), 60, voice=0.7)],
     "S": [Sound((350, 1700, 2600), 105, voice=0, noise=0.45, hiss=6200)],
     "Z": [Sound((300, 1700, 2600), 85, voice=0.35, noise=0.25, hiss=6200)],
     "SH": [Sound((350, 1800, 2500), 105, voice=0, noise=0.5, hiss=3000)],
@@ -84,7 +80,7 @@ SOUNDS: dict[str, list[Sound]] = {
     "TH": [Sound((350, 1400, 2600), 90, voice=0, noise=0.12, hiss=7000)],
     "DH": [Sound((300, 1400, 2600), 50, voice=0.5, noise=0.05, hiss=7000)],
     "HH": [Sound((500, 1500, 2500), 65, voice=0, breath=0.6)],
-}
+}  # fmt: skip
 SOUNDS.update({name: [Sound(formants, 125)] for name, formants in VOWELS.items()})
 SOUNDS.update({name: [Sound(VOWELS[part], 85) for part in parts.split()] for name, parts in DIPHTHONGS.items()})
 for _name, (_place, _hiss) in CLOSED.items():
@@ -94,21 +90,68 @@ for _name, (_place, _hiss) in {voiced: CLOSED[stop] for voiced, stop in VOICED_S
 SOUNDS["CH"] = [SOUNDS["T"][0], Sound((350, 1800, 2500), 75, 0, 0.5, 3000)]
 SOUNDS["JH"] = [SOUNDS["D"][0], Sound((300, 1800, 2500), 55, 0.35, 0.3, 3000)]
 
+# English text to phonemes (ARPAbet) by a small rule table: approximate, but the same in every word
+EXCEPTIONS = {  # words too common or too irregular for the rules
+    "a": "AH", "an": "AE N", "the": "DH AH", "is": "IH Z", "of": "AH V", "to": "T UW", "and": "AE N D",
+    "one": "W AH N", "once": "W AH N S", "two": "T UW", "someone": "S AH M W AH N", "hear": "HH IY R", "can": "K AE N",
+    "water": "W AO T ER", "engine": "EH N JH IH N", "before": "B IH F AO R", "while": "W AY L", "as": "AE Z",
+    "siren": "S AY R EH N", "together": "T UH G EH DH ER", "background": "B AE K G R AW N D",
+    "idles": "AY D AH L Z", "idling": "AY D L IH NG", "tolls": "T OW L Z", "tolling": "T OW L IH NG",
+    "low": "L OW", "followed": "F AA L OW D", "blows": "B L OW Z", "blowing": "B L OW IH NG", "pours": "P AO R Z",
+    "pouring": "P AO R IH NG", "climbing": "K L AY M IH NG", "wails": "W EY L Z", "rising": "R AY Z IH NG",
+    "striding": "S T R AY D IH NG", "chiming": "CH AY M IH NG", "nearby": "N IY R B AY", "by": "B AY",
+    "over": "OW V ER", "quietly": "K W AY AH T L IY", "whistle": "W IH S AH L",
+    "zero": "Z IY R OW", "four": "F AO R", "eight": "EY T", "nine": "N AY N",
+}  # fmt: skip
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-@dataclass
-class Tracks:
-    """Control parameters of the synthesiser, one value per step of 5 ms."""
+# the first pattern that matches at a position wins; $ is the end of a word
+RULES = [
+    (re.compile(pattern), phonemes.split())
+    for pattern, phonemes in (
+        ("igh", "AY"), ("tch", "CH"), ("ing$", "IH NG"), ("ings$", "IH NG Z"), ("ch", "CH"), ("sh", "SH"),
+        ("th(?=e)", "DH"), ("th", "TH"), ("wh", "W"), ("ph", "F"), ("ng", "NG"), ("nk", "NG K"), ("ck", "K"),
+        ("qu", "K W"), ("kn", "N"), ("wr", "R"), ("mb$", "M"), ("dge", "JH"),
+        ("ee", "IY"), ("ea", "IY"), ("oo", "UW"), ("ai", "EY"), ("ay", "EY"), ("oi", "OY"), ("oy", "OY"),
+        ("ou", "AW"), ("ow", "AW"), ("oa", "OW"), ("oe$", "OW"), ("au", "AO"), ("aw", "AO"), ("ew", "UW"), ("ie", "IY"),
+        ("war", "W AO R"), ("wa(?=[nst])", "W AA"), ("ar", "AA R"), ("or", "AO R"), ("(er|ir|ur)", "ER"),
+        ("al(?=[kl])", "AO"),
+        ("a(?=[^aeiouwxy]e[sd]?$)", "EY"), ("e(?=[^aeiouwxy]e[sd]?$)", "IY"), ("i(?=[^aeiouwxy]e[sd]?$)", "AY"),
+        ("o(?=[^aeiouwxy]e[sd]?$)", "OW"), ("u(?=[^aeiouwxy]e[sd]?$)", "UW"),
+        ("(?<=[bdgkpt])le$", "AH L"), ("(?<=[bdgkpt])les$", "AH L Z"),
+        ("(?<=[sxz])es$", "IH Z"), ("(?<=[cs]h)es$", "IH Z"), ("(?<=..)e(?=[sd]$)", ""), ("(?<=..)e$", ""),
+        ("c(?=[eiy])", "S"), ("g(?=[eiy]$)", "JH"), ("y$", "IY"), ("y(?=[aeiou])", "Y"), ("x", "K S"),
+        ("(?<=[aeioubdglmnrvw])s$", "Z"), (r"(bb|b)", "B"), ("(cc|c|kk|k|q)", "K"), ("(dd|d)", "D"), ("(ff|f)", "F"),
+        ("(gg|g)", "G"), ("h", "HH"), ("j", "JH"), ("(ll|l)", "L"), ("(mm|m)", "M"), ("(nn|n)", "N"), ("(pp|p)", "P"),
+        ("(rr|r)", "R"), ("(ss|s)", "S"), ("(tt|t)", "T"), ("v", "V"), ("w", "W"), ("(zz|z)", "Z"),
+        ("a", "AE"), ("e", "EH"), ("i", "IH"), ("o", "AA"), ("u", "AH"), ("y", "IH"),
+    )
+]  # fmt: skip
 
-    formants: np.ndarray  # (steps, 3) Hz
-    levels: np.ndarray  # (steps, 3): voice, hiss, breath
-    hiss: np.ndarray  # (steps,) Hz
+
+def word_phonemes(word: str) -> list[str]:
+    """Convert one word of the letters a-z."""
+    if word in EXCEPTIONS:
+        return EXCEPTIONS[word].split()
+    phonemes, place = [], 0
+    while place < len(word):
+        match, found = next((m, p) for pattern, p in RULES if (m := pattern.match(word, place)))
+        phonemes += found
+        place = match.end()
+    return phonemes
 
 
-def _sounds(text: str) -> list[Sound]:
-    """Sounds of a text, between two silences."""
-    pause = Sound((500, 1500, 2500), SILENCE_MS, voice=0)
-    phonemes = [phoneme for word in text_phonemes(text) for phoneme in word]
-    return [pause, *(sound for phoneme in phonemes for sound in SOUNDS[phoneme]), pause]
+def text_phonemes(text: str) -> list[list[str]]:
+    """Convert every word of a text; a comma, full stop, colon or question mark becomes a pause, `["_"]`.
+
+    Raises:
+        UserError: the text has no letter of the Latin alphabet and no digit.
+    """
+    spaced = re.sub(r"\d", lambda digit: f" {DIGITS[int(digit.group())]} ", text.lower())
+    tokens = re.findall(r"[a-z]+|[,.;:!?]", spaced.replace("'", ""))
+    if not any(token.isalpha() for token in tokens):
+        raise UserError(f"nothing to speak in {text[:60]!r}: write English words or digits")
+    return [word_phonemes(token) if token.isalpha() else ["_"] for token in tokens]
 
 
 def _smoothed(track: np.ndarray, width: int) -> np.ndarray:
@@ -119,14 +162,20 @@ def _smoothed(track: np.ndarray, width: int) -> np.ndarray:
     return ((total[size:] - total[:-size]) / size)[: len(track)]
 
 
-def _tracks(sounds: list[Sound], voice: Voice, rng: np.random.Generator) -> Tracks:
-    """Control tracks: piecewise constant, then smoothed over about 50 ms (formants) and 20 ms (levels)."""
+def _tracks(text: str, voice: Voice, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Formants (steps, 3) in Hz; levels (steps, 3) of voice, hiss and breath; and the hiss (steps,) in Hz.
+
+    Piecewise constant, then smoothed over about 50 ms (formants) and 20 ms (levels).
+    """
+    silence = Sound((500, 1500, 2500), SILENCE_MS, voice=0)
+    phonemes = [phoneme for word in text_phonemes(text) for phoneme in word]
+    sounds = [silence, *(sound for phoneme in phonemes for sound in SOUNDS[phoneme]), silence]
     tempo = voice.speed * rng.uniform(0.93, 1.07)
     steps = [max(2, round(s.ms * rng.uniform(0.92, 1.08) / tempo * SAMPLE_RATE / 1000 / STEP)) for s in sounds]
     formants = np.repeat([s.formants for s in sounds], steps, axis=0) * voice.throat
     levels = np.repeat([(s.voice, s.noise, s.breath + voice.breath * s.voice) for s in sounds], steps, axis=0)
     hiss = np.repeat([s.hiss for s in sounds], steps)
-    return Tracks(_smoothed(formants, 5), _smoothed(levels, 2), np.minimum(hiss * voice.throat**0.5, 7200.0))
+    return _smoothed(formants, 5), _smoothed(levels, 2), np.minimum(hiss * voice.throat**0.5, 7200.0)
 
 
 def _pulses(pitch: np.ndarray) -> np.ndarray:
@@ -160,34 +209,17 @@ def _resonators(frequency: np.ndarray, width: np.ndarray | float) -> np.ndarray:
 
 def _filtered(wave: np.ndarray, sections: np.ndarray) -> np.ndarray:
     """Filter a wave (steps * STEP,) with sections (steps, n, 6) that change at every step; their state carries over."""
-    state = np.zeros((sections.shape[1], 2))
-    out = np.empty_like(wave)
+    state, out = np.zeros((sections.shape[1], 2)), np.empty_like(wave)
     for index, section in enumerate(sections):
         part = slice(index * STEP, (index + 1) * STEP)
         out[part], state = sosfilt(section, wave[part], zi=state)
     return out
 
 
-def _synthesis(tracks: Tracks, pitch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    n = len(pitch)
-    places = np.linspace(0, len(tracks.hiss) - 1, n)
-    voiced, hissed, breath = (np.interp(places, np.arange(len(tracks.hiss)), level) for level in tracks.levels.T)
-    noise = rng.standard_normal(n)
-    higher = np.broadcast_to([3500.0, 4600.0], (len(tracks.hiss), 2))  # the same for all phonemes
-    poles = np.concatenate([tracks.formants, higher], axis=1)
-    source = voiced * _pulses(pitch) + 0.3 * breath * noise
-    throat = _filtered(source, _resonators(poles, np.array([*BANDWIDTHS, 250.0, 300.0])))
-    band = _resonators(tracks.hiss, 1200.0)
-    band[:, :3] = band[:, :1] * [1.0, 0.0, -1.0]  # no low frequencies in the hiss: zeros at 0 and 8000 Hz
-    band[:, :3] /= np.abs(band[:, :1])
-    return throat + 0.35 * _filtered(hissed * noise, band[:, None])
-
-
 def speak(text: str, voice: str = "anna", seed: int = 0) -> np.ndarray:
-    """Synthesise speech, deterministically: float32 (n,) at 16 kHz, peak 0.7.
+    """Synthesise speech in one of `VOICES`, deterministically: float32 (n,) at 16 kHz, peak 0.7.
 
     Args:
-        voice: one of `VOICES`.
         seed: for tempo, melody and noise.
 
     Raises:
@@ -196,8 +228,18 @@ def speak(text: str, voice: str = "anna", seed: int = 0) -> np.ndarray:
     if voice not in VOICES:
         raise UserError(f"unknown voice {voice!r}: choose from {', '.join(VOICES)}")
     rng = np.random.default_rng([seed, *voice.encode()])
-    tracks = _tracks(_sounds(text), VOICES[voice], rng)
-    wave = _synthesis(tracks, _melody(len(tracks.hiss), VOICES[voice], rng), rng)
+    formants, levels, hiss = _tracks(text, VOICES[voice], rng)
+    pitch, steps = _melody(len(hiss), VOICES[voice], rng), len(hiss)
+    places = np.linspace(0, steps - 1, len(pitch))
+    voiced, hissed, breath = (np.interp(places, np.arange(steps), level) for level in levels.T)
+    noise = rng.standard_normal(len(pitch))
+    source = voiced * _pulses(pitch) + 0.3 * breath * noise
+    higher = np.broadcast_to([3500.0, 4600.0], (steps, 2))  # the same for all phonemes
+    poles = _resonators(np.concatenate([formants, higher], axis=1), np.array([*BANDWIDTHS, 250.0, 300.0]))
+    band = _resonators(hiss, 1200.0)
+    band[:, :3] = band[:, :1] * [1.0, 0.0, -1.0]  # no low frequencies in the hiss: zeros at 0 and 8000 Hz
+    band[:, :3] /= np.abs(band[:, :1])
+    wave = _filtered(source, poles) + 0.35 * _filtered(hissed * noise, band[:, None])
     return (PEAK * wave / np.abs(wave).max()).astype(np.float32)
 
 
@@ -205,9 +247,7 @@ def espeak(text: str, voice: str = "en", pitch: int = 50, speed: int = 165) -> n
     """Synthesise speech with espeak-ng, if it is installed: float32 (n,) at 16 kHz.
 
     Args:
-        voice: as for `espeak-ng -v`, such as "en-us+f3".
-        pitch: 0..99.
-        speed: words a minute.
+        voice, pitch, speed: flags -v ("en-us+f3"), -p (0..99) and -s (words a minute) of espeak-ng.
 
     Raises:
         UserError: espeak-ng is not on the PATH, or refuses.

@@ -1,8 +1,7 @@
 """Public functions of the miniature world: draw scenes, and render them as sounds, captions, pictures or speech."""
 
 from sonolume.preprocessors.miniworld.captions import captions
-from sonolume.preprocessors.miniworld.frames import frames
-from sonolume.preprocessors.miniworld.pictures import picture
+from sonolume.preprocessors.miniworld.pictures import frames, picture
 from sonolume.preprocessors.miniworld.scene import KINDS, Event, Scene, scenes
 from sonolume.preprocessors.miniworld.sounds import render
 from sonolume.preprocessors.miniworld.voice import speak

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sonolume.models.evaluation.embedders.base import Embedder, Features, pad
 from sonolume.modules.judges import WEIGHTS_FILE, Judge, PictureJudge, SoundJudge
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.preprocessors.miniworld.words import kinds_in
+from sonolume.preprocessors.miniworld.captions import kinds_in
 from sonolume.utils import paths
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError

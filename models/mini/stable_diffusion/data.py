@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
-from sonolume.config.mini import NoInputOptions
-from sonolume.config.mini.stable_diffusion import Config
+from sonolume.config.mini.stable_diffusion import Config, PreprocessOptions
 from sonolume.models.mini.clip_text import make_text
 from sonolume.models.mini.scene_data import draw, split_scenes
 from sonolume.models.mini.stable_diffusion.components import TextEncoder, load_frozen
@@ -26,7 +25,7 @@ BATCH_SIZE = 32  # pictures or texts of one forward pass
 Item = tuple[Tensor, Tensor]  # moments (2z, h, w): mean and log-variance of the latent; text states (L, D)
 
 
-def preprocess(config: Config, options: NoInputOptions) -> None:
+def preprocess(config: Config, options: PreprocessOptions) -> None:
     """Fill the caches, once the autoencoder and the text encoder are trained."""
     training_data(config, load_frozen(config))
 
@@ -38,26 +37,23 @@ def training_data(config: Config, frozen: Frozen) -> TrainingData:
 
 
 class LatentPictures(Dataset[Item]):
-    """Latents with one of their texts, drawn anew in every epoch; some texts are emptied in training."""
+    """Latents with one of their texts, drawn anew in every epoch; some texts are emptied in training.
+
+    moments: (N, 2z, h, w); states: (different texts, L, D).
+    """
 
     def __init__(self, config: Config, split: str, frozen: Frozen) -> None:
         mini, training = config.miniworld, split == "train"
+        self.seed, self.cond_mask_prob = config.train.random_seed, config.model.cond_mask_prob if training else 0.0
         scenes = split_scenes(mini, split, mini.pairs)
         self.texts = [texts_of(scene, mini.captions_per_scene, held_out=not training) for scene in scenes]
         different = list(dict.fromkeys(["", *(text for texts in self.texts for text in texts)]))
         self.numbers = {text: number for number, text in enumerate(different)}
-        vae, text_encoder = frozen["vae"], frozen["text_encoder"]
-        half = config.train.precision.startswith("bf16")
-        pictures = [half, [scene.to_dict() for scene in scenes], list(vae.parameters())]
-        texts = [different, list(text_encoder.model.parameters())]
-        self.moments = _cached(  # (N, 2z, h, w)
-            config, f"latents_{split}", pictures, lambda: encode_pictures(scenes, vae, half)
-        )
-        self.states = _cached(  # (different texts, L, D)
-            config, f"texts_{split}", texts, lambda: encode_texts(different, text_encoder)
-        )
-        self.seed = config.train.random_seed
-        self.cond_mask_prob = config.model.cond_mask_prob if training else 0.0
+        vae, text_encoder, half = frozen["vae"], frozen["text_encoder"], config.train.precision.startswith("bf16")
+        key = [half, [scene.to_dict() for scene in scenes], list(vae.parameters())]
+        self.moments = _cached(config, f"latents_{split}", key, lambda: encode_pictures(scenes, vae, half))
+        key = [different, list(text_encoder.model.parameters())]
+        self.states = _cached(config, f"texts_{split}", key, lambda: encode_texts(different, text_encoder))
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -67,8 +63,8 @@ class LatentPictures(Dataset[Item]):
         random = np.random.default_rng([self.seed, epoch, index])
         empty, texts = random.uniform() < self.cond_mask_prob, self.texts[index]
         text = "" if empty else texts[random.integers(len(texts))]
-        arrays = self.moments[index], self.states[self.numbers[text]]
-        return torch.from_numpy(arrays[0].astype(np.float32)), torch.from_numpy(arrays[1].astype(np.float32))
+        moments, states = self.moments[index], self.states[self.numbers[text]]
+        return torch.from_numpy(moments.astype(np.float32)), torch.from_numpy(states.astype(np.float32))
 
 
 def texts_of(scene: Scene, count: int, held_out: bool) -> list[str]:

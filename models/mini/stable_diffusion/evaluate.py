@@ -4,7 +4,6 @@ The frozen picture judge scores the pictures, with chance level and upper bounds
 their reconstructions by the autoencoder. Single events are also generated from a short prompt.
 """
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from sonolume.models.mini.scores import CHANCE
 from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.captions import NAMES
-from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils import checkpoint
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
@@ -40,27 +38,32 @@ ROWS = 12  # of pictures in the report
 
 def run(config: Config, options: EvaluationOptions) -> None:
     """Generate and score pictures; write report.json, report.md and samples.png. An interrupted run continues."""
-    model = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
-    pipe, folder = load(model, options.device), runtime.make_folder(options.output_dir)
+    model, device = runtime.find_checkpoint(options.checkpoint, config, SHIPPED), runtime.pick_device(options.device)
+    checkpoint.check_folder(Path(model), "StableDiffusionPipeline")
+    pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None).to(device)  # float32
+    pipe.set_progress_bar_config(disable=True)
+    folder = runtime.make_folder(options.output_dir)
     scenes = held_out_scenes(config.miniworld, options.num_samples, config.miniworld.pairs)
     captions = {uid: world.captions(scene, 1, "test", mention=1.0)[0] for uid, scene in scenes.items()}
     kinds = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
     prompts = {uid: f"a photo of {NAMES[kind]}" for uid, kind in kinds.items()}
 
-    settings = sampling_settings(model, options)
-    inputs, batches = dict.fromkeys(scenes, "the real picture"), {"batch_size": options.batch_size}
+    settings, inputs = sampling_settings(model, options), dict.fromkeys(scenes, "the real picture")
     png: dict[str, Any] = {"save": save_picture, "suffix": ".png"}
+    batches: dict[str, Any] = png | {"batch_size": options.batch_size}
 
     def generate_all(name: str, texts: dict[str, str]) -> dict[str, Path]:
         make = partial(generate, pipe, settings, texts)
-        return generate_files(folder / name, texts, settings, make, seed=options.seed, **batches, **png)
+        return generate_files(folder / name, texts, settings, make, seed=options.seed, **batches)
 
     generated, prompted = generate_all("generated", captions), generate_all("prompted", prompts)
-    real = generate_files(folder / "real", inputs, {"seed": TEST_SEED}, partial(draw, scenes), title="draw", **png)
-    rebuilt = generate_files(
-        folder / "reconstructed", inputs, {"weights": settings["weights"]}, partial(reconstruct, pipe, real),
-        title="reconstruct", **batches, **png,
-    )  # fmt: skip
+
+    def draw(uids: list[str], seeds: list[int]) -> list[Image.Image]:
+        return [Image.fromarray(world.picture(scenes[uid])) for uid in uids]
+
+    real = generate_files(folder / "real", inputs, {"seed": TEST_SEED}, draw, title="draw", **png)
+    make, weights = partial(reconstruct, pipe, real), {"weights": settings["weights"]}
+    rebuilt = generate_files(folder / "reconstructed", inputs, weights, make, title="reconstruct", **batches)
 
     asked, versions = [f"{uid}: {text}" for uid, text in captions.items()], [judges.picture_judge_version(), *EMBEDDERS]
     conditions = measurement_conditions(versions, asked, len(asked), seed=options.seed, world=WORLD)
@@ -81,18 +84,6 @@ def run(config: Config, options: EvaluationOptions) -> None:
     finish(report, folder, ["samples.png"])
 
 
-def load(model: str, device: str) -> StableDiffusionPipeline:
-    """Load the pipeline in float32.
-
-    Raises:
-        UserError: absent, or another pipeline.
-    """
-    checkpoint.check_folder(Path(model), "StableDiffusionPipeline")
-    pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None).to(runtime.pick_device(device))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def sampling_settings(model: str, options: EvaluationOptions) -> dict[str, Any]:
     """Collect everything that determines a picture, besides its caption."""
     files = sorted(path for kind in ("json", "safetensors") for path in Path(model).rglob(f"*.{kind}"))
@@ -108,21 +99,14 @@ def generate(
     pipe: StableDiffusionPipeline, settings: dict[str, Any], texts: dict[str, str], uids: list[str], seeds: list[int]
 ) -> list[Image.Image]:
     """Generate one picture for each Uid from its text."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     made: Any = pipe(
-        [texts[uid] for uid in uids],
-        num_inference_steps=settings["num_steps"],
-        guidance_scale=settings["guidance_scale"],
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type="np",
-    )
+        [texts[uid] for uid in uids], num_inference_steps=settings["num_steps"],
+        guidance_scale=settings["guidance_scale"], generator=generators, output_type="np",
+    )  # fmt: skip
     if not np.isfinite(made.images).all():
         raise UserError(f"{pipe.name_or_path}: generated NaN for {uids[0]} or another picture of its batch")
     return pipe.numpy_to_pil(made.images)
-
-
-def draw(scenes: Mapping[str, Scene], uids: list[str], seeds: list[int]) -> list[Image.Image]:
-    """Draw the real pictures of scenes."""
-    return [Image.fromarray(world.picture(scenes[uid])) for uid in uids]
 
 
 @torch.no_grad()

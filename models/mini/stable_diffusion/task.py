@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from sonolume.config.mini.stable_diffusion import Config
+from sonolume.config.mini.stable_diffusion import Config, UNetConfig
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
-from sonolume.models.mini import clip_tokenizer
-from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS, build_unet
+from sonolume.models.mini.clip_text import save_tokenizer
+from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS
 from sonolume.models.mini.stable_diffusion.components import load_frozen as load_frozen
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
 from sonolume.modules.diffusion import diffusion_loss
@@ -35,17 +35,12 @@ class Task(pl.LightningModule):
         super().__init__()
         self.config, self.frozen, model = config, frozen, config.model
         torch.manual_seed(config.train.random_seed)
-        vae, width = frozen["vae"].config, frozen["text_encoder"].model.config.hidden_size
-        size = SIZE // 2 ** (len(vae.block_out_channels) - 1)
-        self.unet = build_unet(model.unet, vae.latent_channels, size, width)
+        self.unet = build_unet(model.unet, frozen["vae"], frozen["text_encoder"].model.config.hidden_size)
         zero_init(self.unet)
         if config.train.accelerator == "cpu" or not torch.cuda.is_available():
             self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
-        noise = model.noise_scheduler
-        self.scheduler = make_scheduler(noise)
-        self.objective = DiffusionObjective(
-            str(noise.prediction_type), self.scheduler.alphas_cumprod, str(noise.timestep_sampling), noise.min_snr_gamma
-        )
+        self.scheduler = make_scheduler(model.noise_scheduler)
+        self.objective = DiffusionObjective.from_config(model.noise_scheduler)
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)
@@ -69,20 +64,13 @@ class Task(pl.LightningModule):
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch[0]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        if previews.is_due(self):
-            self._preview()
-
-    def _preview(self) -> None:
+        if not previews.is_due(self):
+            return
         texts = [texts[0] for texts in self.trainer.datamodule.data.valid.texts[:PREVIEWS]]  # type: ignore[attr-defined]
-        pipe = self.pipeline()
+        pipe, generators = self.pipeline(), previews.generators(len(texts))
         pipe.set_progress_bar_config(disable=True)
-        made: Any = pipe(
-            texts,
-            generator=previews.generators(len(texts)),
-            num_inference_steps=NUM_STEPS,
-            guidance_scale=GUIDANCE_SCALE,
-            output_type="pt",
-        )
+        how: dict[str, Any] = {"num_inference_steps": NUM_STEPS, "guidance_scale": GUIDANCE_SCALE, "output_type": "pt"}
+        made: Any = pipe(texts, generator=generators, **how)
         previews.log_pictures(self, "preview", [made.images])
         self.logger.experiment.add_text("preview", "\n\n".join(texts), self.global_step)  # type: ignore[union-attr]
 
@@ -103,21 +91,30 @@ class Task(pl.LightningModule):
     def export(self, folder: Path) -> None:
         """Write diffusers' `StableDiffusionPipeline` folder."""
         self.pipeline().save_pretrained(folder)
-        clip_tokenizer.save(self.frozen["text_encoder"].tokenizer, folder / "tokenizer")
+        save_tokenizer(self.frozen["text_encoder"].tokenizer, folder / "tokenizer")
+
+
+def build_unet(config: UNetConfig, vae: AutoencoderKL, width: int) -> UNet2DConditionModel:
+    """Build a U-Net with fresh weights for the latents of pictures and text states of `width`."""
+    channels, attends = vae.config.latent_channels, config.cross_attention
+    return UNet2DConditionModel(
+        sample_size=SIZE // 2 ** (len(vae.config.block_out_channels) - 1),
+        in_channels=channels, out_channels=channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(attends)),
+        block_out_channels=tuple(config.block_out_channels), layers_per_block=config.layers_per_block,
+        cross_attention_dim=width, norm_num_groups=config.norm_num_groups,
+        attention_head_dim=config.num_heads,  # diffusers' name for the number of heads
+    )  # fmt: skip
 
 
 def make_scheduler(config: NoiseSchedulerConfig) -> DDIMScheduler:
     """Build the exported sampler; other schedulers can be made from its config."""
     return DDIMScheduler(
-        num_train_timesteps=config.num_train_timesteps,
-        beta_start=config.beta_start,
-        beta_end=config.beta_end,
-        beta_schedule=str(config.beta_schedule),
-        prediction_type=str(config.prediction_type),  # type: ignore[arg-type]
-        clip_sample=config.clip_sample,
-        set_alpha_to_one=True,
+        config.num_train_timesteps, config.beta_start, config.beta_end, str(config.beta_schedule),
+        prediction_type=str(config.prediction_type), clip_sample=config.clip_sample,  # type: ignore[arg-type]
         timestep_spacing="trailing",  # the first step starts from pure noise (Lin et al. 2024)
-    )
+    )  # fmt: skip
 
 
 def measure_latents(vae: AutoencoderKL, moments: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.audioldm.data import Batch
-from sonolume.modules.diffusion import alphas_cumprod, diffusion_loss
+from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import with_positions, zero_init
 
@@ -62,13 +62,7 @@ class Task(pl.LightningModule):
         self.set_unet()
         if self._plain_attention():
             self.unet.set_attn_processor(AttnProcessor())
-        noise = config.model.noise_scheduler
-        schedule = alphas_cumprod(
-            str(noise.beta_schedule), noise.beta_start, noise.beta_end, noise.num_train_timesteps
-        )
-        self.objective = DiffusionObjective(
-            str(noise.prediction_type), schedule, str(noise.timestep_sampling), noise.min_snr_gamma
-        )
+        self.objective = DiffusionObjective.from_config(config.model.noise_scheduler)
 
     def set_unet(self) -> None:
         self.unet = components.build_unet(self.config.model.audioldm)

@@ -14,7 +14,7 @@ from sonolume.models.evaluation.metrics import add_onset_scores, add_scores
 from sonolume.models.evaluation.report import Report, Score
 from sonolume.models.evaluation.samples import PICTURE, SOUND, Samples
 from sonolume.modules.metrics.onsets import detect_onsets, onset_agreement, shuffled_agreement
-from sonolume.preprocessors.miniworld import frames, world
+from sonolume.preprocessors.miniworld import pictures, world
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
@@ -289,7 +289,7 @@ def test_sounds_that_were_made_from_pictures(tmp_path: Path) -> None:
 
 def test_onsets_of_scenes_are_found_where_they_are() -> None:
     scenes = list(world.scenes("test", 24, kinds=ONSET_KINDS))
-    known = [sorted(time for event in frames.onsets(scene) for time in event) for scene in scenes]
+    known = [sorted(time for event in pictures.onsets(scene) for time in event) for scene in scenes]
     found = [detect_onsets(world.render(scene)) for scene in scenes]
     agreed = [onset_agreement(a, b)[2] for a, b in zip(found, known, strict=True)]
     assert np.mean(agreed) > 0.75

@@ -24,7 +24,8 @@ def test_real_pictures_match_their_scenes_and_others_do_not() -> None:
     found = {score.name: score for score in report.scores}["right kind of picture"]
     assert found.value < 0.3 and found.chance == pytest.approx(1 / 12) and found.headline
     assert judges.picture_shares(pictures, scenes)["single"].value == 1
-    kinds = judges.score_pictures(judges.load_picture_judge(judges.paths.root() / judges.PICTURE_JUDGE), pictures)
+    judge = judges.load_judge(judges.PictureJudge, judges.paths.root() / judges.PICTURE_JUDGE)
+    kinds = judges.run_judge(judge, pictures)
     single = [index for index, scene in enumerate(scenes) if not scene.relation]
     wanted = [world.KINDS.index(scenes[index].events[0].kind) for index in single]
     assert kinds.presence[single].argmax(-1).tolist() == wanted
@@ -54,6 +55,6 @@ def test_reports_of_judges_are_compared_with_their_own_kind(root: Path, tmp_path
 
 def test_a_missing_judge_names_the_config_that_trains_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="egs/mini/sound_judge.json"):
-        judges.load_sound_judge(tmp_path / "none")
+        judges.load_judge(judges.SoundJudge, tmp_path / "none")
     with pytest.raises(UserError, match="egs/mini/picture_judge.json"):
-        judges.load_picture_judge(tmp_path / "none")
+        judges.load_judge(judges.PictureJudge, tmp_path / "none")

@@ -1,14 +1,15 @@
-"""Scores of fabricated judgements: right, and wrong in one way."""
+"""Targets of the judges, and scores of fabricated judgements: right, and wrong in one way."""
 
 import pytest
 import torch
 
 from sonolume.models.mini import scores
-from sonolume.models.mini.targets import picture_target, sound_target
+from sonolume.models.mini.scores import IGNORE, picture_target, sound_target
 from sonolume.modules.judges import PictureJudgement, SoundJudgement
-from sonolume.preprocessors.miniworld.scene import KINDS, scenes
+from sonolume.preprocessors.miniworld.scene import KINDS, Event, Scene, scenes
 
 SCENES = list(scenes("test", 120))
+BELL, RAIN = KINDS.index("bell"), KINDS.index("rain")
 
 
 def logits(target: torch.Tensor, classes: int) -> torch.Tensor:
@@ -30,7 +31,7 @@ def perfect_pictures() -> PictureJudgement:
 
 
 def test_perfect_judgements_score_in_full() -> None:
-    for table in (scores.sound_scores(perfect_sounds(), SCENES), scores.picture_scores(perfect_pictures(), SCENES)):
+    for table in (scores.score_judgement(perfect_sounds(), SCENES), scores.score_judgement(perfect_pictures(), SCENES)):
         assert set(table) <= set(scores.CHANCE)
         assert all(share.total for share in table.values())
         assert {name for name, share in table.items() if share.right != share.total} == set()
@@ -40,7 +41,7 @@ def test_a_missing_event_costs_both_and_leaves_the_order() -> None:
     right = perfect_sounds()
     index = next(i for i, scene in enumerate(SCENES) if scene.relation == "then")
     right.presence[index, KINDS.index(SCENES[index].events[0].kind)] = -1
-    table, full = scores.sound_scores(right, SCENES), scores.sound_scores(perfect_sounds(), SCENES)
+    table, full = scores.score_judgement(right, SCENES), scores.score_judgement(perfect_sounds(), SCENES)
     assert table["then_both"].right == full["then_both"].right - 1
     assert table["then_order"].total == full["then_order"].total - 1
     assert table["over_both"] == full["over_both"]
@@ -48,28 +49,71 @@ def test_a_missing_event_costs_both_and_leaves_the_order() -> None:
 
 def test_the_wrong_order_is_perfect_pictures() -> None:
     wrong = perfect_sounds()
-    assert scores.sound_scores(wrong._replace(activity=wrong.activity.flip(-1)), SCENES)["then_order"].right == 0
+    assert scores.score_judgement(wrong._replace(activity=wrong.activity.flip(-1)), SCENES)["then_order"].right == 0
 
 
 def test_the_wrong_kind_and_count_are_perfect_pictures() -> None:
     wrong = perfect_sounds()
     wrong = wrong._replace(presence=wrong.presence.roll(1, -1), repeats=wrong.repeats.roll(1, -1))
-    table = scores.sound_scores(wrong, SCENES)
+    table = scores.score_judgement(wrong, SCENES)
     assert (table["single"].right, table["count"].right) == (0, 0)
 
 
 def test_only_counts_above_one_are_scored() -> None:
     singles = [scene.events[0] for scene in SCENES if not scene.relation]
-    assert scores.sound_scores(perfect_sounds(), SCENES)["count"].total == sum(event.count > 1 for event in singles)
+    assert scores.score_judgement(perfect_sounds(), SCENES)["count"].total == sum(event.count > 1 for event in singles)
 
 
 def test_swapped_panels_are_perfect_pictures() -> None:
     wrong = perfect_pictures()
-    table = scores.picture_scores(wrong._replace(panels=wrong.panels.flip(1)), SCENES)
+    table = scores.score_judgement(wrong._replace(panels=wrong.panels.flip(1)), SCENES)
     assert (table["then_places"].right, table["over_places"].right) == (0, 0)
     assert table["then_both"].right == table["then_both"].total
 
 
 def test_judgements_and_scenes_must_match() -> None:
     with pytest.raises(ValueError, match="120.*119"):
-        scores.sound_scores(perfect_sounds(), SCENES[:-1])
+        scores.score_judgement(perfect_sounds(), SCENES[:-1])
+
+
+def single(**attributes: object) -> Scene:
+    return Scene("x", [Event(**attributes)])  # type: ignore[arg-type]
+
+
+def test_a_pair_has_kinds_and_times_but_no_attributes() -> None:
+    scene = Scene("x", [Event("rain", start=0.0, end=1.28), Event("bell", count=2, pitch=0.9, start=1.28)], "then")
+    target = sound_target(scene)
+    assert target.presence.nonzero().flatten().tolist() == sorted([BELL, RAIN])
+    assert target.activity[RAIN].tolist() == [1.0] * 10 + [0.0] * 10
+    assert target.activity[BELL].tolist() == [0.0] * 10 + [1.0] * 10
+    assert {int(value) for value in target[2:]} == {IGNORE}
+    picture = picture_target(scene)
+    assert (int(picture.layout), picture.panels.tolist(), int(picture.repeats)) == (1, [RAIN, BELL], IGNORE)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "field", "wanted"),
+    [
+        ({"kind": "bell", "count": 3}, "repeats", 2),
+        ({"kind": "rain"}, "repeats", IGNORE),
+        ({"kind": "bell", "pitch": 0.1}, "pitch", 0),
+        ({"kind": "bell", "pitch": 0.9}, "pitch", 1),
+        ({"kind": "bell", "pitch": 0.5}, "pitch", IGNORE),
+        ({"kind": "rain", "pitch": 0.9}, "pitch", IGNORE),  # rain has no pitch
+        ({"kind": "rain", "loudness": 0.1}, "loudness", 0),
+        ({"kind": "rain", "loudness": 0.5}, "loudness", IGNORE),
+        ({"kind": "siren", "direction": "down"}, "direction", 1),
+        ({"kind": "bell"}, "direction", IGNORE),
+    ],
+)
+def test_attributes_that_no_caption_mentions_are_ignored(
+    attributes: dict[str, object], field: str, wanted: int
+) -> None:
+    assert int(getattr(sound_target(single(**attributes)), field)) == wanted
+
+
+def test_a_single_picture_has_one_panel() -> None:
+    target = picture_target(single(kind="bell", count=2))
+    assert target.panels.tolist() == [BELL, IGNORE]
+    assert (int(target.layout), int(target.repeats)) == (0, 1)
+    assert target.presence.dtype == torch.float32

@@ -44,8 +44,8 @@ def _pictures(pipe: Any, texts: list[str], steps: int, **more: Any) -> torch.Ten
 
 def _kinds(pictures: torch.Tensor) -> list[str]:
     """The most likely kind of each picture."""
-    judge = judges.load_picture_judge(judges.paths.root() / judges.PICTURE_JUDGE)
-    return [judge.kinds[index] for index in judges.score_pictures(judge, pictures).presence.argmax(-1).tolist()]
+    judge = judges.load_judge(judges.PictureJudge, judges.paths.root() / judges.PICTURE_JUDGE)
+    return [judge.kinds[index] for index in judges.run_judge(judge, pictures).presence.argmax(-1).tolist()]
 
 
 def test_it_is_at_most_8_megabytes_in_half_precision(folder: Path, pipe: StableDiffusionPipeline):

@@ -90,7 +90,7 @@ def test_some_captions_are_emptied_in_training(root: Path, trained: dict[str, An
 
 def test_latents_get_a_deviation_of_one(root: Path, trained: dict[str, Any]):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    vae = components.load_vae(config.model.vae)
+    vae = components.load_frozen(config)["vae"]
     moments = np.zeros((5, 8, 4, 4), np.float32)
     moments[:, :4] = 3 * np.random.default_rng(0).standard_normal((5, 4, 4, 4))
     moments[:, 4:] = np.log(16.0)

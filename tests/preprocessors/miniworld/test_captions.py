@@ -1,6 +1,8 @@
 import re
 
-from sonolume.preprocessors.miniworld.captions import COUNTS, SUBJECTS, TEST, TRAIN, captions
+import pytest
+
+from sonolume.preprocessors.miniworld.captions import COUNTS, KIND_WORDS, SUBJECTS, TEST, TRAIN, captions, kinds_in
 from sonolume.preprocessors.miniworld.scene import KINDS, scenes
 
 
@@ -81,3 +83,23 @@ def test_captions_read_as_sentences():
             assert "  " not in text
             assert not re.search(r"\ba [aeiou]", text.lower()), text
             assert not re.search(r"\ban [^aeiou]", text.lower()), text
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_caption_names_exactly_its_kinds(split: str) -> None:
+    for scene in scenes(split, 200):
+        present = {event.kind for event in scene.events}
+        for text in captions(scene, 3, split):
+            assert set(kinds_in(text)) == present, text
+
+
+def test_no_verb_is_taken_for_another_kind() -> None:
+    verbs = {verb: kind for kind, (_, words) in SUBJECTS.items() for verb in words}
+    assert all(kind == verbs[verb] for verb, kind in KIND_WORDS.items() if verb in verbs)
+
+
+def test_other_forms_and_other_texts() -> None:
+    assert kinds_in("Two DOGS, and the Bells!") == ["bell", "dog"]
+    assert [kinds_in(f"a photo of a {kind}") for kind in KINDS] == [[kind] for kind in KINDS]
+    assert kinds_in("a piano plays") == kinds_in("") == []
+    assert kinds_in("training and belles-lettres") == []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sonolume.preprocessors.miniworld import DURATION
-from sonolume.preprocessors.miniworld.frames import frames, onsets
+from sonolume.preprocessors.miniworld.pictures import frames, onsets
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, Event, Scene, scenes
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, SAMPLES
-from sonolume.preprocessors.miniworld.frames import onsets
+from sonolume.preprocessors.miniworld.pictures import onsets
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, KINDS, Event, Scene, scenes
 from sonolume.preprocessors.miniworld.sounds import QUIET_DB, SYNTHESISERS, render
 

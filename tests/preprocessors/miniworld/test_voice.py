@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 
 from sonolume.preprocessors.miniworld.captions import captions
-from sonolume.preprocessors.miniworld.phonemes import text_phonemes, word_phonemes
 from sonolume.preprocessors.miniworld.scene import scenes
-from sonolume.preprocessors.miniworld.voice import SOUNDS, TEST_VOICES, VOICES, espeak, speak
+from sonolume.preprocessors.miniworld.voice import (
+    SOUNDS,
+    TEST_VOICES,
+    VOICES,
+    espeak,
+    speak,
+    text_phonemes,
+    word_phonemes,
+)
 from sonolume.utils.errors import UserError
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from sonolume.models.evaluation.embedders.load import load
-from sonolume.models.mini.judges import score_sounds
+from sonolume.models.mini.judges import run_judge
 from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.modules.metrics.retrieval import cosine_matrix, ranks
@@ -44,7 +44,7 @@ def test_kinds_are_separated(name: str) -> None:
 def test_logits_are_the_judges_own(root: Path) -> None:
     waves = [world.render(scene) for scene in scenes("dog")]
     judge = SoundJudge.from_pretrained(root / "pretrained/mini/sound_judge")
-    expected = score_sounds(judge, MelSpectrogram()(torch.from_numpy(np.stack(waves)))).presence
+    expected = run_judge(judge, MelSpectrogram()(torch.from_numpy(np.stack(waves)))).presence
     embedder = load("mini:sound_judge")
     np.testing.assert_allclose(embedder.encode_audio(waves).logits, expected, atol=1e-4)
     np.testing.assert_allclose(  # the embedding is the classifier's input

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sonolume.bins import build, evaluate
-from sonolume.models.mini.build import COMPONENTS, PARTS, config_of, export
+from sonolume.bins.build import COMPONENTS, PARTS, config_of, export
 from sonolume.utils import cli
 
 TO_BE_PASSED = {"single": 0.90, "count": 0.80, "over: both": 0.75, "then: both": 0.50, "then: order": 0.60}

@@ -1,6 +1,6 @@
 import torch
 
-from sonolume.modules.caption_reader import HEADS, CaptionReader
+from sonolume.models.mini.caption_task import HEADS, CaptionReader
 
 STEPS, KINDS = 6, 5
 
