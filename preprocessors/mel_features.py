@@ -13,8 +13,7 @@ import torch
 
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors import parallel
-from sonolume.preprocessors.prepared import check_settings
-from sonolume.preprocessors.report import LeftOut, Outcome
+from sonolume.preprocessors.prepared import LeftOut, Outcome, check_settings
 from sonolume.preprocessors.sources import load_wave
 from sonolume.utils import audio
 from sonolume.utils.audio import SoundError
@@ -33,10 +32,8 @@ class Plan:
 
     folder: Path
     mel: MelSettings
-    frames: int
-    """most frames of one window"""
-    windows: int
-    """most windows of one clip; with more than one they are called Uid_w0, Uid_w1 ..."""
+    frames: int  # most frames of one window
+    windows: int  # most windows of one clip; with more than one they are called Uid_w0, Uid_w1 ...
 
     def window_uid(self, uid: str, index: int) -> str:
         return uid if self.windows == 1 else f"{uid}_w{index}"
@@ -53,11 +50,6 @@ class Plan:
     def hop_seconds(self) -> float:
         return self.mel.hop_size / self.mel.sample_rate
 
-    @property
-    def seconds(self) -> float:
-        """Length of all windows, with the samples past the last one that its last frames cover."""
-        return (self.windows * self.frames * self.mel.hop_size + self.mel.n_fft) / self.mel.sample_rate
-
     def settings(self) -> dict[str, Any]:
         """The settings that features of one folder have in common."""
         return asdict(self.mel) | {"frames": self.frames, "windows": self.windows}
@@ -69,11 +61,10 @@ class Plan:
 
 
 def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers: int = 1) -> list[Outcome]:
-    """Compute the features of all rows that have none yet.
+    """Compute the features of all rows that have none yet, in at most `num_workers` processes.
 
     Args:
         origin: where the rows come from; one folder holds the features of one origin.
-        num_workers: processes at most; see `parallel.run`.
 
     Raises:
         UserError: the folder holds features of other settings or another origin.
@@ -87,19 +78,20 @@ def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers
         write_json(plan.folder / SETTINGS_FILE, settings)
     else:
         plan.check(settings)
-    work = functools.partial(compute_one, plan=plan)
+    work = functools.partial(_compute_clip, plan=plan)
     return parallel.run(work, rows, num_workers, f"{rows[0].dataset}: mel features", CLIPS_PER_WORKER)
 
 
-def compute_one(row: Row, plan: Plan) -> Outcome:
+def _compute_clip(row: Row, plan: Plan) -> Outcome:
     """Write the windows of one clip, unless an earlier run did; the examples have the length of their window."""
-    lengths = _reuse(row, plan)
+    lengths, mel = _existing_lengths(row, plan), plan.mel
     reused = bool(lengths)
     if not reused:
-        rate = plan.mel.sample_rate
+        samples = plan.windows * plan.frames * mel.hop_size + mel.n_fft  # the last frames reach past the last window
         try:
-            wave = load_wave(row, rate, plan.seconds)
-            audio.check_wave(wave, rate, str(row.audio or ""), max(MIN_SECONDS, (plan.mel.padding + 1) / rate))
+            wave = load_wave(row, mel.sample_rate, samples / mel.sample_rate)
+            shortest = max(MIN_SECONDS, (mel.padding + 1) / mel.sample_rate)
+            audio.check_wave(wave, mel.sample_rate, str(row.audio or ""), shortest)
         except SoundError as error:
             return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
         lengths = _write_windows(row.uid, wave, plan)
@@ -108,9 +100,21 @@ def compute_one(row: Row, plan: Plan) -> Outcome:
     return Outcome(tuple(windows), reused=reused)
 
 
-@functools.cache
-def _extractor(settings: MelSettings) -> MelSpectrogram:
-    return MelSpectrogram(settings)
+def _existing_lengths(row: Row, plan: Plan) -> list[int]:
+    """Return the frames of each window of an earlier run; [] without one, or if the recording changed or is gone."""
+    paths, lengths = plan.existing(row.uid), []
+    if paths and row.audio is not None:
+        if not row.audio.is_file():  # is reported as missing
+            return []
+        times = row.audio.stat()  # `cp -p` and `tar` keep an old modification time, but not the change time
+        if max(times.st_mtime_ns, times.st_ctime_ns) > paths[0].stat().st_mtime_ns:
+            return []
+    for path in paths:
+        try:
+            lengths.append(np.load(path, mmap_mode="r").shape[1])
+        except (ValueError, EOFError, IndexError) as error:
+            raise UserError(f"{path}: not a feature file ({error}); remove it and run again") from error
+    return lengths
 
 
 def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> list[int]:
@@ -121,49 +125,26 @@ def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> list[int]:
     total = len(wave) // plan.mel.hop_size
     shortest = min(total, round(MIN_SECONDS / plan.hop_seconds))
     starts = [start for start in range(0, plan.windows * plan.frames, plan.frames) if total - start >= shortest]
-    stops = [min(start + plan.frames, total) for start in starts]
-    for path in plan.existing(uid, len(starts)):  # windows of an earlier, longer recording
+    spans = [(start, min(start + plan.frames, total)) for start in starts]
+    for path in plan.existing(uid, len(spans)):  # windows of an earlier, longer recording
         path.unlink()
-    for index, (start, stop) in reversed(list(enumerate(zip(starts, stops, strict=True)))):
-        _save(plan.path(plan.window_uid(uid, index)), _window(wave, start, stop, plan.mel))
-    return [stop - start for start, stop in zip(starts, stops, strict=True)]
+    for index, (start, stop) in reversed(list(enumerate(spans))):
+        memory = io.BytesIO()  # np.save hides the system's error (disk full); write_bytes raises it
+        np.save(memory, _window(wave, start, stop, plan.mel))
+        with atomic_path(plan.path(plan.window_uid(uid, index))) as temporary:
+            temporary.write_bytes(memory.getbuffer())
+    return [stop - start for start, stop in spans]
 
 
-def _window(wave: np.ndarray, start: int, stop: int, mel: MelSettings) -> np.ndarray:
+def _window(wave: np.ndarray, start: int, stop: int, settings: MelSettings) -> np.ndarray:
     """Compute frames [start, stop) of the whole wave's mel (bands, stop - start) from no more samples than needed."""
-    before = min(start, -(-mel.padding // mel.hop_size))  # extra frames, computed in place of a reflected beginning
-    samples = wave[(start - before) * mel.hop_size : (stop + before) * mel.hop_size + mel.n_fft]
-    return _extractor(mel)(torch.from_numpy(samples)[None])[0, :, before : before + stop - start].numpy()
+    hop = settings.hop_size
+    before = min(start, -(-settings.padding // hop))  # extra frames, computed in place of a reflected beginning
+    samples = torch.from_numpy(wave[(start - before) * hop : (stop + before) * hop + settings.n_fft])
+    mel = _extractor(settings)(samples[None])[0, :, before : before + stop - start]
+    return np.ascontiguousarray(mel.numpy(), dtype=np.float32)
 
 
-def _save(path: Path, part: np.ndarray) -> None:
-    memory = io.BytesIO()  # np.save hides the system's error (disk full); write_bytes raises it
-    np.save(memory, np.ascontiguousarray(part, dtype=np.float32))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(memory.getbuffer())
-
-
-def _reuse(row: Row, plan: Plan) -> list[int]:
-    """The lengths of the windows of an earlier run, or [] if there are none or the recording is newer."""
-    paths = plan.existing(row.uid)
-    if not paths or (row.audio is not None and _is_newer(row.audio, paths[0])):
-        return []
-    return [_frames(path) for path in paths]
-
-
-def _is_newer(source: Path, feature: Path) -> bool:
-    """Whether a recording changed after its features were made, or is gone (and is to be reported).
-
-    The change time counts too: `cp -p` and `tar` keep an old modification time.
-    """
-    if not source.is_file():
-        return True
-    times = source.stat()
-    return max(times.st_mtime_ns, times.st_ctime_ns) > feature.stat().st_mtime_ns
-
-
-def _frames(path: Path) -> int:
-    try:
-        return np.load(path, mmap_mode="r").shape[1]
-    except (ValueError, EOFError, IndexError) as error:
-        raise UserError(f"{path}: not a feature file ({error}); remove it and run again") from error
+@functools.cache
+def _extractor(settings: MelSettings) -> MelSpectrogram:
+    return MelSpectrogram(settings)

@@ -9,7 +9,7 @@ import soundfile
 from PIL import Image
 
 from sonolume.config.pairs import PairsConfig
-from sonolume.preprocessors.report import LeftOut, Outcome
+from sonolume.preprocessors.prepared import LeftOut, Outcome
 from sonolume.preprocessors.sources import load_wave
 from sonolume.utils import audio, files, video
 from sonolume.utils.audio import SoundError
@@ -31,8 +31,7 @@ class Pair:
     """One sound with its pictures."""
 
     row: Row
-    best_frames: tuple[int, ...] = ()
-    """numbers of the frames to take from its video; all over it by default"""
+    best_frames: tuple[int, ...] = ()  # numbers of the frames to take from its video; all over it by default
 
 
 def write(pair: Pair, folder: Path, config: PairsConfig) -> Outcome:
@@ -53,7 +52,10 @@ def write(pair: Pair, folder: Path, config: PairsConfig) -> Outcome:
     audio.save_wav(sound, wave, config.sample_rate)
     with files.atomic_folder(frames) as temporary:
         for second, picture in pictures:
-            _save(temporary / (STILL if second is None else f"{second:07.3f}"), picture, config.longest_side)
+            picture.thumbnail((config.longest_side, config.longest_side), Image.Resampling.LANCZOS)
+            suffix = ".png" if max(picture.size) <= LOSSLESS_SIDE else ".jpg"
+            name = STILL if second is None else f"{second:07.3f}"
+            picture.save(temporary / (name + suffix), quality=JPEG_QUALITY)  # PNG ignores the quality
     example.duration = round(seconds, 3)
     low_rate = _is_low_rate(row.audio, config.sample_rate)
     return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
@@ -65,23 +67,11 @@ def is_complete(row: Row) -> bool:
 
 
 def pictures_of(row: Row) -> list[tuple[float | None, Path]]:
-    """List (second, file) of the pictures of a prepared row, in order of time; the second is None for a still one.
-
-    Raises:
-        UserError: they are missing.
-    """
+    """List (second, file) of the pictures of a prepared row, in order of time; the second is None for a still one."""
     found = sorted(row.image.iterdir()) if row.image and row.image.is_dir() else []
     if not found:
         raise UserError(f"{row.image}: the pictures of {row.uid} are missing: run run_preprocess.sh again")
     return [(None if path.stem.startswith(STILL) else float(path.stem), path) for path in found]
-
-
-def _save(stem: Path, picture: Image.Image, longest_side: int) -> None:
-    picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-    if max(picture.size) <= LOSSLESS_SIDE:
-        picture.save(stem.with_name(f"{stem.name}.png"))
-    else:
-        picture.save(stem.with_name(f"{stem.name}.jpg"), quality=JPEG_QUALITY)
 
 
 def _pictures(pair: Pair, seconds: float, config: PairsConfig) -> list[Picture]:
@@ -108,13 +98,8 @@ def _pictures(pair: Pair, seconds: float, config: PairsConfig) -> list[Picture]:
 
 
 def _usable(pictures: list[Picture], source: str) -> list[Picture]:
-    """Drop tiny and blank pictures.
-
-    Raises:
-        VideoError: none is left; with the most frequent reason.
-    """
-    reasons: Counter[str] = Counter()
-    kept = []
+    """Drop tiny and blank pictures; raise a VideoError with the more frequent reason if none is left."""
+    kept, reasons = [], Counter()
     for second, picture in pictures:
         if min(picture.size) < SMALLEST_SIDE:
             reasons["tiny picture"] += 1

@@ -25,7 +25,6 @@ def run(
 
     Args:
         num_workers: processes at most; with 0 or 1 the main process does all the work.
-        title: name of the progress bar.
         least: items for which a process is worth its start.
 
     Raises:
@@ -60,7 +59,6 @@ def _start_worker() -> None:
 
 def _exit_with_parent() -> None:
     """Exit when the main process is killed; without this a worker waits for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

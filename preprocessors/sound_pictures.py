@@ -5,16 +5,15 @@ world. A second run continues where an interrupted one stopped.
 """
 
 import functools
-from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from sonolume.config.pairs import PairsConfig
-from sonolume.preprocessors import pair_files, parallel, prepared, report, vggsound
+from sonolume.preprocessors import pair_files, parallel, prepared, vggsound
 from sonolume.preprocessors.pair_files import Pair
-from sonolume.preprocessors.report import LeftOut
+from sonolume.preprocessors.prepared import LeftOut
 from sonolume.preprocessors.sources import screen, world_rows
+from sonolume.preprocessors.vggsound import VGGSound
 from sonolume.utils import files, manifest
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, assign_splits, read_manifest
@@ -42,21 +41,23 @@ def prepare(
     folder = prepared.dataset_folder(config, dataset)
     if source is None and not config.miniworld.train_scenes:
         return prepared.count_examples(config, dataset, pair_files.is_complete, "a sound or pictures")
-    left_out: list[LeftOut] = []
     if source is None:
-        pairs = [Pair(row) for row in world_rows(config, dataset, labels=True)]
+        pairs, left_out = [Pair(row) for row in world_rows(config, dataset, labels=True)], []
     else:
         pairs, left_out = _recordings(config, dataset, source, media_dir)
     assign_splits([pair.row for pair in pairs], config.valid_fraction)
     with prepared.cleanup(folder):
         if pairs:
-            _store_settings(folder, config, source)
+            settings = {name: getattr(config, name) for name in SETTINGS}
+            settings["input"] = str(source.resolve()) if source else asdict(config.miniworld)
+            if (folder / SETTINGS_FILE).is_file():
+                remedy = f"remove {folder}, or choose another --dataset"
+                prepared.check_settings(folder / SETTINGS_FILE, settings, remedy)
+            files.write_json(folder / SETTINGS_FILE, settings)
         work = functools.partial(pair_files.write, folder=folder, config=config)
         outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs", CLIPS_PER_WORKER)
-        facts = Counter(pictures=0, low_rate=0)
-        for outcome in outcomes:
-            facts.update(outcome.counts)
-        counts = report.write(folder, prepared.manifest_names(config), outcomes, left_out, facts)
+        facts = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in ("pictures", "low_rate")}
+        counts = prepared.write(config, dataset, outcomes, left_out, facts)
     low = f"; {facts['low_rate']} sounds were recorded below {config.sample_rate} Hz" if facts["low_rate"] else ""
     print(f"{folder}: {facts['pictures']} pictures{low}")
     return counts
@@ -67,15 +68,12 @@ def _recordings(
 ) -> tuple[list[Pair], list[LeftOut]]:
     if not source.exists():
         raise UserError(f"{source}: no such folder or manifest of videos, or of sounds with pictures")
-    best: dict[str, list[int]] = {}
-    listed: list[LeftOut] = []
     if vggsound.table_of(source):
         found = vggsound.read(source, dataset, config, media_dir)
-        rows, listed, best = found.rows, found.left_out, found.best_frames
     else:
-        rows = [_with_video(row) for row in read_manifest(source, dataset, ("Audio|Video",), media_dir)]
-    rows, left_out = screen(rows, images=True)
-    return [Pair(row, tuple(best.get(row.uid, ()))) for row in rows], listed + left_out
+        found = VGGSound([_with_video(row) for row in read_manifest(source, dataset, ("Audio|Video",), media_dir)])
+    rows, left_out = screen(found.rows, images=True)
+    return [Pair(row, tuple(found.best_frames.get(row.uid, ()))) for row in rows], found.left_out + left_out
 
 
 def _with_video(row: Row) -> Row:
@@ -83,17 +81,3 @@ def _with_video(row: Row) -> Row:
     film = row.video or (row.audio if row.audio and manifest.is_video(row.audio) else None)
     folder = Path(row.uid).parent.name.replace("_", " ")
     return replace(row, video=film, audio=row.audio or film, label=row.label or folder or None)
-
-
-def _store_settings(folder: Path, config: PairsConfig, source: Path | None) -> None:
-    """Store the settings of a data set before its first file.
-
-    Raises:
-        UserError: it was prepared with others.
-    """
-    settings: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
-    settings["input"] = str(source.resolve()) if source else asdict(config.miniworld)
-    path = folder / SETTINGS_FILE
-    if path.is_file():
-        prepared.check_settings(path, settings, f"remove {folder}, or choose another --dataset")
-    files.write_json(path, settings)

@@ -6,13 +6,11 @@ interrupted one stopped.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MelSettings
-from sonolume.preprocessors import audiocaps, mel_features, prepared, report
+from sonolume.preprocessors import audiocaps, mel_features, prepared
 from sonolume.preprocessors.mel_features import Plan
-from sonolume.preprocessors.report import LeftOut
 from sonolume.preprocessors.sources import screen, world_rows
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, assign_splits, read_manifest
@@ -43,35 +41,31 @@ def prepare(
         OSError: the disk is full; the same call continues from there.
     """
     folder = prepared.dataset_folder(config, dataset)
-    plan = _plan(config, folder)
+    try:
+        plan = Plan(folder / config.melspec_dir, MelSettings.of(config), config.frames, config.windows)
+    except ValueError as error:
+        raise UserError(f"preprocess: {error}") from error
     if source is None and not config.miniworld.train_scenes:
         source = folder / RAW_FOLDER
-        if not source.exists() and (folder / config.train_file).is_file():
-            return _prepared_before(config, dataset, plan)
-    left_out: list[LeftOut] = []
+        if not source.exists() and (folder / config.train_file).is_file():  # prepared by an earlier run, or elsewhere
+            if (plan.folder / mel_features.SETTINGS_FILE).is_file():
+                plan.check(plan.settings())
+            return prepared.count_examples(config, dataset, lambda row: plan.path(row.uid).is_file(), "features")
     if source is None:
-        rows, origin = world_rows(config, dataset), _world_settings(config)
+        from sonolume.preprocessors.miniworld import WORLD  # recordings do not need it
+
+        mini = config.miniworld
+        rows, left_out = world_rows(config, dataset), []
+        origin = {"input": "miniworld", "world": WORLD, "seed": mini.seed} | {
+            "kinds": list(mini.kinds), "pairs": mini.pairs,
+        }  # fmt: skip
     else:
         rows, left_out = screen(_recordings(source, dataset, audio_dir), captions)
         origin = {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
     assign_splits(rows, config.valid_fraction)
     with prepared.cleanup(folder):
         outcomes = mel_features.compute(rows, plan, origin, config.num_workers)
-        return report.write(folder, prepared.manifest_names(config), outcomes, left_out)
-
-
-def _plan(config: PreprocessConfig, folder: Path) -> Plan:
-    try:
-        return Plan(folder / config.melspec_dir, MelSettings.of(config), config.frames, config.windows)
-    except ValueError as error:
-        raise UserError(f"preprocess: {error}") from error
-
-
-def _world_settings(config: PreprocessConfig) -> dict[str, Any]:
-    from sonolume.preprocessors.miniworld import WORLD
-
-    mini = config.miniworld
-    return {"input": "miniworld", "world": WORLD, "seed": mini.seed, "kinds": list(mini.kinds), "pairs": mini.pairs}
+        return prepared.write(config, dataset, outcomes, left_out)
 
 
 def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]:
@@ -85,10 +79,3 @@ def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]
         return audiocaps.read(source, dataset, audio_dir)
     rows = read_manifest(source, dataset, require=("Audio|Video",), files_in=audio_dir)
     return [replace(row, audio=row.audio or row.video) for row in rows]
-
-
-def _prepared_before(config: PreprocessConfig, dataset: str, plan: Plan) -> dict[str, int]:
-    """Count the examples of a data set that was prepared by an earlier run, or elsewhere."""
-    if (plan.folder / mel_features.SETTINGS_FILE).is_file():
-        plan.check(plan.settings())
-    return prepared.count_examples(config, dataset, lambda row: plan.path(row.uid).is_file(), "features")

@@ -40,20 +40,13 @@ MEL_KEYS = {"sampling_rate": "sample_rate", "num_mels": "n_mel"} | {
 class Converted:
     """A converted network in eval mode."""
 
-    model: Any
-    """AutoencoderKL, UNet2DConditionModel or SpeechT5HifiGan"""
-    source: dict[str, Any]
-    """its official file, and how a U-Net was trained"""
-    mel: dict[str, Any]
-    """fields of MelSettings, and "frames" of an autoencoder; {} of a U-Net"""
+    model: Any  # AutoencoderKL, UNet2DConditionModel or SpeechT5HifiGan
+    source: dict[str, Any]  # its official file, and how a U-Net was trained
+    mel: dict[str, Any]  # fields of MelSettings, and "frames" of an autoencoder; {} of a U-Net
 
 
 def convert(network: str, path: Path, folder: Path, config: Path | None = None) -> None:
-    """Convert one network to a folder of its own.
-
-    Raises:
-        UserError: the file is of another network or damaged, or its settings do not fit.
-    """
+    """Convert one network to a folder of its own; see `read`."""
     converted = read(network, path, config)
     what = f"{KINDS[network]}, {common.count_weights(converted.model)}"
     with common.converted_folder(folder, path, what, converted.source) as temporary:
@@ -69,7 +62,7 @@ def read(network: str, path: Path, config: Path | None = None) -> Converted:
         config: its official settings (default: args.json or config.json next to the file, if it exists).
 
     Raises:
-        UserError: see `convert`.
+        UserError: the file is of another network or damaged, or its settings do not fit.
     """
     content = checkpoint.read(path, mapped=True)
     found, official = identify(path, content)
@@ -86,11 +79,7 @@ def read(network: str, path: Path, config: Path | None = None) -> Converted:
 
 
 def identify(path: Path, content: dict[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    """Identify the network of a checkpoint by the names of its weights, and return both.
-
-    Raises:
-        UserError: another kind of checkpoint.
-    """
+    """Identify the network of a checkpoint by the names of its weights, and return both; another is a UserError."""
     if "mpd" in content or "msd" in content:
         raise UserError(f"{path}: a vocoder's discriminators (do_*): the generator is in the g_* file of that folder")
     if "state_dict" in content and "pytorch-lightning_version" in content:
@@ -125,15 +114,16 @@ def _read_audioldm(official: dict[str, Tensor], path: Path, config: Path | None)
         unet = build_unet(amphion_sizes.unet_sizes(official, trained.get("audioldm", {}).get("num_heads", 8)))
     objective = str(PredictionType(noise.prediction_type))
     facts: dict[str, Any] = {"objective": objective, "noise": noise_settings(noise), "text_mask": False}
-    latent = layout.latent_of(path)
-    return common.fill(unet, amphion_names.unet_weights(official)), facts | ({"latent": latent} if latent else {}), {}
+    if latent := layout.latent_of(path):
+        facts["latent"] = latent
+    return common.fill(unet, amphion_names.unet_weights(official)), facts, {}
 
 
 def _read_hifigan(official: dict[str, Tensor], path: Path, config: Path | None) -> Parts:
-    settings = _settings(config, path.with_name("config.json"))
+    default = path.with_name("config.json")
+    settings = _settings(config, default)
     if not settings:
-        missing = path.with_name("config.json")
-        print(f"{missing}: not found, assuming the published mel settings (or give --config FILE)", file=sys.stderr)
+        print(f"{default}: not found, assuming the published mel settings (or give --config FILE)", file=sys.stderr)
     if str(settings.get("resblock", "1")) != "1":
         raise ValueError(f'resblock "{settings["resblock"]}" of its config.json is not supported, only "1" is')
     sizes = amphion_sizes.hifigan_sizes(official, settings)

@@ -45,45 +45,27 @@ def convert(source: Path, folder: Path, beats: str, stable_diffusion: str | None
     stable_diffusion = stable_diffusion or STABLE_DIFFUSION.get(width)
     if not stable_diffusion:
         raise UserError(f"{path}: is {width} wide, no published Stable Diffusion is: name it with --stable_diffusion")
-    settings = {
-        "stable_diffusion": _absolute(stable_diffusion), "beats": _absolute(beats), "prompt": PROMPT, "window": WINDOW,
-    }  # fmt: skip
+    # Relative paths in settings start at the repository, those of the command line at the working directory.
+    parts = {"stable_diffusion": stable_diffusion, "beats": beats}
+    settings = {key: str(Path(part).resolve()) if Path(part).is_dir() else part for key, part in parts.items()}
     facts = {"system": "audiotoken", "file": path.name} | ({"lora": lora_file.name} if lora_file else {})
     with common.converted_folder(folder, path, f"AudioToken's embedder, {width} wide", facts) as temporary:
-        encoder.save(temporary, embedder, settings)
+        encoder.save(temporary, embedder, settings | {"prompt": PROMPT, "window": WINDOW})
         if adapters:
             (temporary / encoder.LORA).mkdir()
             save_file(adapters, temporary / encoder.LORA / lora.FILE, {"format": "pt"})
 
 
-def _absolute(source: str) -> str:
-    """Make a path of the working directory absolute; relative ones in settings start at the repository."""
-    return str(Path(source).resolve()) if Path(source).is_dir() else source
-
-
 def find(source: Path) -> Path:
-    """Find the embedder's file; of several training steps, the last one.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Find the embedder's file; of several training steps the last, where a name without a step is the end."""
     found = layout.find_files(source, *PATTERNS)
     embedders = [path for path in found if "lora" not in path.name] or found
-    return max(embedders, key=lambda path: (_step(path), path.name))
-
-
-def _step(path: Path) -> float:
-    """Parse the step of `learned_embeds-1000.bin`; a name without one is the end of training."""
-    found = re.search(r"-(\d+)$", path.stem)
-    return int(found[1]) if found else float("inf")
+    steps = {path: re.search(r"-(\d+)$", path.stem) for path in embedders}
+    return max(embedders, key=lambda path: (int(step[1]) if (step := steps[path]) else float("inf"), path.name))
 
 
 def read(path: Path) -> AudioTokenEmbedder:
-    """Read the network of an official file, in eval mode.
-
-    Raises:
-        UserError: see `convert`.
-    """
+    """Read the network of an official file, in eval mode; raises as `convert`."""
     weights = _tensors(path)
     if any(OFFICIAL_LORA.fullmatch(name) for name in weights):
         raise UserError(f"{path}: holds the LoRA of a U-Net, not the embedder: give it as --lora")
@@ -98,12 +80,9 @@ def read(path: Path) -> AudioTokenEmbedder:
 
 
 def read_lora(path: Path) -> dict[str, Tensor]:
-    """Read the adapters of an official file, renamed for diffusers, peft and `lora.load`.
+    """Read the adapters of an official file, renamed for diffusers, peft and `lora.load`; raises as `convert`.
 
     diffusers ignores the old names, without `unet.`, but for a line in the log.
-
-    Raises:
-        UserError: the file is missing or damaged, or a weight is not the LoRA of a U-Net's attention.
     """
     found: dict[str, Tensor] = {}
     for name, weight in _tensors(path).items():

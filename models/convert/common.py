@@ -34,7 +34,7 @@ def disable_progress_bars() -> None:
 
 
 def count_weights(model: Any) -> str:
-    """The size of a model, as in "3.9 M weights"."""
+    """Format the size of a model, as in "3.9 M weights"."""
     return f"{sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M weights"
 
 
@@ -44,8 +44,7 @@ def fill(model: Any, weights: dict[str, Tensor]) -> Any:
     Raises:
         ValueError: a name or shape does not fit, or a weight is not finite.
     """
-    difference = checkpoint.first_difference(weights, model.state_dict())
-    if difference:
+    if difference := checkpoint.first_difference(weights, model.state_dict()):
         raise ValueError(difference)
     for name, tensor in tqdm(weights.items(), desc="reading", unit="tensor", leave=False, delay=1):
         if not tensor.isfinite().all():
@@ -55,9 +54,9 @@ def fill(model: Any, weights: dict[str, Tensor]) -> Any:
 
 
 def first_names(content: Mapping[Any, Any]) -> str:
-    """The first keys of a mapping, for a message."""
+    """List the first keys of a mapping, for a message."""
     names = [str(name) for name in content]
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "nothing"
+    return ", ".join(names[:3] + ["..."] * (len(names) > 3)) or "nothing"
 
 
 def is_weights(content: Any) -> bool:
