@@ -19,9 +19,9 @@ from sonolume.utils.errors import UserError
 def main(argv: list[str]) -> None:
     parser = cli.parser("convert.py", "convert official checkpoints to model folders, and assemble parts to pipelines")
     systems = parser.add_subparsers(dest="system", metavar="SYSTEM", required=True)
-    found = converters.modules(converters)
+    found = converters.modules()
     for name, module in found.items():
-        title = converters.title(module)
+        title = (module.__doc__ or "").partition("\n")[0].rstrip(".")
         module.Options.add_arguments(systems.add_parser(name, help=title, description=title, allow_abbrev=False))
     args = parser.parse_args(argv)
     module = found[args.system]

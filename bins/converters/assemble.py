@@ -1,21 +1,18 @@
-"""Converted or trained parts -> one pipeline folder.
-
-Every file of assemblies/ is a KIND of pipeline, with the names of its parts in REQUIRED and OPTIONAL, and
-`run(folder, parts)`.
-"""
+"""Converted or trained parts -> one pipeline folder."""
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonolume.bins.converters import assemblies, modules
 from sonolume.utils import options as flags
 from sonolume.utils.errors import UserError
 from sonolume.utils.options import option
 
-KINDS = modules(assemblies)
+KINDS = {  # kind of pipeline -> its required parts, its optional ones; models/convert/assemble.py has its function
+    "text-to-audio": (("vae", "unet", "text_encoder"), ("vocoder", "text_mask", "preset")),
+}
 PARTS = "; ".join(
-    f"{kind}: {', '.join(module.REQUIRED)}, optionally {', '.join(module.OPTIONAL)}" for kind, module in KINDS.items()
+    f"{kind}: {', '.join(required)}, optionally {', '.join(optional)}" for kind, (required, optional) in KINDS.items()
 )
 
 
@@ -27,7 +24,10 @@ class Options(flags.Options):
 
 
 def run(options: Options) -> None:
-    KINDS[options.kind].run(options.folder, parse_parts(options.kind, options.parts))
+    parts = parse_parts(options.kind, options.parts)
+    from sonolume.models.convert import assemble  # slow: imports torch
+
+    getattr(assemble, options.kind.replace("-", "_"))(options.folder, parts)
 
 
 def parse_parts(kind: str, arguments: list[str]) -> dict[str, str]:
@@ -36,7 +36,7 @@ def parse_parts(kind: str, arguments: list[str]) -> dict[str, str]:
     Raises:
         UserError: an unknown part, one given twice or without a value, or a required one missing.
     """
-    required, known = KINDS[kind].REQUIRED, KINDS[kind].REQUIRED + KINDS[kind].OPTIONAL
+    required, known = KINDS[kind][0], sum(KINDS[kind], ())
     given: dict[str, str] = {}
     for argument in arguments:
         name, _, value = argument.partition("=")

@@ -12,8 +12,7 @@ class Options(ConverterOptions):
     lora: Path | None = option(help="lora_layers_learned_embeds.bin that was trained with it", metavar="FILE")
     beats: str = option("pretrained/beats", help="BEATs model of the pipeline", metavar="FOLDER_OR_ID")
     stable_diffusion: str | None = option(
-        help="Stable Diffusion model of the pipeline (default: the published one of this width)",
-        metavar="FOLDER_OR_ID",
+        help="Stable Diffusion model of the pipeline (default: the published one of this width)", metavar="FOLDER_OR_ID"
     )
 
 

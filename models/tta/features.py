@@ -19,34 +19,29 @@ SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 
 def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
-    """Read the rows of a split ("train" or "valid") of all data sets that have features; print how many have none.
-
-    Args:
-        captions: skip rows without a caption.
-
-    Raises:
-        UserError: a data set is not prepared, a Uid is unsafe, or no row is usable.
-    """
-    return prepared.read_split(
-        config, datasets, split, lambda row: mel_path(config, row).is_file(), "features", captions
-    )
+    """Read the rows of a split of all data sets that have features; see `prepared.read_split`."""
+    has_features = lambda row: mel_path(config, row).is_file()  # noqa: E731
+    return prepared.read_split(config, datasets, split, has_features, "features", captions)
 
 
 def mel_path(config: PreprocessConfig, row: Row) -> Path:
-    """File of a row's log-mel."""
+    """Return the file of a row's log-mel."""
     return paths.resolve(config.processed_dir) / str(row.dataset) / config.melspec_dir / f"{row.uid}.npy"
 
 
 def cache_folder(config: PreprocessConfig, datasets: list[str]) -> Path:
-    """Folder of the arrays that are computed from the features of these data sets."""
+    """Return the folder of the arrays that are computed from the features of these data sets."""
     return paths.resolve(config.processed_dir) / datasets[0] / "cache"
 
 
 def feature_keys(config: PreprocessConfig, rows: list[Row]) -> list[Any]:
-    """Cache key of the features of `rows`, which changes when they are prepared anew."""
-    files_of = [mel_path(config, row) for row in rows]
-    times = [path.stat().st_mtime_ns if path.is_file() else 0 for path in files_of]
-    return [[row.dataset, row.uid, time] for row, time in zip(rows, times, strict=True)]
+    """Build the cache key of the features of `rows`, which changes when they are prepared anew."""
+    return [[row.dataset, row.uid, modified(mel_path(config, row))] for row in rows]
+
+
+def modified(path: Path | None) -> int:
+    """Return the time of a file's last change in ns, 0 for a missing file."""
+    return path.stat().st_mtime_ns if path and path.is_file() else 0
 
 
 def load_mel(path: Path, bands: int, frames: int) -> Tensor:

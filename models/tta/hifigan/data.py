@@ -15,10 +15,9 @@ from tqdm import tqdm
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.models.tta.features import SILENCE, cache_folder, feature_keys, load_mel, mel_path, read_rows
-from sonolume.utils import audio
+from sonolume.models.tta.features import SILENCE, cache_folder, feature_keys, load_mel, mel_path, modified, read_rows
+from sonolume.preprocessors.sources import load_wave
 from sonolume.utils.cache import cached, content_hash
-from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
 SCALE = 32767.0  # full scale of 16-bit samples
@@ -86,42 +85,20 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def _waves(config: HifiGanPreprocessConfig, rows: list[Row], folder: Path) -> Path:
-    """Folder of waves.npy: the waves (N, frames * hop_size), int16."""
+    """Folder of waves.npy: the samples of each row's mel as preprocessing loaded them, (N, frames * hop_size) int16."""
+    size = config.frames * config.hop_size
+    seconds = (config.windows * size + config.n_fft) / config.sample_rate
 
     def make(unfinished: Path) -> None:
-        shape = (len(rows), config.frames * config.hop_size)
-        waves = np.lib.format.open_memmap(unfinished / "waves.npy", "w+", np.int16, shape)
+        waves = np.lib.format.open_memmap(unfinished / "waves.npy", "w+", np.int16, (len(rows), size))
         for index, row in enumerate(tqdm(rows, desc="waves", unit="clip")):
-            wave = read_wave(row, config)
+            window = int(row.uid.rpartition("_w")[2]) if config.windows > 1 else 0  # of Uids with _w0, _w1 ...
+            wave = load_wave(row, config.sample_rate, seconds)[window * size : (window + 1) * size]
             waves[index, : len(wave)] = np.round(wave.clip(-1, 1) * SCALE)
         waves.flush()
 
-    files = [row.audio for row in rows]
-    times = [path.stat().st_mtime_ns if path and path.is_file() else 0 for path in files]
-    sources = [
-        [row.dataset, row.uid, str(row.audio), time, row.scene] for row, time in zip(rows, times, strict=True)
-    ]
+    sources = [[row.dataset, row.uid, str(row.audio), modified(row.audio), row.scene] for row in rows]
     return cached(folder, [config.sample_rate, config.hop_size, config.frames, config.windows, sources], make, "waves")
-
-
-def read_wave(row: Row, config: HifiGanPreprocessConfig) -> np.ndarray:
-    """Read the samples (n,) of a row's mel, n at most frames * hop_size, as preprocessing did.
-
-    Raises:
-        UserError: the recording is missing, or the row has neither a recording nor a scene.
-    """
-    size = config.frames * config.hop_size
-    window = int(row.uid.rpartition("_w")[2]) if config.windows > 1 else 0  # preprocessing appends _w0, _w1 ...
-    if row.audio is not None:
-        seconds = (config.windows * size + config.n_fft) / config.sample_rate
-        wave = audio.load(row.audio, config.sample_rate, seconds=seconds)
-    elif row.scene is not None:
-        from sonolume.preprocessors.miniworld import world  # recordings do not need the synthesiser
-
-        wave = world.render(world.Scene.from_dict(row.scene))
-    else:
-        raise UserError(f"{row.dataset}: {row.uid} has no Audio: a vocoder needs the recordings as well as their mels")
-    return wave[window * size : (window + 1) * size]
 
 
 @torch.no_grad()
