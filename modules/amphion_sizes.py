@@ -55,11 +55,9 @@ def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfi
 
 
 def hifigan_sizes(official: dict[str, Tensor], settings: dict[str, Any]) -> HifiGanConfig:
-    """Derive the sizes of HiFi-GAN's `Generator` (resblock "1").
+    """Derive the sizes of HiFi-GAN's `Generator` (resblock "1") with the `settings` of its official config.json.
 
-    Args:
-        settings: the official config.json; where it is empty, a kernel has twice the size of its upsampling rate and
-            dilations are 1, 3, 5, as in all published sizes.
+    Without them, kernels have twice the size of the upsampling rates and dilations are 1, 3, 5, as published.
     """
     kernels = [_weight_shape(official, f"ups.{i}")[2] for i in range(_count(official, r"ups\.(\d+)\."))]
     per_stage = _count(official, r"resblocks\.(\d+)\.") // max(1, len(kernels))

@@ -6,7 +6,6 @@ sounds with a tool of their own; some are no longer available, and each tool nam
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from sonolume.utils import manifest
@@ -16,32 +15,12 @@ from sonolume.utils.manifest import FOLDER_MANIFESTS, Row, sounds_in
 COLUMNS = ("youtube_id", "start_time", "caption")
 CLIP_SECONDS = 10
 SPLIT_ORDER = ("test", "valid", None, "train")  # a clip of two tables belongs to the first of these splits
-NAMES = (
-    "{youtube_id}_{start}, {youtube_id}_{start}_{end} (also in milliseconds), {youtube_id}, each also after a Y, "
-    "and {audiocap_id}"
-)
-
-
-@dataclass
-class _Clip:
-    youtube_id: str
-    start: float
-    ids: list[str] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
-
-    def names(self) -> list[str]:
-        """All stems that its file may have; the first is its Uid."""
-        start, end = self.start, self.start + CLIP_SECONDS
-        times = (f"_{start:g}", "", f"_{start:g}_{end:g}", f"_{start * 1000:.0f}_{end * 1000:.0f}", f"_{start:.3f}")
-        stems = [f"{self.youtube_id}{time}" for time in times]
-        return [*stems, *(f"Y{stem}" for stem in stems), *self.ids]
+NAMES = "{youtube_id}_{start}, {youtube_id}_{start}_{end} (also in milliseconds), {youtube_id}, each also after a Y, "
+NAMES += "and {audiocap_id}"
 
 
 def tables(source: Path) -> list[Path]:
-    """Find the csv files with the columns of AudioCaps: `source` itself, or those in it and one folder below.
-
-    A folder with a manifest is not AudioCaps.
-    """
+    """Find the csv files with the columns of AudioCaps in a folder without a manifest, or `source` itself."""
     if source.is_file():
         return [source] if _is_table(source) else []
     if any((source / name).is_file() for name in FOLDER_MANIFESTS):
@@ -71,13 +50,12 @@ def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]
         splits[paths[0]] = None
     rows, found = [], 0
     for path in sorted(paths, key=lambda path: SPLIT_ORDER.index(splits[path])):
-        for clip in _clips(path):
-            names = clip.names()
+        for names, captions in _clips(path):
             of_clip = next((files[name] for name in names if name in files), [])
             in_split = [file for file in of_clip if _last_word(path) in file.parts]
             audio = next(iter(in_split + of_clip), folder / f"{names[0]}.wav")
             found += bool(of_clip)
-            rows.append(Row(dataset, names[0], audio, clip.captions, split=splits[path]))
+            rows.append(Row(dataset, names[0], audio, captions, split=splits[path]))
     if not found:
         raise UserError(
             f"{folder}: holds none of the {len(rows):,} clips of {', '.join(path.name for path in paths)}: expected "
@@ -105,9 +83,9 @@ def _is_table(path: Path) -> bool:
         return {name.strip(' "\r\n').lower() for name in file.readline(1000).split(",")}.issuperset(COLUMNS)
 
 
-def _clips(table: Path) -> list[_Clip]:
-    """Merge the rows of each clip; validation and test clips have five."""
-    clips: dict[tuple[str, float], _Clip] = {}
+def _clips(table: Path) -> list[tuple[list[str], list[str]]]:
+    """Merge the rows of each clip into (stems that its file may have, captions); the first stem is its Uid."""
+    clips: dict[tuple[str, float], tuple[list[str], list[str]]] = {}
     for where, cell in manifest.read_cells(table):
         youtube_id = (cell.get("youtube_id") or "").strip()
         if not youtube_id:
@@ -116,7 +94,10 @@ def _clips(table: Path) -> list[_Clip]:
             start = float(cell.get("start_time") or "")
         except ValueError as error:
             raise UserError(f"{where}: start_time is {cell.get('start_time')!r}, expected seconds") from error
-        clip = clips.setdefault((youtube_id, start), _Clip(youtube_id, start))
-        clip.ids += [text for text in [(cell.get("audiocap_id") or "").strip()] if text]
-        clip.captions += [text for text in manifest.captions_in(where, cell) if text not in clip.captions]
+        end = start + CLIP_SECONDS
+        times = (f"_{start:g}", "", f"_{start:g}_{end:g}", f"_{start * 1000:.0f}_{end * 1000:.0f}", f"_{start:.3f}")
+        stems = [f"{prefix}{youtube_id}{time}" for prefix in ("", "Y") for time in times]
+        names, captions = clips.setdefault((youtube_id, start), (stems, []))
+        names += [text for text in [(cell.get("audiocap_id") or "").strip()] if text]
+        captions += [text for text in manifest.captions_in(where, cell) if text not in captions]
     return list(clips.values())

@@ -61,14 +61,10 @@ class Plan:
 
 
 def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers: int = 1) -> list[Outcome]:
-    """Compute the features of all rows that have none yet, in at most `num_workers` processes.
-
-    Args:
-        origin: where the rows come from; one folder holds the features of one origin.
+    """Compute the features of all rows that have none yet, in at most `num_workers` processes; see `parallel.run`.
 
     Raises:
-        UserError: the folder holds features of other settings or another origin.
-        MemoryError: the system killed a process.
+        UserError: the folder holds features of other settings, or of rows of another `origin`.
         OSError: a file cannot be written; the error names it.
     """
     if not rows:
@@ -95,9 +91,9 @@ def _compute_clip(row: Row, plan: Plan) -> Outcome:
         except SoundError as error:
             return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
         lengths = _write_windows(row.uid, wave, plan)
-    durations = [round(frames * plan.hop_seconds, 3) for frames in lengths]
-    windows = [replace(row, uid=plan.window_uid(row.uid, i), duration=seconds) for i, seconds in enumerate(durations)]
-    return Outcome(tuple(windows), reused=reused)
+    examples = (replace(row, uid=plan.window_uid(row.uid, index), duration=round(frames * plan.hop_seconds, 3))
+                for index, frames in enumerate(lengths))  # fmt: skip
+    return Outcome(tuple(examples), reused=reused)
 
 
 def _existing_lengths(row: Row, plan: Plan) -> list[int]:
@@ -118,10 +114,7 @@ def _existing_lengths(row: Row, plan: Plan) -> list[int]:
 
 
 def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> list[int]:
-    """Write the windows of a clip and return their lengths in frames.
-
-    The first window is written last: if it exists, all others do.
-    """
+    """Write the windows of a clip, the first one last, so that it proves the others; return their lengths in frames."""
     total = len(wave) // plan.mel.hop_size
     shortest = min(total, round(MIN_SECONDS / plan.hop_seconds))
     starts = [start for start in range(0, plan.windows * plan.frames, plan.frames) if total - start >= shortest]

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -30,23 +30,19 @@ def run(
     Raises:
         MemoryError: the system killed a process.
     """
-    results = _results(work, items, min(num_workers, len(items) // least))
-    return list(tqdm(results, total=len(items), desc=title, unit="clip"))
-
-
-def _results(work: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> Iterator[Result]:
+    num_workers, bar = min(num_workers, len(items) // least), {"total": len(items), "desc": title, "unit": "clip"}
     if num_workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            yield from map(work, items)
+            return list(tqdm(map(work, items), **bar))
         finally:
             torch.set_num_threads(threads)
-        return
     context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
     with ProcessPoolExecutor(num_workers, context, initializer=_start_worker) as pool:
+        results = pool.map(work, items, chunksize=max(1, min(32, len(items) // (4 * num_workers))))
         try:
-            yield from pool.map(work, items, chunksize=max(1, min(32, len(items) // (4 * num_workers))))
+            return list(tqdm(results, **bar))
         except BrokenProcessPool as error:
             raise MemoryError("a preprocessing process was killed; try preprocess.num_workers=1") from error
 

@@ -18,7 +18,6 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
 REPORT_FILE = "report.json"
-FAILED_FILE = "report_failed.json"
 DataConfig = PreprocessConfig | PairsConfig
 
 
@@ -71,11 +70,7 @@ def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None
 
 
 def write(
-    config: DataConfig,
-    dataset: str,
-    outcomes: Sequence[Outcome],
-    screened_out: Sequence[LeftOut],
-    facts: Mapping[str, Any] | None = None,
+    config: DataConfig, dataset: str, outcomes: Sequence[Outcome], screened_out: Sequence[LeftOut], **facts: int
 ) -> dict[str, int]:
     """Write the manifests and the report of a data set, print a summary, and count the examples of each split.
 
@@ -84,7 +79,7 @@ def write(
         facts: more entries of the report.
 
     Raises:
-        UserError: there is no usable clip, or none to train on.
+        UserError: there is no usable clip, or none to train on; a report is written nevertheless.
     """
     folder, names = dataset_folder(config, dataset), _manifest_names(config)
     examples = [row for outcome in outcomes for row in outcome.examples]
@@ -92,11 +87,10 @@ def write(
     reused = sum(outcome.reused for outcome in outcomes)
     counts = dict(Counter(str(row.split) for row in examples))
     reasons = dict(Counter(one.reason for one in left_out).most_common())
-    path = folder / REPORT_FILE
-    if not examples and any((folder / name).is_file() for name in names.values()):
-        path = folder / FAILED_FILE  # the manifests of an earlier run keep their report
+    has_manifests = any((folder / name).is_file() for name in names.values())  # which keep their report
+    path = folder / ("report_failed.json" if has_manifests and not examples else REPORT_FILE)
     refusals = [asdict(one) for one in left_out]
-    files.write_json(path, {"examples": counts, "refused": reasons, **(facts or {}), "refusals": refusals})
+    files.write_json(path, {"examples": counts, "refused": reasons, **facts, "refusals": refusals})
     summary = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not examples:
         first = f" (the first: {left_out[0].detail})" if left_out and left_out[0].detail else ""
@@ -119,13 +113,9 @@ def write(
 
 
 def read_split(
-    config: DataConfig,
-    datasets: Sequence[str],
-    split: str,
-    is_complete: Callable[[Row], bool],
-    missing: str,
+    config: DataConfig, datasets: Sequence[str], split: str, is_complete: Callable[[Row], bool], missing: str,
     captions: bool = False,
-) -> list[Row]:
+) -> list[Row]:  # fmt: skip
     """Read the rows of a split of all data sets that training can use; print how many are incomplete.
 
     Args:
@@ -156,7 +146,7 @@ def read_split(
             first, count = found[complete.index(False)].uid, complete.count(False)
             print(f"{path}: left out {count:,} of {len(found):,} rows without {missing}, such as {first}")
     if not rows and split == "train":
-        needed = f"{missing}{' and a caption' if captions else ''}"
+        needed = f"{missing} and a caption" if captions else missing
         raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}: prepare the recordings "
                         "with --input, and see report.json for those that were left out")  # fmt: skip
     return rows

@@ -20,12 +20,9 @@ TINY_CONFIG = "egs/tta/autoencoderkl/tiny.json"
 
 
 def prepare(
-    config: PreprocessConfig,
-    dataset: str,
-    source: Path | None = None,
-    captions: bool = True,
+    config: PreprocessConfig, dataset: str, source: Path | None = None, captions: bool = True,
     audio_dir: Path | None = None,
-) -> dict[str, int]:
+) -> dict[str, int]:  # fmt: skip
     """Prepare a data set for training, print a summary, and count the examples of each split.
 
     Args:
@@ -56,9 +53,8 @@ def prepare(
 
         mini = config.miniworld
         rows, left_out = world_rows(config, dataset), []
-        origin = {"input": "miniworld", "world": WORLD, "seed": mini.seed} | {
-            "kinds": list(mini.kinds), "pairs": mini.pairs,
-        }  # fmt: skip
+        origin = {"input": "miniworld", "world": WORLD, "seed": mini.seed}
+        origin |= {"kinds": list(mini.kinds), "pairs": mini.pairs}
     else:
         rows, left_out = screen(_recordings(source, dataset, audio_dir), captions)
         origin = {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}

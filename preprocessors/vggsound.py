@@ -24,7 +24,6 @@ ID_LENGTH = 11  # characters of a YouTube id
 SPLITS = {"train": None, "test": "test"}  # the train videos are divided into train and valid
 COLUMNS = {"id": 0, "label": 2, "split": 3}  # of the published table, which has no header
 HEADERS = {"id": ("ytid", "youtube_id", "video"), "label": ("class", "label"), "split": ("set", "split")}
-_ID = re.compile(r"[\w-]{11}")
 
 
 @dataclass
@@ -47,15 +46,13 @@ def read(source: Path, dataset: str, config: PairsConfig, media_dir: Path | None
     """Read one row per file of the table; its Uid is the file's stem, its label the first of its video.
 
     Args:
-        source: the folder or the table.
+        source: the folder or the table; see `table_of`.
         media_dir: the folder that holds video/ and audio/ (default: `source`, or the table's).
 
     Raises:
         UserError: the table, a list or best_frames.json cannot be read, or no file of the table exists.
     """
-    table = table_of(source)
-    if table is None:
-        raise UserError(f"{source}: no {TABLE} in it")
+    table = table_of(source) or source / TABLE
     labels = _read_table(table)
     folder = media_dir or (source if source.is_dir() else table.parent)
     lists = {"unmatch_videos": config.filter_unmatch_videos, "low_quality_videos": config.filter_low_quality_imgs}
@@ -81,23 +78,23 @@ def _read_table(path: Path) -> dict[str, tuple[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a readable csv ({error})") from error
     names = [cell.strip().lower() for cell in rows[0]] if rows else []
     header = {key: names.index(name) for key, known in HEADERS.items() for name in reversed(known) if name in names}
-    has_header = len(header) == len(HEADERS)
-    columns = header if has_header else COLUMNS
+    columns, first = (header, 1) if len(header) == len(HEADERS) else (COLUMNS, 0)
     found: dict[str, tuple[str, str]] = {}
-    for number, cells in list(enumerate(rows, 1))[has_header:]:
-        if cells and len(cells) <= max(columns.values()):
+    for number, cells in enumerate(rows[first:], first + 1):
+        if not cells:
+            continue
+        if len(cells) <= max(columns.values()):
             raise UserError(f"{path}:{number}: {len(cells)} cells, expected at least {max(columns.values()) + 1}")
-        if cells:
-            video, label, split = (cells[columns[name]].strip() for name in ("id", "label", "split"))
-            if not _ID.fullmatch(video):
-                raise UserError(f"{path}:{number}: {video!r} is no YouTube id (11 characters)")
-            if split.lower() not in SPLITS:
-                raise UserError(f"{path}:{number}: the set is {split!r}, expected train or test")
-            found.setdefault(video, (label, split.lower()))
+        video, label, split = (cells[columns[name]].strip() for name in ("id", "label", "split"))
+        if not re.fullmatch(r"[\w-]{11}", video):
+            raise UserError(f"{path}:{number}: {video!r} is no YouTube id (11 characters)")
+        if split.lower() not in SPLITS:
+            raise UserError(f"{path}:{number}: the set is {split!r}, expected train or test")
+        found.setdefault(video, (label, split.lower()))
     if not found:
         raise UserError(f"{path}: holds no rows")
     return found

@@ -82,11 +82,7 @@ def read_manifest(
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """Read the rows of a csv, tsv, json or jsonl file unchecked, each with its position.
-
-    Raises:
-        UserError: names the file and line that cannot be read, or the file without rows.
-    """
+    """Read the rows of a csv, tsv, json or jsonl file, each with its position; a UserError names what is unreadable."""
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:
         raise UserError(f"{path}: a manifest is a folder or one of {', '.join(MANIFEST_SUFFIXES)}")
@@ -132,11 +128,10 @@ def pictures_in(folder: Path) -> list[Path]:
 def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
     found, visited = [], set()
     for place, subfolders, names in os.walk(folder, followlinks=True):
-        here = os.path.realpath(place)
-        if here in visited:  # a link to a parent folder would never end
+        if os.path.realpath(place) in visited:  # a link to a parent folder would never end
             subfolders.clear()
             continue
-        visited.add(here)
+        visited.add(os.path.realpath(place))
         found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
     return [file for file in found if file.is_file()]
 
@@ -157,11 +152,10 @@ def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
         values = {name: getattr(row, name.lower(), None) for name in COLUMNS}
         values["Caption"] = row.captions[0] if row.captions else None
         values["Captions"] = row.captions if len(row.captions) > 1 else None
-        for name in _FILES:
-            if file := values[name.capitalize()]:
+        for name, file in values.items():
+            if isinstance(file, Path):
                 file = file.absolute()
-                inside = file.is_relative_to(folder)
-                values[name.capitalize()] = (file.relative_to(folder) if inside else file).as_posix()
+                values[name] = (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
         records.append({name: value for name, value in values.items() if value is not None})
     write_json(path, records)
 
@@ -227,9 +221,8 @@ def _read_folder(folder: Path, dataset: str) -> list[Row]:
 def sidecar_captions(audio: Path) -> list[str]:
     """Read the captions in the text file next to a sound file, one per line; [] without one."""
     sidecar = audio.with_suffix(".txt")
-    if not sidecar.is_file():
-        return []
-    return [line.strip() for line in _read_text(sidecar).splitlines() if line.strip()]
+    lines = _read_text(sidecar).splitlines() if sidecar.is_file() else []
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _check_columns(path: Path, cells: list[Cell], require: Sequence[str]) -> None:

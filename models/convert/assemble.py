@@ -52,11 +52,10 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
     if masked not in ("true", "false"):
         raise UserError(f"text_mask={masked}: must be true or false")
     text = TextEncoder(given["text_encoder"], masked == "true", "text_encoder")
-    if unet.model.config.cross_attention_dim != text.model.config.d_model:
-        raise UserError(
-            f"the U-Net {unet.where} takes text states of width {unet.model.config.cross_attention_dim}, "
-            f"the text encoder {given['text_encoder']} gives {text.model.config.d_model}"
-        )
+    width, given_width = unet.model.config.cross_attention_dim, text.model.config.d_model
+    if width != given_width:
+        raise UserError(f"the U-Net {unet.where} takes text states of width {width}, the text encoder "
+                        f"{given['text_encoder']} gives {given_width}")  # fmt: skip
     try:
         scheduler, steps = preset(given.get("preset", "balanced"), unet.facts["objective"], unet.facts["noise"])
     except ValueError as error:
@@ -66,12 +65,10 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
         vocoder=vocoder and vocoder.model, mel=mel, frames=vae.facts["frames"], noise=unet.facts["noise"],
         text_mask=text.masked, num_steps=steps, refine=vocoder.facts["refine"] if vocoder else 0,
     )  # fmt: skip
-    print(
-        f"vae: {vae.where}\nunet: {unet.where}\ntext_encoder: {given['text_encoder']}\n"
-        f"vocoder: {vocoder.where if vocoder else 'none given, using Griffin-Lim'}\n"
-        f"text_mask: {masked}\nwriting the pipeline ...",
-        file=sys.stderr,
-    )
+    chosen = {"vae": vae.where, "unet": unet.where, "text_encoder": given["text_encoder"], "text_mask": masked}
+    chosen["vocoder"] = vocoder.where if vocoder else "none given, using Griffin-Lim"
+    lines = [f"{part}: {value}" for part, value in chosen.items()]
+    print(*lines, "writing the pipeline ...", sep="\n", file=sys.stderr)
     with files.atomic_folder(folder) as temporary:
         pipe.save_pretrained(temporary)
         files.write_json(temporary / SOURCE_FILE, {name: value for name, value in given.items() if value})

@@ -15,7 +15,6 @@ from sonolume.models import lora
 from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.convert import common, layout
 from sonolume.modules.audiotoken.embedder import AudioTokenEmbedder
-from sonolume.utils import checkpoint
 from sonolume.utils.errors import UserError
 
 PROMPT = "a photo of <*>, 4k, high resolution"  # of the official inference
@@ -66,11 +65,11 @@ def find(source: Path) -> Path:
 
 def read(path: Path) -> AudioTokenEmbedder:
     """Read the network of an official file, in eval mode; raises as `convert`."""
-    weights = _tensors(path)
+    _, weights = common.read_weights(path)
     if any(OFFICIAL_LORA.fullmatch(name) for name in weights):
         raise UserError(f"{path}: holds the LoRA of a U-Net, not the embedder: give it as --lora")
     if not {"fc1.weight", "fc2.weight"} <= set(weights):
-        raise UserError(f"{path}: not AudioToken's embedder: its weights are {common.first_names(weights)}")
+        raise UserError(f"{path}: this is {common.kind_of(weights)}, not AudioToken's embedder")
     with torch.device("meta"):
         embedder = AudioTokenEmbedder(weights["fc1.weight"].shape[-1], weights["fc2.weight"].shape[0])
     try:
@@ -85,7 +84,7 @@ def read_lora(path: Path) -> dict[str, Tensor]:
     diffusers ignores the old names, without `unet.`, but for a line in the log.
     """
     found: dict[str, Tensor] = {}
-    for name, weight in _tensors(path).items():
+    for name, weight in common.read_weights(path)[1].items():
         match = OFFICIAL_LORA.fullmatch(name.removeprefix(lora.PREFIX))
         if match is None:
             raise UserError(f"{path}: not AudioToken's LoRA: it holds {name}")
@@ -97,10 +96,3 @@ def read_lora(path: Path) -> dict[str, Tensor]:
     if broken:
         raise UserError(f"{path}: {broken[0]} has only one of down and up: the file is not complete")
     return found
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    content = checkpoint.read(path)
-    if not common.is_weights(content):
-        raise UserError(f"{path}: holds no plain weights; it holds {common.first_names(content)}")
-    return common.strip_module(content)

@@ -11,17 +11,9 @@ import torch
 from sonolume.models.convert import common, layout
 from sonolume.modules.beats import official
 from sonolume.modules.beats.beats import BEATs
-from sonolume.utils import checkpoint
 from sonolume.utils.errors import UserError
 
 PATTERN = "BEATs*.pt"
-OTHERS = {  # the name of a weight that only this kind of file has -> the kind
-    "quantize.embedding.weight": "BEATs' tokenizer (Tokenizer_*.pt), not the encoder: take a BEATs_*.pt file",
-    "fga.reduce_potentials.0.weight": "AudioToken's embedder: its sound encoder is a BEATs_*.pt file",
-    "cls_token": "a vision transformer or AST, not BEATs",
-    "quant_conv.weight": "Amphion's autoencoder (amphion-vae)",
-    "conv_pre.weight_v": "a HiFi-GAN generator (amphion-hifigan)",
-}
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -48,15 +40,9 @@ def find(source: Path) -> Path:
 
 def read(path: Path) -> BEATs:
     """Read the network of an official file, in eval mode; raises as `convert`."""
-    content = checkpoint.read(path, mapped=True)
-    weights = content.get("model", content)
-    names = [str(name) for name in weights] if isinstance(weights, dict) else []
-    if not official.is_beats(names) or not common.is_weights(weights):
-        if "state_dict" in content:
-            raise UserError(f"{path}: {common.LIGHTNING}")
-        other = next((kind for end, kind in OTHERS.items() if any(name.endswith(end) for name in names)), None)
-        holds = common.first_names(weights if names else content)
-        raise UserError(f"{path}: {other or f'not BEATs: it holds {holds}'}")
+    content, weights = common.read_weights(path)
+    if not official.is_beats(list(weights)):
+        raise UserError(f"{path}: this is {common.kind_of(weights)}, not BEATs")
     if not isinstance(content.get("cfg"), dict):
         raise UserError(f"{path}: has BEATs' weights but no 'cfg': take the file as it was published")
     try:

@@ -39,12 +39,11 @@ def find_files(source: Path, *patterns: str) -> list[Path]:
 
 def is_model_folder(folder: Path) -> bool:
     """Whether `save_pretrained` wrote a folder; the config.json of a published vocoder is of another kind."""
-    if (folder / "model_index.json").is_file():
-        return True
     try:
-        return bool({"_class_name", "architectures"} & set(files.read_json(folder / "config.json")))
+        config = files.read_json(folder / "config.json")
     except UserError:
-        return False
+        config = {}
+    return (folder / "model_index.json").is_file() or "_class_name" in config or "architectures" in config
 
 
 def weights_file(source: Path, network: str) -> Path:
@@ -77,11 +76,7 @@ def latent_of(path: Path) -> str | None:
 
 
 def published(source: Path, latent: str | None) -> dict[str, str]:
-    """Find the weights of one published size: {"vae": FILE, "unet": FILE, "vocoder": FILE if it exists}.
-
-    Args:
-        latent: one of `LATENTS`; None where only one is present.
-    """
+    """Find the files of "vae", "unet" and, if it exists, "vocoder" of one published size; None if there is only one."""
     if not source.is_dir():
         what = "is a file, not the folder of the published runs" if source.exists() else "no such folder"
         raise UserError(f"{source}: {what}")

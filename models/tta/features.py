@@ -20,8 +20,9 @@ SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
     """Read the rows of a split of all data sets that have features; see `prepared.read_split`."""
-    has_features = lambda row: mel_path(config, row).is_file()  # noqa: E731
-    return prepared.read_split(config, datasets, split, has_features, "features", captions)
+    return prepared.read_split(
+        config, datasets, split, lambda row: mel_path(config, row).is_file(), "features", captions
+    )
 
 
 def mel_path(config: PreprocessConfig, row: Row) -> Path:

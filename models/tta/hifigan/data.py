@@ -61,27 +61,21 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = item
-        if self.split != "train":
-            return self._mel(index, False), self._wave(index, 0, self.config.frames)
-        random = np.random.default_rng([self.seed, epoch, index])
-        mel = self._mel(index, bool(random.uniform() < self.share))
-        frames = self.config.segment_size // self.config.hop_size
-        start = int(random.integers(0, max(0, self._length(index) - frames) + 1))
-        return mel[:, start : start + frames], self._wave(index, start, frames)
-
-    def _mel(self, index: int, reconstructed: bool) -> Tensor:
-        if reconstructed and self.reconstructed is not None:
-            return torch.from_numpy(self.reconstructed[index].astype(np.float32))
-        return load_mel(mel_path(self.config, self.rows[index]), self.config.n_mel, self.config.frames)[0]
-
-    def _wave(self, index: int, start: int, frames: int) -> Tensor:
-        hop = self.config.hop_size
-        return torch.from_numpy(self.waves[index, start * hop : (start + frames) * hop].astype(np.float32) / SCALE)
-
-    def _length(self, index: int) -> int:
-        """Frames of a clip without its padding."""
-        seconds = self.rows[index].duration or self.config.duration
-        return min(self.config.frames, round(seconds * self.config.sample_rate / self.config.hop_size))
+        config, row, start, frames = self.config, self.rows[index], 0, self.config.frames
+        is_reconstructed = False
+        if self.split == "train":
+            random = np.random.default_rng([self.seed, epoch, index])
+            is_reconstructed = bool(random.uniform() < self.share)
+            frames = config.segment_size // config.hop_size
+            seconds = row.duration or config.duration
+            length = min(config.frames, round(seconds * config.sample_rate / config.hop_size))  # without its padding
+            start = int(random.integers(0, max(0, length - frames) + 1))
+        if is_reconstructed and self.reconstructed is not None:
+            mel = torch.from_numpy(self.reconstructed[index].astype(np.float32))
+        else:
+            mel = load_mel(mel_path(config, row), config.n_mel, config.frames)[0]
+        wave = self.waves[index, start * config.hop_size : (start + frames) * config.hop_size]
+        return mel[:, start : start + frames], torch.from_numpy(wave.astype(np.float32) / SCALE)
 
 
 def _waves(config: HifiGanPreprocessConfig, rows: list[Row], folder: Path) -> Path:
