@@ -37,9 +37,7 @@ def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfi
     levels = 1 + sum(name.endswith(".op.weight") for name in inner)
     per_level = _count(inner, r"input_blocks\.(\d+)\.") // levels  # residual blocks and the downsampling (or conv_in)
     first_blocks = [f"input_blocks.{1 + level * per_level}" for level in range(levels)]
-    texts = [tensor for name, tensor in inner.items() if name.endswith(".attn2.to_k.weight")]
-    if not texts:
-        raise ValueError("it has no attn2.to_k.weight, the attention to the text")
+    text_layer = next((name for name in inner if name.endswith(".attn2.to_k.weight")), "attn2.to_k.weight")
     return AudioLDMConfig(
         in_channels=in_channels,
         out_channels=_shape(inner, "out.2.weight")[0],
@@ -49,7 +47,7 @@ def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfi
         channel_mult=[_shape(inner, f"{block}.0.in_layers.2.weight")[0] // channels for block in first_blocks],
         num_heads=num_heads,
         transformer_depth=_count(inner, r"middle_block\.1\.transformer_blocks\.(\d+)\."),
-        context_dim=texts[0].shape[1],
+        context_dim=_shape(inner, text_layer)[1],
         use_checkpoint=False,
     )
 

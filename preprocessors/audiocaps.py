@@ -36,9 +36,6 @@ def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]
     Args:
         source: one of the tables, or a folder of them.
         audio_dir: the folder of the sounds, at any depth (default: that of `source`).
-
-    Raises:
-        UserError: a table cannot be read, or all clips are missing.
     """
     paths = tables(source)
     folder = audio_dir or (source if source.is_dir() else source.parent)

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def run(
-    work: Callable[[Item], Result], items: Sequence[Item], num_workers: int, title: str, least: int = 1
+    work: Callable[[Item], Result], items: Sequence[Item], num_workers: int, title: str, least: int
 ) -> list[Result]:
     """Apply `work` to all items with a progress bar, and return the results in the order of the items.
 

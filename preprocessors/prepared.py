@@ -146,9 +146,8 @@ def read_split(
             first, count = found[complete.index(False)].uid, complete.count(False)
             print(f"{path}: left out {count:,} of {len(found):,} rows without {missing}, such as {first}")
     if not rows and split == "train":
-        needed = f"{missing} and a caption" if captions else missing
-        raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}: prepare the recordings "
-                        "with --input, and see report.json for those that were left out")  # fmt: skip
+        needed = f"{missing}{' and a caption' if captions else ''}: prepare the recordings with --input"
+        raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}, and see {REPORT_FILE}")
     return rows
 
 

@@ -55,7 +55,7 @@ def prepare(
     """
     folder = prepared.dataset_folder(config, dataset)
     if source is None and not config.miniworld.train_scenes:
-        return prepared.count_examples(config, dataset, is_complete, "a sound or pictures")
+        return prepared.count_examples(config, dataset, _is_complete, "a sound or pictures")
     if source is None:
         pairs, left_out = [Pair(row) for row in world_rows(config, dataset, labels=True)], []
     else:
@@ -78,17 +78,16 @@ def prepare(
     return counts
 
 
-def is_complete(row: Row) -> bool:
-    """Check that the sound and the pictures of a prepared row exist."""
-    return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
-
-
 def pictures_of(row: Row) -> list[tuple[float | None, Path]]:
     """List (second, file) of the pictures of a prepared row, in order of time; the second is None for a still one."""
     found = sorted(row.image.iterdir()) if row.image and row.image.is_dir() else []
     if not found:
         raise UserError(f"{row.image}: the pictures of {row.uid} are missing: run run_preprocess.sh again")
     return [(None if path.stem.startswith(STILL) else float(path.stem), path) for path in found]
+
+
+def _is_complete(row: Row) -> bool:
+    return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
 
 
 def _recordings(

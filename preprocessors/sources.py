@@ -11,14 +11,7 @@ from sonolume.utils.manifest import Row
 
 
 def world_rows(config: DataConfig, dataset: str, labels: bool = False) -> list[Row]:
-    """Return scenes of the miniature world as rows without files.
-
-    Args:
-        labels: label scenes of a single event with its kind.
-
-    Raises:
-        UserError: the world has another sample rate, or a config field is wrong.
-    """
+    """Return scenes of the miniature world as rows without files; with `labels`, the kind of a single event is one."""
     from sonolume.preprocessors.miniworld import SAMPLE_RATE, world
 
     if config.sample_rate != SAMPLE_RATE:
@@ -39,8 +32,7 @@ def load_wave(row: Row, sample_rate: int, seconds: float) -> np.ndarray:
     """Load the sound of a row: at most `seconds` of its file, else the rendering of its scene; float32 (n,).
 
     Raises:
-        SoundError: the file cannot be read.
-        UserError: the row has neither.
+        UserError: the file cannot be read (a SoundError), or the row has neither.
     """
     if row.audio is not None:
         return audio.load(row.audio, sample_rate, seconds=seconds)
@@ -52,12 +44,7 @@ def load_wave(row: Row, sample_rate: int, seconds: float) -> np.ndarray:
 
 
 def screen(rows: Sequence[Row], captions: bool = False, images: bool = False) -> tuple[list[Row], list[LeftOut]]:
-    """Sort out the rows that can be rejected without opening a file.
-
-    Args:
-        captions: each row needs a caption.
-        images: each row needs an image or a video.
-    """
+    """Sort out rows without opening a file; each needs a sound, and a caption or a picture if that is asked for."""
     kept: dict[str, Row] = {}
     left_out: list[LeftOut] = []
     for row in rows:

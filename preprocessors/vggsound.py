@@ -1,9 +1,8 @@
 """VGGSound (Chen et al. 2020, github.com/hche11/VGGSound) in the folder layout of AudioToken's official code.
 
-A folder with video/{youtube_id}_{start}_{end}.mp4, optionally audio/ with wavs of the same names, and vggsound.csv:
-with a header that names at least ytid, class and set, or as published without one: id, start second, label, set.
-Next to the table or in constants/ may lie best_frames.json and the lists of videos to leave out, unmatch_videos and
-low_quality_videos, as .txt (one id a line) or .pkl.
+A folder with video/{youtube_id}_{start}_{end}.mp4, optionally wavs of the same names in audio/, and vggsound.csv (id,
+start second, label, set, or a header with ytid, class, set). Next to it or in constants/ may lie best_frames.json and
+the lists of videos to leave out, unmatch_videos and low_quality_videos, as .txt (one id a line) or .pkl.
 """
 
 import csv
@@ -46,11 +45,7 @@ def read(source: Path, dataset: str, config: PairsConfig, media_dir: Path | None
     """Read one row per file of the table; its Uid is the file's stem, its label the first of its video.
 
     Args:
-        source: the folder or the table; see `table_of`.
         media_dir: the folder that holds video/ and audio/ (default: `source`, or the table's).
-
-    Raises:
-        UserError: the table, a list or best_frames.json cannot be read, or no file of the table exists.
     """
     table = table_of(source) or source / TABLE
     labels = _read_table(table)

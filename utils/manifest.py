@@ -28,7 +28,6 @@ SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "tr
 _CAPTION = re.compile(r"captions?[ _]?\d*")  # Caption, Captions, caption_1 ... caption_5
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 _FILES = ("audio", "image", "video")
-_ALIASES = {"path": "audio", "file_name": "audio"}  # used if the row has no Audio
 
 Cell = tuple[str, dict[str, Any]]  # position of a row ("file:line") and its lower-case columns
 
@@ -105,6 +104,10 @@ def read_cells(path: Path) -> list[Cell]:
     return [(where, {str(key).strip().lower(): value for key, value in cell.items()}) for where, cell in found]
 
 
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
 def find_sounds(path: Path) -> list[Path]:
     """Return a sound file itself, or all sound files in a folder and below, sorted; at least one, else a UserError."""
     if not path.exists():
@@ -134,11 +137,6 @@ def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
         visited.add(os.path.realpath(place))
         found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
     return [file for file in found if file.is_file()]
-
-
-def is_video(path: Path) -> bool:
-    """Check the suffix of a file."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
@@ -226,7 +224,9 @@ def sidecar_captions(audio: Path) -> list[str]:
 
 
 def _check_columns(path: Path, cells: list[Cell], require: Sequence[str]) -> None:
-    present = {"caption" if _CAPTION.fullmatch(key) else _ALIASES.get(key, key) for _, cell in cells for key in cell}
+    present = {key for _, cell in cells for key in cell}
+    present |= {"caption" for key in present if _CAPTION.fullmatch(key)}
+    present |= {"audio" for key in present if key in ("path", "file_name")}
     for column in (*require, *(() if present & {c.lower() for c in COLUMNS} else ("Uid",))):
         names = column.split("|")
         if not present & {name.lower() for name in names}:
@@ -236,9 +236,8 @@ def _check_columns(path: Path, cells: list[Cell], require: Sequence[str]) -> Non
 
 
 def _row(where: str, cell: dict[str, Any], folder: Path, files_in: Path, dataset: str | None) -> Row:
-    for alias, name in _ALIASES.items():
-        if not cell.get(name) and cell.get(alias):
-            cell[name] = cell[alias]
+    if not cell.get("audio"):
+        cell["audio"] = cell.get("path") or cell.get("file_name") or cell.get("audio")
     text = {name: _text(where, cell, name) for name in ("dataset", "uid", "label", "split", *_FILES)}
     files = {name: files_in / file for name in _FILES if (file := text[name])}
     split = (text["split"] or "").lower()
@@ -263,10 +262,8 @@ def _row(where: str, cell: dict[str, Any], folder: Path, files_in: Path, dataset
 
 def _text(where: str, cell: dict[str, Any], column: str) -> str | None:
     value = cell.get(column)
-    if value is None or isinstance(value, str):
-        return (value or "").strip() or None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+        return None if value is None else str(value).strip() or None
     raise UserError(f"{where}: {column.capitalize()} is {value!r:.60}, expected text")
 
 

@@ -24,8 +24,6 @@ def run(options: Options) -> None:
 
 @dataclass(kw_only=True)
 class NetworkOptions(ConverterOptions):
-    """Arguments of the converters of a single network."""
-
     source: Path = option(help="the file, the folder of its run, or ckpts/tta", metavar="SOURCE", positional=True)
 
 

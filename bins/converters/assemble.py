@@ -24,30 +24,20 @@ class Options(flags.Options):
 
 
 def run(options: Options) -> None:
-    parts = parse_parts(options.kind, options.parts)
-    from sonolume.models.convert import assemble  # slow: imports torch
-
-    getattr(assemble, options.kind.replace("-", "_"))(options.folder, parts)
-
-
-def parse_parts(kind: str, arguments: list[str]) -> dict[str, str]:
-    """Parse `part=value` arguments.
-
-    Raises:
-        UserError: an unknown part, one given twice or without a value, or a required one missing.
-    """
-    required, known = KINDS[kind][0], sum(KINDS[kind], ())
+    kind, (required, optional) = options.kind, KINDS[options.kind]
     given: dict[str, str] = {}
-    for argument in arguments:
+    for argument in options.parts:
         name, _, value = argument.partition("=")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f", did you mean {near[0]}=?" if near else f" (it takes {', '.join(known)})"
+        if name not in required + optional:
+            near = difflib.get_close_matches(name, required + optional, n=1)
+            hint = f", did you mean {near[0]}=?" if near else f" (it takes {', '.join(required + optional)})"
             raise UserError(f"assemble {kind}: {argument!r} names no part{hint}")
         if not value or name in given:
             raise UserError(f"assemble {kind}: {argument!r}: {'give it once' if value else f'no value after {name}='}")
         given[name] = value
-    missing = [name for name in required if name not in given]
+    missing = [f"{name}=FOLDER" for name in required if name not in given]
     if missing:
-        raise UserError(f"assemble {kind} needs {' '.join(f'{name}=FOLDER' for name in missing)}")
-    return given
+        raise UserError(f"assemble {kind} needs {' '.join(missing)}")
+    from sonolume.models.convert import assemble  # slow: imports torch
+
+    getattr(assemble, kind.replace("-", "_"))(options.folder, given)

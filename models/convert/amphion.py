@@ -5,7 +5,7 @@ A training checkpoint holds its weights under "model", next to the optimizer's s
 """
 
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,7 @@ def read(network: str, path: Path, config: Path | None = None) -> Converted:
         raise UserError(f"{path}: not {KINDS[network]} as published: {message}") from error
     step = content.get("step") if isinstance(content.get("step"), int) else layout.step_of(path)
     source = {"system": f"amphion-{network}", "file": path.name} | ({} if step is None else {"step": step})
-    converted.source = source | converted.source
-    return converted
+    return replace(converted, source=source | converted.source)
 
 
 def _read_vae(weights: dict[str, Tensor]) -> Converted:

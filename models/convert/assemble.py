@@ -96,7 +96,10 @@ def _load_unet(source: str) -> Part:
     pipeline = where if (where / "model_index.json").is_file() else where.parent
     facts = _stored(where, SOURCE_FILE) if pipeline != where else {}
     if not facts and (pipeline / "model_index.json").is_file():
-        facts, where = _training_settings(pipeline), pipeline / "unet"
+        where, sampler = pipeline / "unet", _stored(pipeline, "scheduler/scheduler_config.json")
+        facts = _stored(pipeline, "model_index.json") | {"vae": _stored(pipeline, "vae/config.json")}
+        if "_class_name" in sampler:
+            facts["objective"] = objective_of(getattr(diffusers, sampler["_class_name"]).from_config(sampler))
     if not {"objective", "noise", "text_mask"} <= set(facts):
         raise UserError(
             f"unet {source}: the settings of its training are unknown: give a local pipeline folder that holds it, a "
@@ -139,16 +142,6 @@ def _locate(source: str, key: str) -> str:
 def _stored(folder: Path, name: str) -> dict[str, Any]:
     """Read a json file of a model folder; {} if it does not exist."""
     return files.read_json(folder / name) if (folder / name).is_file() else {}
-
-
-def _training_settings(pipeline: Path) -> dict[str, Any]:
-    """Read the training settings of a pipeline's U-Net, with the normalisation of its latents."""
-    index, sampler = (_stored(pipeline, name) for name in ("model_index.json", "scheduler/scheduler_config.json"))
-    if not {"noise", "text_mask"} <= set(index) or "_class_name" not in sampler:
-        return {}
-    objective = objective_of(getattr(diffusers, sampler["_class_name"]).from_config(sampler))
-    vae = _stored(pipeline, "vae/config.json")
-    return {"objective": objective, "noise": index["noise"], "text_mask": index["text_mask"], "vae": vae}
 
 
 def _check_latents(vae: Part, unet: Part) -> None:

@@ -78,11 +78,7 @@ def count_weights(model: Any) -> str:
 
 
 def fill(model: Any, weights: dict[str, Tensor]) -> Any:
-    """Load all weights into a model on the meta device, and freeze it for evaluation.
-
-    Raises:
-        ValueError: a name or shape does not fit, or a weight is not finite.
-    """
+    """Load all weights, which must fit and be finite (else a ValueError), into a model on meta, and freeze it."""
     if difference := checkpoint.first_difference(weights, model.state_dict()):
         raise ValueError(difference)
     for name, tensor in tqdm(weights.items(), desc="reading", unit="tensor", leave=False, delay=1):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from sonolume.config.base import PreprocessConfig
@@ -46,20 +47,15 @@ def modified(path: Path | None) -> int:
 
 
 def load_mel(path: Path, bands: int, frames: int) -> Tensor:
-    """Read a log-mel (1, bands, frames), float32, cut or padded with silence.
-
-    Raises:
-        UserError: the file is missing, damaged or has another number of bands.
-    """
+    """Read a log-mel (1, bands, frames), float32, cut or padded with silence; raises a UserError for any other file."""
     try:
         mel = np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: not readable ({error}): run run_preprocess.sh again") from error
     if mel.ndim != 2 or mel.shape[0] != bands:
         raise UserError(f"{path}: is {mel.shape}, not ({bands}, frames): it was prepared with other settings")
-    mel = mel[:, :frames].astype(np.float32)
-    padded = np.pad(mel, ((0, 0), (0, frames - mel.shape[1])), constant_values=SILENCE)
-    return torch.from_numpy(padded)[None]
+    mel = torch.from_numpy(mel[None, :, :frames].astype(np.float32))
+    return F.pad(mel, (0, frames - mel.shape[-1]), value=SILENCE)
 
 
 class MelDataset(Dataset[Tensor]):

@@ -1,7 +1,6 @@
 """Training data of the vocoder: waves and the mel features that were computed from them.
 
-Waves are cached in {processed_dir}/{dataset}/cache/ as one flat array of 16-bit samples that is memory-mapped, so that
-many workers share it.
+Waves are cached in {processed_dir}/{dataset}/cache/ as one memory-mapped array of 16-bit samples that workers share.
 """
 
 from pathlib import Path
@@ -49,12 +48,10 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
             self.rows = [self.rows[index] for index in chosen]
         folder = cache_folder(self.config, config.dataset)
         self.waves = np.load(_waves(self.config, self.rows, folder) / "waves.npy", mmap_mode="r")  # (N, samples)
-        self.seed = config.train.random_seed
-        self.reconstructed = None
+        self.seed, self.share, self.reconstructed = config.train.random_seed, config.model.reconstruct_prob, None
         if split == "train" and config.model.reconstruct:
             mels = _reconstructed(config, self.rows, folder) / "mels.npy"
             self.reconstructed = np.load(mels, mmap_mode="r")  # (N, M, frames)
-        self.share = config.model.reconstruct_prob
 
     def __len__(self) -> int:
         return len(self.rows)
