@@ -1,12 +1,8 @@
 """Convert official checkpoints to folders that this toolkit, diffusers and transformers load.
 
 python bins/convert.py amphion ckpts/tta my_pipeline
-python bins/convert.py amphion-vae ckpts/tta/autoencoder_kl_debug vae
-python bins/convert.py beats BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt beats
-python bins/convert.py audiotoken embedder_learned_embeds.bin my_audiotoken --beats beats
 python bins/convert.py assemble text-to-audio my_pipeline vae=vae unet=unet text_encoder=google-t5/t5-base
-
-Every file of bins/converters/ is a SYSTEM; see there for how to add one.
+Every file of bins/converters/ is such a SYSTEM; see there for how to add one.
 """
 
 import sys
@@ -21,9 +17,9 @@ def main(argv: list[str]) -> None:
         "convert.py", "Convert published checkpoints to model folders, or assemble parts into a pipeline."
     )
     systems = parser.add_subparsers(dest="system", metavar="SYSTEM", required=True)
-    found = converters.modules(converters)
+    found = converters.modules()
     for name, module in found.items():
-        title = converters.title(module)
+        title = (module.__doc__ or "").partition("\n")[0].rstrip(".")
         module.Options.add_arguments(systems.add_parser(name, help=title, description=title, allow_abbrev=False))
     args = parser.parse_args(argv)
     module = found[args.system]

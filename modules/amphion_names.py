@@ -1,39 +1,27 @@
 """Names of Amphion's text-to-audio weights -> names in diffusers' and transformers' classes.
 
 Each function takes a whole official state dict, {name: tensor}, and returns it renamed, ready for a strict
-`load_state_dict` of the class with the same sizes.
+`load_state_dict` of the class with the same sizes. An unknown name is a ValueError.
 """
 
 import re
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 RESNET = {  # layers of the U-Net's residual blocks
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "conv_shortcut",
-}
+    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
+}  # fmt: skip
 UNET_ENDS = {
-    "time_embed.0": "time_embedding.linear_1",
-    "time_embed.2": "time_embedding.linear_2",
-    "input_blocks.0.0": "conv_in",
-    "out.0": "conv_norm_out",
-    "out.2": "conv_out",
-}
+    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+    "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
+}  # fmt: skip
 UNET_MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
 
 
 def vae_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of Amphion's `AutoencoderKL` for diffusers' `AutoencoderKL`.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """Rename the weights of Amphion's `AutoencoderKL` for diffusers' `AutoencoderKL`."""
     levels = 1 + max((int(name.split(".")[2]) for name in official if name.startswith("decoder.up.")), default=0)
     return {_vae_name(name, levels): tensor for name, tensor in official.items()}
 
@@ -44,34 +32,21 @@ def _vae_name(name: str, levels: int) -> str:
         return name
     if found := re.fullmatch(r"(encoder|decoder)\.mid\.block_([12])\.(.+)", name):
         return f"{found[1]}.mid_block.resnets.{int(found[2]) - 1}.{found[3]}"
-    if found := re.fullmatch(r"encoder\.down\.(\d+)\.(.+)", name):
-        return f"encoder.down_blocks.{found[1]}.{_vae_layer(found[2])}"
-    if found := re.fullmatch(r"decoder\.up\.(\d+)\.(.+)", name):  # counted from the output side
-        return f"decoder.up_blocks.{levels - 1 - int(found[1])}.{_vae_layer(found[2])}"
+    if found := re.fullmatch(r"(encoder\.down|decoder\.up)\.(\d+)\.(.+)", name):
+        level = int(found[2]) if found[1] == "encoder.down" else levels - 1 - int(found[2])  # up: from the output side
+        layer = found[3].replace("downsample.", "downsamplers.0.").replace("upsample.", "upsamplers.0.")
+        return f"{found[1]}_blocks.{level}.{re.sub('^block', 'resnets', layer)}"
     raise ValueError(f"{name}: not a weight of Amphion's autoencoder")
 
 
-def _vae_layer(name: str) -> str:
-    name = name.replace("downsample.", "downsamplers.0.").replace("upsample.", "upsamplers.0.")
-    return re.sub(r"^block\.", "resnets.", name)
-
-
 def unet_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of Amphion's `AudioLDM` (names start with `unet.`) for diffusers' `UNet2DConditionModel`.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """Rename the weights of Amphion's `AudioLDM` (names start with `unet.`) for diffusers' `UNet2DConditionModel`."""
     inner = {name.removeprefix("unet."): tensor for name, tensor in official.items()}
-    per_level = _blocks_per_level(inner)
-    return {_unet_name(name, per_level): tensor for name, tensor in inner.items()}
-
-
-def _blocks_per_level(names: Iterable[str]) -> int:
-    """Count the input blocks of a level, including its downsampling."""
-    blocks = [found for name in names if (found := re.match(r"input_blocks\.(\d+)\.\d+\.(op\.)?", name))]
+    blocks = [found for name in inner if (found := re.match(r"input_blocks\.(\d+)\.\d+\.(op\.)?", name))]
     downsampling = [int(found[1]) for found in blocks if found[2]]
-    return min(downsampling, default=1 + max((int(found[1]) for found in blocks), default=0))
+    # input blocks of a level, including its downsampling
+    per_level = min(downsampling, default=1 + max((int(found[1]) for found in blocks), default=0))
+    return {_unet_name(name, per_level): tensor for name, tensor in inner.items()}
 
 
 def _unet_name(name: str, per_level: int) -> str:

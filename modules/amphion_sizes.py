@@ -36,53 +36,42 @@ def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfi
     channels, in_channels, *_ = _shape(inner, "input_blocks.0.0.weight")
     levels = 1 + sum(name.endswith(".op.weight") for name in inner)
     per_level = _count(inner, r"input_blocks\.(\d+)\.") // levels  # residual blocks and the downsampling (or conv_in)
-    attends = [f"input_blocks.{1 + level * per_level}.1.norm.weight" in inner for level in range(levels)]
-    texts = [tensor for name, tensor in inner.items() if name.endswith(".attn2.to_k.weight")]
-    if not texts:
-        raise ValueError("it has no attn2.to_k.weight, the attention to the text")
+    first_blocks = [f"input_blocks.{1 + level * per_level}" for level in range(levels)]
+    text_layer = next((name for name in inner if name.endswith(".attn2.to_k.weight")), "attn2.to_k.weight")
     return AudioLDMConfig(
         in_channels=in_channels,
         out_channels=_shape(inner, "out.2.weight")[0],
         model_channels=channels,
-        attention_resolutions=[2**level for level in range(levels) if attends[level]],
+        attention_resolutions=[2**i for i, block in enumerate(first_blocks) if f"{block}.1.norm.weight" in inner],
         num_res_blocks=per_level - 1,
-        channel_mult=[
-            _shape(inner, f"input_blocks.{1 + level * per_level}.0.in_layers.2.weight")[0] // channels
-            for level in range(levels)
-        ],
+        channel_mult=[_shape(inner, f"{block}.0.in_layers.2.weight")[0] // channels for block in first_blocks],
         num_heads=num_heads,
         transformer_depth=_count(inner, r"middle_block\.1\.transformer_blocks\.(\d+)\."),
-        context_dim=texts[0].shape[1],
+        context_dim=_shape(inner, text_layer)[1],
         use_checkpoint=False,
     )
 
 
 def hifigan_sizes(official: dict[str, Tensor], settings: dict[str, Any]) -> HifiGanConfig:
-    """Derive the sizes of HiFi-GAN's `Generator` (resblock "1").
+    """Derive the sizes of HiFi-GAN's `Generator` (resblock "1") with the `settings` of its official config.json.
 
-    Args:
-        settings: the official config.json; where it is empty, a kernel has twice the size of its upsampling rate and
-            dilations are 1, 3, 5, as in all published sizes.
+    Without them, kernels have twice the size of the upsampling rates and dilations are 1, 3, 5, as published.
     """
-    kernels = [_kernel(official, f"ups.{i}") for i in range(_count(official, r"ups\.(\d+)\."))]
+    kernels = [_weight_shape(official, f"ups.{i}")[2] for i in range(_count(official, r"ups\.(\d+)\."))]
     per_stage = _count(official, r"resblocks\.(\d+)\.") // max(1, len(kernels))
     dilations = DILATIONS[: _count(official, r"resblocks\.0\.convs1\.(\d+)\.")]
     return HifiGanConfig(
         upsample_rates=settings.get("upsample_rates", [kernel // 2 for kernel in kernels]),
         upsample_kernel_sizes=kernels,
         upsample_initial_channel=_weight_shape(official, "conv_pre")[0],
-        resblock_kernel_sizes=[_kernel(official, f"resblocks.{i}.convs1.0") for i in range(per_stage)],
+        resblock_kernel_sizes=[_weight_shape(official, f"resblocks.{i}.convs1.0")[2] for i in range(per_stage)],
         resblock_dilation_sizes=settings.get("resblock_dilation_sizes", [dilations] * per_stage),
     )
 
 
 def _weight_shape(official: dict[str, Tensor], layer: str) -> tuple[int, ...]:
-    """The shape of a layer's weight, which weight norm stores as `weight_v`."""
+    """Return the shape of a layer's weight, which weight norm stores as `weight_v`."""
     return _shape(official, f"{layer}.weight" if f"{layer}.weight" in official else f"{layer}.weight_v")
-
-
-def _kernel(official: dict[str, Tensor], layer: str) -> int:
-    return _weight_shape(official, layer)[2]
 
 
 def _shape(official: dict[str, Tensor], name: str) -> tuple[int, ...]:

@@ -6,43 +6,21 @@ sounds with a tool of their own; some are no longer available, and each tool nam
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from sonolume.utils import manifest
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import FOLDER_MANIFESTS, Cell, Row, captions_in, read_cells, sounds_in
+from sonolume.utils.manifest import FOLDER_MANIFESTS, Row, sounds_in
 
 COLUMNS = ("youtube_id", "start_time", "caption")
 CLIP_SECONDS = 10
-SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 SPLIT_ORDER = ("test", "valid", None, "train")  # a clip of two tables belongs to the first of these splits
-NAMES = (
-    "{youtube_id}_{start}, {youtube_id}_{start}_{end} (also in milliseconds), {youtube_id}, each also after a Y, "
-    "and {audiocap_id}"
-)
-
-
-@dataclass
-class _Clip:
-    youtube_id: str
-    start: float
-    ids: list[str] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
-
-    def names(self) -> list[str]:
-        """All stems that its file may have; the first is its Uid."""
-        start, end = self.start, self.start + CLIP_SECONDS
-        times = (f"_{start:g}", "", f"_{start:g}_{end:g}", f"_{start * 1000:.0f}_{end * 1000:.0f}", f"_{start:.3f}")
-        stems = [f"{self.youtube_id}{time}" for time in times]
-        return [*stems, *(f"Y{stem}" for stem in stems), *self.ids]
+NAMES = "{youtube_id}_{start}, {youtube_id}_{start}_{end} (also in milliseconds), {youtube_id}, each also after a Y, "
+NAMES += "and {audiocap_id}"
 
 
 def tables(source: Path) -> list[Path]:
-    """Find the csv files with the columns of AudioCaps: `source` itself, or those in it and one folder below.
-
-    A folder with a manifest (`FOLDER_MANIFESTS`) is not AudioCaps.
-    """
+    """Find the csv files with the columns of AudioCaps in a folder without a manifest, or `source` itself."""
     if source.is_file():
         return [source] if _is_table(source) else []
     if any((source / name).is_file() for name in FOLDER_MANIFESTS):
@@ -58,9 +36,6 @@ def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]
     Args:
         source: one of the tables, or a folder of them.
         audio_dir: the folder of the sounds, at any depth (default: that of `source`).
-
-    Raises:
-        UserError: a table cannot be read, or all clips are missing.
     """
     paths = tables(source)
     folder = audio_dir or (source if source.is_dir() else source.parent)
@@ -72,11 +47,12 @@ def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]
         splits[paths[0]] = None
     rows, found = [], 0
     for path in sorted(paths, key=lambda path: SPLIT_ORDER.index(splits[path])):
-        for clip in _clips(read_cells(path)):
-            uid = clip.names()[0]
-            audio = _choose(files, clip.names(), _last_word(path))
-            found += audio is not None
-            rows.append(Row(dataset, uid, audio or folder / f"{uid}.wav", clip.captions, split=splits[path]))
+        for names, captions in _clips(path):
+            of_clip = next((files[name] for name in names if name in files), [])
+            in_split = [file for file in of_clip if _last_word(path) in file.parts]
+            audio = next(iter(in_split + of_clip), folder / f"{names[0]}.wav")
+            found += bool(of_clip)
+            rows.append(Row(dataset, names[0], audio, captions, split=splits[path]))
     if not found:
         raise UserError(
             f"{folder}: holds none of the {len(rows):,} clips of {', '.join(path.name for path in paths)}: expected "
@@ -88,7 +64,9 @@ def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]
 
 def split_of(path: Path) -> str | None:
     """Return the split in the last word of a table's name, as in audiocaps_val.csv, or None."""
-    return SPLITS.get(_last_word(path))
+    word = _last_word(path)
+    split = manifest.SPLITS.get(word, word)
+    return split if split in SPLIT_ORDER else None
 
 
 def _last_word(path: Path) -> str:
@@ -99,14 +77,13 @@ def _is_table(path: Path) -> bool:
     if path.suffix.lower() != ".csv" or not path.is_file():
         return False
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        columns = {name.strip(' "\r\n').lower() for name in file.readline(1000).split(",")}
-    return columns.issuperset(COLUMNS)
+        return {name.strip(' "\r\n').lower() for name in file.readline(1000).split(",")}.issuperset(COLUMNS)
 
 
-def _clips(cells: Iterable[Cell]) -> list[_Clip]:
-    """Merge the rows of each clip; validation and test clips have five."""
-    clips: dict[tuple[str, float], _Clip] = {}
-    for where, cell in cells:
+def _clips(table: Path) -> list[tuple[list[str], list[str]]]:
+    """Merge the rows of each clip into (stems that its file may have, captions); the first stem is its Uid."""
+    clips: dict[tuple[str, float], tuple[list[str], list[str]]] = {}
+    for where, cell in manifest.read_cells(table):
         youtube_id = (cell.get("youtube_id") or "").strip()
         if not youtube_id:
             raise UserError(f"{where}: no youtube_id")
@@ -114,13 +91,10 @@ def _clips(cells: Iterable[Cell]) -> list[_Clip]:
             start = float(cell.get("start_time") or "")
         except ValueError as error:
             raise UserError(f"{where}: start_time is {cell.get('start_time')!r}, expected seconds") from error
-        clip = clips.setdefault((youtube_id, start), _Clip(youtube_id, start))
-        clip.ids += [text for text in [(cell.get("audiocap_id") or "").strip()] if text]
-        clip.captions += [text for text in captions_in(where, cell) if text not in clip.captions]
+        end = start + CLIP_SECONDS
+        times = (f"_{start:g}", "", f"_{start:g}_{end:g}", f"_{start * 1000:.0f}_{end * 1000:.0f}", f"_{start:.3f}")
+        stems = [f"{prefix}{youtube_id}{time}" for prefix in ("", "Y") for time in times]
+        names, captions = clips.setdefault((youtube_id, start), (stems, []))
+        names += [text for text in [(cell.get("audiocap_id") or "").strip()] if text]
+        captions += [text for text in manifest.captions_in(where, cell) if text not in captions]
     return list(clips.values())
-
-
-def _choose(files: dict[str, list[Path]], names: list[str], split: str) -> Path | None:
-    """Return the file with the first possible name; of several, one in a folder named like the split."""
-    found = next((files[name] for name in names if name in files), None)
-    return min(found, key=lambda path: split not in path.parts) if found else None

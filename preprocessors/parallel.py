@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def run(
-    work: Callable[[Item], Result], items: Sequence[Item], num_workers: int, title: str, least: int = 1
+    work: Callable[[Item], Result], items: Sequence[Item], num_workers: int, title: str, least: int
 ) -> list[Result]:
     """Apply `work` to all items with a progress bar, and return the results in the order of the items.
 
@@ -25,29 +25,24 @@ def run(
 
     Args:
         num_workers: processes at most; with 0 or 1 the main process does all the work.
-        title: name of the progress bar.
         least: items for which a process is worth its start.
 
     Raises:
         MemoryError: the system killed a process.
     """
-    results = _results(work, items, min(num_workers, len(items) // least))
-    return list(tqdm(results, total=len(items), desc=title, unit="clip"))
-
-
-def _results(work: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> Iterator[Result]:
+    num_workers, bar = min(num_workers, len(items) // least), {"total": len(items), "desc": title, "unit": "clip"}
     if num_workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            yield from map(work, items)
+            return list(tqdm(map(work, items), **bar))
         finally:
             torch.set_num_threads(threads)
-        return
     context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
     with ProcessPoolExecutor(num_workers, context, initializer=_start_worker) as pool:
+        results = pool.map(work, items, chunksize=max(1, min(32, len(items) // (4 * num_workers))))
         try:
-            yield from pool.map(work, items, chunksize=max(1, min(32, len(items) // (4 * num_workers))))
+            return list(tqdm(results, **bar))
         except BrokenProcessPool as error:
             raise MemoryError("a preprocessing process was killed; try preprocess.num_workers=1") from error
 
@@ -60,7 +55,6 @@ def _start_worker() -> None:
 
 def _exit_with_parent() -> None:
     """Exit when the main process is killed; without this a worker waits for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

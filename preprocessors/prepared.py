@@ -1,29 +1,52 @@
-"""Prepared data sets: the folder {processed_dir}/{dataset} with its settings and one manifest per split."""
+"""Prepared data sets: the folder {processed_dir}/{dataset} with its settings, a manifest per split, and a report."""
 
 import itertools
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sonolume.config.audio_to_image import PairsConfig
 from sonolume.config.base import PreprocessConfig
-from sonolume.preprocessors.report import format_counts
+from sonolume.config.audio_to_image import PairsConfig
 from sonolume.utils import files, manifest, paths
+from sonolume.utils.audio import PYAV_REMEDY
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
+REPORT_FILE = "report.json"
 DataConfig = PreprocessConfig | PairsConfig
 
 
-def dataset_folder(config: DataConfig, dataset: str) -> Path:
-    """Return {processed_dir}/{dataset}.
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that is not prepared, and why."""
 
-    Raises:
-        UserError: the name is not that of a single folder.
-    """
+    uid: str
+    reason: str
+    detail: str = ""
+    audio: str | None = None
+
+    @classmethod
+    def of(cls, row: Row, reason: str, detail: str = "") -> "LeftOut":
+        return cls(row.uid, reason, detail, str(row.audio) if row.audio else None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one row: the examples made of it, or the reason why it was left out."""
+
+    examples: tuple[Row, ...] = ()
+    left_out: LeftOut | None = None
+    reused: bool = False  # an earlier run had made the examples
+    counts: dict[str, int] = field(default_factory=dict)  # numbers that the report sums up
+
+
+def dataset_folder(config: DataConfig, dataset: str) -> Path:
+    """Return {processed_dir}/{dataset}; raise a UserError unless the name is that of a single folder."""
     if dataset != Path(dataset).name or dataset in ("", ".."):
         raise UserError(f"dataset: {dataset!r} is not the name of a folder")
     return paths.resolve(config.processed_dir) / dataset
@@ -38,19 +61,61 @@ def cleanup(folder: Path) -> Iterator[None]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def manifest_names(config: DataConfig) -> dict[str, str]:
-    """File names of the manifests by split."""
-    return {"train": config.train_file, "valid": config.valid_file}
+def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None:
+    """Raise a UserError, which names each difference and the remedy, unless the stored settings equal `settings`."""
+    old = files.read_json(path, f"the settings of what was prepared there; {remedy}")
+    changes = [f"{key} {old.get(key)} (now {new})" for key, new in settings.items() if old.get(key) != new]
+    if changes:
+        raise UserError(f"{path.parent}: prepared with other settings: {', '.join(changes)}; {remedy}")
+
+
+def write(
+    config: DataConfig, dataset: str, outcomes: Sequence[Outcome], screened_out: Sequence[LeftOut], **facts: int
+) -> dict[str, int]:
+    """Write the manifests and the report of a data set, print a summary, and count the examples of each split.
+
+    Args:
+        screened_out: rows that were left out before any file was opened.
+        facts: more entries of the report.
+
+    Raises:
+        UserError: there is no usable clip, or none to train on; a report is written nevertheless.
+    """
+    folder, names = dataset_folder(config, dataset), _manifest_names(config)
+    examples = [row for outcome in outcomes for row in outcome.examples]
+    left_out = [*screened_out, *(outcome.left_out for outcome in outcomes if outcome.left_out)]
+    reused = sum(outcome.reused for outcome in outcomes)
+    counts = dict(Counter(str(row.split) for row in examples))
+    reasons = dict(Counter(one.reason for one in left_out).most_common())
+    has_manifests = any((folder / name).is_file() for name in names.values())  # which keep their report
+    path = folder / ("report_failed.json" if has_manifests and not examples else REPORT_FILE)
+    refusals = [asdict(one) for one in left_out]
+    files.write_json(path, {"examples": counts, "refused": reasons, **facts, "refusals": refusals})
+    summary = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    if not examples:
+        first = f" (the first: {left_out[0].detail})" if left_out and left_out[0].detail else ""
+        raise UserError(f"{folder}: not one usable clip ({summary}); see {path}{first}")
+    if set(counts) == {"valid"}:
+        raise UserError(f"{folder}: all clips went to validation: add clips, or give some the Split train")
+    for split in {"train", "valid", *counts}:
+        name = names.get(split, f"{files.safe_name(split)}.json")
+        manifest.write_manifest([row for row in examples if row.split == split], folder / name)
+    print(f"{folder}: {_format_counts(counts)}" + (f" ({reused} clips were done before)" if reused else ""))
+    if not counts.get("valid"):
+        print(f"{folder}: nothing to validate on: add clips, or give some the Split valid")
+    if left_out:
+        print(f"{folder}: left out {len(left_out)}: {summary}; see {path}")
+    if "missing" in reasons:
+        print(f"{folder}: {reasons['missing']:,} of {len(outcomes):,} clips are missing: listed in {REPORT_FILE}")
+    if "needs PyAV" in reasons:
+        print(f"{folder}: m4a, aac and videos are read with PyAV: {PYAV_REMEDY}, then run again")
+    return counts
 
 
 def read_split(
-    config: DataConfig,
-    datasets: Sequence[str],
-    split: str,
-    is_complete: Callable[[Row], bool],
-    missing: str,
+    config: DataConfig, datasets: Sequence[str], split: str, is_complete: Callable[[Row], bool], missing: str,
     captions: bool = False,
-) -> list[Row]:
+) -> list[Row]:  # fmt: skip
     """Read the rows of a split of all data sets that training can use; print how many are incomplete.
 
     Args:
@@ -62,7 +127,7 @@ def read_split(
     Raises:
         UserError: a data set is not prepared (the message names the command), a Uid is unsafe, or no row is usable.
     """
-    name = manifest_names(config)[split]
+    name = _manifest_names(config)[split]
     rows: list[Row] = []
     for dataset in datasets:
         path = paths.resolve(config.processed_dir) / dataset / name
@@ -81,9 +146,8 @@ def read_split(
             first, count = found[complete.index(False)].uid, complete.count(False)
             print(f"{path}: left out {count:,} of {len(found):,} rows without {missing}, such as {first}")
     if not rows and split == "train":
-        needed = f"{missing}{' and a caption' if captions else ''}"
-        raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}: prepare the recordings "
-                        "with --input, and see report.json for those that were left out")  # fmt: skip
+        needed = f"{missing}{' and a caption' if captions else ''}: prepare the recordings with --input"
+        raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}, and see {REPORT_FILE}")
     return rows
 
 
@@ -94,19 +158,16 @@ def count_examples(
     folder = dataset_folder(config, dataset)
     if not (folder / config.train_file).is_file():
         raise UserError(f"{folder}: not prepared yet: name a folder or manifest of recordings with --input")
-    splits = [split for split, name in manifest_names(config).items() if (folder / name).is_file()]
+    splits = [split for split, name in _manifest_names(config).items() if (folder / name).is_file()]
     counts = {split: len(read_split(config, [dataset], split, is_complete, missing)) for split in splits}
-    print(f"{folder}: {format_counts(counts)}, prepared before (name recordings with --input to start from them)")
+    print(f"{folder}: {_format_counts(counts)}, prepared before (name recordings with --input to start from them)")
     return counts
 
 
-def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None:
-    """Check that stored settings equal `settings`.
+def _manifest_names(config: DataConfig) -> dict[str, str]:
+    return {"train": config.train_file, "valid": config.valid_file}
 
-    Raises:
-        UserError: they are missing, broken or different; names each difference and the remedy.
-    """
-    old = files.read_json(path, f"the settings of what was prepared there; {remedy}")
-    changes = [f"{key} {old.get(key)} (now {new})" for key, new in settings.items() if old.get(key) != new]
-    if changes:
-        raise UserError(f"{path.parent}: prepared with other settings: {', '.join(changes)}; {remedy}")
+
+def _format_counts(counts: Mapping[str, int]) -> str:
+    """Format the sizes of splits, as in "190 train, 10 valid"."""
+    return ", ".join(f"{count} {split}" for split, count in sorted(counts.items()))

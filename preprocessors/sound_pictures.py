@@ -6,60 +6,88 @@ world. A second run continues where an interrupted one stopped.
 
 import functools
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
 
 from sonolume.config.audio_to_image import PairsConfig
-from sonolume.preprocessors import pair_files, parallel, prepared, report, vggsound
-from sonolume.preprocessors.pair_files import Pair
-from sonolume.preprocessors.report import LeftOut
-from sonolume.preprocessors.sources import screen, world_rows
-from sonolume.utils import files, manifest
+from sonolume.preprocessors import parallel, prepared, vggsound
+from sonolume.preprocessors.prepared import LeftOut, Outcome
+from sonolume.preprocessors.sources import load_wave, screen, world_rows
+from sonolume.utils import audio, files, manifest, video
+from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import Row, assign_splits, read_manifest
+from sonolume.utils.image import open_image
+from sonolume.utils.manifest import Row
+from sonolume.utils.video import VideoError
 
 SETTINGS_FILE = "pairs.json"
 SETTINGS = ("sample_rate", "seconds", "frames", "longest_side", "filter_frames")  # that all pairs of a folder share
 CLIPS_PER_WORKER = 20  # clips for which a process is worth its start
+STILL = "still"  # name of a picture without a time
+SMALLEST_SIDE = 16  # px; smaller pictures are left out
+LOSSLESS_SIDE = 128  # px; pictures up to this size are stored as PNG, because JPEG would spoil them
+BLANK_DEVIATION = 2.0  # standard deviation of 8-bit values below which a picture is blank
+JPEG_QUALITY = 95
+Picture = tuple[float | None, Image.Image]  # second at which it appears, None for a still one
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sound with its pictures."""
+
+    row: Row
+    best_frames: tuple[int, ...] = ()  # numbers of the frames to take from its video; all over it by default
 
 
 def prepare(
     config: PairsConfig, dataset: str, source: Path | None = None, media_dir: Path | None = None
 ) -> dict[str, int]:
-    """Prepare a data set of pairs for training, print a summary, and count the examples of each split.
+    """Prepare a data set of pairs for training, as `text_audio.prepare`.
 
     Args:
-        dataset: the folder's name in `config.processed_dir`.
         source: see the module. By default the miniature world if `config.miniworld` has scenes, else the data set that
             an earlier run prepared.
         media_dir: folder of the files of a table or manifest (default: that of the table).
-
-    Raises:
-        UserError: there is no input or no usable pair, or the folder holds pairs of other settings.
-        OSError: the disk is full; the same call continues from there.
     """
     folder = prepared.dataset_folder(config, dataset)
     if source is None and not config.miniworld.train_scenes:
-        return prepared.count_examples(config, dataset, pair_files.is_complete, "a sound or pictures")
-    left_out: list[LeftOut] = []
+        return prepared.count_examples(config, dataset, _is_complete, "a sound or pictures")
     if source is None:
-        pairs = [Pair(row) for row in world_rows(config, dataset, labels=True)]
+        pairs, left_out = [Pair(row) for row in world_rows(config, dataset, labels=True)], []
     else:
         pairs, left_out = _recordings(config, dataset, source, media_dir)
-    assign_splits([pair.row for pair in pairs], config.valid_fraction)
+    manifest.assign_splits([pair.row for pair in pairs], config.valid_fraction)
     with prepared.cleanup(folder):
         if pairs:
-            _store_settings(folder, config, source)
-        work = functools.partial(pair_files.write, folder=folder, config=config)
+            settings = {name: getattr(config, name) for name in SETTINGS}
+            settings["input"] = str(source.resolve()) if source else asdict(config.miniworld)
+            path = folder / SETTINGS_FILE
+            if path.is_file():
+                prepared.check_settings(path, settings, f"remove {folder}, or choose another --dataset")
+            files.write_json(path, settings)
+        work = functools.partial(_write_pair, folder=folder, config=config)
         outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs", CLIPS_PER_WORKER)
-        facts = Counter(pictures=0, low_rate=0)
-        for outcome in outcomes:
-            facts.update(outcome.counts)
-        counts = report.write(folder, prepared.manifest_names(config), outcomes, left_out, facts)
+        facts = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in ("pictures", "low_rate")}
+        counts = prepared.write(config, dataset, outcomes, left_out, **facts)
     low = f"; {facts['low_rate']} sounds were recorded below {config.sample_rate} Hz" if facts["low_rate"] else ""
     print(f"{folder}: {facts['pictures']} pictures{low}")
     return counts
+
+
+def pictures_of(row: Row) -> list[tuple[float | None, Path]]:
+    """List (second, file) of the pictures of a prepared row, in order of time; the second is None for a still one."""
+    found = sorted(row.image.iterdir()) if row.image and row.image.is_dir() else []
+    if not found:
+        raise UserError(f"{row.image}: the pictures of {row.uid} are missing: run run_preprocess.sh again")
+    return [(None if path.stem.startswith(STILL) else float(path.stem), path) for path in found]
+
+
+def _is_complete(row: Row) -> bool:
+    return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
 
 
 def _recordings(
@@ -67,33 +95,81 @@ def _recordings(
 ) -> tuple[list[Pair], list[LeftOut]]:
     if not source.exists():
         raise UserError(f"{source}: no such folder or manifest of videos, or of sounds with pictures")
-    best: dict[str, list[int]] = {}
-    listed: list[LeftOut] = []
     if vggsound.table_of(source):
         found = vggsound.read(source, dataset, config, media_dir)
-        rows, listed, best = found.rows, found.left_out, found.best_frames
     else:
-        rows = [_with_video(row) for row in read_manifest(source, dataset, ("Audio|Video",), media_dir)]
-    rows, left_out = screen(rows, images=True)
-    return [Pair(row, tuple(best.get(row.uid, ()))) for row in rows], listed + left_out
+        found = vggsound.VGGSound(manifest.read_manifest(source, dataset, ("Audio|Video",), media_dir))
+        for row in found.rows:  # a video is its sound track, too, and labelled by its folder
+            row.video = row.video or (row.audio if row.audio and manifest.is_video(row.audio) else None)
+            row.audio = row.audio or row.video
+            row.label = row.label or Path(row.uid).parent.name.replace("_", " ") or None
+    rows, left_out = screen(found.rows, images=True)
+    return [Pair(row, tuple(found.best_frames.get(row.uid, ()))) for row in rows], found.left_out + left_out
 
 
-def _with_video(row: Row) -> Row:
-    """Fill in what a video stands for: its sound track, and its folder's name as the label."""
-    film = row.video or (row.audio if row.audio and manifest.is_video(row.audio) else None)
-    folder = Path(row.uid).parent.name.replace("_", " ")
-    return replace(row, video=film, audio=row.audio or film, label=row.label or folder or None)
+def _write_pair(pair: Pair, folder: Path, config: PairsConfig) -> Outcome:
+    """Write the sound, then the pictures of one pair, unless an earlier run did."""
+    row = pair.row
+    sound, frames = folder / config.audio_dir / f"{row.uid}.wav", folder / config.frames_dir / row.uid
+    example = replace(row, audio=sound, image=frames)
+    if frames.is_dir() and sound.is_file():
+        example.duration = round(soundfile.info(sound).duration, 3)
+        return Outcome((example,), reused=True, counts={"pictures": len(list(frames.iterdir()))})
+    try:
+        wave = load_wave(row, config.sample_rate, config.seconds)
+        audio.check_wave(wave, config.sample_rate, str(row.audio or ""), config.min_seconds)
+        seconds = len(wave) / config.sample_rate
+        pictures = _usable(_load_pictures(pair, seconds, config), f"{row.image or row.video}")
+    except (SoundError, VideoError) as error:
+        return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
+    audio.save_wav(sound, wave, config.sample_rate)
+    with files.atomic_folder(frames) as temporary:
+        for second, picture in pictures:
+            picture.thumbnail((config.longest_side, config.longest_side), Image.Resampling.LANCZOS)
+            suffix = ".png" if max(picture.size) <= LOSSLESS_SIDE else ".jpg"
+            name = STILL if second is None else f"{second:07.3f}"
+            picture.save(temporary / (name + suffix), quality=JPEG_QUALITY)  # PNG ignores the quality
+    example.duration = round(seconds, 3)
+    try:
+        low_rate = row.audio is not None and soundfile.info(row.audio).samplerate < config.sample_rate
+    except soundfile.SoundFileError:  # decoded by PyAV
+        low_rate = False
+    return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
 
 
-def _store_settings(folder: Path, config: PairsConfig, source: Path | None) -> None:
-    """Store the settings of a data set before its first file.
+def _load_pictures(pair: Pair, seconds: float, config: PairsConfig) -> list[Picture]:
+    """Load all pictures of a pair; of a video, frames from the first `seconds`."""
+    row = pair.row
+    if row.image is not None:
+        try:
+            return [(None, open_image(row.image))]
+        except UserError as error:
+            kind = "unreadable" if row.image.is_file() else "missing"
+            raise VideoError(str(error), f"{kind} picture") from error
+    if row.video is None:
+        from sonolume.preprocessors.miniworld import world  # recordings do not need the synthesiser
 
-    Raises:
-        UserError: it was prepared with others.
-    """
-    settings: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
-    settings["input"] = str(source.resolve()) if source else asdict(config.miniworld)
-    path = folder / SETTINGS_FILE
-    if path.is_file():
-        prepared.check_settings(path, settings, f"remove {folder}, or choose another --dataset")
-    files.write_json(path, settings)
+        return [(None, Image.fromarray(world.picture(world.Scene.from_dict(row.scene or {}))))]
+    facts = video.probe(row.video)
+    length = min(seconds, facts.seconds) if facts.seconds else seconds
+    times = [(index + 0.5) * length / config.frames for index in range(config.frames)]
+    best = [number / facts.fps for number in pair.best_frames if facts.fps and number / facts.fps < length]
+    if best and row.split == "train":
+        count = min(config.frames, len(best))
+        times = [best[index * len(best) // count] for index in range(count)]
+    return [(frame.seconds, frame.picture) for frame in video.frames_at(row.video, times)]
+
+
+def _usable(pictures: list[Picture], source: str) -> list[Picture]:
+    """Drop tiny and blank pictures; raise a VideoError with the more frequent reason if none is left."""
+    kept, reasons = [], Counter()
+    for second, picture in pictures:
+        if min(picture.size) < SMALLEST_SIDE:
+            reasons["tiny picture"] += 1
+        elif np.asarray(picture.convert("L").resize((64, 64))).std() < BLANK_DEVIATION:
+            reasons["blank picture"] += 1
+        else:
+            kept.append((second, picture))
+    if not kept:
+        raise VideoError(source, reasons.most_common(1)[0][0])
+    return kept

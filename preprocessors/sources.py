@@ -4,22 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sonolume.preprocessors.prepared import DataConfig
-from sonolume.preprocessors.report import LeftOut
+from sonolume.preprocessors.prepared import DataConfig, LeftOut
 from sonolume.utils import audio, files
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
 
 def world_rows(config: DataConfig, dataset: str, labels: bool = False) -> list[Row]:
-    """Scenes of the miniature world as rows without files.
-
-    Args:
-        labels: label scenes of a single event with its kind.
-
-    Raises:
-        UserError: the world has another sample rate, or a config field is wrong.
-    """
+    """Return scenes of the miniature world as rows without files; with `labels`, the kind of a single event is one."""
     from sonolume.preprocessors.miniworld import SAMPLE_RATE, world
 
     if config.sample_rate != SAMPLE_RATE:
@@ -37,14 +29,10 @@ def world_rows(config: DataConfig, dataset: str, labels: bool = False) -> list[R
 
 
 def load_wave(row: Row, sample_rate: int, seconds: float) -> np.ndarray:
-    """Load the sound of a row: its file, else the rendering of its scene.
-
-    Returns:
-        float32 (n,), at most `seconds` of a file.
+    """Load the sound of a row: at most `seconds` of its file, else the rendering of its scene; float32 (n,).
 
     Raises:
-        SoundError: the file cannot be read.
-        UserError: the row has neither.
+        UserError: the file cannot be read (a SoundError), or the row has neither.
     """
     if row.audio is not None:
         return audio.load(row.audio, sample_rate, seconds=seconds)
@@ -56,30 +44,20 @@ def load_wave(row: Row, sample_rate: int, seconds: float) -> np.ndarray:
 
 
 def screen(rows: Sequence[Row], captions: bool = False, images: bool = False) -> tuple[list[Row], list[LeftOut]]:
-    """Sort out the rows that can be rejected without opening a file.
-
-    Args:
-        captions: each row needs a caption.
-        images: each row needs an image or a video.
-    """
-    kept: list[Row] = []
+    """Sort out rows without opening a file; each needs a sound, and a caption or a picture if that is asked for."""
+    kept: dict[str, Row] = {}
     left_out: list[LeftOut] = []
-    uids: set[str] = set()
     for row in rows:
-        problem = None
-        if not files.is_safe_uid(row.uid):
-            problem = "unsafe Uid", "not a file name inside the data set"
-        elif row.uid in uids:
-            problem = "duplicate Uid", "an earlier row has it; that one is kept"
-        elif row.audio is None:
-            problem = "no sound", "the row names neither Audio nor Video"
-        elif captions and not row.captions:
-            problem = "no caption", ""
-        elif images and row.image is None and row.video is None:
-            problem = "no picture", "the row names neither Image nor Video"
+        problems = {
+            ("unsafe Uid", "not a file name inside the data set"): not files.is_safe_uid(row.uid),
+            ("duplicate Uid", "an earlier row has it; that one is kept"): row.uid in kept,
+            ("no sound", "the row names neither Audio nor Video"): row.audio is None,
+            ("no caption", ""): captions and not row.captions,
+            ("no picture", "the row names neither Image nor Video"): images and not (row.image or row.video),
+        }
+        problem = next((problem for problem, occurs in problems.items() if occurs), None)
         if problem:
             left_out.append(LeftOut.of(row, *problem))
         else:
-            uids.add(row.uid)
-            kept.append(row)
-    return kept, left_out
+            kept[row.uid] = row
+    return list(kept.values()), left_out

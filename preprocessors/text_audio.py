@@ -1,33 +1,76 @@
-"""Sounds with captions -> {processed_dir}/{Dataset}: mel features, train.json, valid.json, and report.json.
+"""Sounds with captions -> {processed_dir}/{Dataset}: mel/{Uid}.npy, train.json, valid.json, and report.json.
 
-The sounds are recordings (a folder or a manifest) or scenes of the miniature world. A second run continues where an
-interrupted one stopped.
+The sounds are recordings (a folder or a manifest) or scenes of the miniature world. Their log-mel features are computed
+in parallel; a second run reuses them, and continues where an interrupted one stopped.
 """
 
-from dataclasses import replace
+import functools
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from sonolume.config.base import PreprocessConfig
-from sonolume.modules.mel import MelSettings
-from sonolume.preprocessors import audiocaps, mel_features, prepared, report
-from sonolume.preprocessors.mel_features import Plan
-from sonolume.preprocessors.report import LeftOut
-from sonolume.preprocessors.sources import screen, world_rows
+from sonolume.modules.mel import MelSettings, MelSpectrogram
+from sonolume.preprocessors import audiocaps, parallel, prepared
+from sonolume.preprocessors.prepared import LeftOut, Outcome
+from sonolume.preprocessors.sources import load_wave, screen, world_rows
+from sonolume.utils import audio
+from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import atomic_path, write_json
 from sonolume.utils.manifest import Row, assign_splits, read_manifest
 
 RAW_FOLDER = "raw"  # inside a data set: recordings that are read without --input
-TINY_CONFIG = "egs/tta/autoencoderkl/tiny.json"
+SETTINGS_FILE = "settings.json"
+MIN_SECONDS = 0.1  # shorter clips are left out, and so are shorter last windows
+CLIPS_PER_WORKER = 50  # clips for which a process is worth its start
+_extractor = functools.cache(MelSpectrogram)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings of the features, and their folder."""
+
+    folder: Path
+    mel: MelSettings
+    frames: int  # most frames of one window
+    windows: int  # most windows of one clip; with more than one they are called Uid_w0, Uid_w1 ...
+
+    def window_uid(self, uid: str, index: int) -> str:
+        return uid if self.windows == 1 else f"{uid}_w{index}"
+
+    def path(self, uid: str) -> Path:
+        return self.folder / f"{uid}.npy"  # a Uid may contain dots
+
+    def existing(self, uid: str, start: int = 0) -> list[Path]:
+        """The files of consecutive windows from `start` on, up to the first that is missing."""
+        paths = (self.path(self.window_uid(uid, index)) for index in range(start, self.windows))
+        return list(itertools.takewhile(Path.is_file, paths))
+
+    @property
+    def hop_seconds(self) -> float:
+        return self.mel.hop_size / self.mel.sample_rate
+
+    def settings(self, origin: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The settings that features of one folder have in common, with the origin of their rows."""
+        return asdict(self.mel) | {"frames": self.frames, "windows": self.windows} | (origin or {})
+
+    def check(self, origin: dict[str, Any] | None = None) -> None:
+        """Raise a UserError, which names each difference, unless the stored features are of these settings."""
+        remedy = f"remove {self.folder}, or set preprocess.melspec_dir or the name of the data set to another"
+        prepared.check_settings(self.folder / SETTINGS_FILE, self.settings(origin), remedy)
 
 
 def prepare(
-    config: PreprocessConfig,
-    dataset: str,
-    source: Path | None = None,
-    captions: bool = True,
+    config: PreprocessConfig, dataset: str, source: Path | None = None, captions: bool = True,
     audio_dir: Path | None = None,
-) -> dict[str, int]:
+) -> dict[str, int]:  # fmt: skip
     """Prepare a data set for training, print a summary, and count the examples of each split.
 
     Args:
@@ -43,35 +86,30 @@ def prepare(
         OSError: the disk is full; the same call continues from there.
     """
     folder = prepared.dataset_folder(config, dataset)
-    plan = _plan(config, folder)
+    try:
+        plan = Plan(folder / config.melspec_dir, MelSettings.of(config), config.frames, config.windows)
+    except ValueError as error:
+        raise UserError(f"preprocess: {error}") from error
     if source is None and not config.miniworld.train_scenes:
         source = folder / RAW_FOLDER
-        if not source.exists() and (folder / config.train_file).is_file():
-            return _prepared_before(config, dataset, plan)
-    left_out: list[LeftOut] = []
+        if not source.exists() and (folder / config.train_file).is_file():  # prepared by an earlier run, or elsewhere
+            if (plan.folder / SETTINGS_FILE).is_file():
+                plan.check()
+            return prepared.count_examples(config, dataset, lambda row: plan.path(row.uid).is_file(), "features")
     if source is None:
-        rows, origin = world_rows(config, dataset), _world_settings(config)
+        from sonolume.preprocessors.miniworld import WORLD  # recordings do not need it
+
+        mini = config.miniworld
+        rows, left_out = world_rows(config, dataset), []
+        origin = {"input": "miniworld", "world": WORLD, "seed": mini.seed}
+        origin |= {"kinds": list(mini.kinds), "pairs": mini.pairs}
     else:
         rows, left_out = screen(_recordings(source, dataset, audio_dir), captions)
         origin = {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
     assign_splits(rows, config.valid_fraction)
     with prepared.cleanup(folder):
-        outcomes = mel_features.compute(rows, plan, origin, config.num_workers)
-        return report.write(folder, prepared.manifest_names(config), outcomes, left_out)
-
-
-def _plan(config: PreprocessConfig, folder: Path) -> Plan:
-    try:
-        return Plan(folder / config.melspec_dir, MelSettings.of(config), config.frames, config.windows)
-    except ValueError as error:
-        raise UserError(f"preprocess: {error}") from error
-
-
-def _world_settings(config: PreprocessConfig) -> dict[str, Any]:
-    from sonolume.preprocessors.miniworld import WORLD
-
-    mini = config.miniworld
-    return {"input": "miniworld", "world": WORLD, "seed": mini.seed, "kinds": list(mini.kinds), "pairs": mini.pairs}
+        outcomes = compute(rows, plan, origin, config.num_workers)
+        return prepared.write(config, dataset, outcomes, left_out)
 
 
 def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]:
@@ -79,7 +117,7 @@ def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]
         raise UserError(
             f"{source}: no such folder or manifest. Put recordings there, each with its captions in a .txt file of the "
             f"same name or all in a captions.csv (Uid, Audio, Caption), or name yours with --input; "
-            f"{TINY_CONFIG} needs no recordings"
+            "egs/tta/autoencoderkl/tiny.json needs no recordings"
         )
     if audiocaps.tables(source):
         return audiocaps.read(source, dataset, audio_dir)
@@ -87,8 +125,77 @@ def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]
     return [replace(row, audio=row.audio or row.video) for row in rows]
 
 
-def _prepared_before(config: PreprocessConfig, dataset: str, plan: Plan) -> dict[str, int]:
-    """Count the examples of a data set that was prepared by an earlier run, or elsewhere."""
-    if (plan.folder / mel_features.SETTINGS_FILE).is_file():
-        plan.check(plan.settings())
-    return prepared.count_examples(config, dataset, lambda row: plan.path(row.uid).is_file(), "features")
+def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers: int = 1) -> list[Outcome]:
+    """Compute the features of all rows that have none yet, in at most `num_workers` processes; see `parallel.run`.
+
+    Raises:
+        UserError: the folder holds features of other settings, or of rows of another `origin`.
+        OSError: a file cannot be written; the error names it.
+    """
+    if not rows:
+        return []
+    if next(plan.folder.glob("**/*.npy"), None):
+        plan.check(origin)
+    else:
+        write_json(plan.folder / SETTINGS_FILE, plan.settings(origin))
+    work = functools.partial(_compute_clip, plan=plan)
+    return parallel.run(work, rows, num_workers, f"{rows[0].dataset}: mel features", CLIPS_PER_WORKER)
+
+
+def _compute_clip(row: Row, plan: Plan) -> Outcome:
+    """Write the windows of one clip, unless an earlier run did; the examples have the length of their window."""
+    lengths, mel = _existing_lengths(row, plan), plan.mel
+    reused = bool(lengths)
+    if not reused:
+        samples = plan.windows * plan.frames * mel.hop_size + mel.n_fft  # the last frames reach past the last window
+        try:
+            wave = load_wave(row, mel.sample_rate, samples / mel.sample_rate)
+            shortest = max(MIN_SECONDS, (mel.padding + 1) / mel.sample_rate)
+            audio.check_wave(wave, mel.sample_rate, str(row.audio or ""), shortest)
+        except SoundError as error:
+            return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
+        lengths = _write_windows(row.uid, wave, plan)
+    examples = (replace(row, uid=plan.window_uid(row.uid, index), duration=round(frames * plan.hop_seconds, 3))
+                for index, frames in enumerate(lengths))  # fmt: skip
+    return Outcome(tuple(examples), reused=reused)
+
+
+def _existing_lengths(row: Row, plan: Plan) -> list[int]:
+    """Return the frames of each window of an earlier run; [] without one, or if the recording changed or is gone."""
+    paths, lengths = plan.existing(row.uid), []
+    if paths and row.audio is not None:
+        times = row.audio.stat() if row.audio.is_file() else None
+        # `cp -p` and `tar` keep an old modification time, but not the change time
+        if times is None or max(times.st_mtime_ns, times.st_ctime_ns) > paths[0].stat().st_mtime_ns:
+            return []
+    for path in paths:
+        try:
+            lengths.append(np.load(path, mmap_mode="r").shape[1])
+        except (ValueError, EOFError, IndexError) as error:
+            raise UserError(f"{path}: not a feature file ({error}); remove it and run again") from error
+    return lengths
+
+
+def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> list[int]:
+    """Write the windows of a clip, the first one last, so that it proves the others; return their lengths in frames."""
+    total = len(wave) // plan.mel.hop_size
+    shortest = min(total, round(MIN_SECONDS / plan.hop_seconds))
+    starts = [start for start in range(0, plan.windows * plan.frames, plan.frames) if total - start >= shortest]
+    spans = [(start, min(start + plan.frames, total)) for start in starts]
+    for path in plan.existing(uid, len(spans)):  # windows of an earlier, longer recording
+        path.unlink()
+    for index, (start, stop) in reversed(list(enumerate(spans))):
+        memory = io.BytesIO()  # np.save hides the system's error (disk full); write_bytes raises it
+        np.save(memory, _window(wave, start, stop, plan.mel))
+        with atomic_path(plan.path(plan.window_uid(uid, index))) as temporary:
+            temporary.write_bytes(memory.getbuffer())
+    return [stop - start for start, stop in spans]
+
+
+def _window(wave: np.ndarray, start: int, stop: int, settings: MelSettings) -> np.ndarray:
+    """Compute frames [start, stop) of the whole wave's mel (bands, stop - start) from no more samples than needed."""
+    hop = settings.hop_size
+    before = min(start, -(-settings.padding // hop))  # extra frames, computed in place of a reflected beginning
+    samples = torch.from_numpy(wave[(start - before) * hop : (stop + before) * hop + settings.n_fft])
+    mel = _extractor(settings)(samples[None])[0, :, before : before + stop - start]
+    return np.ascontiguousarray(mel.numpy(), dtype=np.float32)

@@ -1,20 +1,17 @@
 """VGGSound (Chen et al. 2020, github.com/hche11/VGGSound) in the folder layout of AudioToken's official code.
 
-A folder with video/{youtube_id}_{start}_{end}.mp4, optionally audio/ with wavs of the same names, and vggsound.csv:
-with a header that names at least ytid, class and set, or as published without one: id, start second, label, set.
-Next to the table or in constants/ may lie best_frames.json and the lists of videos to leave out, unmatch_videos and
-low_quality_videos, as .txt (one id a line) or .pkl.
+A folder with video/{youtube_id}_{start}_{end}.mp4, optionally wavs of the same names in audio/, and vggsound.csv (id,
+start second, label, set, or a header with ytid, class, set). Next to it or in constants/ may lie best_frames.json and
+the lists of videos to leave out, unmatch_videos and low_quality_videos, as .txt (one id a line) or .pkl.
 """
 
 import csv
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sonolume.config.audio_to_image import PairsConfig
-from sonolume.preprocessors.report import LeftOut
+from sonolume.preprocessors.prepared import LeftOut
 from sonolume.utils import pickles
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import read_json
@@ -26,7 +23,6 @@ ID_LENGTH = 11  # characters of a YouTube id
 SPLITS = {"train": None, "test": "test"}  # the train videos are divided into train and valid
 COLUMNS = {"id": 0, "label": 2, "split": 3}  # of the published table, which has no header
 HEADERS = {"id": ("ytid", "youtube_id", "video"), "label": ("class", "label"), "split": ("set", "split")}
-_ID = re.compile(r"[\w-]{11}")
 
 
 @dataclass
@@ -49,43 +45,47 @@ def read(source: Path, dataset: str, config: PairsConfig, media_dir: Path | None
     """Read one row per file of the table; its Uid is the file's stem, its label the first of its video.
 
     Args:
-        source: the folder or the table.
         media_dir: the folder that holds video/ and audio/ (default: `source`, or the table's).
-
-    Raises:
-        UserError: the table, a list or best_frames.json cannot be read, or no file of the table exists.
     """
-    table = table_of(source)
-    if table is None:
-        raise UserError(f"{source}: no {TABLE} in it")
-    videos = _read_table(table)
+    table = table_of(source) or source / TABLE
+    labels = _read_table(table)
     folder = media_dir or (source if source.is_dir() else table.parent)
     lists = {"unmatch_videos": config.filter_unmatch_videos, "low_quality_videos": config.filter_low_quality_imgs}
     listed = {video: name for name, wanted in lists.items() if wanted for video in _read_ids(table, folder, name)}
     found = VGGSound(best_frames=_read_best_frames(table, folder) if config.filter_frames else {})
-    for uid, (audio, video) in _media(folder).items():
-        label, split = videos.get(uid[:ID_LENGTH], ("", ""))
-        if not label:
-            continue
-        row = Row(dataset, uid, audio or video, video=video, label=label, split=SPLITS[split])
-        if split == "train" and uid[:ID_LENGTH] in listed:
+    sounds, videos = ({path.stem: path for path in reversed(sounds_in(folder)) if is_video(path) == kind}
+                      for kind in (False, True))  # fmt: skip
+    for uid in sorted(sounds.keys() | videos.keys()):
+        label, split = labels.get(uid[:ID_LENGTH], ("", ""))
+        if label and split == "train" and uid[:ID_LENGTH] in listed:
             found.left_out.append(LeftOut(uid, f"listed in {listed[uid[:ID_LENGTH]]}"))
-        else:
-            found.rows.append(row)
+        elif label:
+            audio, video = sounds.get(uid), videos.get(uid)
+            found.rows.append(Row(dataset, uid, audio or video, video=video, label=label, split=SPLITS[split]))
     if not found.rows and not found.left_out:
-        raise UserError(f"{folder}: holds no file of the {len(videos):,} videos of {table}: expected "
+        raise UserError(f"{folder}: holds no file of the {len(labels):,} videos of {table}: expected "
                         "video/{youtube_id}_{start}_{end}.mp4")  # fmt: skip
     return found
 
 
 def _read_table(path: Path) -> dict[str, tuple[str, str]]:
     """Read (label, set) by YouTube id; the first row of a video counts."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable csv ({error})") from error
+    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    header = {key: names.index(name) for key, known in HEADERS.items() for name in reversed(known) if name in names}
+    columns, first = (header, 1) if len(header) == len(HEADERS) else (COLUMNS, 0)
     found: dict[str, tuple[str, str]] = {}
-    for number, cells, columns in _cells(path):
+    for number, cells in enumerate(rows[first:], first + 1):
+        if not cells:
+            continue
         if len(cells) <= max(columns.values()):
             raise UserError(f"{path}:{number}: {len(cells)} cells, expected at least {max(columns.values()) + 1}")
         video, label, split = (cells[columns[name]].strip() for name in ("id", "label", "split"))
-        if not _ID.fullmatch(video):
+        if not re.fullmatch(r"[\w-]{11}", video):
             raise UserError(f"{path}:{number}: {video!r} is no YouTube id (11 characters)")
         if split.lower() not in SPLITS:
             raise UserError(f"{path}:{number}: the set is {split!r}, expected train or test")
@@ -93,30 +93,6 @@ def _read_table(path: Path) -> dict[str, tuple[str, str]]:
     if not found:
         raise UserError(f"{path}: holds no rows")
     return found
-
-
-def _cells(path: Path) -> Iterator[tuple[int, list[str], dict[str, int]]]:
-    """Yield line number, cells, and the columns of id, label and split."""
-    columns = COLUMNS
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, cells in enumerate(csv.reader(file, strict=True), 1):
-                names = [cell.strip().lower() for cell in cells]
-                header = {key: names.index(name) for key, known in HEADERS.items()
-                          for name in reversed(known) if name in names}  # fmt: skip
-                if number == 1 and len(header) == len(HEADERS):
-                    columns = header
-                elif cells:
-                    yield number, cells, columns
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable csv ({error})") from error
-
-
-def _media(folder: Path) -> dict[str, tuple[Path | None, Path | None]]:
-    """Find the sound and the video of each stem, sorted."""
-    sounds, videos = ({path.stem: path for path in reversed(sounds_in(folder)) if is_video(path) == kind}
-                      for kind in (False, True))  # fmt: skip
-    return {stem: (sounds.get(stem), videos.get(stem)) for stem in sorted(sounds.keys() | videos.keys())}
 
 
 def _find(table: Path, folder: Path, *names: str) -> Path | None:
@@ -128,11 +104,9 @@ def _read_ids(table: Path, folder: Path, name: str) -> set[str]:
     path = _find(table, folder, f"{name}.txt", f"{name}.pkl")
     if path is None:
         return set()
-    if path.suffix == ".txt":
-        ids: Any = path.read_text(encoding="utf-8", errors="replace").split()
-    else:
-        ids = pickles.read_plain(path)
-    if not isinstance(ids, (list, tuple, set, frozenset)) or not all(isinstance(entry, str) for entry in ids):
+    is_text = path.suffix == ".txt"
+    ids = path.read_text(encoding="utf-8", errors="replace").split() if is_text else pickles.read_plain(path)
+    if not isinstance(ids, list | tuple | set | frozenset) or not all(isinstance(entry, str) for entry in ids):
         raise UserError(f"{path}: expected a list of YouTube ids")
     return {entry[:ID_LENGTH] for entry in ids}
 
@@ -140,11 +114,9 @@ def _read_ids(table: Path, folder: Path, name: str) -> set[str]:
 def _read_best_frames(table: Path, folder: Path) -> dict[str, list[int]]:
     """Read frame numbers by Uid; the official file has them as the first entry of a list, and many empty ones."""
     path = _find(table, folder, "best_frames.json")
-    content = read_json(path, "an object of file name -> [frame numbers]") if path else {}
-    return {uid: numbers for uid, entry in content.items() if (numbers := _numbers(entry))}
-
-
-def _numbers(entry: Any) -> list[int]:
-    first = entry[0] if isinstance(entry, list) and entry else []
-    numbers = first if isinstance(first, list) else entry
-    return [number for number in numbers if isinstance(number, int) and number >= 0]
+    found = {}
+    for uid, entry in (read_json(path, "an object of file name -> [frame numbers]") if path else {}).items():
+        first = entry[0] if isinstance(entry, list) and entry else []
+        numbers = first if isinstance(first, list) else entry
+        found[uid] = [number for number in numbers if isinstance(number, int) and number >= 0]
+    return {uid: numbers for uid, numbers in found.items() if numbers}

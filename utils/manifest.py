@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,12 +22,12 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  #
 PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # unsupported by libsndfile
 AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-COLUMNS = ("Dataset", "Uid", "Audio", "Caption", "Captions", "Image", "Video", "Label", "Split", "Duration", "Scene")
+COLUMNS = ("Dataset", "Uid", "Caption", "Captions", "Audio", "Image", "Video", "Label", "Split", "Duration", "Scene")
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")
 SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train", "testing": "test"}
 _CAPTION = re.compile(r"captions?[ _]?\d*")  # Caption, Captions, caption_1 ... caption_5
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 _FILES = ("audio", "image", "video")
-_ALIASES = {"path": "audio", "file_name": "audio"}  # used if the row has no Audio
 
 Cell = tuple[str, dict[str, Any]]  # position of a row ("file:line") and its lower-case columns
 
@@ -37,20 +37,15 @@ class Row:
     """One example. After reading, paths are absolute or relative to the working directory."""
 
     dataset: str
-    uid: str
-    """unique within the dataset; may contain slashes"""
+    uid: str  # unique within the dataset; may contain slashes
     audio: Path | None = None
-    captions: list[str] = field(default_factory=list)
-    """wordings of the same sound; one is drawn per epoch"""
+    captions: list[str] = field(default_factory=list)  # wordings of the same sound; one is drawn per epoch
     image: Path | None = None
     video: Path | None = None
     label: str | None = None
-    split: str | None = None
-    """such as "train", "valid" or "test"; None if the source has no splits"""
-    duration: float | None = None
-    """seconds"""
-    scene: dict[str, Any] | None = None
-    """description of this example in the miniature world"""
+    split: str | None = None  # such as "train" or "test"; None if the source has no splits
+    duration: float | None = None  # seconds
+    scene: dict[str, Any] | None = None  # description of the example in the miniature world
 
 
 def read_manifest(
@@ -59,9 +54,8 @@ def read_manifest(
     """Read rows from a csv, json or jsonl file, or from a folder.
 
     Columns are named as in `COLUMNS`, in upper or lower case; `Path` and `file_name` stand for a missing Audio; unknown
-    columns are ignored. A missing Uid is the audio path without its suffix.
-    A folder contains one of `FOLDER_MANIFESTS`, or sound files with captions in text files of the same name, one per
-    line.
+    columns are ignored. A missing Uid is the audio path without its suffix. A folder contains a manifest
+    (`FOLDER_MANIFESTS`), or sound files with captions in text files of the same name, one per line.
 
     Args:
         dataset: overrides the Dataset of the rows; by default it is theirs, else the name of the folder.
@@ -75,7 +69,7 @@ def read_manifest(
     if path.is_dir():
         found = next((path / name for name in FOLDER_MANIFESTS if (path / name).is_file()), None)
         if found is None and files_in is None:
-            return _read_folder(path, dataset)
+            return _read_folder(path, dataset or path.resolve().name)
         if found is None:
             raise UserError(f"{path}: contains none of {', '.join(FOLDER_MANIFESTS)} to name files of {files_in}")
         path = found
@@ -87,23 +81,35 @@ def read_manifest(
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """Read the rows of a csv, tsv, json or jsonl file unchecked, each with its position.
-
-    Raises:
-        UserError: names the file and line that cannot be read, or the file without rows.
-    """
-    cells = list(_read_cells(path))
-    if not cells:
+    """Read the rows of a csv, tsv, json or jsonl file, each with its position; a UserError names what is unreadable."""
+    suffix = path.suffix.lower()
+    if suffix not in MANIFEST_SUFFIXES:
+        raise UserError(f"{path}: a manifest is a folder or one of {', '.join(MANIFEST_SUFFIXES)}")
+    text = _read_text(path)
+    if suffix == ".json":
+        content = _parse_json(text, path)
+        if not isinstance(content, list):
+            raise UserError(f"{path}:1: expected a list of rows, found {type(content).__name__}")
+        found = [(f"{path}: row {number}", cell) for number, cell in enumerate(content, 1)]
+    elif suffix == ".jsonl":
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        found = [(f"{path}:{number}", _parse_json(line, path, number)) for number, line in lines]
+    else:
+        found = _parse_csv(text, path, "\t" if suffix == ".tsv" else ",")
+    if not found:
         raise UserError(f"{path}: holds no rows")
-    return cells
+    for where, cell in found:
+        if not isinstance(cell, dict):
+            raise UserError(f"{where}: expected an object with columns such as Uid, Audio, Caption; found {cell!r:.60}")
+    return [(where, {str(key).strip().lower(): value for key, value in cell.items()}) for where, cell in found]
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_sounds(path: Path) -> list[Path]:
-    """Return a sound file itself, or all sound files in a folder and below, sorted.
-
-    Raises:
-        UserError: the path does not exist, or is a folder without sounds.
-    """
+    """Return a sound file itself, or all sound files in a folder and below, sorted; at least one, else a UserError."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     found = sounds_in(path) if path.is_dir() else [path]
@@ -125,18 +131,12 @@ def pictures_in(folder: Path) -> list[Path]:
 def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
     found, visited = [], set()
     for place, subfolders, names in os.walk(folder, followlinks=True):
-        here = os.path.realpath(place)
-        if here in visited:  # a link to a parent folder would never end
+        if os.path.realpath(place) in visited:  # a link to a parent folder would never end
             subfolders.clear()
             continue
-        visited.add(here)
+        visited.add(os.path.realpath(place))
         found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
     return [file for file in found if file.is_file()]
-
-
-def is_video(path: Path) -> bool:
-    """Check the suffix of a file."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
@@ -144,8 +144,18 @@ def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
 
     "Captions" holds several captions, "Caption" the first. Paths inside the folder of the manifest become relative.
     """
-    path = Path(path)
-    write_json(path, [_record(row, path.parent.resolve()) for row in rows])
+    folder = Path(path).parent.resolve()
+    records = []
+    for row in rows:
+        values = {name: getattr(row, name.lower(), None) for name in COLUMNS}
+        values["Caption"] = row.captions[0] if row.captions else None
+        values["Captions"] = row.captions if len(row.captions) > 1 else None
+        for name, file in values.items():
+            if isinstance(file, Path):
+                file = file.absolute()
+                values[name] = (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+        records.append({name: value for name, value in values.items() if value is not None})
+    write_json(path, records)
 
 
 def split_of(uid: str, valid_fraction: float) -> str:
@@ -170,49 +180,23 @@ def _hash(uid: str) -> float:
 
 def _read_text(path: Path) -> str:
     """Read UTF-8 with or without a byte order mark."""
-    content = path.read_bytes()
     try:
-        return content.decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
         raise UserError(f"{path}:{line}: not UTF-8 (byte {byte:#04x}); save the file as UTF-8") from error
 
 
-def _read_cells(path: Path) -> Iterator[Cell]:
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".json": _read_json, ".jsonl": _read_jsonl}
-    if path.suffix.lower() not in readers:
-        raise UserError(f"{path}: a manifest is a folder or one of {', '.join(readers)}")
-    for where, cell in readers[path.suffix.lower()](path):
-        if not isinstance(cell, dict):
-            raise UserError(f"{where}: expected an object with columns such as Uid, Audio, Caption; found {cell!r:.60}")
-        yield where, {str(key).strip().lower(): value for key, value in cell.items()}
-
-
-def _read_csv(path: Path) -> Iterator[tuple[str, Any]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), delimiter=delimiter, strict=True)
+def _parse_csv(text: str, path: Path, delimiter: str) -> list[tuple[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        for cell in reader:
-            where = f"{path}:{reader.line_num}"
-            if None in cell:
-                raise UserError(f"{where}: more cells than columns; put captions with commas in double quotes")
-            yield where, cell
+        found = [(f"{path}:{reader.line_num}", cell) for cell in reader]
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid csv ({error})") from error
-
-
-def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
-    content = _parse_json(_read_text(path), path)
-    if not isinstance(content, list):
-        raise UserError(f"{path}:1: expected a list of rows, found {type(content).__name__}")
-    for number, cell in enumerate(content, 1):
-        yield f"{path}: row {number}", cell
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
-        if line.strip():
-            yield f"{path}:{number}", _parse_json(line, path, number)
+    for where, cell in found:
+        if None in cell:
+            raise UserError(f"{where}: more cells than columns; put captions with commas in double quotes")
+    return found
 
 
 def _parse_json(text: str, path: Path, first_line: int = 1) -> Any:
@@ -223,32 +207,26 @@ def _parse_json(text: str, path: Path, first_line: int = 1) -> Any:
         raise UserError(f"{path}:{line}: not valid json ({error})") from error
 
 
-def _read_folder(folder: Path, dataset: str | None) -> list[Row]:
+def _read_folder(folder: Path, dataset: str) -> list[Row]:
     audio = sounds_in(folder)
     if not audio:
         raise UserError(f"{folder}: holds neither sound files nor any of {', '.join(FOLDER_MANIFESTS)}")
-    return [
-        Row(
-            dataset=dataset or folder.resolve().name,
-            uid=file.relative_to(folder).with_suffix("").as_posix(),
-            audio=file,
-            video=file if is_video(file) else None,
-            captions=sidecar_captions(file),
-        )
-        for file in audio
-    ]
+    uids = [file.relative_to(folder).with_suffix("").as_posix() for file in audio]
+    return [Row(dataset, uid, file, sidecar_captions(file), video=file if is_video(file) else None)
+            for uid, file in zip(uids, audio, strict=True)]  # fmt: skip
 
 
 def sidecar_captions(audio: Path) -> list[str]:
     """Read the captions in the text file next to a sound file, one per line; [] without one."""
     sidecar = audio.with_suffix(".txt")
-    if not sidecar.is_file():
-        return []
-    return [line.strip() for line in _read_text(sidecar).splitlines() if line.strip()]
+    lines = _read_text(sidecar).splitlines() if sidecar.is_file() else []
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _check_columns(path: Path, cells: list[Cell], require: Sequence[str]) -> None:
-    present = {"caption" if _CAPTION.fullmatch(key) else _ALIASES.get(key, key) for _, cell in cells for key in cell}
+    present = {key for _, cell in cells for key in cell}
+    present |= {"caption" for key in present if _CAPTION.fullmatch(key)}
+    present |= {"audio" for key in present if key in ("path", "file_name")}
     for column in (*require, *(() if present & {c.lower() for c in COLUMNS} else ("Uid",))):
         names = column.split("|")
         if not present & {name.lower() for name in names}:
@@ -258,40 +236,35 @@ def _check_columns(path: Path, cells: list[Cell], require: Sequence[str]) -> Non
 
 
 def _row(where: str, cell: dict[str, Any], folder: Path, files_in: Path, dataset: str | None) -> Row:
-    for alias, name in _ALIASES.items():
-        if not cell.get(name) and cell.get(alias):
-            cell[name] = cell[alias]
-    files = {name: _text(where, cell, name) for name in _FILES}
-    split = (_text(where, cell, "split") or "").lower()
-    scene = cell.get("scene")
+    if not cell.get("audio"):
+        cell["audio"] = cell.get("path") or cell.get("file_name") or cell.get("audio")
+    text = {name: _text(where, cell, name) for name in ("dataset", "uid", "label", "split", *_FILES)}
+    files = {name: files_in / file for name in _FILES if (file := text[name])}
+    split = (text["split"] or "").lower()
+    uid, named = text["uid"], [Path(file) for name in _FILES if (file := text[name])]
+    if not uid:
+        if not named:
+            raise UserError(f"{where}: neither Uid nor Audio, Image or Video")
+        is_inside = not named[0].is_absolute() and ".." not in named[0].parts
+        uid = named[0].with_suffix("").as_posix() if is_inside else named[0].stem
+    scene, duration = cell.get("scene"), cell.get("duration")
     if scene is not None and not isinstance(scene, dict):
         raise UserError(f"{where}: Scene is not an object")
+    try:
+        seconds = None if duration in (None, "") else float(duration)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: Duration is {duration!r:.60}, expected seconds") from error
     return Row(
-        dataset=dataset or _text(where, cell, "dataset") or folder.resolve().name,
-        uid=_text(where, cell, "uid") or _uid_from_files(where, [name for name in files.values() if name]),
-        captions=captions_in(where, cell),
-        label=_text(where, cell, "label"),
-        split=SPLITS.get(split, split) or None,
-        duration=_duration(where, cell),
-        scene=scene,
-        **{name: files_in / file if file else None for name, file in files.items()},
-    )
+        dataset or text["dataset"] or folder.resolve().name, uid, captions=captions_in(where, cell),
+        label=text["label"], split=SPLITS.get(split, split) or None, duration=seconds, scene=scene, **files,
+    )  # fmt: skip
 
 
 def _text(where: str, cell: dict[str, Any], column: str) -> str | None:
     value = cell.get(column)
-    if value is None or isinstance(value, str):
-        return (value or "").strip() or None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+        return None if value is None else str(value).strip() or None
     raise UserError(f"{where}: {column.capitalize()} is {value!r:.60}, expected text")
-
-
-def _uid_from_files(where: str, files: list[str]) -> str:
-    if not files:
-        raise UserError(f"{where}: neither Uid nor Audio, Image or Video")
-    path = Path(files[0])
-    return path.stem if path.is_absolute() or ".." in path.parts else path.with_suffix("").as_posix()
 
 
 def captions_in(where: str, cell: dict[str, Any]) -> list[str]:
@@ -306,36 +279,3 @@ def captions_in(where: str, cell: dict[str, Any]) -> list[str]:
             if text and text not in captions:
                 captions.append(text)
     return captions
-
-
-def _duration(where: str, cell: dict[str, Any]) -> float | None:
-    value = cell.get("duration")
-    if value is None or value == "":
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: Duration is {value!r:.60}, expected seconds") from error
-
-
-def _record(row: Row, folder: Path) -> dict[str, Any]:
-    def relative(file: Path | None) -> str | None:
-        if file is None:
-            return None
-        file = file.absolute()
-        return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
-
-    record = {
-        "Dataset": row.dataset,
-        "Uid": row.uid,
-        "Caption": row.captions[0] if row.captions else None,
-        "Captions": row.captions if len(row.captions) > 1 else None,
-        "Audio": relative(row.audio),
-        "Image": relative(row.image),
-        "Video": relative(row.video),
-        "Label": row.label,
-        "Split": row.split,
-        "Duration": row.duration,
-        "Scene": row.scene,
-    }
-    return {name: value for name, value in record.items() if value is not None}

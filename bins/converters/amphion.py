@@ -22,3 +22,20 @@ def run(options: Options) -> None:
     from sonolume.models.convert import assemble  # slow: imports torch
 
     assemble.text_to_audio(options.folder, given)
+
+
+@dataclass(kw_only=True)
+class NetworkOptions(ConverterOptions):
+    source: Path = option(help="the file, the folder of its run, or ckpts/tta", metavar="SOURCE", positional=True)
+
+
+@dataclass(kw_only=True)
+class ConfiguredOptions(NetworkOptions):
+    config: Path | None = option(help="settings of the network (default: the json next to the file)", metavar="FILE")
+
+
+def convert_network(network: str, options: NetworkOptions, config: Path | None = None) -> None:
+    path = layout.weights_file(options.source, network)
+    from sonolume.models.convert import amphion  # slow: imports torch
+
+    amphion.convert(network, path, options.folder, config)

@@ -1,9 +1,8 @@
 """Amphion's text-to-audio U-Net -> diffusers UNet2DConditionModel."""
 
-from sonolume.bins.converters._amphion import ConfiguredOptions, convert
+from sonolume.bins.converters.amphion import ConfiguredOptions as Options
+from sonolume.bins.converters.amphion import convert_network
 
-Options = ConfiguredOptions
 
-
-def run(options: ConfiguredOptions) -> None:
-    convert("audioldm", options, options.config)
+def run(options: Options) -> None:
+    convert_network("audioldm", options, options.config)

@@ -1,9 +1,8 @@
 """HiFi-GAN generator (g_*) of Amphion or the original code -> transformers SpeechT5HifiGan."""
 
-from sonolume.bins.converters._amphion import ConfiguredOptions, convert
+from sonolume.bins.converters.amphion import ConfiguredOptions as Options
+from sonolume.bins.converters.amphion import convert_network
 
-Options = ConfiguredOptions
 
-
-def run(options: ConfiguredOptions) -> None:
-    convert("hifigan", options, options.config)
+def run(options: Options) -> None:
+    convert_network("hifigan", options, options.config)

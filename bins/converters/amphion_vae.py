@@ -1,9 +1,8 @@
 """Amphion's mel autoencoder -> diffusers AutoencoderKL."""
 
-from sonolume.bins.converters._amphion import NetworkOptions, convert
+from sonolume.bins.converters.amphion import NetworkOptions as Options
+from sonolume.bins.converters.amphion import convert_network
 
-Options = NetworkOptions
 
-
-def run(options: NetworkOptions) -> None:
-    convert("vae", options)
+def run(options: Options) -> None:
+    convert_network("vae", options)

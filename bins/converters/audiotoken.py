@@ -9,13 +9,10 @@ from sonolume.utils.options import option
 
 @dataclass(kw_only=True)
 class Options(ConverterOptions):
-    lora: Path | None = option(help="lora_layers_learned_embeds.bin that was trained with the embedder", metavar="FILE")
-    beats: str = option(
-        "pretrained/beats", help="BEATs model of the pipeline, made by `convert.py beats`", metavar="FOLDER_OR_ID"
-    )
+    lora: Path | None = option(help="lora_layers_learned_embeds.bin that was trained with it", metavar="FILE")
+    beats: str = option("pretrained/beats", help="BEATs model of the pipeline", metavar="FOLDER_OR_ID")
     stable_diffusion: str | None = option(
-        help="Stable Diffusion model of the pipeline (default: 1.4 or 2, by the width of the embedder)",
-        metavar="FOLDER_OR_ID",
+        help="Stable Diffusion of the pipeline (default: 1.4 or 2, by the embedder's width)", metavar="FOLDER_OR_ID"
     )
 
 

@@ -29,10 +29,8 @@ class Part:
     """One network of the pipeline."""
 
     model: Any
-    where: str
-    """file, folder or hub id that it was loaded from, as given"""
-    facts: dict[str, Any]
-    """of a U-Net: objective, noise, text_mask, latent, vae; of a VAE: mel settings and frames; else {}"""
+    where: str  # file, folder or hub id that it was loaded from, as given
+    facts: dict[str, Any]  # U-Net: objective, noise, text_mask, latent, vae; VAE: mel, frames; vocoder: refine
 
 
 def text_to_audio(folder: Path, given: dict[str, str]) -> None:
@@ -50,13 +48,14 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
     _check_latents(vae, unet)
     mel = {field.name: vae.facts[field.name] for field in fields(MelSettings)}
     vocoder = _load_vocoder(given["vocoder"], MelSettings(**mel)) if given.get("vocoder") else None
-    masked = _parse_bool("text_mask", given.get("text_mask"), unet.facts["text_mask"])
-    text = TextEncoder(given["text_encoder"], masked, "text_encoder")
-    if unet.model.config.cross_attention_dim != text.model.config.d_model:
-        raise UserError(
-            f"the U-Net {unet.where} takes text states of width {unet.model.config.cross_attention_dim}, "
-            f"the text encoder {given['text_encoder']} gives {text.model.config.d_model}"
-        )
+    masked = given.get("text_mask", str(unet.facts["text_mask"]).lower())
+    if masked not in ("true", "false"):
+        raise UserError(f"text_mask={masked}: must be true or false")
+    text = TextEncoder(given["text_encoder"], masked == "true", "text_encoder")
+    width, given_width = unet.model.config.cross_attention_dim, text.model.config.d_model
+    if width != given_width:
+        raise UserError(f"the U-Net {unet.where} takes text states of width {width}, the text encoder "
+                        f"{given['text_encoder']} gives {given_width}")  # fmt: skip
     try:
         scheduler, steps = preset(given.get("preset", "balanced"), unet.facts["objective"], unet.facts["noise"])
     except ValueError as error:
@@ -64,14 +63,12 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
     pipe = TextToAudioPipeline(
         vae=vae.model, text_encoder=text.model, tokenizer=text.tokenizer, unet=unet.model, scheduler=scheduler,
         vocoder=vocoder and vocoder.model, mel=mel, frames=vae.facts["frames"], noise=unet.facts["noise"],
-        text_mask=masked, num_steps=steps, refine=_refine_iterations(given.get("vocoder")),
+        text_mask=text.masked, num_steps=steps, refine=vocoder.facts["refine"] if vocoder else 0,
     )  # fmt: skip
-    print(
-        f"vae: {vae.where}\nunet: {unet.where}\ntext_encoder: {given['text_encoder']}\n"
-        f"vocoder: {vocoder.where if vocoder else 'none given, using Griffin-Lim'}\n"
-        f"text_mask: {str(masked).lower()}\nwriting the pipeline ...",
-        file=sys.stderr,
-    )
+    chosen = {"vae": vae.where, "unet": unet.where, "text_encoder": given["text_encoder"], "text_mask": masked}
+    chosen["vocoder"] = vocoder.where if vocoder else "none given, using Griffin-Lim"
+    lines = [f"{part}: {value}" for part, value in chosen.items()]
+    print(*lines, "writing the pipeline ...", sep="\n", file=sys.stderr)
     with files.atomic_folder(folder) as temporary:
         pipe.save_pretrained(temporary)
         files.write_json(temporary / SOURCE_FILE, {name: value for name, value in given.items() if value})
@@ -99,7 +96,10 @@ def _load_unet(source: str) -> Part:
     pipeline = where if (where / "model_index.json").is_file() else where.parent
     facts = _stored(where, SOURCE_FILE) if pipeline != where else {}
     if not facts and (pipeline / "model_index.json").is_file():
-        facts, where = _training_settings(pipeline), pipeline / "unet"
+        where, sampler = pipeline / "unet", _stored(pipeline, "scheduler/scheduler_config.json")
+        facts = _stored(pipeline, "model_index.json") | {"vae": _stored(pipeline, "vae/config.json")}
+        if "_class_name" in sampler:
+            facts["objective"] = objective_of(getattr(diffusers, sampler["_class_name"]).from_config(sampler))
     if not {"objective", "noise", "text_mask"} <= set(facts):
         raise UserError(
             f"unet {source}: the settings of its training are unknown: give a local pipeline folder that holds it, a "
@@ -114,27 +114,21 @@ def _load_unet(source: str) -> Part:
 
 
 def _load_vocoder(source: str, settings: MelSettings) -> Part:
-    """Load a vocoder for mels of these settings."""
-    official = _official(source, "hifigan")
-    if not official:
-        return Part(hifigan.load(_locate(source, "vocoder"), "vocoder", settings), source, {})
-    converted = amphion.read("hifigan", official)
-    for name, value in converted.mel.items():
-        if value != getattr(settings, name):
-            raise UserError(
-                f"vocoder {source}: takes mels with {name} {value}, the autoencoder makes {getattr(settings, name)}"
-            )
-    return Part(converted.model, str(official), {})
-
-
-def _refine_iterations(vocoder: str | None) -> int:
-    """Griffin-Lim iterations after the vocoder, from the pipeline folder that holds it."""
-    index = _stored(Path(_locate(vocoder, "vocoder")), "model_index.json") if vocoder else {}
-    return index.get("refine", index.get("polish", 0))
+    """Load a vocoder for mels of these settings, with the Griffin-Lim iterations after it."""
+    if official := _official(source, "hifigan"):
+        converted = amphion.read("hifigan", official)
+        for name, value in converted.mel.items():
+            if value != (wanted := getattr(settings, name)):
+                raise UserError(f"vocoder {source}: takes mels with {name} {value}, the autoencoder makes {wanted}")
+        return Part(converted.model, str(official), {"refine": 0})
+    where = _locate(source, "vocoder")
+    index = _stored(Path(where), "model_index.json")
+    refine = index.get("refine", index.get("polish", 0))  # its name in older pipelines
+    return Part(hifigan.load(where, "vocoder", settings), source, {"refine": refine})
 
 
 def _official(source: str, network: str) -> Path | None:
-    """The official weights in a file or folder; None for a folder of `save_pretrained` or a hub id."""
+    """Find the official weights in a file or folder; None for a folder of `save_pretrained` or a hub id."""
     path = Path(source).expanduser()
     return layout.weights_file(path, network) if path.exists() and not layout.is_model_folder(path) else None
 
@@ -150,42 +144,22 @@ def _stored(folder: Path, name: str) -> dict[str, Any]:
     return files.read_json(folder / name) if (folder / name).is_file() else {}
 
 
-def _training_settings(pipeline: Path) -> dict[str, Any]:
-    """The training settings of a pipeline's U-Net, with the normalisation of its latents."""
-    index, sampler = (_stored(pipeline, name) for name in ("model_index.json", "scheduler/scheduler_config.json"))
-    if not {"noise", "text_mask"} <= set(index) or "_class_name" not in sampler:
-        return {}
-    objective = objective_of(getattr(diffusers, sampler["_class_name"]).from_config(sampler))
-    vae = _stored(pipeline, "vae/config.json")
-    return {"objective": objective, "noise": index["noise"], "text_mask": index["text_mask"], "vae": vae}
-
-
 def _check_latents(vae: Part, unet: Part) -> None:
     """Check that the U-Net was trained on latents like those of the autoencoder."""
+
+    def mismatch(trained: str, made: str) -> UserError:
+        return UserError(f"the U-Net {unet.where} {trained}, the autoencoder {vae.where} {made}")
+
     config, ours = unet.model.config, vae.model.config
     channels = ours.latent_channels
     if config.out_channels != channels or not 0 <= config.in_channels - channels <= MAX_POSITION_CHANNELS:
-        raise UserError(
-            f"the U-Net {unet.where} takes latents of {config.out_channels} channels, "
-            f"the autoencoder {vae.where} makes {channels}"
-        )
+        raise mismatch(f"takes latents of {config.out_channels} channels", f"makes {channels}")
     factor = 2 ** (len(ours.block_out_channels) - 1)
     size = f"{channels}_{vae.facts['n_mel'] // factor}_{vae.facts['frames'] // factor}"  # as in names of published runs
     if unet.facts.get("latent", size) != size:
-        raise UserError(
-            f"the U-Net {unet.where} was trained on latents {unet.facts['latent']}, "
-            f"the autoencoder {vae.where} makes {size}"
-        )
+        raise mismatch(f"was trained on latents {unet.facts['latent']}", f"makes {size}")
     trained = unet.facts.get("vae") or {"scaling_factor": 1.0}  # official latents are not scaled
     for name in NORMALISATION:
-        if getattr(ours, name) != trained.get(name):
-            raise UserError(
-                f"the U-Net {unet.where} was trained with {name} {trained.get(name)}, the autoencoder {vae.where} "
-                f"has {getattr(ours, name)}: give the autoencoder of the U-Net's own pipeline"
-            )
-
-
-def _parse_bool(name: str, given: str | None, default: bool) -> bool:
-    if given not in (None, "true", "false"):
-        raise UserError(f"{name}={given}: must be true or false")
-    return default if given is None else given == "true"
+        if (own := getattr(ours, name)) != trained.get(name):
+            remedy = "give the autoencoder of the U-Net's own pipeline"
+            raise mismatch(f"was trained with {name} {trained.get(name)}", f"has {own}: {remedy}")

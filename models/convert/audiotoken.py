@@ -16,7 +16,6 @@ from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.a2i.sound_encoder import LORA
 from sonolume.models.convert import common, layout
 from sonolume.modules.audiotoken import AudioTokenEmbedder
-from sonolume.utils import checkpoint
 from sonolume.utils.errors import UserError
 
 PROMPT = "a photo of <*>, 4k, high resolution"  # of the official inference
@@ -46,50 +45,32 @@ def convert(source: Path, folder: Path, beats: str, stable_diffusion: str | None
     stable_diffusion = stable_diffusion or STABLE_DIFFUSION.get(width)
     if not stable_diffusion:
         raise UserError(f"{path}: is {width} wide, no published Stable Diffusion is: name it with --stable_diffusion")
-    settings = {
-        "stable_diffusion": _absolute(stable_diffusion), "beats": _absolute(beats), "prompt": PROMPT, "window": WINDOW,
-    }  # fmt: skip
+    # Relative paths in settings start at the repository, those of the command line at the working directory.
+    parts = {"stable_diffusion": stable_diffusion, "beats": beats}
+    settings = {key: str(Path(part).resolve()) if Path(part).is_dir() else part for key, part in parts.items()}
     facts = {"system": "audiotoken", "file": path.name} | ({"lora": lora_file.name} if lora_file else {})
     with common.converted_folder(folder, path, f"AudioToken's embedder, {width} wide", facts) as temporary:
-        encoder.save(temporary, embedder, settings)
+        encoder.save(temporary, embedder, settings | {"prompt": PROMPT, "window": WINDOW})
         if adapters:
             (temporary / LORA).mkdir()
             save_file(adapters, temporary / LORA / lora.FILE, {"format": "pt"})
 
 
-def _absolute(source: str) -> str:
-    """Make a path of the working directory absolute; relative ones in settings start at the repository."""
-    return str(Path(source).resolve()) if Path(source).is_dir() else source
-
-
 def find(source: Path) -> Path:
-    """Find the embedder's file; of several training steps, the last one.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Find the embedder's file; of several training steps the last, where a name without a step is the end."""
     found = layout.find_files(source, *PATTERNS)
     embedders = [path for path in found if "lora" not in path.name] or found
-    return max(embedders, key=lambda path: (_step(path), path.name))
-
-
-def _step(path: Path) -> float:
-    """Parse the step of `learned_embeds-1000.bin`; a name without one is the end of training."""
-    found = re.search(r"-(\d+)$", path.stem)
-    return int(found[1]) if found else float("inf")
+    steps = {path: re.search(r"-(\d+)$", path.stem) for path in embedders}
+    return max(embedders, key=lambda path: (int(step[1]) if (step := steps[path]) else float("inf"), path.name))
 
 
 def read(path: Path) -> AudioTokenEmbedder:
-    """Read the network of an official file, in eval mode.
-
-    Raises:
-        UserError: see `convert`.
-    """
-    weights = _tensors(path)
+    """Read the network of an official file, in eval mode; raises as `convert`."""
+    _, weights = common.read_weights(path)
     if any(OFFICIAL_LORA.fullmatch(name) for name in weights):
         raise UserError(f"{path}: holds the LoRA of a U-Net, not the embedder: give it as --lora")
     if not {"fc1.weight", "fc2.weight"} <= set(weights):
-        raise UserError(f"{path}: not AudioToken's embedder: its weights are {common.first_names(weights)}")
+        raise UserError(f"{path}: this is {common.kind_of(weights)}, not AudioToken's embedder")
     with torch.device("meta"):
         embedder = AudioTokenEmbedder(weights["fc1.weight"].shape[-1], weights["fc2.weight"].shape[0])
     try:
@@ -99,15 +80,12 @@ def read(path: Path) -> AudioTokenEmbedder:
 
 
 def read_lora(path: Path) -> dict[str, Tensor]:
-    """Read the adapters of an official file, renamed for diffusers, peft and `lora.load`.
+    """Read the adapters of an official file, renamed for diffusers, peft and `lora.load`; raises as `convert`.
 
     diffusers ignores the old names, without `unet.`, but for a line in the log.
-
-    Raises:
-        UserError: the file is missing or damaged, or a weight is not the LoRA of a U-Net's attention.
     """
     found: dict[str, Tensor] = {}
-    for name, weight in _tensors(path).items():
+    for name, weight in common.read_weights(path)[1].items():
         match = OFFICIAL_LORA.fullmatch(name.removeprefix(lora.PREFIX))
         if match is None:
             raise UserError(f"{path}: not AudioToken's LoRA: it holds {name}")
@@ -119,10 +97,3 @@ def read_lora(path: Path) -> dict[str, Tensor]:
     if broken:
         raise UserError(f"{path}: {broken[0]} has only one of down and up: the file is not complete")
     return found
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    content = checkpoint.read(path)
-    if not common.is_weights(content):
-        raise UserError(f"{path}: holds no plain weights; it holds {common.first_names(content)}")
-    return common.strip_module(content)

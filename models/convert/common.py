@@ -12,9 +12,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.utils import checkpoint, files
+from sonolume.utils.errors import UserError
 
 SOURCE_FILE = "source.json"  # in a converted folder: its official file, and how that was trained
-LIGHTNING = "a training checkpoint of Lightning: the model of a run is its folder pipeline/"
+KINDS = {  # part of a weight's name that only this kind of file has -> the kind
+    "unet.": "Amphion's U-Net (amphion-audioldm)",
+    "quantize.embedding.weight": "BEATs' tokenizer (Tokenizer_*.pt), the encoder is in a BEATs_*.pt file",
+    "fga.reduce_potentials.": "AudioToken's embedder (audiotoken)",
+    "cls_token": "a vision transformer or AST",
+    "quant_conv.weight": "Amphion's autoencoder (amphion-vae)",
+    "conv_pre.": "a HiFi-GAN generator (amphion-hifigan)",
+    "relative_attention_bias": "a BEATs encoder (beats)",
+}
 
 
 @contextmanager
@@ -33,38 +42,47 @@ def disable_progress_bars() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the content of a checkpoint and its weights, without the prefix of training on several GPUs.
+
+    The file is memory-mapped, so that what is dropped costs no memory, such as the optimizer's state.
+
+    Raises:
+        UserError: the file is damaged, a training checkpoint of Lightning, or without a dictionary of tensors.
+    """
+    content = checkpoint.read(path, mapped=True)
+    if "state_dict" in content:
+        raise UserError(f"{path}: a training checkpoint of Lightning: the model of a run is its folder pipeline/")
+    if "mpd" in content or "msd" in content:
+        raise UserError(f"{path}: a vocoder's discriminators (do_*): the generator is in the g_* file of that folder")
+    weights = content.get("generator", content.get("model", content))
+    if not isinstance(weights, dict) or not weights or not all(isinstance(one, Tensor) for one in weights.values()):
+        raise UserError(f"{path}: no weights under 'model' or 'generator'; it holds {_first_names(content)}")
+    return content, {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
+
+
+def kind_of(weights: Mapping[str, Tensor]) -> str:
+    """Describe the kind of file that weights come from, for a message."""
+    found = (kind for part, kind in KINDS.items() if any(part in name for name in weights))
+    return next(found, f"an unknown network with the weights {_first_names(weights)}")
+
+
+def _first_names(content: Mapping[Any, Any]) -> str:
+    names = [str(name) for name in content]
+    return ", ".join(names[:3] + ["..."] * (len(names) > 3)) or "nothing"
+
+
 def count_weights(model: Any) -> str:
-    """The size of a model, as in "3.9 M weights"."""
+    """Format the size of a model, as in "3.9 M weights"."""
     return f"{sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M weights"
 
 
 def fill(model: Any, weights: dict[str, Tensor]) -> Any:
-    """Load all weights into a model on the meta device, and freeze it for evaluation.
-
-    Raises:
-        ValueError: a name or shape does not fit, or a weight is not finite.
-    """
-    difference = checkpoint.first_difference(weights, model.state_dict())
-    if difference:
+    """Load all weights, which must fit and be finite (else a ValueError), into a model on meta, and freeze it."""
+    if difference := checkpoint.first_difference(weights, model.state_dict()):
         raise ValueError(difference)
     for name, tensor in tqdm(weights.items(), desc="reading", unit="tensor", leave=False, delay=1):
         if not tensor.isfinite().all():
             raise ValueError(f"{name} contains NaN or infinite values: its training had diverged")
     model.load_state_dict(weights, strict=True, assign=True)
     return model.eval().requires_grad_(False)
-
-
-def first_names(content: Mapping[Any, Any]) -> str:
-    """The first keys of a mapping, for a message."""
-    names = [str(name) for name in content]
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "nothing"
-
-
-def is_weights(content: Any) -> bool:
-    """Whether an object is a non-empty dictionary of tensors."""
-    return isinstance(content, dict) and bool(content) and all(isinstance(one, Tensor) for one in content.values())
-
-
-def strip_module(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefix that training on several GPUs leaves in front of all names."""
-    return {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}

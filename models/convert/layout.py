@@ -11,10 +11,7 @@ from sonolume.utils.errors import UserError
 
 RUNS = {  # network -> latent size -> name of the published run
     "vae": {"4_5_39": "autoencoder_kl_debug", "4_10_78": "autoencoder_kl_debug_latent_size_4_10_78"},
-    "audioldm": {
-        "4_5_39": "audioldm_debug_latent_size_4_5_39",
-        "4_10_78": "audioldm_debug_latent_size_4_10_78",
-    },
+    "audioldm": {size: f"audioldm_debug_latent_size_{size}" for size in ("4_5_39", "4_10_78")},
     "hifigan": {"": "hifigan_checkpoints"},
 }
 LATENTS = tuple(RUNS["vae"])
@@ -26,7 +23,7 @@ def find_files(source: Path, *patterns: str) -> list[Path]:
     """Return the file itself, or the files of a folder that match the first pattern with any match, sorted.
 
     Raises:
-        UserError: no such file, no match, or a folder that needs no conversion.
+        UserError: no such file, no match, or a folder that needs no conversion; so do all functions of this module.
     """
     if source.is_file():
         return [source]
@@ -42,23 +39,15 @@ def find_files(source: Path, *patterns: str) -> list[Path]:
 
 def is_model_folder(folder: Path) -> bool:
     """Whether `save_pretrained` wrote a folder; the config.json of a published vocoder is of another kind."""
-    if (folder / "model_index.json").is_file():
-        return True
     try:
-        return bool({"_class_name", "architectures"} & set(files.read_json(folder / "config.json")))
+        config = files.read_json(folder / "config.json")
     except UserError:
-        return False
+        config = {}
+    return (folder / "model_index.json").is_file() or "_class_name" in config or "architectures" in config
 
 
 def weights_file(source: Path, network: str) -> Path:
-    """Find the weights of a network in a file, a run's folder, or the folder of the published runs.
-
-    Args:
-        network: "vae", "audioldm" or "hifigan".
-
-    Raises:
-        UserError: they are missing, there are two published sizes, or the folder needs no conversion.
-    """
+    """Find the weights of a network ("vae", "audioldm", "hifigan") in a file, a run's folder, or that of all runs."""
     runs = [run for name in RUNS[network].values() if (run := _root(source) / name).is_dir()]
     if len(runs) > 1:
         raise UserError(f"{source}: both published sizes are there, name one: {' or '.join(map(str, runs))}")
@@ -81,20 +70,13 @@ def step_of(path: Path) -> int | None:
 
 
 def latent_of(path: Path) -> str | None:
-    """Derive the latent size of a published U-Net from its name or its run's, or None.
-
-    The shapes of the weights are the same for both sizes.
-    """
+    """Derive the latent size of a published U-Net, which its weights do not show, from its name or its run's."""
     runs = {run: latent for latent, run in RUNS["audioldm"].items()}
     return next((runs[name] for name in path.absolute().parts if name in runs), FILES.get(path.name))
 
 
 def published(source: Path, latent: str | None) -> dict[str, str]:
-    """Find the weights of one published size: {"vae": FILE, "unet": FILE, "vocoder": FILE if it exists}.
-
-    Raises:
-        UserError: the two networks are not there, or both sizes are and `latent` is None.
-    """
+    """Find the files of "vae", "unet" and, if it exists, "vocoder" of one published size; None if there is only one."""
     if not source.is_dir():
         what = "is a file, not the folder of the published runs" if source.exists() else "no such folder"
         raise UserError(f"{source}: {what}")
@@ -106,18 +88,17 @@ def published(source: Path, latent: str | None) -> dict[str, str]:
     if wanted[0] not in complete:
         pairs = " or ".join(f"{RUNS['audioldm'][size]} with {RUNS['vae'][size]}" for size in wanted)
         raise UserError(f"{root}: not the published layout: expected {pairs}; it holds: {_list(root)}")
-    networks = {"vae": ("vae", wanted[0]), "unet": ("audioldm", wanted[0]), "vocoder": ("hifigan", "")}
-    runs = {part: (network, root / RUNS[network][size]) for part, (network, size) in networks.items()}
-    return {part: str(_newest(run, WEIGHTS[network])) for part, (network, run) in runs.items() if run.is_dir()}
+    parts = {"vae": ("vae", wanted[0]), "unet": ("audioldm", wanted[0]), "vocoder": ("hifigan", "")}
+    runs = {part: root / RUNS[network][size] for part, (network, size) in parts.items()}
+    return {part: str(_newest(run, WEIGHTS[parts[part][0]])) for part, run in runs.items() if run.is_dir()}
 
 
 def _root(source: Path) -> Path:
-    """The folder of the published runs: `source`, its `tta`, or its `ckpts/tta`."""
+    """Return the folder of the published runs: `source`, its `tta`, or its `ckpts/tta`."""
     names = [name for runs in RUNS.values() for name in runs.values()]
     roots = (source, source / "tta", source / "ckpts" / "tta")
     return next((root for root in roots if any((root / name).is_dir() for name in names)), source)
 
 
 def _list(folder: Path) -> str:
-    """The first names in a folder, for a message."""
     return ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"

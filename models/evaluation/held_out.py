@@ -18,7 +18,7 @@ from sonolume.models.evaluation.sound_files import MIN_SECONDS
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
-from sonolume.preprocessors.pair_files import pictures_of
+from sonolume.preprocessors.sound_pictures import pictures_of
 from sonolume.utils import audio, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from sonolume.config.base import PreprocessConfig
@@ -19,51 +20,42 @@ SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 
 def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
-    """Read the rows of a split ("train" or "valid") of all data sets that have features; print how many have none.
-
-    Args:
-        captions: skip rows without a caption.
-
-    Raises:
-        UserError: a data set is not prepared, a Uid is unsafe, or no row is usable.
-    """
+    """Read the rows of a split of all data sets that have features; see `prepared.read_split`."""
     return prepared.read_split(
         config, datasets, split, lambda row: mel_path(config, row).is_file(), "features", captions
     )
 
 
 def mel_path(config: PreprocessConfig, row: Row) -> Path:
-    """File of a row's log-mel."""
+    """Return the file of a row's log-mel."""
     return paths.resolve(config.processed_dir) / str(row.dataset) / config.melspec_dir / f"{row.uid}.npy"
 
 
 def cache_folder(config: PreprocessConfig, datasets: list[str]) -> Path:
-    """Folder of the arrays that are computed from the features of these data sets."""
+    """Return the folder of the arrays that are computed from the features of these data sets."""
     return paths.resolve(config.processed_dir) / datasets[0] / "cache"
 
 
 def feature_keys(config: PreprocessConfig, rows: list[Row]) -> list[Any]:
-    """Cache key of the features of `rows`, which changes when they are prepared anew."""
-    files_of = [mel_path(config, row) for row in rows]
-    times = [path.stat().st_mtime_ns if path.is_file() else 0 for path in files_of]
-    return [[row.dataset, row.uid, time] for row, time in zip(rows, times, strict=True)]
+    """Build the cache key of the features of `rows`, which changes when they are prepared anew."""
+    return [[row.dataset, row.uid, modified(mel_path(config, row))] for row in rows]
+
+
+def modified(path: Path | None) -> int:
+    """Return the time of a file's last change in ns, 0 for a missing file."""
+    return path.stat().st_mtime_ns if path and path.is_file() else 0
 
 
 def load_mel(path: Path, bands: int, frames: int) -> Tensor:
-    """Read a log-mel (1, bands, frames), float32, cut or padded with silence.
-
-    Raises:
-        UserError: the file is missing, damaged or has another number of bands.
-    """
+    """Read a log-mel (1, bands, frames), float32, cut or padded with silence; raises a UserError for any other file."""
     try:
         mel = np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: not readable ({error}): run run_preprocess.sh again") from error
     if mel.ndim != 2 or mel.shape[0] != bands:
         raise UserError(f"{path}: is {mel.shape}, not ({bands}, frames): it was prepared with other settings")
-    mel = mel[:, :frames].astype(np.float32)
-    padded = np.pad(mel, ((0, 0), (0, frames - mel.shape[1])), constant_values=SILENCE)
-    return torch.from_numpy(padded)[None]
+    mel = torch.from_numpy(mel[None, :, :frames].astype(np.float32))
+    return F.pad(mel, (0, frames - mel.shape[-1]), value=SILENCE)
 
 
 class MelDataset(Dataset[Tensor]):

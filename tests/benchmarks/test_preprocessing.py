@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from sonolume.modules.mel import MelSettings
-from sonolume.preprocessors import mel_features
-from sonolume.preprocessors.mel_features import Plan
+from sonolume.preprocessors import text_audio
+from sonolume.preprocessors.text_audio import Plan
 from sonolume.utils.manifest import Row
 
 CLIPS = 60
@@ -28,9 +28,9 @@ def test_one_worker(tmp_path: Path, channels: int) -> None:
         soundfile.write(tmp_path / f"{number}.wav", wave, SAMPLE_RATE, subtype="PCM_16")
         rows.append(Row("noise", str(number), tmp_path / f"{number}.wav"))
     plan = Plan(tmp_path / "mel", MelSettings(), FRAMES, windows=1)
-    outcomes = mel_features.compute(rows[:1], plan, {})
+    outcomes = text_audio.compute(rows[:1], plan, {})
     wall, processor = time.perf_counter(), time.process_time()
-    outcomes += mel_features.compute(rows[1:], plan, {})
+    outcomes += text_audio.compute(rows[1:], plan, {})
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     assert not any(outcome.left_out for outcome in outcomes)
     prepared = CLIPS * SECONDS

@@ -15,7 +15,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from sonolume.config.base import PreprocessConfig
-from sonolume.preprocessors import mel_features, parallel, text_audio
+from sonolume.preprocessors import parallel, text_audio
 from sonolume.utils import cli
 
 source, processed, workers, killed_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -27,7 +27,7 @@ def watched(outcomes, **_):
         yield outcome
 
 if __name__ == "__main__":
-    mel_features.CLIPS_PER_WORKER, parallel.tqdm = 1, watched
+    text_audio.CLIPS_PER_WORKER, parallel.tqdm = 1, watched
     config = PreprocessConfig(processed_dir=processed, frames=64, windows=2, num_workers=workers)
     sys.exit(cli.run(lambda argv: text_audio.prepare(config, "mine", source, captions=False)))
 """

@@ -11,8 +11,7 @@ from PIL import Image
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.config.base import MiniworldConfig
 from sonolume.preprocessors.miniworld import world
-from sonolume.preprocessors.pair_files import pictures_of
-from sonolume.preprocessors.sound_pictures import prepare
+from sonolume.preprocessors.sound_pictures import pictures_of, prepare
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import read_manifest

@@ -10,10 +10,9 @@ import torch
 
 from sonolume.config.base import MiniworldConfig, PreprocessConfig
 from sonolume.modules.mel import MelSpectrogram
-from sonolume.preprocessors import mel_features
-from sonolume.preprocessors.mel_features import Plan
+from sonolume.preprocessors import text_audio
 from sonolume.preprocessors.sources import screen
-from sonolume.preprocessors.text_audio import prepare
+from sonolume.preprocessors.text_audio import Plan, prepare
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest
 
@@ -294,10 +293,10 @@ def test_the_raw_folder_is_the_default_input(tmp_path: Path, config: PreprocessC
 
 def test_processes_give_the_same_outcomes_in_order(tmp_path: Path, source: Path, monkeypatch):
     rows = [Row("D", f"clip {n}", source / f"clip {n}.wav") for n in (4, 0, 9, 2)]
-    plans = [Plan(tmp_path / name, mel_features.MelSettings(), 64, 1) for name in ("one", "two")]
-    monkeypatch.setattr(mel_features, "CLIPS_PER_WORKER", 1)
-    one = mel_features.compute(rows, plans[0], {})
-    assert one == mel_features.compute(rows, plans[1], {}, num_workers=2)
+    plans = [Plan(tmp_path / name, text_audio.MelSettings(), 64, 1) for name in ("one", "two")]
+    monkeypatch.setattr(text_audio, "CLIPS_PER_WORKER", 1)
+    one = text_audio.compute(rows, plans[0], {})
+    assert one == text_audio.compute(rows, plans[1], {}, num_workers=2)
     assert [outcome.left_out and outcome.left_out.reason for outcome in one] == [None, None, "missing", None]
     for path in (tmp_path / "one").glob("*.npy"):
         np.testing.assert_array_equal(np.load(path), np.load(tmp_path / "two" / path.name))

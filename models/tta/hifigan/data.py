@@ -1,7 +1,6 @@
 """Training data of the vocoder: waves and the mel features that were computed from them.
 
-Waves are cached in {processed_dir}/{dataset}/cache/ as one flat array of 16-bit samples that is memory-mapped, so that
-many workers share it.
+Waves are cached in {processed_dir}/{dataset}/cache/ as one memory-mapped array of 16-bit samples that workers share.
 """
 
 from pathlib import Path
@@ -15,10 +14,9 @@ from tqdm import tqdm
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.models.tta.features import SILENCE, cache_folder, feature_keys, load_mel, mel_path, read_rows
-from sonolume.utils import audio
+from sonolume.models.tta.features import SILENCE, cache_folder, feature_keys, load_mel, mel_path, modified, read_rows
+from sonolume.preprocessors.sources import load_wave
 from sonolume.utils.cache import cached, content_hash
-from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
 SCALE = 32767.0  # full scale of 16-bit samples
@@ -50,78 +48,48 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
             self.rows = [self.rows[index] for index in chosen]
         folder = cache_folder(self.config, config.dataset)
         self.waves = np.load(_waves(self.config, self.rows, folder) / "waves.npy", mmap_mode="r")  # (N, samples)
-        self.seed = config.train.random_seed
-        self.reconstructed = None
+        self.seed, self.share, self.reconstructed = config.train.random_seed, config.model.reconstruct_prob, None
         if split == "train" and config.model.reconstruct:
             mels = _reconstructed(config, self.rows, folder) / "mels.npy"
             self.reconstructed = np.load(mels, mmap_mode="r")  # (N, M, frames)
-        self.share = config.model.reconstruct_prob
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = item
-        if self.split != "train":
-            return self._mel(index, False), self._wave(index, 0, self.config.frames)
-        random = np.random.default_rng([self.seed, epoch, index])
-        mel = self._mel(index, bool(random.uniform() < self.share))
-        frames = self.config.segment_size // self.config.hop_size
-        start = int(random.integers(0, max(0, self._length(index) - frames) + 1))
-        return mel[:, start : start + frames], self._wave(index, start, frames)
-
-    def _mel(self, index: int, reconstructed: bool) -> Tensor:
-        if reconstructed and self.reconstructed is not None:
-            return torch.from_numpy(self.reconstructed[index].astype(np.float32))
-        return load_mel(mel_path(self.config, self.rows[index]), self.config.n_mel, self.config.frames)[0]
-
-    def _wave(self, index: int, start: int, frames: int) -> Tensor:
-        hop = self.config.hop_size
-        return torch.from_numpy(self.waves[index, start * hop : (start + frames) * hop].astype(np.float32) / SCALE)
-
-    def _length(self, index: int) -> int:
-        """Frames of a clip without its padding."""
-        seconds = self.rows[index].duration or self.config.duration
-        return min(self.config.frames, round(seconds * self.config.sample_rate / self.config.hop_size))
+        config, row, start, frames = self.config, self.rows[index], 0, self.config.frames
+        is_reconstructed = False
+        if self.split == "train":
+            random = np.random.default_rng([self.seed, epoch, index])
+            is_reconstructed = bool(random.uniform() < self.share)
+            frames = config.segment_size // config.hop_size
+            seconds = row.duration or config.duration
+            length = min(config.frames, round(seconds * config.sample_rate / config.hop_size))  # without its padding
+            start = int(random.integers(0, max(0, length - frames) + 1))
+        if is_reconstructed and self.reconstructed is not None:
+            mel = torch.from_numpy(self.reconstructed[index].astype(np.float32))
+        else:
+            mel = load_mel(mel_path(config, row), config.n_mel, config.frames)[0]
+        wave = self.waves[index, start * config.hop_size : (start + frames) * config.hop_size]
+        return mel[:, start : start + frames], torch.from_numpy(wave.astype(np.float32) / SCALE)
 
 
 def _waves(config: HifiGanPreprocessConfig, rows: list[Row], folder: Path) -> Path:
-    """Folder of waves.npy: the waves (N, frames * hop_size), int16."""
+    """Folder of waves.npy: the samples of each row's mel as preprocessing loaded them, (N, frames * hop_size) int16."""
+    size = config.frames * config.hop_size
+    seconds = (config.windows * size + config.n_fft) / config.sample_rate
 
     def make(unfinished: Path) -> None:
-        shape = (len(rows), config.frames * config.hop_size)
-        waves = np.lib.format.open_memmap(unfinished / "waves.npy", "w+", np.int16, shape)
+        waves = np.lib.format.open_memmap(unfinished / "waves.npy", "w+", np.int16, (len(rows), size))
         for index, row in enumerate(tqdm(rows, desc="waves", unit="clip")):
-            wave = read_wave(row, config)
+            window = int(row.uid.rpartition("_w")[2]) if config.windows > 1 else 0  # of Uids with _w0, _w1 ...
+            wave = load_wave(row, config.sample_rate, seconds)[window * size : (window + 1) * size]
             waves[index, : len(wave)] = np.round(wave.clip(-1, 1) * SCALE)
         waves.flush()
 
-    files = [row.audio for row in rows]
-    times = [path.stat().st_mtime_ns if path and path.is_file() else 0 for path in files]
-    sources = [
-        [row.dataset, row.uid, str(row.audio), time, row.scene] for row, time in zip(rows, times, strict=True)
-    ]
+    sources = [[row.dataset, row.uid, str(row.audio), modified(row.audio), row.scene] for row in rows]
     return cached(folder, [config.sample_rate, config.hop_size, config.frames, config.windows, sources], make, "waves")
-
-
-def read_wave(row: Row, config: HifiGanPreprocessConfig) -> np.ndarray:
-    """Read the samples (n,) of a row's mel, n at most frames * hop_size, as preprocessing did.
-
-    Raises:
-        UserError: the recording is missing, or the row has neither a recording nor a scene.
-    """
-    size = config.frames * config.hop_size
-    window = int(row.uid.rpartition("_w")[2]) if config.windows > 1 else 0  # preprocessing appends _w0, _w1 ...
-    if row.audio is not None:
-        seconds = (config.windows * size + config.n_fft) / config.sample_rate
-        wave = audio.load(row.audio, config.sample_rate, seconds=seconds)
-    elif row.scene is not None:
-        from sonolume.preprocessors.miniworld import world  # recordings do not need the synthesiser
-
-        wave = world.render(world.Scene.from_dict(row.scene))
-    else:
-        raise UserError(f"{row.dataset}: {row.uid} has no Audio: a vocoder needs the recordings as well as their mels")
-    return wave[window * size : (window + 1) * size]
 
 
 @torch.no_grad()

@@ -129,7 +129,7 @@ def test_what_is_no_embedder_is_named(
     weights = torch.load(embedder, weights_only=True)
     assert "it has no fga" in refusal({name: w for name, w in weights.items() if "reduce_potentials" not in name})
     assert "holds the LoRA" in refusal(official(goldens, "lora_sd14"))
-    assert "its weights are a" in refusal({"a": torch.ones(1)})
+    assert "with the weights a, not AudioToken" in refusal({"a": torch.ones(1)})
     assert "NaN" in refusal(weights | {"fc1.bias": torch.full((2304,), torch.nan)})
     lora_file = tmp_path / "lora.bin"
     torch.save(dict(list(official(goldens, "lora_sd14").items())[:3]), lora_file)

@@ -20,7 +20,7 @@ def test_rows_without_features_are_left_out_and_counted(config: PreprocessConfig
     assert capsys.readouterr().out == ""
     (tmp_path / "noise/mel/train3.npy").unlink()
     assert "train3" not in {row.uid for row in read_rows(config, ["noise"], "train")}
-    assert "left out 1 of 10" in capsys.readouterr().out
+    assert "train.json: left out 1 of 10 rows without features, such as" in capsys.readouterr().out
 
 
 def test_a_uid_that_leads_out_of_the_folder_is_refused(config: PreprocessConfig, tmp_path: Path):

@@ -100,7 +100,7 @@ def test_a_part_of_the_clips(make_config: Callable[..., Path]):
 def test_waves_are_read_once(make_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
     WaveDataset(load_config(make_config()), "train")
     module = importlib.import_module("sonolume.models.tta.hifigan.data")
-    monkeypatch.setattr(module, "read_wave", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(module, "load_wave", lambda *_: pytest.fail("read again"))
     WaveDataset(load_config(make_config()), "train")
 
 
@@ -112,7 +112,7 @@ def test_a_missing_recording_is_named(make_config: Callable[..., Path], processe
         (folder / file).write_text(json.dumps([{"Uid": "a_w0"} | audio_file]))
     config = load_config(make_config(preprocess={"processed_dir": str(tmp_path / "data")}), ["dataset=[gone]"])
     refused("away.wav: no such sound file", WaveDataset, config, "train")
-    refused("a_w0 has no Audio: a vocoder needs the recordings", WaveDataset, config, "valid")
+    refused("a_w0 has neither Audio nor a Scene", WaveDataset, config, "valid")
     assert not list(folder.rglob("waves.npy"))
 
 

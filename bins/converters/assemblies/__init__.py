@@ -1,1 +1,0 @@
-"""Kinds of pipelines that `bins/convert.py assemble KIND` puts together."""
