@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sonolume.models.training import Draw
 from sonolume.modules.diffusion import DiffusionTarget, draw_times, make_target
-from sonolume.modules.latents import normalise
+from sonolume.modules.unet import normalise
 
 
 @dataclass(frozen=True)

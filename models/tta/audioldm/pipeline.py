@@ -25,12 +25,10 @@ from sonolume.modules.export_code import add_code
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.guidance import Guidance, TextStates
 from sonolume.modules.inpainting import FromAudio, FromNoise, Spans, check_source, scale_model_input
-from sonolume.modules.latents import denormalise, normalise
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 from sonolume.modules.schedulers import objective_of, preset, scheduler
-from sonolume.modules.unet import use_crop_upsampling, with_positions
-from sonolume.modules.vocoder_chunks import vocode_in_chunks
-from sonolume.modules.windows import Windows
+from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions
+from sonolume.modules.windows import Windows, vocode_in_chunks
 
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
 WINDOW_BATCH_SIZE = 8  # windows in one call of a network

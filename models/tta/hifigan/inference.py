@@ -12,7 +12,7 @@ from sonolume.models import runtime
 from sonolume.models.tta import resynthesis
 from sonolume.models.tta.hifigan import model
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.modules.vocoder_chunks import vocode_in_chunks
+from sonolume.modules.windows import vocode_in_chunks
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
