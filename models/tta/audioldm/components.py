@@ -20,15 +20,13 @@ MAX_TOKENS = 512  # T5's training length; longer texts are cut
 
 def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
     """Amphion's U-Net in diffusers' class, with its upsampling at odd sizes and fresh weights."""
-    levels = len(config.channel_mult)
-    attends = [2**level in config.attention_resolutions for level in range(levels)]
-    down = tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends)
-    up = tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends))
+    levels = range(len(config.channel_mult))
+    kinds = ["CrossAttn" if 2**level in config.attention_resolutions else "" for level in levels]
     unet = UNet2DConditionModel(
         in_channels=config.in_channels + config.position_channels,
         out_channels=config.out_channels,
-        down_block_types=down,
-        up_block_types=up,
+        down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
+        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
         block_out_channels=tuple(config.model_channels * mult for mult in config.channel_mult),
         layers_per_block=config.num_res_blocks,
         cross_attention_dim=config.context_dim,
@@ -56,7 +54,7 @@ def load_frozen(config: Config) -> Frozen:
     """Load "vae", "text" and "vocoder" (None for Griffin-Lim).
 
     Raises:
-        UserError: one of them cannot be loaded or does not fit the U-Net; names the config key.
+        UserError: one of them cannot be loaded or does not fit the U-Net; names the config key. So do all below.
     """
     vocoder = load_vocoder(config.model.vocoder, MelSettings.of(config.preprocess))
     return Frozen(**load_encoders(config), vocoder=vocoder)
@@ -73,11 +71,7 @@ def load_encoders(config: Config) -> Frozen:
 
 
 def load_vocoder(source: str, settings: MelSettings) -> SpeechT5HifiGan | None:
-    """Load a HiFi-GAN from its folder, a pipeline folder or a hub id; None for "" (Griffin-Lim).
-
-    Raises:
-        UserError: it cannot be loaded, or takes other mels than `settings`; names the config key.
-    """
+    """Load a HiFi-GAN for mels of `settings` from its folder, a pipeline folder or a hub id; None for ""."""
     from sonolume.models.tta.hifigan import model as hifigan
 
     remedy = 'train one with egs/tta/hifigan/run_train.sh, or leave it "" for Griffin-Lim'
@@ -93,9 +87,6 @@ class TextEncoder:
         source: folder or hub id of a T5 with its tokenizer, or a pipeline folder that holds both.
         masked: the U-Net ignores padding, so states end with the text; False: T5's outputs at padding are used, too.
         key: config key or flag of `source`, for messages.
-
-    Raises:
-        UserError: it cannot be loaded; names the key.
     """
 
     def __init__(self, source: str, masked: bool = True, key: str = "model.text_encoder") -> None:
@@ -121,19 +112,15 @@ class TextEncoder:
     def __call__(self, texts: list[str], length: int = 0) -> list[Tensor]:
         """Hidden states of each text (L, D); (length, D), with T5's outputs at padding, if not `masked`."""
         keep = 0 if self.masked else length
-        pad: dict[str, Any] = {"padding": "max_length", "max_length": keep} if keep else {"max_length": MAX_TOKENS}
-        tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, **({"padding": True} | pad))
+        padding, size = ("max_length", keep) if keep else (True, MAX_TOKENS)
+        tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, padding=padding, max_length=size)
         mask = tokens.attention_mask.to(self.model.device)
         states = self.model(tokens.input_ids.to(self.model.device), attention_mask=mask).last_hidden_state
         return [state[: keep or int(count)] for state, count in zip(states, mask.sum(1), strict=True)]
 
 
 def check_fit(config: ModelConfig, vae: AutoencoderKL, text: TextEncoder) -> None:
-    """Make sure that the U-Net of the config fits the pretrained networks.
-
-    Raises:
-        UserError: another number of latent channels, or another width of the text states; names the config keys.
-    """
+    """Make sure that the U-Net of the config fits the latent channels of `vae` and the width of the text states."""
     channels, width = vae.config.latent_channels, text.model.config.d_model
     if config.audioldm.in_channels != channels:
         raise UserError(

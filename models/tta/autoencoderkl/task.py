@@ -29,17 +29,15 @@ class Task(ManualOptimization):
         torch.manual_seed(config.train.random_seed)
         self.config = config
         self.vae = model.build(config.model.autoencoderkl)
-        loss = config.model.loss
-        self.discriminator = PatchDiscriminator(
-            config.model.autoencoderkl.in_channels, loss.disc_channels, loss.disc_num_layers
-        )
+        channels, loss = config.model.autoencoderkl.in_channels, config.model.loss
+        self.discriminator = PatchDiscriminator(channels, loss.disc_channels, loss.disc_num_layers)
         self.logvar = nn.Parameter(torch.tensor(loss.logvar_init), requires_grad=False)
 
     def configure_optimizers(self) -> Any:
-        train = self.config.train
+        train, start = self.config.train, self.config.model.loss.disc_start
         vae, vae_rate = optimizer(self.vae.parameters(), train)
-        disc, disc_rate = optimizer(self.discriminator.parameters(), train, start=self.config.model.loss.disc_start)
-        return [vae, disc], [vae_rate, disc_rate]
+        discriminator, discriminator_rate = optimizer(self.discriminator.parameters(), train, start=start)
+        return [vae, discriminator], [vae_rate, discriminator_rate]
 
     def training_step(self, x: Tensor, batch_index: int) -> None:
         loss, step = self.config.model.loss, self.optimizer_step_index

@@ -50,34 +50,28 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
             self.rows = [self.rows[index] for index in chosen]
         folder = cache_folder(self.config, config.dataset)
         self.waves = np.load(_waves(self.config, self.rows, folder) / "waves.npy", mmap_mode="r")  # (N, samples)
-        self.seed = config.train.random_seed
+        self.seed, self.share = config.train.random_seed, config.model.reconstruct_prob
         self.reconstructed = None
         if split == "train" and config.model.reconstruct:
             mels = _reconstructed(config, self.rows, folder) / "mels.npy"
             self.reconstructed = np.load(mels, mmap_mode="r")  # (N, M, frames)
-        self.share = config.model.reconstruct_prob
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = item
-        if self.split != "train":
-            return self._mel(index, False), self._wave(index, 0, self.config.frames)
-        random = np.random.default_rng([self.seed, epoch, index])
-        mel = self._mel(index, bool(random.uniform() < self.share))
-        frames = self.config.segment_size // self.config.hop_size
-        start = int(random.integers(0, max(0, self._length(index) - frames) + 1))
-        return mel[:, start : start + frames], self._wave(index, start, frames)
-
-    def _mel(self, index: int, reconstructed: bool) -> Tensor:
+        start, frames, hop, reconstructed = 0, self.config.frames, self.config.hop_size, False
+        if self.split == "train":
+            random = np.random.default_rng([self.seed, epoch, index])
+            reconstructed, frames = random.uniform() < self.share, self.config.segment_size // hop
+            start = int(random.integers(0, max(0, self._length(index) - frames) + 1))
         if reconstructed and self.reconstructed is not None:
-            return torch.from_numpy(self.reconstructed[index].astype(np.float32))
-        return load_mel(mel_path(self.config, self.rows[index]), self.config.n_mel, self.config.frames)[0]
-
-    def _wave(self, index: int, start: int, frames: int) -> Tensor:
-        hop = self.config.hop_size
-        return torch.from_numpy(self.waves[index, start * hop : (start + frames) * hop].astype(np.float32) / SCALE)
+            mel = torch.from_numpy(self.reconstructed[index].astype(np.float32))
+        else:
+            mel = load_mel(mel_path(self.config, self.rows[index]), self.config.n_mel, self.config.frames)[0]
+        wave = self.waves[index, start * hop : (start + frames) * hop].astype(np.float32) / SCALE
+        return mel[:, start : start + frames], torch.from_numpy(wave)
 
     def _length(self, index: int) -> int:
         """Frames of a clip without its padding."""
@@ -96,11 +90,8 @@ def _waves(config: HifiGanPreprocessConfig, rows: list[Row], folder: Path) -> Pa
             waves[index, : len(wave)] = np.round(wave.clip(-1, 1) * SCALE)
         waves.flush()
 
-    files = [row.audio for row in rows]
-    times = [path.stat().st_mtime_ns if path and path.is_file() else 0 for path in files]
-    sources = [
-        [row.dataset, row.uid, str(row.audio), time, row.scene] for row, time in zip(rows, times, strict=True)
-    ]
+    times = [row.audio.stat().st_mtime_ns if row.audio and row.audio.is_file() else 0 for row in rows]
+    sources = [[row.dataset, row.uid, str(row.audio), time, row.scene] for row, time in zip(rows, times, strict=True)]
     return cached(folder, [config.sample_rate, config.hop_size, config.frames, config.windows, sources], make, "waves")
 
 

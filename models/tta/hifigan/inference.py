@@ -1,5 +1,6 @@
 """Sound files -> their resynthesis from mels by the vocoder: wav, spectrogram and json."""
 
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -41,9 +42,8 @@ def load(where: str, config: Config, device: str, dtype: torch.dtype) -> tuple[S
 
 def pad_to_frames(wave: np.ndarray, settings: MelSettings) -> Tensor:
     """Pad a wave (n,) with zeros to whole frames, long enough for a mel."""
-    least = max(len(wave), settings.padding + 1)
-    size = -(-least // settings.hop_size) * settings.hop_size
-    return torch.from_numpy(np.pad(wave, (0, size - len(wave))))
+    frames = math.ceil(max(len(wave), settings.padding + 1) / settings.hop_size)
+    return torch.from_numpy(np.pad(wave, (0, frames * settings.hop_size - len(wave))))
 
 
 @torch.no_grad()

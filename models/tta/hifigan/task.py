@@ -3,7 +3,6 @@
 mel: (B, M, T) ln mel; real, fake: (B, T * hop) waves in -1..1.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from sonolume.config.tta.hifigan import Config
 from sonolume.models import previews
 from sonolume.models.gan import ManualOptimization
 from sonolume.models.training import Frozen, optimizer
-from sonolume.models.tta.hifigan import model, warm_start
+from sonolume.models.tta.hifigan import model
 from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction
 from sonolume.modules.waveform_discriminators import WaveformDiscriminator
+from sonolume.utils import paths
 
 
 class Task(ManualOptimization):
@@ -32,25 +32,31 @@ class Task(ManualOptimization):
         self.generator = model.build(config.model.hifigan, self.settings)
         shape = config.model.discriminator
         self.discriminator = WaveformDiscriminator(shape.periods, shape.scales, shape.width)
-        warm_start.load(self.generator, self.discriminator, config.model, self.settings)
+        self._load_pretrained()
         if config.model.hifigan.weight_norm:
             self.generator.apply_weight_norm()
         self.mel = MelSpectrogram(self.settings)
 
+    def _load_pretrained(self) -> None:
+        """Load the weights that the config names, if any."""
+        generator, discriminators = self.config.model.pretrained, self.config.model.pretrained_discriminators
+        if generator:
+            weights = dict(model.load(generator, "model.pretrained", self.settings).state_dict())
+            model.fill(self.generator, weights, f"model.pretrained {generator}", "model.hifigan")
+        if discriminators:
+            key = f"model.pretrained_discriminators {discriminators}"
+            model.load_official_discriminators(self.discriminator, paths.resolve(discriminators), key)
+
     def configure_optimizers(self) -> Any:
         train, start = self.config.train, self.config.model.loss.disc_start
-        generator = optimizer(self.generator.parameters(), train)
-        discriminator = optimizer(self.discriminator.parameters(), train, start=start)
-        for _, rate in (generator, discriminator):
-            rate.lr_lambdas = [self._decayed(rate.lr_lambdas[0])]
-        return [generator[0], discriminator[0]], [generator[1], discriminator[1]]
-
-    def _decayed(self, rate: Callable[[int], float]) -> Callable[[int], float]:
-        """Multiply a learning rate schedule by `lr_decay` for each finished epoch."""
-        train = self.config.train
+        generator, generator_rate = optimizer(self.generator.parameters(), train)
+        discriminator, discriminator_rate = optimizer(self.discriminator.parameters(), train, start=start)
         clips = len(self.trainer.datamodule.data.train)  # type: ignore[attr-defined]
         items = train.batch_size * train.accumulate * self.trainer.world_size  # of one optimizer step
-        return lambda step: rate(step) * train.lr_decay ** (step * items // clips)
+        for rate in (generator_rate, discriminator_rate):  # decay by epochs
+            schedule = rate.lr_lambdas[0]
+            rate.lr_lambdas = [lambda step, of=schedule: of(step) * train.lr_decay ** (step * items // clips)]
+        return [generator, discriminator], [generator_rate, discriminator_rate]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         mel, real = batch
