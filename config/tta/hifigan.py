@@ -2,12 +2,9 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.options import FolderOptions, ModelOptions, OutputOptions, ReportOptions
-from sonolume.utils.errors import UserError
-from sonolume.utils.options import option
+from sonolume.config.options import FolderOptions, ReconstructionOptions, ReportOptions
 
 
 @dataclass
@@ -133,16 +130,8 @@ class Config(RunConfig):
 
 
 @dataclass(kw_only=True)
-class InferenceOptions(ModelOptions, OutputOptions):
-    audio: list[Path] = option(
-        help="sound file, video with sound, or folder of them to resynthesise; may be given several times",
-        metavar="PATH",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.audio:
-            raise UserError("--audio FILE_OR_FOLDER is missing")
+class InferenceOptions(ReconstructionOptions):
+    pass
 
 
 @dataclass(kw_only=True)
