@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 
 BATCH_FRAMES = 40_000  # frames of all sounds in one batch; one sound is never split
-_EPSILON = 1e-10
+EPSILON = 1e-10
 
 
 def mel_to_wave(
@@ -27,8 +27,7 @@ def mel_to_wave(
         start: waves (B, T * hop_size) that give the initial phases instead, such as a vocoder's.
 
     Raises:
-        ValueError: the bands are not those of `settings`, T is too short to be reflected (below 2 by default), or
-            `start` is of another length.
+        ValueError: other bands than in `settings`, T too short to be reflected, or `start` of another length.
     """
     mel = MelSpectrogram(settings).to(log_mel.device)
     if log_mel.ndim != 3 or log_mel.shape[1] != mel.settings.n_mel:
@@ -59,7 +58,7 @@ def mel_to_linear(log_mel: Tensor, basis: Tensor, num_updates: int = 40) -> Tens
     numerator = basis.T @ target                        # (B, K, T)
     for _ in range(num_updates):
         denominator = basis.T @ (basis @ magnitude)     # a third of the cost of (basis.T @ basis) @ magnitude
-        magnitude = magnitude * numerator / (denominator + _EPSILON)
+        magnitude = magnitude * numerator / (denominator + EPSILON)
     return magnitude
 
 
@@ -72,7 +71,7 @@ def random_phases(magnitude: Tensor, seed: int) -> Tensor:
 
 def unit_phases(spectrum: Tensor) -> Tensor:
     """Scale complex numbers to length 1."""
-    return spectrum / (spectrum.abs() + _EPSILON)
+    return spectrum / (spectrum.abs() + EPSILON)
 
 
 def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, momentum: float, phase: Tensor) -> Tensor:

@@ -50,18 +50,13 @@ class FromAudio(FromNoise):
         sample_rate: Hz.
     """
 
-    mel: Tensor  # ln mel (B, M, T) of the recording, set by `encoded`
+    mel: Tensor  # ln mel (B, M, T) of the recording; this and the next two are set before sampling
     clean: Tensor  # its normalised latents (B, z, h, w)
-    hop_size: int
+    hop_size: int  # samples of a mel frame
 
     def __init__(self, wave: Tensor, mask: Tensor | None, strength: float, sample_rate: int) -> None:
         self.wave, self.mask, self.strength = wave, mask, strength
         self.fade = round(FADE_SECONDS * sample_rate)
-
-    def encoded(self, mel: Tensor, latents: Tensor, hop_size: int) -> "FromAudio":
-        """Set the mel and the latents of the recording."""
-        self.mel, self.clean, self.hop_size = mel, latents, hop_size
-        return self
 
     def start(self, scheduler: Any, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         self.scheduler, self.noise, self.clean = scheduler, noise, self.clean.to(noise.dtype)
@@ -81,11 +76,7 @@ class FromAudio(FromNoise):
         return self.merge(latents, original, self.hop_size * self.mel.shape[-1] // latents.shape[-1])
 
     def merge(self, generated: Tensor, original: Tensor, unit: int) -> Tensor:
-        """`generated` (..., w) inside the mask and after the end of the sound, `original` (..., w) elsewhere.
-
-        Args:
-            unit: samples per latent or mel frame.
-        """
+        """`generated` (..., w), of `unit` samples each, inside the mask and after the end, `original` elsewhere."""
         if self.mask is None:
             return generated
         return torch.where(mask_units(self.mask, unit, generated.shape[-1]).to(generated.device), generated, original)
@@ -148,9 +139,9 @@ def _check_wave(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
     wave = wave[None] if wave.ndim == 1 else wave
     if wave.ndim != 2 or not len(wave) or count % len(wave):
         raise ValueError(f"init_audio is {tuple(wave.shape)}: expected (samples,), or a row for each text or sound")
-    if wave.shape[1] < least:
-        seconds = f"{wave.shape[1] / sample_rate:g} s, at least {least / sample_rate:g} s are needed"
-        raise ValueError(f"init_audio is too short: {seconds}")
+    given, needed = wave.shape[1] / sample_rate, least / sample_rate
+    if given < needed:
+        raise ValueError(f"init_audio is too short: {given:g} s, at least {needed:g} s are needed")
     if not wave.isfinite().all():
         raise ValueError("init_audio holds NaN or infinite values")
     if (wave.abs().amax(dim=1) < SILENT).any():
@@ -159,11 +150,7 @@ def _check_wave(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
 
 
 def mask_samples(spans: Spans, samples: int, sample_rate: int) -> Tensor:
-    """Spans in seconds -> mask (N,), True inside them.
-
-    Raises:
-        ValueError: a span is empty, reversed, or outside the sound.
-    """
+    """Spans in seconds -> mask (N,), True inside them; raises a ValueError for an empty, reversed or outside span."""
     if not spans:
         raise ValueError("mask is empty: give at least one start and end in seconds")
     mask = torch.zeros(samples, dtype=torch.bool)

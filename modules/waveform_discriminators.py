@@ -13,15 +13,9 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 SLOPE = 0.1  # negative slope of every leaky ReLU
 PERIOD_CHANNELS = (32, 128, 512, 1024, 1024)
 SCALE_LAYERS = (  # channels, kernel, stride, groups
-    (128, 15, 1, 1),
-    (128, 41, 2, 4),
-    (256, 41, 2, 16),
-    (512, 41, 4, 16),
-    (1024, 41, 4, 16),
-    (1024, 41, 1, 16),
+    (128, 15, 1, 1), (128, 41, 2, 4), (256, 41, 2, 16), (512, 41, 4, 16), (1024, 41, 4, 16), (1024, 41, 1, 16),
     (1024, 5, 1, 1),
-)
-
+)  # fmt: skip
 SPECTRAL_NAMES = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}  # torch's older names -> newer
 WEIGHT_NORM_NAMES = {"weight_g": "original0", "weight_v": "original1"}
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
 
-from sonolume.config.tta.audioldm import AudioLDMConfig, Config, ModelConfig, NoiseSchedulerConfig
+from sonolume.config.tta.audioldm import AudioLDMConfig, Config, NoiseSchedulerConfig
 from sonolume.models.training import Frozen
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
@@ -61,12 +61,22 @@ def load_frozen(config: Config) -> Frozen:
 
 
 def load_encoders(config: Config) -> Frozen:
-    """Load "vae" and "text", whose outputs are cached as training data."""
+    """Load "vae" and "text", whose outputs are cached as training data, and check that they fit the U-Net."""
     from sonolume.models.tta.autoencoderkl import model as autoencoder
 
-    vae = autoencoder.load(config.model.autoencoder_path)
-    text = TextEncoder(config.model.text_encoder, config.model.text_mask)
-    check_fit(config.model, vae, text)
+    model, shape = config.model, config.model.audioldm
+    vae, text = autoencoder.load(model.autoencoder_path), TextEncoder(model.text_encoder, model.text_mask)
+    channels, width = vae.config.latent_channels, text.model.config.d_model
+    if shape.in_channels != channels:
+        raise UserError(
+            f"model.audioldm.in_channels is {shape.in_channels}, but the VAE {model.autoencoder_path} "
+            f"has {channels} latent channels (out_channels must be the same)"
+        )
+    if shape.context_dim != width:
+        raise UserError(
+            f"model.audioldm.context_dim is {shape.context_dim}, but the text encoder {model.text_encoder} "
+            f"gives states of width {width}"
+        )
     return Frozen(vae=vae, text=text)
 
 
@@ -117,18 +127,3 @@ class TextEncoder:
         mask = tokens.attention_mask.to(self.model.device)
         states = self.model(tokens.input_ids.to(self.model.device), attention_mask=mask).last_hidden_state
         return [state[: keep or int(count)] for state, count in zip(states, mask.sum(1), strict=True)]
-
-
-def check_fit(config: ModelConfig, vae: AutoencoderKL, text: TextEncoder) -> None:
-    """Make sure that the U-Net of the config fits the latent channels of `vae` and the width of the text states."""
-    channels, width = vae.config.latent_channels, text.model.config.d_model
-    if config.audioldm.in_channels != channels:
-        raise UserError(
-            f"model.audioldm.in_channels is {config.audioldm.in_channels}, but the VAE {config.autoencoder_path} "
-            f"has {channels} latent channels (out_channels must be the same)"
-        )
-    if config.audioldm.context_dim != width:
-        raise UserError(
-            f"model.audioldm.context_dim is {config.audioldm.context_dim}, but the text encoder {config.text_encoder} "
-            f"gives states of width {width}"
-        )

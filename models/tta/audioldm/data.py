@@ -130,7 +130,7 @@ def _moments(config: Config, split: str, rows: list[Row], vae: AutoencoderKL) ->
 def _save_states(split: str, rows: list[Row], text: components.TextEncoder, folder: Path) -> None:
     """Write the text states of all captions one after the other, float16, with their index."""
     captions = [caption for row in rows for caption in row.captions]
-    counts = np.array(text.count(captions) if captions else [], dtype=np.int64)
+    counts = np.array(text.count(captions), dtype=np.int64)
     lengths = counts if text.masked else np.full_like(counts, counts.max(initial=1))
     ends = np.cumsum(lengths)
     np.save(folder / "firsts.npy", np.cumsum([0] + [len(row.captions) for row in rows]))

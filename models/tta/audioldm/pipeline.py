@@ -52,8 +52,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         unet: its input channels beyond the latent's are position channels.
         scheduler: any diffusers scheduler of the network's objective.
         vocoder: a `SpeechT5HifiGan`; None: Griffin-Lim.
-        mel: fields of `MelSettings`.
-        frames: mel frames of one clip.
+        mel, frames: fields of `MelSettings`, and mel frames of one clip.
         noise: training noise schedule, for `use_preset` and `use_scheduler`.
         text_mask: attention ignores padding. False as the official weights were sampled: unmasked, with the empty
             prompt padded to the prompt's length.
@@ -324,7 +323,8 @@ class TextToAudioPipeline(DiffusionPipeline):
         width = math.ceil(samples / (self._factor * hop_size))
         windows = Windows.covering(width, self._latent_shape()[-1], overlap)
         if isinstance(source, FromAudio):
-            source.encoded(*self.encode_wave(source.wave, windows), hop_size)
+            source.mel, source.clean = self.encode_wave(source.wave, windows)
+            source.hop_size = hop_size
         return samples, windows, source
 
     @property
@@ -342,8 +342,8 @@ class TextToAudioPipeline(DiffusionPipeline):
 class Plan:
     """Checked arguments of one call."""
 
-    prompts: list[str]  # B
-    negatives: list[str]  # B
+    prompts: list[str]  # B, as the negatives
+    negatives: list[str]
     steps: int
     guidance: Guidance
     batch_size: int  # windows in one call of the U-Net, if they are more than the sounds

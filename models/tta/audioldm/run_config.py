@@ -19,10 +19,7 @@ FILE = "sonolume.json"
 KIND = "TextToAudioPipeline"
 MEL = ("sample_rate", "n_fft", "win_size", "hop_size", "n_mel", "fmin", "fmax")
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "clip_sample")
-UNET = (
-    "in_channels", "out_channels", "position_channels", "model_channels", "channel_mult", "attention_resolutions",
-    "num_res_blocks", "num_heads", "transformer_depth", "context_dim", "norm_num_groups",
-)  # fmt: skip
+UNET_UNDECIDED = ("image_size", "use_spatial_transformer", "use_checkpoint", "legacy")  # the rest is its architecture
 LOCAL_PATH = re.compile(r"(^|:)/(?:.*/)?([^/]+/[^/]+)/?$")  # also in KIND:/path
 
 
@@ -61,7 +58,7 @@ def read(folder: Path) -> dict[str, Any]:
             "refine": model["refine"],
             "text_mask": model["text_mask"],
             "latent_scale": "auto",  # the VAE's config holds it
-            "audioldm": {name: model["audioldm"][name] for name in UNET},
+            "audioldm": {name: value for name, value in model["audioldm"].items() if name not in UNET_UNDECIDED},
             "noise_scheduler": {name: model["noise_scheduler"][name] for name in (*NOISE, "prediction_type")},
         },
     }

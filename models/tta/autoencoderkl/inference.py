@@ -32,7 +32,7 @@ def run(config: Config, options: InferenceOptions) -> None:
         rebuilt = reconstruct(vae, real)
         return real, rebuilt, mel_to_wave(rebuilt[None], settings)[0]
 
-    resynthesis.run(rebuild, options.audio, options.output_dir, where, settings, "reconstructed")
+    resynthesis.run(rebuild, options, where, settings, "reconstructed")
 
 
 def mel_settings(where: str, config: Config) -> tuple[MelSettings, int]:

@@ -52,7 +52,9 @@ class Task(ManualOptimization):
                     self._generator_step(x, recon, kl, with_gan)
                 self.clip_and_step(vae)
             if train_discriminator:
-                self._discriminator_step(x, recon.detach())
+                hinge = discriminator_loss(self.discriminator(x), self.discriminator(recon.detach()))
+                self.manual_backward(loss.disc_factor * hinge / self.config.train.accumulate)
+                self.log("train/discriminator", hinge, sync_dist=True)
                 self.clip_and_step(discriminator)
         self.end_batch()
 
@@ -70,20 +72,13 @@ class Task(ManualOptimization):
         total = nll + loss.kl_weight * kl
         if with_gan:
             gan = generator_loss(self.discriminator(recon))
-            weight = adaptive_weight(
-                nll, gan, self.vae.decoder.conv_out.weight,
-                loss.disc_weight, loss.min_adapt_d_weight, loss.max_adapt_d_weight,
-            )  # fmt: skip
+            last, bounds = self.vae.decoder.conv_out.weight, (loss.min_adapt_d_weight, loss.max_adapt_d_weight)
+            weight = adaptive_weight(nll, gan, last, loss.disc_weight, *bounds)
             total = total + weight * loss.disc_factor * gan
             self.log_dict({"train/gan": gan, "train/gan_weight": weight}, sync_dist=True)
         self.manual_backward(total / self.config.train.accumulate)
         self.log("train/l1", (x - recon).abs().mean(), prog_bar=True, sync_dist=True)
         self.log_dict({"train/loss": total, "train/kl": kl}, sync_dist=True)
-
-    def _discriminator_step(self, x: Tensor, recon: Tensor) -> None:
-        loss = discriminator_loss(self.discriminator(x), self.discriminator(recon))
-        self.manual_backward(self.config.model.loss.disc_factor * loss / self.config.train.accumulate)
-        self.log("train/discriminator", loss, sync_dist=True)
 
     def validation_step(self, x: Tensor, batch_index: int) -> None:
         real, recon = x[:, 0], self.vae.decode(self.vae.encode(x).latent_dist.mode()).sample[:, 0].float()  # (B, M, T)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
-from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
 from sonolume.models.training import Frozen, TrainingData
+from sonolume.models.tta.autoencoderkl.data import preprocess as preprocess
 from sonolume.models.tta.features import SILENCE, cache_folder, feature_keys, load_mel, mel_path, read_rows
 from sonolume.utils import audio
 from sonolume.utils.cache import cached, content_hash
@@ -23,14 +23,6 @@ from sonolume.utils.manifest import Row
 
 SCALE = 32767.0  # full scale of 16-bit samples
 CLIP_BATCH_SIZE = 16  # clips in one forward pass of the VAE
-
-
-def preprocess(config: Config, options: PreprocessOptions) -> None:
-    """Recordings or scenes -> manifest and mel features."""
-    from sonolume.preprocessors import text_audio  # training does not need it
-
-    assert options.dataset is not None
-    text_audio.prepare(config.preprocess, options.dataset, options.input, captions=False, audio_dir=options.audio_dir)
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -98,8 +90,7 @@ def _waves(config: HifiGanPreprocessConfig, rows: list[Row], folder: Path) -> Pa
 def read_wave(row: Row, config: HifiGanPreprocessConfig) -> np.ndarray:
     """Read the samples (n,) of a row's mel, n at most frames * hop_size, as preprocessing did.
 
-    Raises:
-        UserError: the recording is missing, or the row has neither a recording nor a scene.
+    Raises a UserError if the recording is missing, or the row has neither a recording nor a scene.
     """
     size = config.frames * config.hop_size
     window = int(row.uid.rpartition("_w")[2]) if config.windows > 1 else 0  # preprocessing appends _w0, _w1 ...

@@ -29,7 +29,7 @@ def run(config: Config, options: InferenceOptions) -> None:
         result = resynthesise(vocoder, real)
         return real[0], spectrogram(result)[0], result[0]
 
-    resynthesis.run(rebuild, options.audio, options.output_dir, where, settings, "vocoded")
+    resynthesis.run(rebuild, options, where, settings, "vocoded")
 
 
 def load(where: str, config: Config, device: str, dtype: torch.dtype) -> tuple[SpeechT5HifiGan, MelSettings]:

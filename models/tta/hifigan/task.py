@@ -66,17 +66,15 @@ class Task(ManualOptimization):
         fake = model.vocode(self.generator, mel)
         if with_gan:
             with self.toggled_optimizer(discriminator):
-                self._discriminator_step(real, fake.detach())
+                logits = self.discriminator(real)[0], self.discriminator(fake.detach())[0]
+                discriminator_loss = vocoder_loss.discriminator_loss(*logits)
+                self.manual_backward(discriminator_loss / self.config.train.accumulate)
+            self.log("train/discriminator", discriminator_loss, sync_dist=True)
             self.clip_and_step(discriminator)
         with self.toggled_optimizer(generator):  # the discriminators pass gradients on and collect none
             self._generator_step(real, fake, with_gan)
         self.clip_and_step(generator)
         self.end_batch()
-
-    def _discriminator_step(self, real: Tensor, fake: Tensor) -> None:
-        loss = vocoder_loss.discriminator_loss(self.discriminator(real)[0], self.discriminator(fake)[0])
-        self.manual_backward(loss / self.config.train.accumulate)
-        self.log("train/discriminator", loss, sync_dist=True)
 
     def _generator_step(self, real: Tensor, fake: Tensor, with_gan: bool) -> None:
         weights = self.config.model.loss
@@ -88,18 +86,15 @@ class Task(ManualOptimization):
                 total = total + weights.stft_weight * stft
                 self.log("train/stft", stft, sync_dist=True)
         if with_gan:
-            total = total + weights.adversarial_weight * self._adversarial(real, fake)
+            with torch.no_grad():
+                _, real_features = self.discriminator(real)
+            logits, fake_features = self.discriminator(fake)
+            gan, features = vocoder_loss.generator_loss(logits), vocoder_loss.feature_loss(real_features, fake_features)
+            total = total + weights.adversarial_weight * (gan + weights.feature_weight * features)
+            self.log_dict({"train/gan": gan, "train/features": features}, sync_dist=True)
         self.manual_backward(total / self.config.train.accumulate)
         self.log("train/mel_l1", mel, prog_bar=True, sync_dist=True)
         self.log("train/loss", total, sync_dist=True)
-
-    def _adversarial(self, real: Tensor, fake: Tensor) -> Tensor:
-        with torch.no_grad():
-            _, real_features = self.discriminator(real)
-        logits, fake_features = self.discriminator(fake)
-        gan, features = vocoder_loss.generator_loss(logits), vocoder_loss.feature_loss(real_features, fake_features)
-        self.log_dict({"train/gan": gan, "train/features": features}, sync_dist=True)
-        return gan + self.config.model.loss.feature_weight * features
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         mel, real = batch
