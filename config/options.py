@@ -31,6 +31,21 @@ class OutputOptions(Options):
 
 
 @dataclass(kw_only=True)
+class ReconstructionOptions(ModelOptions, OutputOptions):
+    """Inference of a model that reconstructs sounds."""
+
+    audio: list[Path] = option(
+        help="sound file, video with sound, or folder of them to reconstruct; may be given several times",
+        metavar="PATH",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.audio:
+            raise UserError("--audio FILE_OR_FOLDER is missing")
+
+
+@dataclass(kw_only=True)
 class SamplingOptions(Options):
     """Sampling from a diffusion model."""
 

@@ -1,4 +1,4 @@
-"""Manual optimisation with several optimizers, as GANs need it; Lightning then neither clips, accumulates nor counts."""
+"""Manual optimization with several optimizers, as GANs need it; Lightning then neither clips nor accumulates."""
 
 from typing import Any
 
@@ -8,17 +8,13 @@ from sonolume.config.base import TrainConfig
 
 
 class ManualOptimization(pl.LightningModule):
-    """Base of a task that steps its optimizers itself: accumulation, clipping, schedules and the count of batches.
-
-    Attributes:
-        steps_done: finished batches; part of the checkpoint.
-    """
+    """Base of a task that steps its optimizers itself: accumulation, clipping, schedules and the count of batches."""
 
     def __init__(self, train: TrainConfig) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.train_config = train
-        self.steps_done = 0
+        self.steps_done = 0  # finished batches; part of the checkpoint
 
     @property
     def optimizer_step_index(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models.training import Draw
 from sonolume.modules.diffusion import DiffusionTarget, alphas_cumprod, draw_times, make_target
-from sonolume.modules.latents import normalise
+from sonolume.modules.unet import normalise
 
 
 @dataclass(frozen=True)

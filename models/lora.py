@@ -45,9 +45,10 @@ def add(unet: UNet2DConditionModel, config: LoraConfig) -> nn.ModuleDict:
         unet.add_adapter(peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=wanted))  # type: ignore[arg-type]
     except ValueError as error:
         raise UserError(f"model.lora.targets: {first_line(error)}") from error
-    layers = {name: layer for name, layer in unet.named_modules() if hasattr(layer, "lora_A")}
-    pairs = {name: {"lora_A": layer.lora_A, "lora_B": layer.lora_B} for name, layer in layers.items()}
-    return nn.ModuleDict({name.replace(".", "/"): nn.ModuleDict(pair) for name, pair in pairs.items()})
+    adapters, layers = nn.ModuleDict(), [(name, one) for name, one in unet.named_modules() if hasattr(one, "lora_A")]
+    for name, layer in layers:
+        adapters[name.replace(".", "/")] = nn.ModuleDict({"lora_A": layer.lora_A, "lora_B": layer.lora_B})
+    return adapters
 
 
 def save(unet: UNet2DConditionModel, path: Path, config: LoraConfig, base: str) -> None:
@@ -58,20 +59,16 @@ def save(unet: UNet2DConditionModel, path: Path, config: LoraConfig, base: str) 
     """
     from peft.utils import get_peft_model_state_dict
 
-    weights = get_peft_model_state_dict(unet)
-    weights = {PREFIX + name: weight.float().cpu().contiguous() for name, weight in weights.items()}
-    targets = sorted({name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in weights})
+    weights = {name: weight.float().cpu().contiguous() for name, weight in get_peft_model_state_dict(unet).items()}
+    targets = sorted({name.rpartition(".lora_")[0] for name in weights})
     settings = {"r": config.rank, "lora_alpha": config.alpha, "target_modules": targets}
     header = {
-        "format": "pt",
-        "rank": str(config.rank),
-        "alpha": str(config.alpha),
-        "base_model": base,
+        "format": "pt", "rank": str(config.rank), "alpha": str(config.alpha), "base_model": base,
         "sonolume_version": importlib.metadata.version("sonolume"),
         SETTINGS: json.dumps({PREFIX + name: value for name, value in settings.items()}),
-    }
+    }  # fmt: skip
     with files.atomic_path(path) as unfinished:
-        save_file(weights, unfinished, header)
+        save_file({PREFIX + name: weight for name, weight in weights.items()}, unfinished, header)
 
 
 def base_hash(unet: UNet2DConditionModel) -> str:
@@ -95,12 +92,17 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
     path = path / FILE if path.is_dir() else path
     if not math.isfinite(scale):
         raise UserError(f"the scale of a LoRA must be a finite number, got {scale}")
-    weights, header = _read(path)
-    pairs = _pairs(weights, path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such LoRA file")
+    try:
+        with safe_open(path, "pt") as file:
+            weights, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path}: cut, damaged or no safetensors file ({first_line(error)})") from error
+    pairs, alpha = _pairs(weights, path), _alpha(header, path)
     layers = dict(pipe.unet.named_modules())
     for name, (down, up) in pairs.items():
         _check(name, layers.get(name), down, up, path)
-    alpha = _alpha(header, path)
     if scale == 0:
         return
     for name, (down, up) in pairs.items():
@@ -108,17 +110,6 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
         factor = scale if alpha is None else scale * alpha / len(down)
         change = (up.flatten(1).float() @ down.flatten(1).float()).view(weight.shape)  # (o, i) or (o, i, k, k)
         weight.copy_(weight.float() + factor * change.to(weight.device))
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read weights and header."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such LoRA file")
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path}: cut, damaged or no safetensors file ({first_line(error)})") from error
 
 
 def _pairs(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -129,10 +120,8 @@ def _pairs(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Te
     for name, weight in weights.items():
         layer, _, kind = name.rpartition(".lora_")
         if not name.startswith(PREFIX) or kind not in ("A.weight", "B.weight"):
-            raise UserError(
-                f"{path}: not a LoRA of this kind of model: {name!r} is not '{PREFIX}LAYER.lora_A.weight' "
-                "or '...lora_B.weight'"
-            )
+            expected = f"'{PREFIX}LAYER.lora_A.weight' or '...lora_B.weight'"
+            raise UserError(f"{path}: not a LoRA of this kind of model: {name!r} is not {expected}")
         pairs.setdefault(layer.removeprefix(PREFIX), {})[kind[0]] = weight
     halves = [layer for layer, pair in pairs.items() if len(pair) < 2]
     if halves:
@@ -144,12 +133,9 @@ def _check(name: str, layer: nn.Module | None, down: Tensor, up: Tensor, path: P
     weight = getattr(layer, "weight", None)
     if weight is None:
         raise UserError(f"{path}: belongs to another network: this U-Net has no {name}")
-    needed = (weight.shape[0], *weight.shape[1:])
-    found = (up.shape[0], *down.shape[1:])
+    needed, found = tuple(weight.shape), (up.shape[0], *down.shape[1:])
     if needed != found or up.shape[1] != down.shape[0]:
-        raise UserError(
-            f"{path}: belongs to another network: {name} is {tuple(needed)} in this U-Net, {tuple(found)} in the file"
-        )
+        raise UserError(f"{path}: belongs to another network: {name} is {needed} in this U-Net, {found} in the file")
 
 
 def _alpha(header: dict[str, str], path: Path) -> float | None:

@@ -14,8 +14,7 @@ QUIET, LOUD = float(np.log(1e-5)), 2.0  # ln mel that is drawn black and white
 
 def is_due(task: pl.LightningModule) -> bool:
     """True in the process that writes previews, after the first training step."""
-    started = task.global_step > 0 or getattr(task, "steps_done", 0) > 0
-    return started and task.logger is not None and task.trainer.is_global_zero
+    return _step(task) > 0 and task.logger is not None and task.trainer.is_global_zero
 
 
 def generators(count: int) -> list[torch.Generator]:

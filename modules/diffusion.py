@@ -22,11 +22,7 @@ class DiffusionTarget(NamedTuple):
 
 
 def alphas_cumprod(schedule: str, start: float, end: float, steps: int) -> Tensor:
-    """Cumulative product of alphas, (steps,) float32, of diffusers' noise schedule of that name.
-
-    Raises:
-        NotImplementedError: no such schedule.
-    """
+    """Cumulative product of alphas, (steps,) float32, of diffusers' noise schedule of that name."""
     return DDPMScheduler(steps, start, end, schedule).alphas_cumprod  # type: ignore[arg-type]  # a Literal of its names
 
 

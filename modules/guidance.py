@@ -11,19 +11,15 @@ from torch import Tensor
 class Guidance:
     """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 
-    Args:
-        scale: 1 is no guidance.
-        rescale: how far to bring the standard deviation back to the conditional prediction's, 0 to 1 (Lin et al. 2023,
-            arXiv 2305.08891, phi of equation 16).
-        interval: guide only at noise times in it, from 0 (clean) to 1 (noise); outside only the conditional branch
-            is computed (Kynkaanniemi et al. 2024, arXiv 2404.07724).
-
     Raises:
         ValueError: rescale or interval out of range.
     """
 
-    scale: float
+    scale: float  # 1 is no guidance
+    # how far to bring the deviation back to the conditional prediction's, 0 to 1 (Lin et al. 2023, arXiv 2305.08891)
     rescale: float = 0.0
+    # noise times, 0 (clean) to 1 (noise), outside of which only the conditional branch is computed (Kynkaanniemi et al.
+    # 2024, arXiv 2404.07724)
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ the sound is generated anew.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,54 +40,29 @@ class FromNoise:
         return wave, wave.new_ones(len(wave))
 
 
-class SourceAudio(NamedTuple):
-    """A recording to start from, as long as the result."""
-
-    wave: Tensor  # (B, N)
-    mask: Tensor | None  # (N,) True where the sound is generated anew; None: everywhere
-    strength: float  # share of the denoising steps that run, above 0 to 1
-
-    def merge(self, generated: Tensor, original: Tensor, unit: int) -> Tensor:
-        """`generated` (..., w) inside the mask and after the end of the sound, `original` (..., w) elsewhere.
-
-        Args:
-            unit: samples per latent or mel frame.
-        """
-        if self.mask is None:
-            return generated
-        return torch.where(mask_units(self.mask, unit, generated.shape[-1]).to(generated.device), generated, original)
-
-    def merge_wave(self, generated: Tensor, fade: int) -> tuple[Tensor, Tensor]:
-        """`generated` (B, N) inside the mask, cross-faded over `fade` samples, and the original elsewhere.
-
-        Returns:
-            Waves (B, N), and gains (B,): the generated part is scaled down to a peak of 1, so that the original need
-            not be.
-        """
-        if self.mask is None:
-            return generated, generated.new_ones(len(generated))
-        peaks = generated[:, self.mask.to(generated.device)].abs().amax(dim=1)
-        gains = 1 / peaks.clamp(min=1)
-        return splice(self.wave, generated * gains[:, None], self.mask, fade), gains
-
-
 class FromAudio(FromNoise):
-    """Sampling from a recording at the noise level of its `strength`; outside its mask the original remains.
+    """Sampling from a recording at the noise level of its strength; outside its mask the original remains.
 
     Args:
-        mel, latents: of the recording, ln mel (B, M, T) and normalised latents (B, z, h, w).
+        wave: the recording, (B, N), as long as the result.
+        mask: (N,) True where the sound is generated anew; None: everywhere.
+        strength: share of the denoising steps that run, above 0 to 1.
         sample_rate: Hz.
     """
 
-    def __init__(self, source: SourceAudio, mel: Tensor, latents: Tensor, hop_size: int, sample_rate: int) -> None:
-        self.source, self.mel, self.clean = source, mel, latents
-        self.hop_size, self.fade = hop_size, round(FADE_SECONDS * sample_rate)
+    mel: Tensor  # ln mel (B, M, T) of the recording; this and the next two are set before sampling
+    clean: Tensor  # its normalised latents (B, z, h, w)
+    hop_size: int  # samples of a mel frame
+
+    def __init__(self, wave: Tensor, mask: Tensor | None, strength: float, sample_rate: int) -> None:
+        self.wave, self.mask, self.strength = wave, mask, strength
+        self.fade = round(FADE_SECONDS * sample_rate)
 
     def start(self, scheduler: Any, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         self.scheduler, self.noise, self.clean = scheduler, noise, self.clean.to(noise.dtype)
-        self.index = begin(scheduler, steps, self.source.strength, noise.device)
+        self.index = begin(scheduler, steps, self.strength, noise.device)
         timesteps = scheduler.timesteps[self.index :]
-        if self.source.strength == 1:
+        if self.strength == 1:
             return self._restore(scale_noise(scheduler, noise)), timesteps
         return add_noise(scheduler, self.clean, noise, self.index), timesteps
 
@@ -98,24 +73,29 @@ class FromAudio(FromNoise):
     def _restore(self, latents: Tensor) -> Tensor:
         """Put the original back outside the mask, at the noise level of the next step."""
         original = add_noise(self.scheduler, self.clean, self.noise, self.index)
-        return self.source.merge(latents, original, self.hop_size * self.mel.shape[-1] // latents.shape[-1])
+        return self.merge(latents, original, self.hop_size * self.mel.shape[-1] // latents.shape[-1])
+
+    def merge(self, generated: Tensor, original: Tensor, unit: int) -> Tensor:
+        """`generated` (..., w), of `unit` samples each, inside the mask and after the end, `original` elsewhere."""
+        if self.mask is None:
+            return generated
+        return torch.where(mask_units(self.mask, unit, generated.shape[-1]).to(generated.device), generated, original)
 
     def merge_mel(self, mel: Tensor) -> Tensor:
-        return self.source.merge(mel, self.mel.to(mel.dtype), self.hop_size)
+        return self.merge(mel, self.mel.to(mel.dtype), self.hop_size)
 
     def merge_wave(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        return self.source.merge_wave(wave, self.fade)
+        """`wave` inside the mask, scaled down to a peak of 1 so that the original need not be, and cross-faded."""
+        if self.mask is None:
+            return super().merge_wave(wave)
+        gains = 1 / wave[:, self.mask.to(wave.device)].abs().amax(dim=1).clamp(min=1)
+        return splice(self.wave, wave * gains[:, None], self.mask, self.fade), gains
 
 
 def check_source(
-    sound: Any,
-    count: int,
-    strength: float | None,
-    spans: Spans | None,
-    samples: int | None,
-    sample_rate: int,
+    sound: Any, count: int, strength: float | None, spans: Spans | None, samples: int | None, sample_rate: int,
     seconds: tuple[float, float],
-) -> SourceAudio:
+) -> FromAudio:  # fmt: skip
     """Check the recording to start from and bring it to the length of the result.
 
     Args:
@@ -134,8 +114,7 @@ def check_source(
     wave = _check_wave(sound, count, round(seconds[0] * sample_rate), sample_rate)
     given, samples = wave.shape[1], samples or wave.shape[1]
     mask = None if spans is None else mask_samples(spans, samples, sample_rate)
-    continued = mask is not None and bool(mask[given:].all())
-    if samples > given and not continued:
+    if samples > given and (mask is None or not mask[given:].all()):
         raise ValueError(
             f"duration {samples / sample_rate:g} s is longer than init_audio ({given / sample_rate:g} s): "
             "to generate the rest, continue it (--continuation, or a mask from its end)"
@@ -144,7 +123,9 @@ def check_source(
         raise ValueError(f"strength {strength:g} cannot be used where init_audio is continued: leave it at 1")
     if samples > round(seconds[1] * sample_rate):
         raise ValueError(f"init_audio is longer than {seconds[1]:g} s: give a shorter one, or a duration")
-    return SourceAudio(_fit(wave, samples), mask, strength)
+    mirrored = wave.flip(1)[:, 1 : 1 + max(0, samples - given)]  # else the autoencoder would encode an end of the sound
+    wave = torch.cat([wave[:, :samples], mirrored], dim=1)
+    return FromAudio(F.pad(wave, (0, samples - wave.shape[1])), mask, strength, sample_rate)
 
 
 def default_strength(strength: float | None, spans: Spans | None) -> float:
@@ -158,9 +139,9 @@ def _check_wave(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
     wave = wave[None] if wave.ndim == 1 else wave
     if wave.ndim != 2 or not len(wave) or count % len(wave):
         raise ValueError(f"init_audio is {tuple(wave.shape)}: expected (samples,), or a row for each text or sound")
-    if wave.shape[1] < least:
-        seconds = f"{wave.shape[1] / sample_rate:g} s, at least {least / sample_rate:g} s are needed"
-        raise ValueError(f"init_audio is too short: {seconds}")
+    given, needed = wave.shape[1] / sample_rate, least / sample_rate
+    if given < needed:
+        raise ValueError(f"init_audio is too short: {given:g} s, at least {needed:g} s are needed")
     if not wave.isfinite().all():
         raise ValueError("init_audio holds NaN or infinite values")
     if (wave.abs().amax(dim=1) < SILENT).any():
@@ -168,23 +149,8 @@ def _check_wave(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
     return wave.repeat_interleave(count // len(wave), dim=0)
 
 
-def _fit(wave: Tensor, samples: int) -> Tensor:
-    """(B, n) -> (B, N): cut, or extended by its mirror image and then by silence.
-
-    The extension is generated anew; the mirror image keeps the autoencoder from encoding an end of the sound.
-    """
-    wave = wave[:, :samples]
-    mirrored = wave.flip(1)[:, 1 : 1 + samples - wave.shape[1]]
-    wave = torch.cat([wave, mirrored], dim=1)
-    return F.pad(wave, (0, samples - wave.shape[1]))
-
-
 def mask_samples(spans: Spans, samples: int, sample_rate: int) -> Tensor:
-    """Spans in seconds -> mask (N,), True inside them.
-
-    Raises:
-        ValueError: a span is empty, reversed, or outside the sound.
-    """
+    """Spans in seconds -> mask (N,), True inside them; raises a ValueError for an empty, reversed or outside span."""
     if not spans:
         raise ValueError("mask is empty: give at least one start and end in seconds")
     mask = torch.zeros(samples, dtype=torch.bool)
@@ -241,18 +207,14 @@ def splice(original: Tensor, generated: Tensor, mask: Tensor, fade: int) -> Tens
 def begin(scheduler: Any, steps: int, strength: float, device: torch.device) -> int:
     """Set the timesteps; returns the index of the first one to run: the last `strength` of all, at least one."""
     scheduler.set_timesteps(steps, device=device)
-    first = steps - max(1, round(steps * strength))
+    first, times = steps - max(1, round(steps * strength)), scheduler.timesteps
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    elif first and _repeats_second(scheduler.timesteps):
-        rest = scheduler.timesteps.unique().flip(0)[first:]  # PNDM runs its second step twice, wherever it starts
+    elif first and len(times) > 2 and times[1] == times[2]:
+        rest = times.unique().flip(0)[first:]  # PNDM runs its second step twice, wherever it starts
         scheduler.timesteps = torch.cat([rest[:2], rest[1:]])
         return 0
     return first
-
-
-def _repeats_second(timesteps: Tensor) -> bool:
-    return len(timesteps) > 2 and bool(timesteps[1] == timesteps[2])
 
 
 def scale_noise(scheduler: Any, noise: Tensor) -> Tensor:

@@ -16,26 +16,18 @@ MEL_FLOOR = 1e-5  # mel magnitudes are clamped here, so silence is ln(1e-5) = -1
 class MelSettings:
     """Settings of a mel spectrogram; the defaults are those of the published vocoder."""
 
-    sample_rate: int = 16000
-    """Hz"""
-    n_fft: int = 1024
-    """length of the Fourier transform, samples"""
-    win_size: int = 1024
-    """length of the periodic Hann window, samples"""
-    hop_size: int = 256
-    """samples from frame to frame"""
-    n_mel: int = 80
-    """Slaney mel bands, area-normalised"""
-    fmin: float = 0.0
-    """lower edge of the lowest band, Hz"""
-    fmax: float = 8000.0
-    """upper edge of the highest band, Hz"""
+    sample_rate: int = 16000  # Hz
+    n_fft: int = 1024  # length of the Fourier transform, samples
+    win_size: int = 1024  # length of the periodic Hann window, samples
+    hop_size: int = 256  # samples from frame to frame
+    n_mel: int = 80  # Slaney mel bands, area-normalised
+    fmin: float = 0.0  # lower edge of the lowest band, Hz
+    fmax: float = 8000.0  # upper edge of the highest band, Hz
 
     def __post_init__(self) -> None:
         if not 0 < self.hop_size <= self.win_size <= self.n_fft:
-            raise ValueError(
-                f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft} does not hold"
-            )
+            sizes = f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
+            raise ValueError(f"{sizes} does not hold")
         if (self.n_fft - self.hop_size) % 2:
             raise ValueError(f"n_fft {self.n_fft} - hop_size {self.hop_size} is odd: frames cannot be centred")
         if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
@@ -64,7 +56,10 @@ class MelSpectrogram(nn.Module):
     def __init__(self, settings: MelSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or MelSettings()
-        self.register_buffer("window", padded_window(self.settings), persistent=False)  # (n_fft,)
+        left = (self.settings.n_fft - self.settings.win_size) // 2  # zeros around the window
+        right = self.settings.n_fft - self.settings.win_size - left
+        window = F.pad(torch.hann_window(self.settings.win_size), (left, right))
+        self.register_buffer("window", window, persistent=False)                        # (n_fft,)
         self.register_buffer("basis", mel_basis(self.settings), persistent=False)       # (M, K)
 
     def stft(self, wave: Tensor) -> Tensor:
@@ -86,24 +81,12 @@ class MelSpectrogram(nn.Module):
         return (self.basis @ magnitude).clamp(min=MEL_FLOOR).log()                   # (B, M, T)
 
 
-def padded_window(settings: MelSettings) -> Tensor:
-    """(n_fft,) periodic Hann window of win_size with zeros around it."""
-    left = (settings.n_fft - settings.win_size) // 2
-    right = settings.n_fft - settings.win_size - left
-    return F.pad(torch.hann_window(settings.win_size), (left, right))
-
-
 def mel_basis(settings: MelSettings) -> Tensor:
     """(M, K) triangular filters on the Slaney scale, each of unit area in Hz."""
     from transformers.audio_utils import mel_filter_bank  # numba-free, and slow to import
 
     filters = mel_filter_bank(
-        num_frequency_bins=settings.n_fft // 2 + 1,
-        num_mel_filters=settings.n_mel,
-        min_frequency=settings.fmin,
-        max_frequency=settings.fmax,
-        sampling_rate=settings.sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )  # (K, M)
+        settings.n_fft // 2 + 1, settings.n_mel, settings.fmin, settings.fmax, settings.sample_rate,
+        norm="slaney", mel_scale="slaney",
+    )  # fmt: skip  # (K, M)
     return torch.from_numpy(filters.T.copy()).float()

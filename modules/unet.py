@@ -1,9 +1,9 @@
-"""The latent diffusion U-Net: diffusers' network with the official upsampling at odd sizes, and position channels."""
+"""The latent diffusion U-Net: diffusers' network with the official upsampling at odd sizes, and its inputs."""
 
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,14 +37,9 @@ def use_crop_upsampling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 def zero_init(unet: UNet2DConditionModel) -> None:
     """Zero the last layer of every residual branch and of the network (the official initialisation)."""
-    last: list[Any] = [unet.conv_out]
-    for module in unet.modules():
-        name = type(module).__name__
-        if name == "ResnetBlock2D":
-            last.append(module.conv2)
-        elif name == "Transformer2DModel":
-            last.append(module.proj_out)
-    for layer in last:
+    last = {"ResnetBlock2D": "conv2", "Transformer2DModel": "proj_out", type(unet).__name__: "conv_out"}
+    for module in [module for module in unet.modules() if type(module).__name__ in last]:
+        layer: Any = getattr(module, last[type(module).__name__])
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
 
@@ -59,7 +54,28 @@ def with_positions(latents: Tensor, in_channels: int) -> Tensor:
     missing = in_channels - channels
     if not missing:
         return latents
-    time = torch.linspace(-1, 1, width, device=latents.device, dtype=latents.dtype).expand(height, width)
-    frequency = torch.linspace(-1, 1, height, device=latents.device, dtype=latents.dtype)[:, None].expand(height, width)
-    positions = torch.stack([time, frequency])[:missing]  # (missing, H, W)
+    time, frequency = (
+        torch.linspace(-1, 1, size, device=latents.device, dtype=latents.dtype) for size in (width, height)
+    )
+    positions = torch.stack(torch.meshgrid(time, frequency, indexing="xy"))[:missing]  # (missing, H, W)
     return torch.cat([latents, positions.expand(batch, -1, -1, -1)], dim=1)
+
+
+def normalise(latents: Tensor, vae: AutoencoderKL) -> Tensor:
+    """(B, z, h, w) of the VAE -> latents of about zero mean and unit deviation, as the U-Net takes them."""
+    mean, std = _statistics(latents, vae)
+    return (latents - mean) / std
+
+
+def denormalise(latents: Tensor, vae: AutoencoderKL) -> Tensor:
+    """The inverse of `normalise`."""
+    mean, std = _statistics(latents, vae)
+    return latents * std + mean
+
+
+def _statistics(latents: Tensor, vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the VAE's latents, (1, z, 1, 1) each; from `scaling_factor` if not per channel."""
+    mean, std = vae.config.latents_mean, vae.config.latents_std
+    if mean is None or std is None:
+        mean, std = [0.0], [1 / vae.config.scaling_factor]
+    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)

@@ -13,15 +13,9 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 SLOPE = 0.1  # negative slope of every leaky ReLU
 PERIOD_CHANNELS = (32, 128, 512, 1024, 1024)
 SCALE_LAYERS = (  # channels, kernel, stride, groups
-    (128, 15, 1, 1),
-    (128, 41, 2, 4),
-    (256, 41, 2, 16),
-    (512, 41, 4, 16),
-    (1024, 41, 4, 16),
-    (1024, 41, 1, 16),
+    (128, 15, 1, 1), (128, 41, 2, 4), (256, 41, 2, 16), (512, 41, 4, 16), (1024, 41, 4, 16), (1024, 41, 1, 16),
     (1024, 5, 1, 1),
-)
-
+)  # fmt: skip
 SPECTRAL_NAMES = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}  # torch's older names -> newer
 WEIGHT_NORM_NAMES = {"weight_g": "original0", "weight_v": "original1"}
 
@@ -37,11 +31,9 @@ class PeriodDiscriminator(nn.Module):
     def __init__(self, period: int, width: float = 1.0) -> None:
         super().__init__()
         self.period = period
-        sizes = [1, *(_scaled(channels, width) for channels in PERIOD_CHANNELS)]
-        strides = (3, 3, 3, 3, 1)
-        self.convs = nn.ModuleList(
-            weight_norm(nn.Conv2d(sizes[i], sizes[i + 1], (5, 1), (strides[i], 1), (2, 0))) for i in range(len(strides))
-        )
+        sizes, self.convs = [1, *(_scaled(channels, width) for channels in PERIOD_CHANNELS)], nn.ModuleList()
+        for before, channels, stride in zip(sizes, sizes[1:], (3, 3, 3, 3, 1), strict=False):
+            self.convs.append(weight_norm(nn.Conv2d(before, channels, (5, 1), (stride, 1), (2, 0))))
         self.conv_post = weight_norm(nn.Conv2d(sizes[-1], 1, (3, 1), 1, (1, 0)))
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -55,56 +47,37 @@ class ScaleDiscriminator(nn.Module):
 
     def __init__(self, width: float = 1.0, spectral: bool = False) -> None:
         super().__init__()
-        norm = spectral_norm if spectral else weight_norm
-        convs, before = [], 1
+        norm, before, self.convs = spectral_norm if spectral else weight_norm, 1, nn.ModuleList()
         for full, kernel, stride, groups in SCALE_LAYERS:
             channels = _scaled(full, width)
             shared = math.gcd(groups, before, channels)
-            convs.append(norm(nn.Conv1d(before, channels, kernel, stride, kernel // 2, groups=shared)))
+            self.convs.append(norm(nn.Conv1d(before, channels, kernel, stride, kernel // 2, groups=shared)))
             before = channels
-        self.convs = nn.ModuleList(convs)
         self.conv_post = norm(nn.Conv1d(before, 1, 3, 1, 1))
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
         return _layers(self.convs, self.conv_post, wave[:, None])
 
 
-class MultiPeriodDiscriminator(nn.Module):
-    def __init__(self, periods: Sequence[int] = (2, 3, 5, 7, 11), width: float = 1.0) -> None:
-        super().__init__()
-        self.discriminators = nn.ModuleList(PeriodDiscriminator(period, width) for period in periods)
-
-    def forward(self, wave: Tensor) -> DiscriminatorOutput:
-        return _joined([discriminator(wave) for discriminator in self.discriminators])
-
-
-class MultiScaleDiscriminator(nn.Module):
-    """The first takes the wave itself, with spectral norm; each other one the wave averaged to half the rate before."""
-
-    def __init__(self, scales: int = 3, width: float = 1.0) -> None:
-        super().__init__()
-        self.discriminators = nn.ModuleList(ScaleDiscriminator(width, scale == 0) for scale in range(scales))
-
-    def forward(self, wave: Tensor) -> DiscriminatorOutput:
-        found = []
-        for scale, discriminator in enumerate(self.discriminators):
-            wave = F.avg_pool1d(wave, 4, 2, padding=2) if scale else wave
-            found.append(discriminator(wave))
-        return _joined(found)
-
-
 class WaveformDiscriminator(nn.Module):
-    """Multi-period and multi-scale discriminators: (B, N) -> logits and feature maps of all of them."""
+    """Multi-period (mpd) and multi-scale (msd) discriminators: (B, N) -> logits and feature maps of all of them.
+
+    The first scale takes the wave itself, with spectral norm; each other one the wave averaged to half the rate before.
+    """
 
     def __init__(self, periods: Sequence[int] = (2, 3, 5, 7, 11), scales: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        self.mpd = MultiPeriodDiscriminator(periods, width)
-        self.msd = MultiScaleDiscriminator(scales, width)
+        by_period = [PeriodDiscriminator(period, width) for period in periods]
+        by_scale = [ScaleDiscriminator(width, scale == 0) for scale in range(scales)]
+        self.mpd = nn.ModuleDict({"discriminators": nn.ModuleList(by_period)})  # official names
+        self.msd = nn.ModuleDict({"discriminators": nn.ModuleList(by_scale)})
 
     def forward(self, wave: Tensor) -> DiscriminatorOutput:
-        logits, features = self.mpd(wave)
-        more_logits, more_features = self.msd(wave)
-        return logits + more_logits, features + more_features
+        found = [discriminator(wave) for discriminator in self.mpd["discriminators"].children()]
+        for scale, discriminator in enumerate(self.msd["discriminators"].children()):
+            wave = F.avg_pool1d(wave, 4, 2, padding=2) if scale else wave
+            found.append(discriminator(wave))
+        return [logits for logits, _ in found], [feature for _, features in found for feature in features]
 
 
 def official_weights(official: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -129,7 +102,3 @@ def _layers(convs: nn.ModuleList, last: nn.Module, x: Tensor) -> tuple[Tensor, l
         features.append(x)
     x = last(x)
     return x.flatten(1), [*features, x]
-
-
-def _joined(found: list[tuple[Tensor, list[Tensor]]]) -> DiscriminatorOutput:
-    return [logits for logits, _ in found], [feature for _, features in found for feature in features]

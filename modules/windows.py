@@ -1,4 +1,4 @@
-"""Long latents as overlapping windows of the length that the networks were trained on.
+"""Long sounds in pieces: latents in overlapping windows of the trained length, mels in chunks for the vocoder.
 
 MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113): a network runs on each window and the results are blended, with
 weights that fall towards a window's ends, where it has least context. B sounds, n windows of each, s latents wide.
@@ -7,6 +7,7 @@ weights that fall towards a window's ends, where it has least context. B sounds,
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,18 +60,16 @@ class Windows:
         """(B, ..., width * unit) -> (B * n, ..., size * unit), the windows of a sound one after the other."""
         if self.count == 1:
             return x
-        pieces = x.unfold(-1, self.size * unit, self.hop * unit)  # (B, ..., n, s)
-        return pieces.movedim(-2, 1).flatten(0, 1)                # (B * n, ..., s)
+        return x.unfold(-1, self.size * unit, self.hop * unit).movedim(-2, 1).flatten(0, 1)
 
     def blend(self, pieces: Tensor, unit: int = 1) -> Tensor:
         """Inverse of `cut`: the weighted mean where windows overlap."""
         if self.count == 1:
             return pieces
         weight = taper(self.size * unit).to(pieces.device)
-        of_sounds = pieces.unflatten(0, (-1, self.count))         # (B, n, ..., s)
+        of_sounds = pieces.unflatten(0, (-1, self.count))                      # (B, n, ..., s)
         total = weight.new_zeros(self.width * unit)
-        shape = (of_sounds.shape[0], *of_sounds.shape[2:-1], self.width * unit)
-        mixed = torch.zeros(shape, device=pieces.device)          # (B, ..., width)
+        mixed = total.expand(len(of_sounds), *of_sounds.shape[2:-1], -1).clone()  # (B, ..., width)
         for number in range(self.count):
             place = slice(number * self.hop * unit, (number * self.hop + self.size) * unit)
             mixed[..., place] += of_sounds[:, number].float() * weight
@@ -81,3 +80,21 @@ class Windows:
 def taper(size: int) -> Tensor:
     """(size,) weights above 0, highest in the middle; with an overlap of one half they add up to 1."""
     return torch.sin(math.pi * (torch.arange(size) + 0.5) / size).square()
+
+
+def vocode_in_chunks(mel: Tensor, vocoder: Any, chunk: int = 2048, context: int = 32) -> Tensor:
+    """Vocode ln mel (B, M, T) with a `SpeechT5HifiGan` -> wave (B, T * hop), float32, with bounded memory.
+
+    Args:
+        chunk: frames vocoded at once.
+        context: further frames on each side; HiFi-GAN's receptive field is about 15.
+    """
+    frames, waves = mel.shape[-1], []
+    for start in range(0, frames, chunk):
+        end = min(start + chunk, frames)
+        left, right = max(0, start - context), min(end + context, frames)
+        some = mel[..., left:right].transpose(1, 2).to(vocoder.dtype)          # (B, frames, M)
+        wave = vocoder(some).float().reshape(len(mel), -1)                     # (B, frames * hop)
+        hop = wave.shape[1] // (right - left)
+        waves.append(wave[:, (start - left) * hop : (end - left) * hop])
+    return torch.cat(waves, dim=1)

@@ -14,7 +14,6 @@ from sonolume.config.base import (
     TrainConfig,
 )
 from sonolume.config.options import (
-    EmbedderOptions,
     FolderOptions,
     GenerationOptions,
     ModelOptions,
@@ -25,33 +24,11 @@ from sonolume.config.options import (
 from sonolume.utils.errors import UserError
 from sonolume.utils.options import Options, Spans, option, parse_spans
 
-
-class BetaSchedule(StrEnum):
-    linear = "linear"
-    scaled_linear = "scaled_linear"
-    squaredcos_cap_v2 = "squaredcos_cap_v2"
-
-
-class PredictionType(StrEnum):
-    epsilon = "epsilon"
-    v_prediction = "v_prediction"
-    flow = "flow"
-
-
-class TimestepSampling(StrEnum):
-    uniform = "uniform"
-    logit_normal = "logit_normal"
-
-
-class Attention(StrEnum):
-    auto = "auto"
-    sdpa = "sdpa"
-    plain = "plain"
-
-
-class Method(StrEnum):
-    full = "full"
-    lora = "lora"
+BetaSchedule = StrEnum("BetaSchedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+PredictionType = StrEnum("PredictionType", ["epsilon", "v_prediction", "flow"])
+TimestepSampling = StrEnum("TimestepSampling", ["uniform", "logit_normal"])
+Attention = StrEnum("Attention", ["auto", "sdpa", "plain"])
+Method = StrEnum("Method", ["full", "lora"])
 
 
 @dataclass
@@ -92,22 +69,16 @@ class AudioLDMConfig(Strict):
         for mult in self.channel_mult:
             for name in ("norm_num_groups", "num_heads"):
                 divisor = getattr(self, name)
-                self.require(
-                    mult > 0 and self.model_channels * mult % divisor == 0,
-                    f"{key}: model_channels {self.model_channels} x {mult} of channel_mult is not divisible "
-                    f"by {name} {divisor}",
-                )
+                divisible = mult > 0 and self.model_channels * mult % divisor == 0
+                channels = f"model_channels {self.model_channels} x {mult} of channel_mult"
+                self.require(divisible, f"{key}: {channels} is not divisible by {name} {divisor}")
         factors = [2**level for level in range(len(self.channel_mult))]
         wrong = [factor for factor in self.attention_resolutions if factor not in factors]
-        self.require(
-            not wrong,
-            f"{key}.attention_resolutions {wrong} are not down factors of channel_mult: choose from {factors}",
-        )
-        self.require(
-            self.in_channels == self.out_channels,
-            f"{key}: in_channels {self.in_channels} differs from out_channels {self.out_channels} "
-            "(position_channels are not counted)",
-        )
+        remedy = f"are not down factors of channel_mult: choose from {factors}"
+        self.require(not wrong, f"{key}.attention_resolutions {wrong} {remedy}")
+        channels = f"in_channels {self.in_channels} differs from out_channels {self.out_channels}"
+        equal = self.in_channels == self.out_channels
+        self.require(equal, f"{key}: {channels} (position_channels are not counted)")
         self.require(self.use_spatial_transformer, f"{key}.use_spatial_transformer must be true: the text needs it")
         self.require(not self.legacy, f"{key}.legacy must be false: the older attention is not supported")
 
@@ -127,14 +98,10 @@ class NoiseSchedulerConfig(Strict):
         key = "model.noise_scheduler"
         self.at_least(key, 1, "num_train_timesteps")
         self.at_least(key, 0, "min_snr_gamma")
-        self.require(
-            0 < self.beta_start < self.beta_end < 1,
-            f"{key}: 0 < beta_start {self.beta_start} < beta_end {self.beta_end} < 1 does not hold",
-        )
-        self.require(
-            self.min_snr_gamma == 0 or self.prediction_type is not PredictionType.flow,
-            f"{key}.min_snr_gamma {self.min_snr_gamma} has no meaning with prediction_type flow: set it to 0",
-        )
+        order = f"0 < beta_start {self.beta_start} < beta_end {self.beta_end} < 1"
+        self.require(0 < self.beta_start < self.beta_end < 1, f"{key}: {order} does not hold")
+        message = f"{key}.min_snr_gamma {self.min_snr_gamma} has no meaning with prediction_type flow: set it to 0"
+        self.require(self.min_snr_gamma == 0 or self.prediction_type is not PredictionType.flow, message)
 
 
 @dataclass
@@ -154,19 +121,14 @@ class ModelConfig(Strict):
 
     def __post_init__(self) -> None:
         self.at_least("model", 0, "refine")
-        self.require(
-            self.latent_scale == "auto" or _is_scale(self.latent_scale),
-            f'model.latent_scale must be "auto" or a number of at least 0, got {self.latent_scale!r}',
-        )
+        try:
+            valid = self.latent_scale == "auto" or 0 <= float(self.latent_scale) < float("inf")
+        except ValueError:
+            valid = False
+        message = f'model.latent_scale must be "auto" or a number of at least 0, got {self.latent_scale!r}'
+        self.require(valid, message)
         for name in ("autoencoder_path", "text_encoder"):
             self.require(bool(getattr(self, name)), f"model.{name} must not be empty")
-
-
-def _is_scale(text: str) -> bool:
-    try:
-        return 0 <= float(text) < float("inf")
-    except ValueError:
-        return False
 
 
 @dataclass
@@ -181,10 +143,8 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(
-            not (self.train.compile and self.model.method is Method.lora),
-            "train.compile has no effect with model.method lora: set it to false",
-        )
+        without_effect = self.train.compile and self.model.method is Method.lora
+        self.require(not without_effect, "train.compile has no effect with model.method lora: set it to false")
 
 
 @dataclass(kw_only=True)
@@ -209,9 +169,7 @@ class InferenceOptions(ModelOptions, OutputOptions, GenerationOptions):
     window_overlap: float = option(
         0.5, help="overlap of the windows of a sound longer than one clip", low=0, high=0.9, metavar="SHARE"
     )
-    init_audio: Path | None = option(
-        help="sound file to start from instead of noise", metavar="FILE", must_exist=True
-    )
+    init_audio: Path | None = option(help="sound file to start from instead of noise", metavar="FILE", must_exist=True)
     strength: float | None = option(
         help="how much of --init_audio to replace, above 0 to 1 (default: 0.8, and 1 with --mask)",
         above=0, high=1, needs=("init_audio",), metavar="SHARE",
@@ -236,7 +194,7 @@ class InferenceOptions(ModelOptions, OutputOptions, GenerationOptions):
 
 
 @dataclass(kw_only=True)
-class EvaluationOptions(ReportOptions, FolderOptions, EmbedderOptions, SamplingOptions):
+class EvaluationOptions(ReportOptions, FolderOptions, SamplingOptions):
     batch_size: int = option(16, help="samples generated at once", low=1, metavar="N")
 
 

@@ -1,12 +1,9 @@
 """tta/autoencoderkl: a mel-spectrogram VAE with a PatchGAN loss (Amphion TTA, stage 1)."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.options import FolderOptions, ModelOptions, OutputOptions, ReportOptions
-from sonolume.utils.errors import UserError
-from sonolume.utils.options import option
+from sonolume.config.options import FolderOptions, ReconstructionOptions, ReportOptions
 
 
 @dataclass
@@ -26,13 +23,11 @@ class AutoencoderKLConfig(Strict):
         self.at_least(key, 1, "ch", "num_res_blocks", "in_channels", "out_ch", "z_channels", "norm_num_groups")
         self.require(len(self.ch_mult) > 0, f"{key}.ch_mult must not be empty")
         for mult in self.ch_mult:
-            self.require(
-                mult > 0 and self.ch * mult % self.norm_num_groups == 0,
-                f"{key}: ch {self.ch} x {mult} of ch_mult is not divisible by norm_num_groups {self.norm_num_groups}",
-            )
-        self.require(
-            self.in_channels == self.out_ch, f"{key}: in_channels {self.in_channels} differs from out_ch {self.out_ch}"
-        )
+            divisible, groups = mult > 0 and self.ch * mult % self.norm_num_groups == 0, self.norm_num_groups
+            channels = f"ch {self.ch} x {mult} of ch_mult"
+            self.require(divisible, f"{key}: {channels} is not divisible by norm_num_groups {groups}")
+        channels = f"in_channels {self.in_channels} differs from out_ch {self.out_ch}"
+        self.require(self.in_channels == self.out_ch, f"{key}: {channels}")
         self.require(self.double_z, f"{key}.double_z must be true: a KL autoencoder needs mean and logvar")
         self.require(self.dropout == 0, f"{key}.dropout must be 0: the network has none, got {self.dropout}")
 
@@ -60,11 +55,8 @@ class LossConfig(Strict):
     def __post_init__(self) -> None:
         self.at_least("model.loss", 0, "kl_weight", "disc_weight", "disc_factor", "disc_start", "min_adapt_d_weight")
         self.at_least("model.loss", 1, "disc_channels", "disc_num_layers")
-        self.require(
-            self.min_adapt_d_weight <= self.max_adapt_d_weight,
-            f"model.loss: min_adapt_d_weight {self.min_adapt_d_weight} is above "
-            f"max_adapt_d_weight {self.max_adapt_d_weight}",
-        )
+        low, high = self.min_adapt_d_weight, self.max_adapt_d_weight
+        self.require(low <= high, f"model.loss: min_adapt_d_weight {low} is above max_adapt_d_weight {high}")
 
 
 @dataclass
@@ -82,28 +74,16 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        factor = self.model.autoencoderkl.down_factor
-        levels = len(self.model.autoencoderkl.ch_mult)
+        factor, levels = self.model.autoencoderkl.down_factor, len(self.model.autoencoderkl.ch_mult)
+        reason = f"{factor}, the down factor of model.autoencoderkl.ch_mult ({levels} levels)"
         for name in ("frames", "n_mel"):
             size = getattr(self.preprocess, name)
-            self.require(
-                size % factor == 0,
-                f"preprocess.{name} {size} is not divisible by {factor}, "
-                f"the down factor of model.autoencoderkl.ch_mult ({levels} levels)",
-            )
+            self.require(size % factor == 0, f"preprocess.{name} {size} is not divisible by {reason}")
 
 
 @dataclass(kw_only=True)
-class InferenceOptions(ModelOptions, OutputOptions):
-    audio: list[Path] = option(
-        help="sound file, video with sound, or folder of them to reconstruct; may be given several times",
-        metavar="PATH",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.audio:
-            raise UserError("--audio FILE_OR_FOLDER is missing")
+class InferenceOptions(ReconstructionOptions):
+    pass
 
 
 @dataclass(kw_only=True)

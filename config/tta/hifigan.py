@@ -2,12 +2,9 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.options import FolderOptions, ModelOptions, OutputOptions, ReportOptions
-from sonolume.utils.errors import UserError
-from sonolume.utils.options import option
+from sonolume.config.options import FolderOptions, ReconstructionOptions, ReportOptions
 
 
 @dataclass
@@ -19,15 +16,11 @@ class HifiGanPreprocessConfig(PreprocessConfig):
         super().__post_init__()
         self.at_least("preprocess", 1, "segment_size")
         self.at_least("preprocess", 0, "train_clips")
-        self.require(
-            self.segment_size % self.hop_size == 0,
-            f"preprocess.segment_size {self.segment_size} is not divisible by hop_size {self.hop_size}",
-        )
-        self.require(
-            (self.n_fft - self.hop_size) // 2 < self.segment_size <= self.frames * self.hop_size,
-            f"preprocess.segment_size {self.segment_size} must be above (n_fft {self.n_fft} - hop_size "
-            f"{self.hop_size}) / 2 and at most frames {self.frames} x hop_size",
-        )
+        size, hop = self.segment_size, self.hop_size
+        self.require(size % hop == 0, f"preprocess.segment_size {size} is not divisible by hop_size {hop}")
+        limits = f"above (n_fft {self.n_fft} - hop_size {hop}) / 2 and at most frames {self.frames} x hop_size"
+        valid = (self.n_fft - hop) // 2 < size <= self.frames * hop
+        self.require(valid, f"preprocess.segment_size {size} must be {limits}")
 
 
 @dataclass
@@ -49,36 +42,21 @@ class HifiGanConfig(Strict):
         self.at_least(key, 1, "upsample_initial_channel")
         self.at_least(key, 0, "leaky_relu_slope")
         self.require(len(rates) > 0 and min(rates) > 0, f"{key}.upsample_rates must be numbers above 0, got {rates}")
-        self.require(
-            len(rates) == len(kernels),
-            f"{key}: {len(rates)} upsample_rates but {len(kernels)} upsample_kernel_sizes",
-        )
+        counts = f"{len(rates)} upsample_rates but {len(kernels)} upsample_kernel_sizes"
+        self.require(len(rates) == len(kernels), f"{key}: {counts}")
         for rate, kernel in zip(rates, kernels, strict=True):
-            self.require(
-                kernel >= rate and (kernel - rate) % 2 == 0,
-                f"{key}: upsample_kernel_sizes {kernel} must be upsample_rates {rate} plus an even number",
-            )
-        self.require(
-            self.upsample_initial_channel % 2 ** len(rates) == 0,
-            f"{key}.upsample_initial_channel {self.upsample_initial_channel} cannot be halved {len(rates)} times",
-        )
-        self.require(
-            len(blocks) == len(dilations) > 0,
-            f"{key}: {len(blocks)} resblock_kernel_sizes but {len(dilations)} resblock_dilation_sizes",
-        )
-        self.require(
-            all(kernel > 0 and kernel % 2 == 1 for kernel in blocks),
-            f"{key}.resblock_kernel_sizes must be odd, got {blocks}",
-        )
-        self.require(
-            all(row and min(row) > 0 for row in dilations),
-            f"{key}.resblock_dilation_sizes must be lists of numbers above 0, got {dilations}",
-        )
-
-    @property
-    def hop(self) -> int:
-        """Samples generated per frame."""
-        return math.prod(self.upsample_rates)
+            valid = kernel >= rate and (kernel - rate) % 2 == 0
+            sizes = f"upsample_kernel_sizes {kernel} must be upsample_rates {rate} plus an even number"
+            self.require(valid, f"{key}: {sizes}")
+        channels = self.upsample_initial_channel
+        halved = f"upsample_initial_channel {channels} cannot be halved {len(rates)} times"
+        self.require(channels % 2 ** len(rates) == 0, f"{key}.{halved}")
+        counts = f"{len(blocks)} resblock_kernel_sizes but {len(dilations)} resblock_dilation_sizes"
+        self.require(len(blocks) == len(dilations) > 0, f"{key}: {counts}")
+        odd = all(kernel > 0 and kernel % 2 == 1 for kernel in blocks)
+        self.require(odd, f"{key}.resblock_kernel_sizes must be odd, got {blocks}")
+        positive = all(row and min(row) > 0 for row in dilations)
+        self.require(positive, f"{key}.resblock_dilation_sizes must be lists of numbers above 0, got {dilations}")
 
 
 @dataclass
@@ -91,9 +69,7 @@ class DiscriminatorConfig(Strict):
         key = "model.discriminator"
         self.at_least(key, 0, "scales")
         self.require(self.width > 0, f"{key}.width must be above 0, got {self.width}")
-        self.require(
-            all(period > 0 for period in self.periods), f"{key}.periods must be above 0, got {self.periods}"
-        )
+        self.require(min(self.periods, default=1) > 0, f"{key}.periods must be above 0, got {self.periods}")
         self.require(len(self.periods) + self.scales > 0, f"{key}: no periods and no scales: keep one of them")
 
 
@@ -108,9 +84,8 @@ class LossConfig(Strict):
     disc_start: int = 0  # first optimizer step with the discriminators
 
     def __post_init__(self) -> None:
-        self.at_least(
-            "model.loss", 0, "mel_weight", "feature_weight", "adversarial_weight", "stft_weight", "disc_start"
-        )
+        weights = ("mel_weight", "feature_weight", "adversarial_weight", "stft_weight")
+        self.at_least("model.loss", 0, *weights, "disc_start")
 
 
 @dataclass
@@ -149,24 +124,14 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         hop, rates = self.preprocess.hop_size, self.model.hifigan.upsample_rates
-        self.require(
-            self.model.hifigan.hop == hop,
-            f"model.hifigan.upsample_rates {rates} multiply to {self.model.hifigan.hop}, "
-            f"not to preprocess.hop_size {hop}",
-        )
+        product = math.prod(rates)
+        message = f"model.hifigan.upsample_rates {rates} multiply to {product}, not to preprocess.hop_size {hop}"
+        self.require(product == hop, message)
 
 
 @dataclass(kw_only=True)
-class InferenceOptions(ModelOptions, OutputOptions):
-    audio: list[Path] = option(
-        help="sound file, video with sound, or folder of them to resynthesise; may be given several times",
-        metavar="PATH",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.audio:
-            raise UserError("--audio FILE_OR_FOLDER is missing")
+class InferenceOptions(ReconstructionOptions):
+    pass
 
 
 @dataclass(kw_only=True)

@@ -9,13 +9,10 @@ MEL_FILE = "mel.json"  # fields of `MelSettings`; of an autoencoder also "frames
 
 
 def read(located: str) -> dict[str, Any]:
-    """Read the mel settings of a model folder, or of the pipeline folder that holds the model.
+    """Fields of `MelSettings`, and "frames" if known, of a model or pipeline folder; {} if it has none, or on the hub.
 
     Args:
         located: a local folder or a hub id.
-
-    Returns:
-        Fields of `MelSettings` and, if known, "frames"; {} if there are none.
 
     Raises:
         UserError: the file is broken.
@@ -25,5 +22,5 @@ def read(located: str) -> dict[str, Any]:
         return files.read_json(folder / MEL_FILE)
     if hub.is_local(located) and (folder / "model_index.json").is_file():
         index = files.read_json(folder / "model_index.json")
-        return index.get("mel", {}) | ({"frames": index["frames"]} if "frames" in index else {})
+        return index.get("mel", {}) | {name: index[name] for name in ("frames",) if name in index}
     return {}

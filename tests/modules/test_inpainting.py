@@ -96,7 +96,7 @@ def test_from_noise_is_scaled_as_the_scheduler_wants():
 RATE = 100
 
 
-def start(sound: Any, **options: Any) -> inpainting.SourceAudio:
+def start(sound: Any, **options: Any) -> inpainting.FromAudio:
     given = {"count": 1, "strength": None, "spans": None, "samples": None, "sample_rate": RATE, "seconds": (0.5, 60)}
     return inpainting.check_source(sound, **(given | options))
 
@@ -146,14 +146,15 @@ def test_a_mask_of_samples_becomes_one_of_latents(spans: Any, latents: list[int]
 def test_without_a_mask_nothing_is_kept():
     made = torch.ones(1, 7)
     assert start(torch.rand(100)).merge(made, torch.zeros(1, 7), 20) is made
-    assert start(torch.rand(100)).merge_wave(3 * made, 20)[0].equal(3 * made)
+    assert start(torch.rand(100)).merge_wave(3 * made)[0].equal(3 * made)
 
 
 def test_a_loud_result_is_scaled_down_and_the_original_is_not():
     sound = start(torch.rand(100), count=2, spans=[(0.4, 0.6)])
     made = torch.full((2, 100), 0.5)
     made[0, 50], made[1, 10] = 4.0, 9.0  # the second outside the mask, where it is replaced
-    mixed, gains = sound.merge_wave(made, fade=5)
+    sound.fade = 5
+    mixed, gains = sound.merge_wave(made)
     assert gains.tolist() == [0.25, 1.0]
     assert mixed[:, 50].tolist() == [1.0, 0.5] and mixed[:, :40].equal(sound.wave[:, :40])
 

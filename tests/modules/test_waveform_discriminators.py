@@ -6,12 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import spectral_norm, weight_norm
 
-from sonolume.modules.waveform_discriminators import (
-    MultiScaleDiscriminator,
-    PeriodDiscriminator,
-    WaveformDiscriminator,
-    official_weights,
-)
+from sonolume.modules.waveform_discriminators import PeriodDiscriminator, WaveformDiscriminator, official_weights
 
 PERIODS = (2, 3, 5, 7, 11)
 
@@ -55,7 +50,7 @@ def test_a_period_sees_its_own_samples_only():
 
 
 def test_scale_features():
-    judge = MultiScaleDiscriminator(3, width=1 / 16)
+    judge = WaveformDiscriminator((), 3, width=1 / 16)
     logits, features = judge(wave(4096))
     assert len(logits) == 3 and len(features) == 3 * 8
     assert [f.shape[1] for f in features[:8]] == [8, 8, 16, 32, 64, 64, 64, 1]
@@ -64,7 +59,7 @@ def test_scale_features():
 
 
 def test_norms_are_the_published_ones():
-    judge = MultiScaleDiscriminator(2, width=1 / 16)
+    judge = WaveformDiscriminator((), 2, width=1 / 16).msd
     names = set(judge.state_dict())
     assert "discriminators.0.convs.0.parametrizations.weight.original" in names  # spectral
     assert "discriminators.1.convs.0.parametrizations.weight.original0" in names  # weight norm

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
 
-from sonolume.config.tta.audioldm import AudioLDMConfig, Config, ModelConfig, NoiseSchedulerConfig
+from sonolume.config.tta.audioldm import AudioLDMConfig, Config, NoiseSchedulerConfig
 from sonolume.models.training import Frozen
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
@@ -20,15 +20,13 @@ MAX_TOKENS = 512  # T5's training length; longer texts are cut
 
 def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
     """Amphion's U-Net in diffusers' class, with its upsampling at odd sizes and fresh weights."""
-    levels = len(config.channel_mult)
-    attends = [2**level in config.attention_resolutions for level in range(levels)]
-    down = tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends)
-    up = tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends))
+    levels = range(len(config.channel_mult))
+    kinds = ["CrossAttn" if 2**level in config.attention_resolutions else "" for level in levels]
     unet = UNet2DConditionModel(
         in_channels=config.in_channels + config.position_channels,
         out_channels=config.out_channels,
-        down_block_types=down,
-        up_block_types=up,
+        down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
+        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
         block_out_channels=tuple(config.model_channels * mult for mult in config.channel_mult),
         layers_per_block=config.num_res_blocks,
         cross_attention_dim=config.context_dim,
@@ -56,28 +54,34 @@ def load_frozen(config: Config) -> Frozen:
     """Load "vae", "text" and "vocoder" (None for Griffin-Lim).
 
     Raises:
-        UserError: one of them cannot be loaded or does not fit the U-Net; names the config key.
+        UserError: one of them cannot be loaded or does not fit the U-Net; names the config key. So do all below.
     """
     vocoder = load_vocoder(config.model.vocoder, MelSettings.of(config.preprocess))
     return Frozen(**load_encoders(config), vocoder=vocoder)
 
 
 def load_encoders(config: Config) -> Frozen:
-    """Load "vae" and "text", whose outputs are cached as training data."""
+    """Load "vae" and "text", whose outputs are cached as training data, and check that they fit the U-Net."""
     from sonolume.models.tta.autoencoderkl import model as autoencoder
 
-    vae = autoencoder.load(config.model.autoencoder_path)
-    text = TextEncoder(config.model.text_encoder, config.model.text_mask)
-    check_fit(config.model, vae, text)
+    model, shape = config.model, config.model.audioldm
+    vae, text = autoencoder.load(model.autoencoder_path), TextEncoder(model.text_encoder, model.text_mask)
+    channels, width = vae.config.latent_channels, text.model.config.d_model
+    if shape.in_channels != channels:
+        raise UserError(
+            f"model.audioldm.in_channels is {shape.in_channels}, but the VAE {model.autoencoder_path} "
+            f"has {channels} latent channels (out_channels must be the same)"
+        )
+    if shape.context_dim != width:
+        raise UserError(
+            f"model.audioldm.context_dim is {shape.context_dim}, but the text encoder {model.text_encoder} "
+            f"gives states of width {width}"
+        )
     return Frozen(vae=vae, text=text)
 
 
 def load_vocoder(source: str, settings: MelSettings) -> SpeechT5HifiGan | None:
-    """Load a HiFi-GAN from its folder, a pipeline folder or a hub id; None for "" (Griffin-Lim).
-
-    Raises:
-        UserError: it cannot be loaded, or takes other mels than `settings`; names the config key.
-    """
+    """Load a HiFi-GAN for mels of `settings` from its folder, a pipeline folder or a hub id; None for ""."""
     from sonolume.models.tta.hifigan import model as hifigan
 
     remedy = 'train one with egs/tta/hifigan/run_train.sh, or leave it "" for Griffin-Lim'
@@ -93,9 +97,6 @@ class TextEncoder:
         source: folder or hub id of a T5 with its tokenizer, or a pipeline folder that holds both.
         masked: the U-Net ignores padding, so states end with the text; False: T5's outputs at padding are used, too.
         key: config key or flag of `source`, for messages.
-
-    Raises:
-        UserError: it cannot be loaded; names the key.
     """
 
     def __init__(self, source: str, masked: bool = True, key: str = "model.text_encoder") -> None:
@@ -121,27 +122,8 @@ class TextEncoder:
     def __call__(self, texts: list[str], length: int = 0) -> list[Tensor]:
         """Hidden states of each text (L, D); (length, D), with T5's outputs at padding, if not `masked`."""
         keep = 0 if self.masked else length
-        pad: dict[str, Any] = {"padding": "max_length", "max_length": keep} if keep else {"max_length": MAX_TOKENS}
-        tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, **({"padding": True} | pad))
+        padding, size = ("max_length", keep) if keep else (True, MAX_TOKENS)
+        tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, padding=padding, max_length=size)
         mask = tokens.attention_mask.to(self.model.device)
         states = self.model(tokens.input_ids.to(self.model.device), attention_mask=mask).last_hidden_state
         return [state[: keep or int(count)] for state, count in zip(states, mask.sum(1), strict=True)]
-
-
-def check_fit(config: ModelConfig, vae: AutoencoderKL, text: TextEncoder) -> None:
-    """Make sure that the U-Net of the config fits the pretrained networks.
-
-    Raises:
-        UserError: another number of latent channels, or another width of the text states; names the config keys.
-    """
-    channels, width = vae.config.latent_channels, text.model.config.d_model
-    if config.audioldm.in_channels != channels:
-        raise UserError(
-            f"model.audioldm.in_channels is {config.audioldm.in_channels}, but the VAE {config.autoencoder_path} "
-            f"has {channels} latent channels (out_channels must be the same)"
-        )
-    if config.audioldm.context_dim != width:
-        raise UserError(
-            f"model.audioldm.context_dim is {config.audioldm.context_dim}, but the text encoder {config.text_encoder} "
-            f"gives states of width {width}"
-        )

@@ -55,11 +55,7 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
-    """Datasets of both splits in batches of `Batch`; fills the cache first where needed.
-
-    Args:
-        frozen: "vae" and "text".
-    """
+    """Datasets of both splits in batches of `Batch`; `frozen` "vae" and "text" fill the cache where needed."""
     train, valid = (LatentDataset(config, split, frozen) for split in ("train", "valid"))
     return TrainingData(train, valid, collate)
 
@@ -108,13 +104,12 @@ def collate(items: list[Item]) -> Batch:
 
 
 def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text: components.TextEncoder) -> Path:
-    weights = content_hash(vae.state_dict().values(), text.model.parameters())
-    settings = [CACHE_VERSION, config.preprocess.frames, config.model.text_mask, config.train.precision]
-
     def make(folder: Path) -> None:
         np.save(folder / "moments.npy", _moments(config, split, rows, vae))
         _save_states(split, rows, text, folder)
 
+    weights = content_hash(vae.state_dict().values(), text.model.parameters())
+    settings = [CACHE_VERSION, config.preprocess.frames, config.model.text_mask, config.train.precision]
     key = [weights, settings, feature_keys(config.preprocess, rows), [row.captions for row in rows]]
     return cached(cache_folder(config.preprocess, config.dataset), key, make, "latents and texts")
 
@@ -122,8 +117,7 @@ def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text
 @torch.no_grad()
 def _moments(config: Config, split: str, rows: list[Row], vae: AutoencoderKL) -> np.ndarray:
     """VAE moments (N, 2z, h, w), float16."""
-    size, frames = config.preprocess.n_mel, config.preprocess.frames
-    parts = []
+    size, frames, parts = config.preprocess.n_mel, config.preprocess.frames, []
     for start in tqdm(range(0, len(rows), CLIP_BATCH_SIZE), desc=f"latents of {split}", unit="batch"):
         some = rows[start : start + CLIP_BATCH_SIZE]
         batch = torch.stack([load_mel(mel_path(config.preprocess, row), size, frames) for row in some])  # (B, 1, M, T)
@@ -136,7 +130,7 @@ def _moments(config: Config, split: str, rows: list[Row], vae: AutoencoderKL) ->
 def _save_states(split: str, rows: list[Row], text: components.TextEncoder, folder: Path) -> None:
     """Write the text states of all captions one after the other, float16, with their index."""
     captions = [caption for row in rows for caption in row.captions]
-    counts = np.array(text.count(captions) if captions else [], dtype=np.int64)
+    counts = np.array(text.count(captions), dtype=np.int64)
     lengths = counts if text.masked else np.full_like(counts, counts.max(initial=1))
     ends = np.cumsum(lengths)
     np.save(folder / "firsts.npy", np.cumsum([0] + [len(row.captions) for row in rows]))

@@ -6,7 +6,6 @@ Reads JSON only, so that mistakes are reported before torch is imported.
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,11 @@ def configure(config: Config, options: FinetuneOptions, given: list[Source]) -> 
         UserError: no such pipeline, a damaged one, or another one than the run to resume started from.
         ConfigError: a source contradicts the pipeline.
     """
-    before = _config_to_resume(config) if options.resume else {}
+    before: dict[str, Any] = {}
+    if options.resume:
+        if not (config.run_dir / "config.json").is_file():
+            raise UserError(f"{config.run_dir}: nothing to resume: there is no run of this name")
+        before = files.read_json(config.run_dir / "config.json")
     source = _source(config, options.checkpoint, before)
     folder = locate(source)
     decided = run_config.read(folder)
@@ -53,27 +56,17 @@ def prepare(config: Config, options: FinetuneOptions) -> None:
     for number, dataset in enumerate(config.dataset):
         text_audio.prepare(config.preprocess, dataset, options.input if number == 0 else None)
         folder = paths.resolve(config.preprocess.processed_dir) / dataset
-        valid = folder / config.preprocess.valid_file
-        if not _rows(valid):
-            manifest.write_manifest(_rows(folder / config.preprocess.train_file), valid)
+        train, valid = folder / config.preprocess.train_file, folder / config.preprocess.valid_file
+        if not valid.is_file() or not json.loads(valid.read_text(encoding="utf-8")):
+            manifest.write_manifest(manifest.read_manifest(train), valid)
             print(
                 f"{folder}: val/loss is measured on the training clips "
                 "(preprocess.valid_fraction=0.1 keeps a part of them for validation)"
             )
 
 
-def _rows(path: Path) -> list[manifest.Row]:
-    """Rows of a prepared manifest, which may be empty or absent."""
-    is_empty = not path.is_file() or not json.loads(path.read_text(encoding="utf-8"))
-    return [] if is_empty else manifest.read_manifest(path)
-
-
 def locate(source: str) -> Path:
-    """The local folder of a pipeline, which is downloaded first if `source` is a hub id.
-
-    Raises:
-        UserError: neither a folder nor on the hub.
-    """
+    """The local folder of a pipeline, which is downloaded first if `source` is a hub id."""
     where = hub.locate(source, "--checkpoint")
     if hub.is_local(where):
         return Path(where)
@@ -82,58 +75,40 @@ def locate(source: str) -> Path:
     try:
         return Path(snapshot_download(where))
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"--checkpoint {source}: neither a folder nor available from the hub: {first_line(error)}"
-        ) from error
+        reason = f"neither a folder nor available from the hub: {first_line(error)}"
+        raise UserError(f"--checkpoint {source}: {reason}") from error
 
 
-def check_agreement(
-    config: Config, decided: dict[str, Any], folder: Path, given: list[Source] | None = None
-) -> None:
-    """Make sure that the config does not contradict the pipeline.
+def check_agreement(config: Config, decided: dict[str, Any], folder: Path, given: list[Source] | None = None) -> None:
+    """Raise a ConfigError with the key and both values if the config contradicts the pipeline.
 
     Args:
         decided: values of the pipeline, from `run_config.read`.
         given: check only values that these sources name; None checks all.
-
-    Raises:
-        ConfigError: names the key and both values.
     """
-    plain: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    for keys, value in _leaves(decided):
-        names = ["config"] if given is None else [one.name for one in given if _at(one.content, keys) is not None]
-        if names and _at(plain, keys) != value:
+    present: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    values = _flat(present)
+    sources = [("config", values)] if given is None else [(one.name, _flat(one.content)) for one in given]
+    for key, value in _flat(decided).items():
+        names = [name for name, content in sources if key in content]
+        if names and values[key] != value:
             raise ConfigError(
-                f"{names[-1]}: {'.'.join(keys)}: {_at(plain, keys)} contradicts the pipeline {folder}, "
-                f"which has {value}: leave it out"
+                f"{names[-1]}: {key}: {values[key]} contradicts the pipeline {folder}, which has {value}: leave it out"
             )
 
 
-def _at(content: Any, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        content = content.get(key) if isinstance(content, dict) else None
-    return content
-
-
-def _leaves(content: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of all sections by their dotted keys."""
+    values: dict[str, Any] = {}
     for name, value in content.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*keys, name))
-        else:
-            yield (*keys, name), value
+        values |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return values
 
 
 def check_peft(config: Config) -> None:
     """Raise a UserError if LoRA is asked for and peft is not installed."""
     if config.model.method is Method.lora and importlib.util.find_spec("peft") is None:
         raise UserError(PEFT_HINT)
-
-
-def _config_to_resume(config: Config) -> dict[str, Any]:
-    path = config.run_dir / "config.json"
-    if not path.is_file():
-        raise UserError(f"{config.run_dir}: nothing to resume: there is no run of this name")
-    return files.read_json(path)
 
 
 def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:

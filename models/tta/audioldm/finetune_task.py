@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sonolume.config.tta.audioldm import Config, Method
+from sonolume.config.tta.audioldm import Config
 from sonolume.models import lora
 from sonolume.models.training import Frozen
 from sonolume.models.tta.audioldm import finetune, inference, run_config
@@ -18,23 +18,18 @@ def load_frozen(config: Config) -> Frozen:
     """Load the pipeline to start from, in float32 on the CPU: "pipeline", and its parts by their names.
 
     Raises:
-        UserError: it is damaged or of another kind, or the config contradicts it.
+        UserError: the pipeline is damaged or of another kind, or the config contradicts it.
     """
     folder = finetune.locate(config.model.pretrained)
     finetune.check_agreement(config, run_config.read(folder), folder)
     finetune.check_peft(config)
     text = TextEncoder(str(folder), config.model.text_mask, "model.pretrained")
     pipe = inference.load(str(folder), "cpu", text_encoder=text.model, tokenizer=text.tokenizer)
-    for part in (pipe.vae, pipe.vocoder):
-        if part is not None:
-            part.requires_grad_(False)
+    for part in filter(None, (pipe.vae, pipe.vocoder)):
+        part.requires_grad_(False)
     if config.model.audioldm.use_checkpoint:
         pipe.unet.enable_gradient_checkpointing()
     return Frozen(pipeline=pipe, vae=pipe.vae, text=text, vocoder=pipe.vocoder)
-
-
-def build(config: Config, frozen: Frozen) -> Task:
-    return LoraTask(config, frozen) if config.model.method is Method.lora else FinetuneTask(config, frozen)
 
 
 class FinetuneTask(Task):
@@ -66,8 +61,9 @@ class LoraTask(FinetuneTask):
 
     def export(self, folder: Path) -> None:
         """Write the LoRA file alone."""
-        model = self.config.model
-        lora.save(self.unet, folder / lora.FILE, model.lora, _short_name(model.pretrained))
+        base = self.config.model.pretrained
+        name = "/".join(Path(base).parts[-2:]) if Path(base).is_absolute() else base  # without local paths
+        lora.save(self.unet, folder / lora.FILE, self.config.model.lora, name)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["base"] = lora.base_hash(self.unet)
@@ -79,9 +75,3 @@ class LoraTask(FinetuneTask):
                 f"model.pretrained {self.config.model.pretrained}: its weights differ from those that this run started "
                 "from: name that pipeline, or start a new run with another exp_name=..."
             )
-
-
-def _short_name(source: str) -> str:
-    """A pipeline's name without local paths."""
-    path = Path(source)
-    return "/".join(path.parts[-2:]) if path.is_absolute() else source

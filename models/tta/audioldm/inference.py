@@ -30,10 +30,16 @@ Job = tuple[str, int]  # text and seed
 
 def run(config: Config, options: InferenceOptions) -> None:
     """Generate `num_samples` sounds of every text and print the path of each wav."""
-    texts = options.text + read_texts(options.text_file)
+    texts = options.text + ([] if options.text_file is None else read_texts(options.text_file))
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype)
-    choose_sampler(pipe, options.preset, options.scheduler)
+    try:
+        if options.preset:
+            pipe.use_preset(options.preset)
+        if options.scheduler:
+            pipe.use_scheduler(options.scheduler)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if options.lora is not None:
         from sonolume.models import lora
 
@@ -46,24 +52,17 @@ def run(config: Config, options: InferenceOptions) -> None:
     rounds = list(batches(jobs, options.batch_size, one_text=not pipe.config.text_mask))
     for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
         output = _generate(pipe, batch, arguments, options)
-        _save(pipe, batch, output, arguments, where, options, folder)
+        _save(pipe, batch, output, _describe(pipe, arguments, options, where, len(output.audios[0])), folder)
 
 
-def read_texts(path: Path | None) -> list[str]:
-    """Read texts from a file, one per line.
-
-    Raises:
-        UserError: the file is not UTF-8 text, or has no texts.
-    """
-    if path is None:
-        return []
+def read_texts(path: Path) -> list[str]:
+    """Read texts from a UTF-8 file, one per line; raises a UserError if there are none."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise UserError(f"--text_file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"--text_file {path}: not UTF-8 text (byte {error.start})") from error
-    texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise UserError(f"--text_file {path}: has no texts")
     return texts
@@ -90,21 +89,6 @@ def load(where: str, device: str = "auto", dtype: str = "float32", **components:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
     return pipe.to(place)
-
-
-def choose_sampler(pipe: TextToAudioPipeline, preset: str | None, scheduler: str | None = None) -> None:
-    """Switch to the sampler of the flags.
-
-    Raises:
-        UserError: there is none of this name for the network's objective.
-    """
-    try:
-        if preset:
-            pipe.use_preset(preset)
-        if scheduler:
-            pipe.use_scheduler(scheduler)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def batches(jobs: list[Job], size: int, one_text: bool) -> Iterator[list[Job]]:
@@ -151,9 +135,9 @@ def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict
 def _generate(
     pipe: TextToAudioPipeline, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions
 ) -> SoundOutput:
-    generators = [runtime.generators(seed, 1)[0] for _, seed in jobs]
+    texts, seeds = zip(*jobs, strict=True)
     try:
-        output = pipe([text for text, _ in jobs], generator=generators, **arguments)
+        output = pipe(list(texts), generator=[runtime.generators(seed, 1)[0] for seed in seeds], **arguments)
     except ValueError as error:
         reason = str(error)
         name = f"--init_audio {options.init_audio}: " if reason.startswith("init_audio ") else ""
@@ -164,43 +148,35 @@ def _generate(
     return output
 
 
-def _save(
-    pipe: TextToAudioPipeline,
-    jobs: list[Job],
-    output: SoundOutput,
-    arguments: dict[str, Any],
-    where: str,
-    options: InferenceOptions,
-    folder: Path,
-) -> None:
+def _save(pipe: TextToAudioPipeline, jobs: list[Job], output: SoundOutput, facts: dict[str, Any], folder: Path) -> None:
     """Write wav, spectrogram and json of a batch."""
-    mel, mels, gains = pipe.mel_settings, output.mels, output.gains
-    assert mels is not None and gains is not None
-    rows = zip(jobs, mels.cpu().numpy(), output.audios, gains.tolist(), strict=True)
+    mel = pipe.mel_settings
+    assert output.mels is not None and output.gains is not None
+    rows = zip(jobs, output.mels.cpu().numpy(), output.audios, output.gains.tolist(), strict=True)
     for (text, seed), log_mel, wave, gain in rows:
         path = runtime.result_path(folder, text, seed, ".wav")
         level = runtime.save_sound(path, wave, mel.sample_rate, gain)
         spectrogram_png(path.with_suffix(".png"), log_mel, mel.sample_rate, mel.hop_size, mel.fmin, mel.fmax)
-        facts = _describe(pipe, arguments, options, len(wave))
-        files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed, "model": where} | facts | level)
+        files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed} | facts | level)
         print(path)
 
 
 def _describe(
-    pipe: TextToAudioPipeline, arguments: dict[str, Any], options: InferenceOptions, samples: int
+    pipe: TextToAudioPipeline, arguments: dict[str, Any], options: InferenceOptions, where: str, samples: int
 ) -> dict[str, Any]:
-    """Everything that decides a sound, for its json."""
-    rate, mask, edited = pipe.mel_settings.sample_rate, arguments["mask"], options.init_audio is not None
+    """Everything that decides the sounds except text and seed, for the json."""
+    rate, mask = pipe.mel_settings.sample_rate, arguments["mask"]
     kept = [] if mask is None else runs(~mask_samples(mask, samples, rate))
     flags = {name: getattr(options, name) for name in NOTED_FLAGS}
     return runtime.describe(
+        model=where,
         **{name: str(value) if isinstance(value, Path) else value for name, value in flags.items()},
         num_steps=arguments["num_inference_steps"],
         guidance_scale=arguments["guidance_scale"],
         scheduler=type(pipe.scheduler).__name__,
         preset=None if options.scheduler else options.preset or "balanced",
         duration=samples / rate,
-        strength=default_strength(options.strength, mask) if edited else None,
+        strength=None if options.init_audio is None else default_strength(options.strength, mask),
         mask=mask,
         kept=[[start / rate, end / rate] for start, end in kept],
         lora_scale=None if options.lora is None else options.lora_scale,

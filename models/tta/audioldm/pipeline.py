@@ -25,12 +25,10 @@ from sonolume.modules.export_code import add_code
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.guidance import Guidance, TextStates
 from sonolume.modules.inpainting import FromAudio, FromNoise, Spans, check_source, scale_model_input
-from sonolume.modules.latents import denormalise, normalise
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 from sonolume.modules.schedulers import objective_of, preset, scheduler
-from sonolume.modules.unet import use_crop_upsampling, with_positions
-from sonolume.modules.vocoder_chunks import vocode_in_chunks
-from sonolume.modules.windows import Windows
+from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions
+from sonolume.modules.windows import Windows, vocode_in_chunks
 
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
 WINDOW_BATCH_SIZE = 8  # windows in one call of a network
@@ -54,8 +52,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         unet: its input channels beyond the latent's are position channels.
         scheduler: any diffusers scheduler of the network's objective.
         vocoder: a `SpeechT5HifiGan`; None: Griffin-Lim.
-        mel: fields of `MelSettings`.
-        frames: mel frames of one clip.
+        mel, frames: fields of `MelSettings`, and mel frames of one clip.
         noise: training noise schedule, for `use_preset` and `use_scheduler`.
         text_mask: attention ignores padding. False as the official weights were sampled: unmasked, with the empty
             prompt padded to the prompt's length.
@@ -84,22 +81,13 @@ class TextToAudioPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=use_crop_upsampling(unet),
-            scheduler=scheduler,
-            vocoder=vocoder,
-        )
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=use_crop_upsampling(unet),
+            scheduler=scheduler, vocoder=vocoder,
+        )  # fmt: skip
         self.register_to_config(
-            mel=mel or {},
-            frames=frames,
-            noise=noise or {},
-            text_mask=text_mask,
-            num_steps=num_steps,
-            guidance_scale=guidance_scale,
-            refine=refine,
-        )
+            mel=mel or {}, frames=frames, noise=noise or {}, text_mask=text_mask, num_steps=num_steps,
+            guidance_scale=guidance_scale, refine=refine,
+        )  # fmt: skip
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Self:
@@ -144,19 +132,14 @@ class TextToAudioPipeline(DiffusionPipeline):
     def use_preset(self, name: str) -> int:
         """Switch to a preset's scheduler ("reference", "balanced", "fast"); returns its number of steps.
 
-        Raises:
-            ValueError: no such preset for this network's objective.
+        Raises a ValueError if this network's objective has no preset, or scheduler, of this name.
         """
         self.scheduler, steps = preset(name, self.objective, dict(self.config.noise))
         self.register_to_config(num_steps=steps)
         return steps
 
     def use_scheduler(self, name: str) -> None:
-        """Switch to a scheduler by its short name (`modules/schedulers.py`).
-
-        Raises:
-            ValueError: no such scheduler for this network's objective.
-        """
+        """Switch to a scheduler by its short name (`modules/schedulers.py`)."""
         self.scheduler = scheduler(name, self.objective, dict(self.config.noise))
 
     @torch.no_grad()
@@ -206,8 +189,8 @@ class TextToAudioPipeline(DiffusionPipeline):
         prompts = _repeat(prompt, 1, num_waveforms_per_prompt)
         negatives = _repeat(negative_prompt, len(prompts) // num_waveforms_per_prompt, num_waveforms_per_prompt)
         self._check(prompts, negatives, steps, duration, output_type, windows_at_once)
-        samples, windows, source = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
-        plan = Plan(prompts, negatives, steps, guidance, samples, windows, windows_at_once, source)
+        start = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
+        plan = Plan(prompts, negatives, steps, guidance, windows_at_once, *start)
         return self.sample(plan, generator, latents, output_type)
 
     @torch.no_grad()
@@ -217,7 +200,9 @@ class TextToAudioPipeline(DiffusionPipeline):
         start = self.prepare_latents(len(plan.prompts), plan.windows.width, generator, noise)      # (B, z, h, w)
         latents, timesteps = plan.source.start(self.scheduler, start, plan.steps)
         for t in self.progress_bar(timesteps):  # type: ignore[operator]
-            prediction = self.predict_by_windows(scale_model_input(self.scheduler, latents, t), t, text, plan)
+            network = lambda x, of, t=t: self.predict(x, t, text.rows(of), plan.guidance)  # noqa: E731
+            noisy = scale_model_input(self.scheduler, latents, t)
+            prediction = plan.windows.apply(network, noisy, max(plan.batch_size, len(noisy)))
             latents = self.scheduler.step(prediction, t, latents).prev_sample                      # (B, z, h, w)
             latents = plan.source.after_step(latents)
         if output_type == "latent":
@@ -245,10 +230,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         return TextStates(states.to(self.unet.dtype), mask, len(prompts))
 
     def encode_text(self, texts: list[str], length: int = 0) -> tuple[Tensor, Tensor | None]:
-        """Texts -> hidden states (B, L, D) and mask (B, L), or no mask if `text_mask` is off.
-
-        Args:
-            length: pad to at least so many tokens.
+        """Texts -> hidden states (B, L, D), L at least `length`, and mask (B, L), or no mask if `text_mask` is off.
 
         Raises:
             ValueError: a text has more tokens than the encoder was made for (512 for T5).
@@ -265,11 +247,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         return states.last_hidden_state, mask
 
     def prepare_latents(self, count: int, width: int, generator: Any, given: Tensor | None) -> Tensor:
-        """Initial noise (B, z, h, w): the given one, or drawn.
-
-        Raises:
-            ValueError: the given noise is of another shape, or there is not one generator per sound.
-        """
+        """Initial noise (B, z, h, w): the given one, or drawn."""
         shape = (count, *self._latent_shape()[:2], width)
         if given is not None:
             if tuple(given.shape) != shape:
@@ -287,11 +265,6 @@ class TextToAudioPipeline(DiffusionPipeline):
             return self.unet(x, t, text.states, encoder_attention_mask=text.mask).sample
         predicted = self.unet(torch.cat([x, x]), t, text.states, encoder_attention_mask=text.mask).sample
         return guidance.combine(*predicted.chunk(2))
-
-    def predict_by_windows(self, x: Tensor, t: Tensor, text: TextStates, plan: "Plan") -> Tensor:
-        """`predict` for latents (B, z, h, w) of any number of windows."""
-        network = lambda part, of: self.predict(part, t, text.rows(of), plan.guidance)  # noqa: E731
-        return plan.windows.apply(network, x, max(plan.batch_size, len(x)))
 
     def decode_latents(self, latents: Tensor, windows: Windows | None = None) -> Tensor:
         """Normalised latents (B, z, h, w) -> ln mel (B, M, T); several windows are cross-faded."""
@@ -313,11 +286,10 @@ class TextToAudioPipeline(DiffusionPipeline):
     @torch.no_grad()
     def vocode(self, mel: Tensor) -> Tensor:
         """ln mel (B, M, T) -> wave (B, T * hop), float32; not clipped, it may leave -1..1."""
-        settings, iterations = self.mel_settings, self.config.refine
         if self.vocoder is None:
-            return mel_to_wave(mel, settings)
-        wave = vocode_in_chunks(mel, self.vocoder)
-        return mel_to_wave(mel, settings, iterations, start=wave) if iterations else wave
+            return mel_to_wave(mel, self.mel_settings)
+        wave, iterations = vocode_in_chunks(mel, self.vocoder), self.config.refine
+        return mel_to_wave(mel, self.mel_settings, iterations, start=wave) if iterations else wave
 
     def _check(
         self, prompts: list[str], negatives: list[str], steps: int, duration: float | None, output_type: str, batch: int
@@ -338,23 +310,22 @@ class TextToAudioPipeline(DiffusionPipeline):
     def _begin(
         self, count: int, duration: float | None, overlap: float, sound: Any, strength: float | None, mask: Spans | None
     ) -> tuple[int, Windows, FromNoise]:
-        """Length of the sounds in samples, their windows, and what sampling starts from."""
-        samples = None if duration is None else self._samples(duration)
-        if sound is None:
-            for name, value in (("strength", strength), ("mask", mask)):
-                if value is not None:
-                    raise ValueError(f"{name} needs init_audio, the sound that it is about")
-            samples = samples or self._samples(self.duration)
-            return samples, self._windows(samples, overlap), FromNoise()
-        settings = self.mel_settings
-        source = check_source(sound, count, strength, mask, samples, settings.sample_rate, (SHORTEST, LONGEST))
-        source = source._replace(wave=source.wave.to(self._execution_device))
-        windows = self._windows(source.wave.shape[1], overlap)
-        mel, latents = self.encode_wave(source.wave, windows)
-        return source.wave.shape[1], windows, FromAudio(source, mel, latents, settings.hop_size, settings.sample_rate)
-
-    def _samples(self, seconds: float) -> int:
-        return round(seconds * self.mel_settings.sample_rate)
+        """Length of the sounds in samples, their windows, and the starting point of sampling."""
+        rate, hop_size = self.mel_settings.sample_rate, self.mel_settings.hop_size
+        samples, source = None if duration is None else round(duration * rate), FromNoise()
+        if sound is not None:
+            source = check_source(sound, count, strength, mask, samples, rate, (SHORTEST, LONGEST))
+            source.wave, samples = source.wave.to(self._execution_device), source.wave.shape[1]
+        elif strength is not None or mask is not None:
+            name = "strength" if strength is not None else "mask"
+            raise ValueError(f"{name} needs init_audio, the sound that it is about")
+        samples = samples or round(self.duration * rate)
+        width = math.ceil(samples / (self._factor * hop_size))
+        windows = Windows.covering(width, self._latent_shape()[-1], overlap)
+        if isinstance(source, FromAudio):
+            source.mel, source.clean = self.encode_wave(source.wave, windows)
+            source.hop_size = hop_size
+        return samples, windows, source
 
     @property
     def _factor(self) -> int:
@@ -366,22 +337,18 @@ class TextToAudioPipeline(DiffusionPipeline):
         factor = self._factor
         return self.vae.config.latent_channels, self.mel_settings.n_mel // factor, self.config.frames // factor
 
-    def _windows(self, samples: int, overlap: float) -> Windows:
-        width = math.ceil(samples / (self._factor * self.mel_settings.hop_size))
-        return Windows.covering(width, self._latent_shape()[-1], overlap)
-
 
 @dataclass
 class Plan:
     """Checked arguments of one call."""
 
-    prompts: list[str]  # B
-    negatives: list[str]  # B
+    prompts: list[str]  # B, as the negatives
+    negatives: list[str]
     steps: int
     guidance: Guidance
+    batch_size: int  # windows in one call of the U-Net, if they are more than the sounds
     samples: int  # N
     windows: Windows
-    batch_size: int  # windows in one call of the U-Net, if they are more than the sounds
     source: FromNoise  # or FromAudio
 
 

@@ -19,10 +19,7 @@ FILE = "sonolume.json"
 KIND = "TextToAudioPipeline"
 MEL = ("sample_rate", "n_fft", "win_size", "hop_size", "n_mel", "fmin", "fmax")
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "clip_sample")
-UNET = (
-    "in_channels", "out_channels", "position_channels", "model_channels", "channel_mult", "attention_resolutions",
-    "num_res_blocks", "num_heads", "transformer_depth", "context_dim", "norm_num_groups",
-)  # fmt: skip
+UNET_UNDECIDED = ("image_size", "use_spatial_transformer", "use_checkpoint", "legacy")  # the rest is its architecture
 LOCAL_PATH = re.compile(r"(^|:)/(?:.*/)?([^/]+/[^/]+)/?$")  # also in KIND:/path
 
 
@@ -46,33 +43,34 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or broken, or the folder holds another kind of model.
     """
-    index = _index(folder)
-    path = folder / FILE
+    index, path = _index(folder), folder / FILE
     content = files.read_json(path) if path.is_file() else _from_components(folder, index)
     sources.rename(content, Config.RENAMED)
     schema.check(content, Config, f"{path if path.is_file() else folder}: ")
     run: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), content), enum_to_str=True)
-    vocoder = str(folder) if (index.get("vocoder") or [None])[0] else ""
-    parts = {"autoencoder_path": str(folder), "text_encoder": str(folder), "vocoder": vocoder}
+    model = run["model"]
     return {
         "preprocess": {name: run["preprocess"][name] for name in (*MEL, "frames")},
-        "model": parts | {
-            "refine": run["model"]["refine"],
-            "text_mask": run["model"]["text_mask"],
+        "model": {
+            "autoencoder_path": str(folder),
+            "text_encoder": str(folder),
+            "vocoder": str(folder) if (index.get("vocoder") or [None])[0] else "",
+            "refine": model["refine"],
+            "text_mask": model["text_mask"],
             "latent_scale": "auto",  # the VAE's config holds it
-            "audioldm": {name: run["model"]["audioldm"][name] for name in UNET},
-            "noise_scheduler": {name: run["model"]["noise_scheduler"][name] for name in (*NOISE, "prediction_type")},
+            "audioldm": {name: value for name, value in model["audioldm"].items() if name not in UNET_UNDECIDED},
+            "noise_scheduler": {name: model["noise_scheduler"][name] for name in (*NOISE, "prediction_type")},
         },
-    }  # fmt: skip
+    }
 
 
 def _index(folder: Path) -> dict[str, Any]:
-    path = folder / "model_index.json"
+    path, other = folder / "model_index.json", folder / "config.json"
     if not path.is_file():
-        is_run = (folder / "pipeline" / "model_index.json").is_file()
-        is_model = (folder / "config.json").is_file()
-        found = files.read_json(folder / "config.json").get("_class_name") if is_model else None
-        hint = f": did you mean {folder / 'pipeline'}?" if is_run else f": it holds a {found}" if found else ""
+        found = files.read_json(other).get("_class_name") if other.is_file() else None
+        hint = f": it holds a {found}" if found else ""
+        if (folder / "pipeline" / "model_index.json").is_file():
+            hint = f": did you mean {folder / 'pipeline'}?"
         raise UserError(f"{folder}: not the folder of a pipeline (no model_index.json in it){hint}")
     index = files.read_json(path)
     kind = index.get("_class_name")
@@ -94,27 +92,25 @@ def _from_components(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
         audioldm = _unet(unet)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{unet_path}: not a U-Net of this recipe ({first_line(error)})") from error
+    noise["prediction_type"] = "flow" if is_flow else objective
+    settings = {name: index[name] for name in ("refine", "polish", "text_mask") if name in index}
+    frames = {"frames": index["frames"]} if "frames" in index else {}
     return {
-        "preprocess": (index.get("mel") or {}) | {name: index[name] for name in ("frames",) if name in index},
-        "model": {
-            **{name: index[name] for name in ("refine", "polish", "text_mask") if name in index},
-            "audioldm": audioldm,
-            "noise_scheduler": noise | {"prediction_type": "flow" if is_flow else objective},
-        },
+        "preprocess": (index.get("mel") or {}) | frames,
+        "model": settings | {"audioldm": audioldm, "noise_scheduler": noise},
     }
 
 
 def _unet(config: dict[str, Any]) -> dict[str, Any]:
     """Section `model.audioldm` of a U-Net's config.json."""
-    channels = [int(channel) for channel in config["block_out_channels"]]
-    attends = [str(kind).startswith("CrossAttn") for kind in config["down_block_types"]]
+    channels, kinds = [int(channel) for channel in config["block_out_channels"]], config["down_block_types"]
     return {
         "in_channels": config["out_channels"],
         "out_channels": config["out_channels"],
         "position_channels": config["in_channels"] - config["out_channels"],
         "model_channels": math.gcd(*channels),
         "channel_mult": [channel // math.gcd(*channels) for channel in channels],
-        "attention_resolutions": [2**level for level, attend in enumerate(attends) if attend],
+        "attention_resolutions": [2**level for level, kind in enumerate(kinds) if str(kind).startswith("CrossAttn")],
         "num_res_blocks": config["layers_per_block"],
         "num_heads": config["attention_head_dim"],
         "transformer_depth": config["transformer_layers_per_block"],

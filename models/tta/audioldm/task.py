@@ -14,7 +14,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from sonolume.config.tta.audioldm import Attention, Config
+from sonolume.config.tta.audioldm import Attention, Config, Method
 from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
@@ -45,7 +45,8 @@ def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
         return Task(config, frozen)
     from sonolume.models.tta.audioldm import finetune_task
 
-    return finetune_task.build(config, frozen)
+    kind = finetune_task.LoraTask if config.model.method is Method.lora else finetune_task.FinetuneTask
+    return kind(config, frozen)
 
 
 class Task(pl.LightningModule):
@@ -60,19 +61,14 @@ class Task(pl.LightningModule):
         self.config, self.frozen = config, frozen
         torch.manual_seed(config.train.random_seed)
         self.set_unet()
-        if self._plain_attention():
-            self.unet.set_attn_processor(AttnProcessor())
+        choice, on_cpu = config.model.attention, config.train.accelerator == "cpu" or not torch.cuda.is_available()
+        if choice is Attention.plain or (choice is Attention.auto and on_cpu):
+            self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
         self.objective = DiffusionObjective.from_config(config.model.noise_scheduler)
 
     def set_unet(self) -> None:
         self.unet = components.build_unet(self.config.model.audioldm)
         zero_init(self.unet)
-
-    def _plain_attention(self) -> bool:
-        """True where the fused kernel is not used: its backward pass is slower than plain attention on a CPU."""
-        choice = self.config.model.attention
-        on_cpu = self.config.train.accelerator == "cpu" or not torch.cuda.is_available()
-        return choice is Attention.plain or (choice is Attention.auto and on_cpu)
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.parameters(), self.config.train)
@@ -113,10 +109,9 @@ class Task(pl.LightningModule):
     def generate(
         self, captions: list[str], seeds: list[int], num_steps: int, guidance_scale: float
     ) -> tuple[Tensor, int]:
-        """Generate one wave per caption, for evaluation while training.
+        """Generate one wave per caption from noise of its seed, for evaluation while training.
 
         Args:
-            seeds: seed of each caption's noise.
             num_steps, guidance_scale: 0 is the pipeline's default.
 
         Returns:
@@ -127,12 +122,10 @@ class Task(pl.LightningModule):
         waves = []
         for start in range(0, len(captions), size):
             output: Any = pipe(
-                captions[start : start + size],
-                num_inference_steps=num_steps or None,
-                guidance_scale=guidance_scale or None,
+                captions[start : start + size], num_inference_steps=num_steps or None,
+                guidance_scale=guidance_scale or None, output_type="pt",
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[start : start + size]],
-                output_type="pt",
-            )
+            )  # fmt: skip
             waves.append(output.audios.float().cpu())
         return torch.cat(waves), pipe.mel_settings.sample_rate
 
@@ -145,19 +138,11 @@ class Task(pl.LightningModule):
         noise = components.noise_settings(config.model.noise_scheduler)
         scheduler, steps = preset("balanced", self.objective.prediction_type, noise)
         pipe = TextToAudioPipeline(
-            vae=self.frozen["vae"].to(self.device),
-            text_encoder=text.model.to(self.device),
-            tokenizer=text.tokenizer,
-            unet=self.unet,
-            scheduler=scheduler,
-            vocoder=vocoder and vocoder.to(self.device),
-            mel=asdict(MelSettings.of(config.preprocess)),
-            frames=config.preprocess.frames,
-            noise=noise,
-            text_mask=config.model.text_mask,
-            num_steps=steps,
-            refine=config.model.refine,
-        )
+            vae=self.frozen["vae"].to(self.device), text_encoder=text.model.to(self.device), tokenizer=text.tokenizer,
+            unet=self.unet, scheduler=scheduler, vocoder=vocoder and vocoder.to(self.device),
+            mel=asdict(MelSettings.of(config.preprocess)), frames=config.preprocess.frames, noise=noise,
+            text_mask=config.model.text_mask, num_steps=steps, refine=config.model.refine,
+        )  # fmt: skip
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

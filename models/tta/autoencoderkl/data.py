@@ -9,7 +9,7 @@ from sonolume.models.tta.features import MelDataset
 
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:
-    """Recordings or scenes -> manifest and mel features."""
+    """Recordings or scenes -> manifest and mel features, of the autoencoder or the vocoder."""
     from sonolume.preprocessors import text_audio  # training does not need it
 
     assert options.dataset is not None

@@ -1,5 +1,7 @@
 """Sound files -> their reconstructions by the autoencoder: wav, spectrogram and json."""
 
+from dataclasses import asdict
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -30,14 +32,12 @@ def run(config: Config, options: InferenceOptions) -> None:
         rebuilt = reconstruct(vae, real)
         return real, rebuilt, mel_to_wave(rebuilt[None], settings)[0]
 
-    resynthesis.run(rebuild, options.audio, options.output_dir, where, settings, "reconstructed")
+    resynthesis.run(rebuild, options, where, settings, "reconstructed")
 
 
 def mel_settings(where: str, config: Config) -> tuple[MelSettings, int]:
     """Mel settings and frames of an autoencoder, or those of the config if its folder has none."""
-    stored = stored_mel.read(where)
-    if not stored:
-        return MelSettings.of(config.preprocess), config.preprocess.frames
+    stored = stored_mel.read(where) or asdict(MelSettings.of(config.preprocess)) | {"frames": config.preprocess.frames}
     frames = stored.pop("frames")
     return MelSettings(**stored), frames
 

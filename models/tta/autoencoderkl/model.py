@@ -14,19 +14,15 @@ from sonolume.utils.errors import UserError, first_line
 
 def build(config: AutoencoderKLConfig) -> AutoencoderKL:
     """Build the published architecture (no attention anywhere) with fresh weights."""
-    levels = len(config.ch_mult)
+    levels, widths = len(config.ch_mult), tuple(config.ch * mult for mult in config.ch_mult)
     return AutoencoderKL(
-        in_channels=config.in_channels,
-        out_channels=config.out_ch,
+        in_channels=config.in_channels, out_channels=config.out_ch,
         down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
         up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
-        block_out_channels=tuple(config.ch * mult for mult in config.ch_mult),  # type: ignore[arg-type]
-        layers_per_block=config.num_res_blocks,
-        latent_channels=config.z_channels,
-        norm_num_groups=config.norm_num_groups,
-        scaling_factor=1.0,
-        mid_block_add_attention=False,
-    )
+        block_out_channels=widths,  # type: ignore[arg-type]
+        layers_per_block=config.num_res_blocks, latent_channels=config.z_channels,
+        norm_num_groups=config.norm_num_groups, scaling_factor=1.0, mid_block_add_attention=False,
+    )  # fmt: skip
 
 
 def save(vae: AutoencoderKL, folder: Path, mel: dict[str, Any]) -> None:

@@ -29,17 +29,15 @@ class Task(ManualOptimization):
         torch.manual_seed(config.train.random_seed)
         self.config = config
         self.vae = model.build(config.model.autoencoderkl)
-        loss = config.model.loss
-        self.discriminator = PatchDiscriminator(
-            config.model.autoencoderkl.in_channels, loss.disc_channels, loss.disc_num_layers
-        )
+        channels, loss = config.model.autoencoderkl.in_channels, config.model.loss
+        self.discriminator = PatchDiscriminator(channels, loss.disc_channels, loss.disc_num_layers)
         self.logvar = nn.Parameter(torch.tensor(loss.logvar_init), requires_grad=False)
 
     def configure_optimizers(self) -> Any:
-        train = self.config.train
+        train, start = self.config.train, self.config.model.loss.disc_start
         vae, vae_rate = optimizer(self.vae.parameters(), train)
-        disc, disc_rate = optimizer(self.discriminator.parameters(), train, start=self.config.model.loss.disc_start)
-        return [vae, disc], [vae_rate, disc_rate]
+        discriminator, discriminator_rate = optimizer(self.discriminator.parameters(), train, start=start)
+        return [vae, discriminator], [vae_rate, discriminator_rate]
 
     def training_step(self, x: Tensor, batch_index: int) -> None:
         loss, step = self.config.model.loss, self.optimizer_step_index
@@ -54,7 +52,9 @@ class Task(ManualOptimization):
                     self._generator_step(x, recon, kl, with_gan)
                 self.clip_and_step(vae)
             if train_discriminator:
-                self._discriminator_step(x, recon.detach())
+                hinge = discriminator_loss(self.discriminator(x), self.discriminator(recon.detach()))
+                self.manual_backward(loss.disc_factor * hinge / self.config.train.accumulate)
+                self.log("train/discriminator", hinge, sync_dist=True)
                 self.clip_and_step(discriminator)
         self.end_batch()
 
@@ -72,20 +72,13 @@ class Task(ManualOptimization):
         total = nll + loss.kl_weight * kl
         if with_gan:
             gan = generator_loss(self.discriminator(recon))
-            weight = adaptive_weight(
-                nll, gan, self.vae.decoder.conv_out.weight,
-                loss.disc_weight, loss.min_adapt_d_weight, loss.max_adapt_d_weight,
-            )  # fmt: skip
+            last, bounds = self.vae.decoder.conv_out.weight, (loss.min_adapt_d_weight, loss.max_adapt_d_weight)
+            weight = adaptive_weight(nll, gan, last, loss.disc_weight, *bounds)
             total = total + weight * loss.disc_factor * gan
             self.log_dict({"train/gan": gan, "train/gan_weight": weight}, sync_dist=True)
         self.manual_backward(total / self.config.train.accumulate)
         self.log("train/l1", (x - recon).abs().mean(), prog_bar=True, sync_dist=True)
         self.log_dict({"train/loss": total, "train/kl": kl}, sync_dist=True)
-
-    def _discriminator_step(self, x: Tensor, recon: Tensor) -> None:
-        loss = discriminator_loss(self.discriminator(x), self.discriminator(recon))
-        self.manual_backward(self.config.model.loss.disc_factor * loss / self.config.train.accumulate)
-        self.log("train/discriminator", loss, sync_dist=True)
 
     def validation_step(self, x: Tensor, batch_index: int) -> None:
         real, recon = x[:, 0], self.vae.decode(self.vae.encode(x).latent_dist.mode()).sample[:, 0].float()  # (B, M, T)

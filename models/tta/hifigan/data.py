@@ -11,24 +11,16 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
-from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.features import SILENCE, cache_folder, feature_keys, load_mel, mel_path, modified, read_rows
 from sonolume.preprocessors.sources import load_wave
+from sonolume.models.tta.autoencoderkl.data import preprocess as preprocess
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.manifest import Row
 
 SCALE = 32767.0  # full scale of 16-bit samples
 CLIP_BATCH_SIZE = 16  # clips in one forward pass of the VAE
-
-
-def preprocess(config: Config, options: PreprocessOptions) -> None:
-    """Recordings or scenes -> manifest and mel features."""
-    from sonolume.preprocessors import text_audio  # training does not need it
-
-    assert options.dataset is not None
-    text_audio.prepare(config.preprocess, options.dataset, options.input, captions=False, audio_dir=options.audio_dir)
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:

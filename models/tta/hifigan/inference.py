@@ -1,5 +1,6 @@
 """Sound files -> their resynthesis from mels by the vocoder: wav, spectrogram and json."""
 
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -12,7 +13,7 @@ from sonolume.models import runtime
 from sonolume.models.tta import resynthesis
 from sonolume.models.tta.hifigan import model
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.modules.vocoder_chunks import vocode_in_chunks
+from sonolume.modules.windows import vocode_in_chunks
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
@@ -28,7 +29,7 @@ def run(config: Config, options: InferenceOptions) -> None:
         result = resynthesise(vocoder, real)
         return real[0], spectrogram(result)[0], result[0]
 
-    resynthesis.run(rebuild, options.audio, options.output_dir, where, settings, "vocoded")
+    resynthesis.run(rebuild, options, where, settings, "vocoded")
 
 
 def load(where: str, config: Config, device: str, dtype: torch.dtype) -> tuple[SpeechT5HifiGan, MelSettings]:
@@ -41,9 +42,8 @@ def load(where: str, config: Config, device: str, dtype: torch.dtype) -> tuple[S
 
 def pad_to_frames(wave: np.ndarray, settings: MelSettings) -> Tensor:
     """Pad a wave (n,) with zeros to whole frames, long enough for a mel."""
-    least = max(len(wave), settings.padding + 1)
-    size = -(-least // settings.hop_size) * settings.hop_size
-    return torch.from_numpy(np.pad(wave, (0, size - len(wave))))
+    frames = math.ceil(max(len(wave), settings.padding + 1) / settings.hop_size)
+    return torch.from_numpy(np.pad(wave, (0, frames * settings.hop_size - len(wave))))
 
 
 @torch.no_grad()

@@ -13,25 +13,16 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from sonolume.config.tta.hifigan import HifiGanConfig
 from sonolume.models.tta import stored_mel
 from sonolume.modules.mel import MelSettings
+from sonolume.modules.waveform_discriminators import official_weights
 from sonolume.utils import checkpoint, files, hub
 from sonolume.utils.errors import UserError, first_line
 
 
 def build(config: HifiGanConfig, settings: MelSettings) -> SpeechT5HifiGan:
     """Build the published generator with fresh weights, without weight norm."""
-    return SpeechT5HifiGan(
-        SpeechT5HifiGanConfig(
-            model_in_dim=settings.n_mel,
-            sampling_rate=settings.sample_rate,
-            upsample_initial_channel=config.upsample_initial_channel,
-            upsample_rates=list(config.upsample_rates),
-            upsample_kernel_sizes=list(config.upsample_kernel_sizes),
-            resblock_kernel_sizes=list(config.resblock_kernel_sizes),
-            resblock_dilation_sizes=[list(row) for row in config.resblock_dilation_sizes],
-            leaky_relu_slope=config.leaky_relu_slope,
-            normalize_before=False,
-        )
-    )
+    shape = {name: value for name, value in asdict(config).items() if name != "weight_norm"}
+    names = {"model_in_dim": settings.n_mel, "sampling_rate": settings.sample_rate, "normalize_before": False}
+    return SpeechT5HifiGan(SpeechT5HifiGanConfig(**shape, **names))
 
 
 def without_weight_norm(vocoder: SpeechT5HifiGan) -> SpeechT5HifiGan:
@@ -49,17 +40,13 @@ def save(vocoder: SpeechT5HifiGan, folder: Path, settings: MelSettings) -> None:
 
 
 def load(
-    source: str,
-    key: str,
-    settings: MelSettings | None = None,
-    remedy: str = "",
-    dtype: torch.dtype = torch.float32,
+    source: str, key: str, settings: MelSettings | None = None, remedy: str = "", dtype: torch.dtype = torch.float32
 ) -> SpeechT5HifiGan:
     """Load a vocoder from its folder, a pipeline folder or a hub id.
 
     Args:
         key: config key or flag of `source`, for messages.
-        settings: raise for a vocoder of other mel settings, as far as they are known (see `mel_facts`).
+        settings: mel settings that the vocoder must have, as far as its own are known (see `mel_facts`).
         remedy: advice for a missing folder.
 
     Raises:
@@ -73,29 +60,37 @@ def load(
         vocoder = SpeechT5HifiGan.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error
-    if settings is not None:
-        _check(mel_facts(vocoder, located), settings, f"{key} {source}")
+    found, wanted = mel_facts(vocoder, located), asdict(settings) if settings else {}
+    wrong = [f"{name} {found[name]}, not {value}" for name, value in wanted.items() if found.get(name, value) != value]
+    if wrong:
+        raise UserError(f"{key} {source}: a vocoder of other mel settings: {'; '.join(wrong)}")
     return vocoder
 
 
-def _check(found: dict[str, Any], settings: MelSettings, name: str) -> None:
-    known = [(field, found.get(field, value), value) for field, value in asdict(settings).items()]
-    wrong = [f"{field} {theirs}, not {ours}" for field, theirs, ours in known if theirs != ours]
-    if wrong:
-        raise UserError(f"{name}: a vocoder of other mel settings: {'; '.join(wrong)}")
+def load_official_discriminators(discriminator: nn.Module, path: Path, key: str) -> None:
+    """Load an official `do_*` checkpoint into a `WaveformDiscriminator`.
+
+    Raises:
+        UserError: no such file, or weights of other sizes; begins with `key`.
+    """
+    content = checkpoint.read(path)
+    if not {"mpd", "msd"} <= content.keys():
+        found = ", ".join(map(str, content))[:60]
+        raise UserError(f"{key}: holds {found}, not the mpd and msd of an official do_* file")
+    fill(discriminator, official_weights(content), key, "model.discriminator")
+
+
+def fill(network: nn.Module, weights: dict[str, Any], key: str, section: str) -> None:
+    """Load weights; raises a UserError if they do not fit the network that `section` of the config describes."""
+    difference = checkpoint.first_difference(weights, network.state_dict())
+    if difference:
+        raise UserError(f"{key}: its sizes differ from {section}: {difference}")
+    network.load_state_dict(weights)
 
 
 def mel_facts(vocoder: SpeechT5HifiGan, located: str) -> dict[str, Any]:
-    """Known mel settings of a vocoder: the stored ones, or bands, sample rate and hop of its config.
-
-    Args:
-        located: its folder, the pipeline folder that holds it, or a hub id.
-
-    Raises:
-        UserError: the file of the settings is broken.
-    """
-    config = vocoder.config
-    hop = math.prod(config.upsample_rates)
+    """Known mel settings of a vocoder: the ones stored in `located`, or bands, sample rate and hop of its config."""
+    config, hop = vocoder.config, math.prod(vocoder.config.upsample_rates)
     known = {"n_mel": config.model_in_dim, "sample_rate": config.sampling_rate, "hop_size": hop}
     return stored_mel.read(located) or known
 

@@ -3,7 +3,6 @@
 mel: (B, M, T) ln mel; real, fake: (B, T * hop) waves in -1..1.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from sonolume.config.tta.hifigan import Config
 from sonolume.models import previews
 from sonolume.models.gan import ManualOptimization
 from sonolume.models.training import Frozen, optimizer
-from sonolume.models.tta.hifigan import model, warm_start
+from sonolume.models.tta.hifigan import model
 from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction
 from sonolume.modules.waveform_discriminators import WaveformDiscriminator
+from sonolume.utils import paths
 
 
 class Task(ManualOptimization):
@@ -32,25 +32,31 @@ class Task(ManualOptimization):
         self.generator = model.build(config.model.hifigan, self.settings)
         shape = config.model.discriminator
         self.discriminator = WaveformDiscriminator(shape.periods, shape.scales, shape.width)
-        warm_start.load(self.generator, self.discriminator, config.model, self.settings)
+        self._load_pretrained()
         if config.model.hifigan.weight_norm:
             self.generator.apply_weight_norm()
         self.mel = MelSpectrogram(self.settings)
 
+    def _load_pretrained(self) -> None:
+        """Load the weights that the config names, if any."""
+        generator, discriminators = self.config.model.pretrained, self.config.model.pretrained_discriminators
+        if generator:
+            weights = dict(model.load(generator, "model.pretrained", self.settings).state_dict())
+            model.fill(self.generator, weights, f"model.pretrained {generator}", "model.hifigan")
+        if discriminators:
+            key = f"model.pretrained_discriminators {discriminators}"
+            model.load_official_discriminators(self.discriminator, paths.resolve(discriminators), key)
+
     def configure_optimizers(self) -> Any:
         train, start = self.config.train, self.config.model.loss.disc_start
-        generator = optimizer(self.generator.parameters(), train)
-        discriminator = optimizer(self.discriminator.parameters(), train, start=start)
-        for _, rate in (generator, discriminator):
-            rate.lr_lambdas = [self._decayed(rate.lr_lambdas[0])]
-        return [generator[0], discriminator[0]], [generator[1], discriminator[1]]
-
-    def _decayed(self, rate: Callable[[int], float]) -> Callable[[int], float]:
-        """Multiply a learning rate schedule by `lr_decay` for each finished epoch."""
-        train = self.config.train
+        generator, generator_rate = optimizer(self.generator.parameters(), train)
+        discriminator, discriminator_rate = optimizer(self.discriminator.parameters(), train, start=start)
         clips = len(self.trainer.datamodule.data.train)  # type: ignore[attr-defined]
         items = train.batch_size * train.accumulate * self.trainer.world_size  # of one optimizer step
-        return lambda step: rate(step) * train.lr_decay ** (step * items // clips)
+        for rate in (generator_rate, discriminator_rate):  # decay by epochs
+            schedule = rate.lr_lambdas[0]
+            rate.lr_lambdas = [lambda step, of=schedule: of(step) * train.lr_decay ** (step * items // clips)]
+        return [generator, discriminator], [generator_rate, discriminator_rate]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         mel, real = batch
@@ -60,17 +66,15 @@ class Task(ManualOptimization):
         fake = model.vocode(self.generator, mel)
         if with_gan:
             with self.toggled_optimizer(discriminator):
-                self._discriminator_step(real, fake.detach())
+                logits = self.discriminator(real)[0], self.discriminator(fake.detach())[0]
+                discriminator_loss = vocoder_loss.discriminator_loss(*logits)
+                self.manual_backward(discriminator_loss / self.config.train.accumulate)
+            self.log("train/discriminator", discriminator_loss, sync_dist=True)
             self.clip_and_step(discriminator)
         with self.toggled_optimizer(generator):  # the discriminators pass gradients on and collect none
             self._generator_step(real, fake, with_gan)
         self.clip_and_step(generator)
         self.end_batch()
-
-    def _discriminator_step(self, real: Tensor, fake: Tensor) -> None:
-        loss = vocoder_loss.discriminator_loss(self.discriminator(real)[0], self.discriminator(fake)[0])
-        self.manual_backward(loss / self.config.train.accumulate)
-        self.log("train/discriminator", loss, sync_dist=True)
 
     def _generator_step(self, real: Tensor, fake: Tensor, with_gan: bool) -> None:
         weights = self.config.model.loss
@@ -82,18 +86,15 @@ class Task(ManualOptimization):
                 total = total + weights.stft_weight * stft
                 self.log("train/stft", stft, sync_dist=True)
         if with_gan:
-            total = total + weights.adversarial_weight * self._adversarial(real, fake)
+            with torch.no_grad():
+                _, real_features = self.discriminator(real)
+            logits, fake_features = self.discriminator(fake)
+            gan, features = vocoder_loss.generator_loss(logits), vocoder_loss.feature_loss(real_features, fake_features)
+            total = total + weights.adversarial_weight * (gan + weights.feature_weight * features)
+            self.log_dict({"train/gan": gan, "train/features": features}, sync_dist=True)
         self.manual_backward(total / self.config.train.accumulate)
         self.log("train/mel_l1", mel, prog_bar=True, sync_dist=True)
         self.log("train/loss", total, sync_dist=True)
-
-    def _adversarial(self, real: Tensor, fake: Tensor) -> Tensor:
-        with torch.no_grad():
-            _, real_features = self.discriminator(real)
-        logits, fake_features = self.discriminator(fake)
-        gan, features = vocoder_loss.generator_loss(logits), vocoder_loss.feature_loss(real_features, fake_features)
-        self.log_dict({"train/gan": gan, "train/features": features}, sync_dist=True)
-        return gan + self.config.model.loss.feature_weight * features
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         mel, real = batch

@@ -16,9 +16,9 @@ from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.autoencoderkl.model import build
 from sonolume.modules.amphion_names import hifigan_weights, unet_weights, vae_weights
 from sonolume.modules.griffin_lim import mel_to_wave
-from sonolume.modules.latents import denormalise, normalise
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.modules.schedulers import PRESETS, preset
+from sonolume.modules.unet import denormalise, normalise
 
 TEXT = "a bell rings"
 LONG = "rain falls on a roof of tin, and a dog barks"

@@ -35,7 +35,8 @@ def sound(samples: int, seed: int = 0) -> np.ndarray:
 @torch.no_grad()
 def encoded(pipe: TextToAudioPipeline, wave: np.ndarray) -> tuple[Tensor, Tensor]:
     """Mel and latents of a wave."""
-    return pipe.encode_wave(torch.from_numpy(wave)[None], pipe._windows(len(wave), 0.5))
+    windows = pipe._begin(1, len(wave) / 16000, 0.5, None, None, None)[1]
+    return pipe.encode_wave(torch.from_numpy(wave)[None], windows)
 
 
 def make(pipe: TextToAudioPipeline, wave: Any, **options: Any) -> Any:

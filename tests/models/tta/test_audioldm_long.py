@@ -82,7 +82,7 @@ def test_a_long_sound_does_not_depend_on_its_batch(pipe: TextToAudioPipeline):
 
 
 def test_decoding_is_by_windows(pipe: TextToAudioPipeline):
-    windows = pipe._windows(24 * 1024, 0.5)
+    windows = pipe._begin(1, 24 * 1024 / 16000, 0.5, None, None, None)[1]
     long = torch.randn(1, 4, 20, 24, generator=generators(0)[0])
     with torch.no_grad():
         mel = pipe.decode_latents(long, windows)
