@@ -4,7 +4,7 @@ The pictures of those sounds are drawn and compared as usual, by `evaluate`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,11 @@ FOLDER = "from_text"
 REAL = "real sound"  # column of the trips that start from real sounds
 
 
-@dataclass(frozen=True)
-class Trip:
-    """Test examples whose sounds were generated from their captions."""
-
-    tests: HeldOut
-    facts: dict[str, Any]
-    """how they were generated, for the reader"""
-
-
-def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> Trip:
+def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> tuple[HeldOut, dict[str, Any]]:
     """Generate a sound for each caption with --text_to_audio, at its own guidance scale.
+
+    Returns:
+        The examples with these sounds, and how they were generated, for the reader of the report.
 
     Raises:
         UserError: --text_to_audio is no such pipeline, or can read none of the captions.
@@ -50,30 +44,24 @@ def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> 
     sampling = {name: settings[name] for name in ("num_steps", "guidance_scale", "scheduler")}
     source = real.source | {"text_to_audio": {"model": settings["model"], **sampling}}
     facts = {"text to audio": where} | {f"text to audio's {name}": value for name, value in sampling.items()}
-    return Trip(replace(tests, sounds=sounds, source=source), facts)
+    return replace(tests, sounds=sounds, source=source), facts
 
 
 def add_legs(
-    report: Report,
-    trip: Trip,
-    real: HeldOut,
-    made: Files,
-    baselines: Mapping[str, Files],
-    embedders: Sequence[Embedder],
-    cache: Path,
-    batch_size: int,
-) -> list[str]:
+    report: Report, tests: HeldOut, real: HeldOut, made: Files, baselines: Mapping[str, Files],
+    embedders: Sequence[Embedder], cache: Path, batch_size: int,
+) -> list[str]:  # fmt: skip
     """Score the legs by the embedders of sounds, and return the Uids that lost their class.
 
     Embedders that classify sounds and pictures compare the stations; embedders of sounds alone score the generated
     sounds.
 
     Args:
+        tests: the examples with generated sounds.
         made: pictures of the generated sounds.
         baselines: pictures of the same Uids by column, of the real sounds under `REAL`.
     """
-    tests, lost = trip.tests, list[str]()
-    report.facts |= trip.facts
+    lost = list[str]()
     stations: dict[str, Files] = {"caption": {}, "sound": tests.sounds, "picture": made}
     others = {REAL: {"sound": real.sounds, "picture": baselines[REAL]}} if REAL in baselines else {}
     for embedder in embedders:
@@ -87,17 +75,12 @@ def add_legs(
 
 
 def sheets(
-    folder: Path,
-    report: Report,
-    trip: Trip,
-    real: HeldOut,
-    made: Files,
-    baselines: Mapping[str, Files],
+    folder: Path, report: Report, tests: HeldOut, real: HeldOut, made: Files, baselines: Mapping[str, Files],
     lost: Sequence[str],
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Write sheets of all stations: of the first trips, and of those that lost their class, else the worst outliers."""
     stations: dict[str, Files] = {
-        "sound made of the text": trip.tests.sounds, "picture of that": made, REAL: real.sounds,
+        "sound made of the text": tests.sounds, "picture of that": made, REAL: real.sounds,
         "picture of that sound": baselines.get(REAL, {}), "picture of the text": baselines["caption"],
         "real picture": real.pictures,
     }  # fmt: skip

@@ -1,7 +1,8 @@
 """Collect samples from folders and manifests: which files are compared, paired by Uid and never by order."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     """Collect the sounds of --generated, videos as their sound tracks, or its pictures if there are no sounds.
 
     A file belongs to the row of its name (the path without suffix), else to the row whose sound, picture, video or
-    caption the file's sidecar, the json that run_inference.sh writes next to it, names as its source. Counts, left out
-    files and facts go into `report`.
+    caption its sidecar, the json of run_inference.sh, names as its source. Counts, left out files and facts go into
+    `report`.
 
     Args:
         reference: a folder or manifest with real files, captions, labels, and the inputs of the other medium.
@@ -32,8 +33,8 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     found, ignored = _generated_files(generated)
     rows, repeated = _reference_rows(reference)
     root = generated if generated.is_dir() else generated.parent
-    made, further = match_rows(by_uid(found, root), list(rows.values()))
-    captions = {uid: text for uid, path in made.items() if isinstance(text := sidecar(path).get("text"), str) and text}
+    made, further = _match_rows(by_uid(found, root), rows)
+    captions = {uid: text for uid, path in made.items() if isinstance(text := _sidecar(path).get("text"), str) and text}
     captions |= {uid: row.captions[0] for uid, row in rows.items() if row.captions}
     labels = {uid: row.label for uid, row in rows.items() if row.label}
     sounds = {uid: path for uid, row in rows.items() if (path := row.audio or row.video)}
@@ -43,11 +44,8 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
         samples = Samples(SOUND, made, sounds, captions, labels, pictures, videos)
     else:
         samples = Samples(PICTURE, made, pictures, captions, labels, sounds)
-    counts = {
-        "further samples of the same input": further,
-        "pictures next to the sounds, not scored": ignored,
-        "further rows of the same Uid": repeated,
-    }
+    counts = {"further samples of the same input": further, "pictures next to the sounds, not scored": ignored,
+              "further rows of the same Uid": repeated}  # fmt: skip
     report.counts |= {what: count for what, count in counts.items() if count}
     if reference is not None:
         _report_pairs(samples, rows, reference, report)
@@ -58,11 +56,7 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
 
 
 def by_uid(paths: Iterable[Path], root: Path) -> dict[str, Path]:
-    """Map Uids (paths inside `root` without suffix) to files.
-
-    Raises:
-        UserError: two files of one Uid.
-    """
+    """Map Uids (paths inside `root` without suffix) to files; raises a UserError for two files of one Uid."""
     found: dict[str, Path] = {}
     for path in paths:
         uid = path.relative_to(root).with_suffix("").as_posix()
@@ -72,7 +66,7 @@ def by_uid(paths: Iterable[Path], root: Path) -> dict[str, Path]:
     return found
 
 
-def sidecar(path: Path) -> dict[str, Any]:
+def _sidecar(path: Path) -> dict[str, Any]:
     """Read the json next to a generated file; empty without one."""
     try:
         return files.read_json(path.with_suffix(".json"))
@@ -80,22 +74,19 @@ def sidecar(path: Path) -> dict[str, Any]:
         return {}
 
 
-def match_rows(generated: Mapping[str, Path], rows: Sequence[Row]) -> tuple[dict[str, Path], int]:
-    """Map the Uids of rows to the files that were generated for them, the first file of each.
+def _match_rows(generated: Mapping[str, Path], rows: Mapping[str, Row]) -> tuple[dict[str, Path], int]:
+    """Map the Uids of rows to the first file generated for each, and count the further files.
 
     Files that belong to no row keep their own name.
-
-    Returns:
-        The files, and the number of further files of the same rows.
     """
     owners: dict[str, set[str]] = {}
-    for row in rows:
+    for row in rows.values():
         paths = [str(path.resolve()) for key in SOURCES if (path := getattr(row, key))]
         for source in (*paths, *row.captions):
             owners.setdefault(source, set()).add(row.uid)
-    known, found, further = {row.uid for row in rows}, dict[str, Path](), 0
+    found, further = dict[str, Path](), 0
     for name, path in generated.items():
-        uid = name if name in known else _owner(sidecar(path), owners) or name
+        uid = name if name in rows else _owner(_sidecar(path), owners) or name
         further += uid in found
         found.setdefault(uid, path)
     return found, further
@@ -103,10 +94,9 @@ def match_rows(generated: Mapping[str, Path], rows: Sequence[Row]) -> tuple[dict
 
 def _owner(about: dict[str, Any], owners: Mapping[str, set[str]]) -> str | None:
     """Return the Uid of the only row with a source that a sidecar names."""
-    paths = [str(Path(about[key]).resolve()) for key in SOURCES if isinstance(about.get(key), str)]
-    texts = [about["text"]] if isinstance(about.get("text"), str) else []
-    unique = (owners[source] for source in (*paths, *texts) if len(owners.get(source, ())) == 1)
-    return next((uid for uids in unique for uid in uids), None)
+    named = {key: about[key] for key in (*SOURCES, "text") if isinstance(about.get(key), str)}
+    sources = [text if key == "text" else str(Path(text).resolve()) for key, text in named.items()]
+    return next((min(uids) for source in sources if len(uids := owners.get(source, set())) == 1), None)
 
 
 def _generated_files(path: Path) -> tuple[list[Path], int]:
@@ -118,7 +108,7 @@ def _generated_files(path: Path) -> tuple[list[Path], int]:
     pictures = [file for file in found if file.suffix.lower() in manifest.PICTURE_SUFFIXES]
     if sounds:
         return sounds, len(pictures)
-    pictures = [file for file in pictures if "windows" not in sidecar(file)]  # storyboards of run_inference.sh
+    pictures = [file for file in pictures if "windows" not in _sidecar(file)]  # storyboards of run_inference.sh
     if not pictures:
         known = ", ".join(sorted(manifest.AUDIO_SUFFIXES | manifest.PICTURE_SUFFIXES))
         raise UserError(f"--generated {path}: holds neither sounds nor pictures ({known})")
@@ -159,10 +149,8 @@ def _report_pairs(samples: Samples, rows: Mapping[str, Row], reference: Path, re
     if len(unpaired) == len(made):
         example = f"{next(iter(made))!r} against {next(iter(rows))!r}"
         if not samples.reference:
-            raise UserError(
-                f"--reference {reference}: no generated file belongs to a row: {example} "
-                "(file names without suffix must be the Uids)"
-            )
+            reason = f"no generated file belongs to a row: {example} (file names without suffix must be the Uids)"
+            raise UserError(f"--reference {reference}: {reason}")
         report.facts["pairs"] = f"none, so whole sets are compared: {example}"
         return
     report.leave_out((uid, "generated, but the reference has no such Uid: in no pair") for uid in unpaired)
@@ -175,11 +163,9 @@ def _count_odd_sizes(paths: Iterable[Path], role: str) -> dict[str, int]:
     """Count the pictures that differ in size from most; unreadable ones are reported when they are embedded."""
     sizes: Counter[tuple[int, int]] = Counter()
     for path in paths:
-        try:
-            with Image.open(path) as picture:
-                sizes[picture.size] += 1
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            continue
+        unreadable = OSError, SyntaxError, ValueError, Image.DecompressionBombError
+        with contextlib.suppress(*unreadable), Image.open(path) as picture:
+            sizes[picture.size] += 1
     if len(sizes) < 2:
         return {}
     (width, height), count = sizes.most_common(1)[0]

@@ -20,21 +20,18 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     file = path / "report.json" if path.is_dir() else path
     content = _rename(read_json(file, "a report of run_eval.sh, or its folder"))
-    if not isinstance(content.get("conditions"), dict) or not _are_scores(content.get("scores")):
+    scores = content.get("scores")
+    are_scores = isinstance(scores, list) and all(isinstance(one, dict) and one.keys() >= SCORE_KEYS for one in scores)
+    if not isinstance(content.get("conditions"), dict) or not are_scores:
         raise UserError(f"{file}: not a report of run_eval.sh: its scores or conditions are missing or malformed")
     return content
 
 
-def _rename(content: dict[str, Any]) -> dict[str, Any]:
+def _rename(content: Any) -> Any:
     """Replace the keys of older reports."""
-    renamed = {RENAMED_KEYS.get(key, key): value for key, value in content.items()}
-    if isinstance(scores := renamed.get("scores"), list):
-        renamed["scores"] = [_rename(score) if isinstance(score, dict) else score for score in scores]
-    return renamed
-
-
-def _are_scores(content: Any) -> bool:
-    return isinstance(content, list) and all(isinstance(one, dict) and one.keys() >= SCORE_KEYS for one in content)
+    if isinstance(content, dict):
+        return {RENAMED_KEYS.get(key, key): _rename(value) for key, value in content.items()}
+    return [_rename(entry) for entry in content] if isinstance(content, list) else content
 
 
 def comparison_table(paths: Sequence[Path], ranked: bool = True) -> list[str]:
@@ -48,15 +45,14 @@ def comparison_table(paths: Sequence[Path], ranked: bool = True) -> list[str]:
     if len(paths) < 2:
         raise UserError("name at least two reports to compare")
     reports = [read_report(path) for path in paths]
-    for path, report in zip(paths[1:], reports[1:], strict=True):
-        found = differences(reports[0]["conditions"], report["conditions"])
-        if ranked and found:
+    for path, report in zip(paths, reports, strict=True):
+        if ranked and (found := differences(reports[0]["conditions"], report["conditions"])):
             raise UserError(
                 f"{paths[0]} and {path} were measured differently and cannot be ranked: {'; '.join(found)} "
                 "(--unranked prints them without ranks)"
             )
-    names = list(dict.fromkeys(score["name"] for report in reports for score in report["scores"]))
-    header = ["| score | " + " | ".join(str(path) for path in paths) + " |", "|---|" + "---|" * len(paths)]
+    names = dict.fromkeys(score["name"] for report in reports for score in report["scores"])
+    header = [f"| {' | '.join(['score', *map(str, paths)])} |", "|---|" + "---|" * len(paths)]
     return header + [_row(name, reports, ranked) for name in names]
 
 
@@ -69,10 +65,10 @@ def _row(name: str, reports: list[dict[str, Any]], ranked: bool) -> str:
         best = (max if known[0]["better"] == "up" else min)(values)
     cells = []
     for score in found:
-        if score not in known or score is None:
-            cells.append("-")
-            continue
-        text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
-        text += f", N {score.get('count')}" if len(counts) > 1 else ""
-        cells.append(f"**{text}**" if score["value"] == best else text)
-    return f"| {name} | " + " | ".join(cells) + " |"
+        text = "-"
+        if score and score["value"] is not None:
+            text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
+            text += f", N {score.get('count')}" if len(counts) > 1 else ""
+            text = f"**{text}**" if score["value"] == best else text
+        cells.append(text)
+    return f"| {' | '.join([name, *cells])} |"

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sonolume.config.base import MiniworldConfig, RunConfig
+from sonolume.config.options import ReportOptions
 from sonolume.models.evaluation.samples import choose, generate_files, save_picture, wave_saver
 from sonolume.models.evaluation.sound_files import MIN_SECONDS
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -25,6 +26,9 @@ from sonolume.utils.manifest import Row, read_manifest
 
 TEST_FILE = "test.json"  # manifest of a data set with a test split
 WINDOW = re.compile(r"_w(\d+)$")  # ends the Uid of a window of a long recording
+
+# index -> ln mel (M, T), and its wave (T * hop,), empty where only mels are known
+GetClip = Callable[[int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,7 @@ class HeldOut:
         return replace(self, scenes=[scene for scene in self.scenes if scene.uid in uids], **kept)
 
     def without_long_captions(self, count_tokens: Callable[[str], int], limit: int, reader: str) -> "HeldOut":
-        """Leave out the captions of more than `limit` tokens, which `reader` would truncate.
-
-        Raises:
-            UserError: no caption is left.
-        """
+        """Leave out the captions of more than `limit` tokens, which `reader` would truncate; some must be left."""
         long = [uid for uid, text in self.captions.items() if count_tokens(text) > limit]
         if len(long) == len(self.captions):
             raise UserError(f"{self.source['source']}: all captions are longer than {limit} tokens")
@@ -110,10 +110,10 @@ def scenes_with_files(
     labels = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
     source = {"source": "miniature world", "world": WORLD, "kinds": list(mini.kinds), "pairs": mini.pairs}
 
-    def render(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
+    def render(uids: list[str], _: list[int]) -> list[np.ndarray]:
         return [world.render(scenes[uid]) for uid in uids]
 
-    def draw(uids: list[str], seeds: list[int]) -> list[Image.Image]:
+    def draw(uids: list[str], _: list[int]) -> list[Image.Image]:
         return [Image.fromarray(world.picture(scenes[uid])) for uid in uids]
 
     more = {"seed": TEST_SEED, "title": "render"}
@@ -123,16 +123,9 @@ def scenes_with_files(
 
 
 def captions_in(manifest: Path, count: int, flag: str) -> HeldOut:
-    """Draw at most `count` rows with a caption from a manifest, with the pictures that they name.
-
-    Args:
-        flag: of the command line, for the error message.
-
-    Raises:
-        UserError: no row has a caption.
-    """
-    rows = _captioned(read_manifest(manifest), f"{flag} {manifest}")
-    chosen = choose(rows, count)
+    """Draw at most `count` rows with a caption from the manifest of a flag, with the pictures that they name."""
+    rows = {row.uid: row for row in read_manifest(manifest)}
+    chosen = choose(_captioned(rows, f"{flag} {manifest}"), count)
     pictures = {uid: row.image for uid, row in chosen.items() if row.image and row.image.is_file()}
     return HeldOut(_captions(chosen), {}, {"source": str(manifest)}, pictures, _labels(chosen))
 
@@ -148,18 +141,13 @@ def recordings(
         UserError: no such split, no caption, no readable recording, or `folder` holds other files.
     """
     preprocess: Any = config.preprocess  # type: ignore[attr-defined]
-    if manifest:
-        rows = _captioned(read_manifest(manifest), str(manifest))
-    else:
-        splits = _read_splits(preprocess, config.dataset)
-        rows = _captioned(list(splits.values()), ", ".join(config.dataset), splits)
-    chosen, left_out = choose(rows, count), list[tuple[str, str]]()
+    origin = str(manifest or ", ".join(config.dataset))
+    rows = {row.uid: row for row in read_manifest(manifest)} if manifest else _read_splits(preprocess, config.dataset)
+    chosen, left_out = choose(_captioned(rows, origin), count), list[tuple[str, str]]()
     has_windows = preprocess.windows > 1 and manifest is None
 
-    def read(uids: list[str], seeds: list[int]) -> list[np.ndarray | None]:
-        return [read_one(uid, chosen[uid].audio) for uid in uids]
-
-    def read_one(uid: str, path: Path | None) -> np.ndarray | None:
+    def read(uid: str) -> np.ndarray | None:
+        path = chosen[uid].audio
         index = int(found[1]) if has_windows and (found := WINDOW.search(uid)) else 0
         try:
             if path is None:
@@ -171,11 +159,14 @@ def recordings(
             return None
         return wave
 
-    source = {"source": str(manifest or ", ".join(config.dataset)), "sample_rate": sample_rate, "seconds": seconds}
+    def read_all(uids: list[str], _: list[int]) -> list[np.ndarray | None]:
+        return [read(uid) for uid in uids]
+
+    source = {"source": origin, "sample_rate": sample_rate, "seconds": seconds}
     inputs = {uid: str(row.audio) for uid, row in chosen.items()}
-    sounds = generate_files(folder, inputs, source, read, wave_saver(sample_rate), title="read")
+    sounds = generate_files(folder, inputs, source, read_all, wave_saver(sample_rate), title="read")
     if not sounds:
-        raise UserError(f"{source['source']}: not one of {len(chosen)} recordings can be used: {left_out[0][1]}")
+        raise UserError(f"{origin}: not one of {len(chosen)} recordings can be used: {left_out[0][1]}")
     usable = {uid: chosen[uid] for uid in sounds}
     return HeldOut(_captions(usable), sounds, source, labels=_labels(usable), left_out=left_out)
 
@@ -186,23 +177,21 @@ def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     The picture of a video is the frame nearest to its middle; the caption is the row's first, else its label.
 
     Raises:
-        UserError: no such split, or no row with a sound and a picture.
+        UserError: no such split, or no row with a sound and a picture, or one of these has neither caption nor label.
     """
-    splits = _read_splits(config.preprocess, config.dataset)  # type: ignore[attr-defined]
-    usable = {
-        uid: row for uid, row in splits.items()
-        if row.audio and row.audio.is_file() and row.image and row.image.is_dir()
-    }  # fmt: skip
+    splits, names = _read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
+    usable = {uid: row for uid, row in splits.items()
+              if row.audio and row.audio.is_file() and row.image and row.image.is_dir()}  # fmt: skip
     chosen = choose(usable, count)
     if not chosen:
-        raise UserError(f"{', '.join(config.dataset)}: no pair to test on: see report.json of the data set")
-    captions = {uid: text for uid, row in chosen.items() if (text := (row.captions or [row.label or ""])[0])}
-    missing = next((uid for uid in chosen if uid not in captions), None)
+        raise UserError(f"{names}: no pair to test on: see report.json of the data set")
+    captions = _captions(chosen)
+    missing = next((uid for uid, text in captions.items() if not text), None)
     if missing is not None:
         raise UserError(f"{missing}: neither Caption nor Label, one of which every test pair needs")
     sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
     pictures = {uid: _middle_frame(row) for uid, row in chosen.items()}
-    return HeldOut(captions, sounds, {"source": ", ".join(config.dataset)}, pictures, _labels(chosen))
+    return HeldOut(captions, sounds, {"source": names}, pictures, _labels(chosen))
 
 
 def _middle_frame(row: Row) -> Path:
@@ -211,16 +200,15 @@ def _middle_frame(row: Row) -> Path:
 
 
 def _captions(rows: Mapping[str, Row]) -> dict[str, str]:
-    return {uid: row.captions[0] for uid, row in rows.items()}
+    return {uid: (row.captions or [row.label or ""])[0] for uid, row in rows.items()}
 
 
 def _labels(rows: Mapping[str, Row]) -> dict[str, str]:
     return {uid: row.label for uid, row in rows.items() if row.label}
 
 
-def _captioned(rows: list[Row], source: str, by_uid: Mapping[str, Row] | None = None) -> dict[str, Row]:
-    """Keep the rows with a caption, by Uid."""
-    found = {uid: row for uid, row in (by_uid or {row.uid: row for row in rows}).items() if row.captions}
+def _captioned(rows: Mapping[str, Row], source: str) -> dict[str, Row]:
+    found = {uid: row for uid, row in rows.items() if row.captions}
     if not found:
         raise UserError(f"{source}: not one of {len(rows)} rows has a caption: there is nothing to generate from")
     return found
@@ -234,10 +222,8 @@ def _read_splits(preprocess: Any, datasets: list[str]) -> dict[str, Row]:
         names = [name for name in (TEST_FILE, preprocess.valid_file) if (folder / name).is_file()]
         filled = [name for name in names if (folder / name).read_text(encoding="utf-8").strip() != "[]"]
         if not names:
-            raise UserError(
-                f"{folder}: neither {TEST_FILE} nor {preprocess.valid_file}: prepare the data first (run_preprocess.sh "
-                "with the same --config)"
-            )
+            hint = "prepare the data first (run_preprocess.sh with the same --config)"
+            raise UserError(f"{folder}: neither {TEST_FILE} nor {preprocess.valid_file}: {hint}")
         if not filled:
             raise UserError(f"{folder}: {' and '.join(names)} without rows: give some clips the Split test or valid")
         for row in read_manifest(folder / filled[0], dataset):
@@ -249,30 +235,41 @@ def _read_splits(preprocess: Any, datasets: list[str]) -> dict[str, Row]:
 
 @dataclass(frozen=True)
 class Clips:
-    """N clips to reconstruct, rendered or read one at a time.
-
-    Attributes:
-        get: index -> ln mel (M, T), and its wave (T * hop,), empty where only mels are known.
-        source: where they come from; part of the conditions.
-    """
+    """N clips to reconstruct, rendered or read one at a time."""
 
     uids: list[str]
-    get: Callable[[int], tuple[Tensor, Tensor]]
+    get: GetClip
     source: dict[str, Any]
-
-    def first(self, count: int) -> "Clips":
-        """Select the first clips; raises a UserError if there are none."""
-        if not self.uids:
-            raise UserError(f"{self.source['source']}: no validation clips to evaluate on")
-        return replace(self, uids=self.uids[:count])
+    """where they come from; part of the conditions"""
 
 
-def scene_clips(mini: MiniworldConfig, count: int, settings: MelSettings) -> Clips:
-    """Test scenes of the miniature world, rendered when they are read.
+def clips(
+    config: Any, options: ReportOptions, where: str, shipped: str, settings: MelSettings,
+    prepared: Callable[[], tuple[list[str], GetClip]],
+) -> Clips:  # fmt: skip
+    """Choose the clips to reconstruct: test scenes of the miniature world, else prepared validation clips.
+
+    Args:
+        where: the model that is evaluated.
+        shipped: the miniature part, in the checkout.
+        settings: mels that the model takes.
+        prepared: returns the Uids of the validation clips of all data sets, and `Clips.get`.
 
     Raises:
-        UserError: an unknown kind of sound, or another sample rate.
+        UserError: no clips, other mel settings or another sample rate than the model's, or an unknown kind of sound.
     """
+    count = options.num_samples
+    if uses_miniworld(config, options.checkpoint, where, shipped):
+        return _scene_clips(config.preprocess.miniworld, count, settings)
+    (uids, get), source = prepared(), f"validation clips of {', '.join(config.dataset)}"
+    if (found := MelSettings.of(config.preprocess)) != settings:
+        raise UserError(f"the data have other mels than the model takes: {found}, not {settings}")
+    if not uids:
+        raise UserError(f"{source}: no validation clips to evaluate on")
+    return Clips(uids[:count], get, {"source": source})
+
+
+def _scene_clips(mini: MiniworldConfig, count: int, settings: MelSettings) -> Clips:
     check_sample_rate(settings.sample_rate)
     scenes, mel = list(held_out_scenes(mini, count, mini.pairs).values()), MelSpectrogram(settings)
 
@@ -289,17 +286,3 @@ def check_sample_rate(sample_rate: int) -> None:
     """Raise a UserError unless a model takes the sample rate of the miniature world."""
     if sample_rate != SAMPLE_RATE:
         raise UserError(f"the miniature world has {SAMPLE_RATE} Hz, this model takes {sample_rate} Hz")
-
-
-def prepared_clips(
-    config: RunConfig, settings: MelSettings, uids: list[str], get: Callable[[int], tuple[Tensor, Tensor]]
-) -> Clips:
-    """Prepared validation clips of all data sets.
-
-    Raises:
-        UserError: they were prepared with other mel settings than the model takes.
-    """
-    prepared = MelSettings.of(config.preprocess)  # type: ignore[attr-defined]
-    if prepared != settings:
-        raise UserError(f"the data have other mels than the model takes: {prepared}, not {settings}")
-    return Clips(uids, get, {"source": f"validation clips of {', '.join(config.dataset)}"})

@@ -3,9 +3,8 @@
 import importlib
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sonolume.config.load import load_config, recipe_module
 from sonolume.models.evaluation.compare import read_report
@@ -17,45 +16,38 @@ CONFIGS = ("*/*/tiny.json", "mini/*.json")  # in egs
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
-@dataclass(frozen=True)
-class ShippedPart:
+class ShippedPart(NamedTuple):
     """A recipe with an evaluation and a shipped checkpoint."""
 
     title: str
-    """TASK/RECIPE, or mini/PART for parts of the miniature world"""
+    """TASK/RECIPE, or mini/PART for parts of the miniature world; the folder of its report has _ for /"""
     config: Path
     checkpoint: Path
 
     @property
     def name(self) -> str:
-        """Name of its folder of results."""
         return self.title.replace("/", "_")
 
 
 def shipped_parts() -> list[ShippedPart]:
-    """Find everything that can be evaluated without training or downloading, by files: nothing is registered."""
+    """Find everything that can be evaluated without training or downloading, by files: nothing is registered.
+
+    A checkpoint is the folder that the recipe's inference falls back to; in the miniature world, that of the part.
+    """
     found = []
     egs = paths.root() / "egs"
     for config in sorted(path for pattern in CONFIGS for path in egs.glob(pattern)):
         settings = load_config(config)
-        shipped = _shipped_folder(settings)
-        if hasattr(recipe_module(settings.recipe, str(config)), "EvaluationOptions") and shipped:
-            title = f"mini/{settings.exp_name}" if settings.recipe.startswith("mini/") else settings.recipe
-            found.append(ShippedPart(title, config, shipped))
+        is_mini = settings.recipe.startswith("mini/")
+        title = f"mini/{settings.exp_name}" if is_mini else settings.recipe
+        shipped = f"pretrained/{title}" if is_mini else ""
+        inference = f"sonolume.models.{settings.recipe.replace('/', '.')}.inference"
+        if not is_mini and importlib.util.find_spec(inference):
+            shipped = getattr(importlib.import_module(inference), "SHIPPED", "")
+        can_evaluate = hasattr(recipe_module(settings.recipe, str(config)), "EvaluationOptions")
+        if can_evaluate and shipped and (paths.root() / shipped).is_dir():
+            found.append(ShippedPart(title, config, paths.root() / shipped))
     return found
-
-
-def _shipped_folder(settings: Any) -> Path | None:
-    """Return the folder that a recipe's inference falls back to; for the miniature world, the folder of the part."""
-    if settings.recipe.startswith("mini/"):
-        name = f"pretrained/mini/{settings.exp_name}"
-    else:
-        module = f"sonolume.models.{settings.recipe.replace('/', '.')}.inference"
-        if importlib.util.find_spec(module) is None:
-            return None
-        name = getattr(importlib.import_module(module), "SHIPPED", "")
-    folder = paths.root() / name
-    return folder if name and folder.is_dir() else None
 
 
 def results_table(parts: Sequence[ShippedPart], folder: Path) -> list[str]:
@@ -68,9 +60,10 @@ def results_table(parts: Sequence[ShippedPart], folder: Path) -> list[str]:
 
 
 def _row(title: str, score: dict[str, Any]) -> str:
-    unit, baselines = score["unit"], score["baselines"].items()
+    unit = score["unit"]
     chance = "" if score["chance"] is None else format_value((score["chance"], None, None), unit)
-    others = ", ".join(f"{column} {format_value((cell[0], None, None), unit)}" for column, cell in baselines)
+    baselines = {column: format_value((cell[0], None, None), unit) for column, cell in score["baselines"].items()}
+    others = ", ".join(f"{column} {text}" for column, text in baselines.items())
     value = format_value((score["value"], score["low"], score["high"]), unit)
     return f"| `{title}` | {score['name']} | {value} | {chance} | {others} | {score['count']} |"
 

@@ -6,12 +6,12 @@ sample rate and resampler.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from sonolume.utils.image import open_image
 CACHE_VERSION = 3  # increase it when embeddings are computed differently or flags change their meaning
 READER_THREADS = 4
 EMPTY, CLIPPED = 1, 2  # flags: a silent sound or a picture of one colour; a sound with flat tops
+REASONS = {"sounds": "silent", "pictures": "of one colour", "texts": ""}  # for leaving out an empty item
 MIN_PIXELS = 16  # of a picture's shorter side: processors take fewer for colour channels
 PROGRESS_DELAY = 1.0  # seconds until a progress bar appears
 EMBEDDINGS = "embeddings"  # folder of the cached embeddings among other caches
@@ -58,24 +59,10 @@ class Embedded:
     """number of items that were not in the cache"""
 
 
-class _Medium(NamedTuple):
-    """Functions for the items of one medium."""
-
-    name: str
-    hash: Callable[[Any], bytes]
-    open: Callable[[Any], tuple[Any, int]]  # item -> input of the embedder, and flags
-    encode: Callable[[list[Any], int], Features]
-    empty: str = ""  # reason for leaving out an empty item
-
-
 def embed(
-    items: Sequence[Any],
-    medium: str,
-    embedder: Embedder,
-    folder: Path | None = None,
-    batch_size: int = BATCH_SIZE,
+    items: Sequence[Any], medium: str, embedder: Embedder, folder: Path | None = None, batch_size: int = BATCH_SIZE,
     keep_empty: bool = False,
-) -> Embedded:
+) -> Embedded:  # fmt: skip
     """Embed files of any format and rate, or texts; each distinct content once.
 
     Args:
@@ -89,15 +76,19 @@ def embed(
         UserError: the embedder does not take this medium, or the cache is damaged. Unusable files are no error.
     """
     embedder.require(medium)
-    functions = _medium(medium, embedder)
     store = Store(folder and _folder(embedder, medium, folder))
-    keys, reasons = _hash_all(items, functions)
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        hashes = pool.map(partial(_attempt, _hash), items)
+        bar = tqdm(hashes, f"hash {medium}", len(items), leave=False, disable=len(items) < 1000)
+        hashed = dict(zip(items, bar, strict=True))
+    keys = {item: key for item, (key, reason) in hashed.items() if not reason}
+    reasons = {item: reason for item, (_, reason) in hashed.items() if reason}
     missing = {key: item for item, key in keys.items() if key not in store.rows}
-    faults = _compute(missing, functions, store, batch_size, embedder.name.partition("@")[0])
+    faults = _compute(missing, medium, embedder, store, batch_size)
     rows = {item: store.rows[key] for item, key in keys.items() if key in store.rows}
     reasons |= {item: faults[key] for item, key in keys.items() if key in faults}
     if not keep_empty:
-        reasons |= {item: functions.empty for item, row in rows.items() if row.flags & EMPTY}
+        reasons |= {item: REASONS[medium] for item, row in rows.items() if row.flags & EMPTY}
     kept = [item for item in items if item not in reasons]
     classified = embedder.labels and medium != "texts"
     return Embedded(
@@ -148,42 +139,6 @@ class _TooFewError(Exception):
     """A reference set has fewer than two usable sounds."""
 
 
-def _medium(name: str, embedder: Embedder) -> _Medium:
-    if name == "sounds":
-        return _Medium(name, _hash_file, partial(_open_sound, embedder.sample_rate), embedder.encode_audio, "silent")
-    if name == "pictures":
-        return _Medium(name, _hash_file, open_picture, embedder.encode_images, "of one colour")
-
-    def encode(texts: list[str], batch_size: int) -> Features:
-        return Features(embedder.encode_texts(texts, batch_size), None)
-
-    return _Medium(name, _hash_text, lambda text: (text, 0), encode)
-
-
-def _hash_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _hash_text(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _open_sound(sample_rate: int, path: Path) -> tuple[np.ndarray, int]:
-    wave, is_clipped = read_sound(path, sample_rate)
-    return wave, EMPTY * is_silent(wave) + CLIPPED * is_clipped
-
-
-def open_picture(path: Path) -> tuple[Image.Image, int]:
-    """Open a picture as RGB, with its flags; raises a UserError for a file that cannot be used."""
-    picture = open_image(path)
-    if min(picture.size) < MIN_PIXELS:
-        width, height = picture.size
-        raise UserError(f"{path}: {width} x {height} pixels, below {MIN_PIXELS} x {MIN_PIXELS}")
-    pixels = np.asarray(picture)
-    return picture, EMPTY * bool((pixels == pixels[0, 0]).all())
-
-
 def _facts(embedder: Embedder, medium: str) -> dict[str, Any]:
     """Everything that determines an embedding besides the content of the item."""
     libraries = {name: version(name) for name in ("torch", "transformers")}
@@ -199,19 +154,12 @@ def _folder(embedder: Embedder, medium: str, folder: Path) -> Path:
     return own
 
 
-def _hash_all(items: Sequence[Any], medium: _Medium) -> tuple[dict[Any, bytes], dict[Any, str]]:
-    """Return the key of each item, and the reasons why some have none."""
-    keys, reasons = {}, {}
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        results = zip(items, pool.map(partial(_attempt, medium.hash), items), strict=True)
-        for item, (key, reason) in tqdm(
-            results, f"hash {medium.name}", len(items), leave=False, disable=len(items) < 1000
-        ):
-            if reason:
-                reasons[item] = reason
-            else:
-                keys[item] = key
-    return keys, reasons
+def _hash(item: Path | str) -> bytes:
+    """Hash the content of a file, or a text."""
+    if isinstance(item, str):
+        return hashlib.sha256(item.encode("utf-8", "surrogatepass")).digest()
+    with item.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
@@ -224,41 +172,63 @@ def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
         return None, f"cannot be read ({error.strerror})"
 
 
-def _compute(missing: dict[bytes, Any], medium: _Medium, store: Store, batch_size: int, title: str) -> dict[bytes, str]:
+def _open(item: Any, medium: str, sample_rate: int) -> tuple[Any, int]:
+    """Read the input of the embedder, with its flags."""
+    if medium == "sounds":
+        wave, is_clipped = read_sound(item, sample_rate)
+        return wave, EMPTY * is_silent(wave) + CLIPPED * is_clipped
+    return _open_picture(item) if medium == "pictures" else (item, 0)
+
+
+def _open_picture(path: Path) -> tuple[Image.Image, int]:
+    picture = open_image(path)
+    if min(picture.size) < MIN_PIXELS:
+        width, height = picture.size
+        raise UserError(f"{path}: {width} x {height} pixels, below {MIN_PIXELS} x {MIN_PIXELS}")
+    pixels = np.asarray(picture)
+    return picture, EMPTY * bool((pixels == pixels[0, 0]).all())
+
+
+def _compute(
+    missing: dict[bytes, Any], medium: str, embedder: Embedder, store: Store, batch_size: int
+) -> dict[bytes, str]:
     """Fill the store; returns the reasons why some items could not be embedded. Reads one batch ahead."""
+    if not missing:
+        return {}
     faults: dict[bytes, str] = {}
-    batches = list(batched(list(missing.items()), batch_size))
+    title, batches = embedder.name.partition("@")[0], list(batched(list(missing.items()), batch_size))
+    open_item = partial(_open, medium=medium, sample_rate=embedder.sample_rate)
     with (
         ThreadPoolExecutor(READER_THREADS) as pool,
-        tqdm(total=len(missing), desc=title, unit=medium.name[:-1], delay=PROGRESS_DELAY, leave=None) as bar,
+        tqdm(total=len(missing), desc=title, unit=medium[:-1], delay=PROGRESS_DELAY, leave=None) as bar,
     ):
-
-        def read(batch: Sequence[tuple[bytes, Any]]) -> list[tuple[bytes, Future[tuple[Any, str]]]]:
-            return [(key, pool.submit(_attempt, medium.open, item)) for key, item in batch]
-
-        pending = read(batches[0]) if batches else []
+        pending = [{key: pool.submit(_attempt, open_item, item) for key, item in batches[0]}]
         try:
-            for number, batch in enumerate(batches):
-                current, pending = pending, read(batches[number + 1]) if number + 1 < len(batches) else []
-                results = {key: future.result() for key, future in current}
+            for following in [*batches[1:], []]:
+                pending.append({key: pool.submit(_attempt, open_item, item) for key, item in following})
+                results = {key: future.result() for key, future in pending.pop(0).items()}
                 faults |= {key: reason for key, (_, reason) in results.items() if reason}
                 opened = {key: content for key, (content, reason) in results.items() if not reason}
-                faults |= _encode(opened, medium, store, batch_size)
-                bar.update(len(batch))
+                faults |= _encode(opened, medium, embedder, store, batch_size)
+                bar.update(len(results))
         finally:
             store.flush()  # also after Ctrl-C and errors
     return faults
 
 
-def _encode(opened: dict[bytes, tuple[Any, int]], medium: _Medium, store: Store, batch_size: int) -> dict[bytes, str]:
+def _encode(
+    opened: dict[bytes, tuple[Any, int]], medium: str, embedder: Embedder, store: Store, batch_size: int
+) -> dict[bytes, str]:
     """Embed a batch into the store; returns the items whose embedding is not finite."""
-    if not opened:
-        return {}
-    embeddings, logits = medium.encode([content for content, _ in opened.values()], batch_size)
-    faults = {}
+    contents, faults = [content for content, _ in opened.values()], {}
+    if medium == "texts":
+        found = Features(embedder.encode_texts(contents, batch_size), None)
+    else:
+        encode = embedder.encode_audio if medium == "sounds" else embedder.encode_images
+        found = encode(contents, batch_size)
     for index, (key, (_, flags)) in enumerate(opened.items()):
-        scores = np.zeros(0, np.float32) if logits is None else logits[index].numpy()
-        row = Row(embeddings[index].numpy(), scores, flags)
+        logits = np.zeros(0, np.float32) if found.logits is None else found.logits[index].numpy()
+        row = Row(found.embeddings[index].numpy(), logits, flags)
         if np.isfinite(row.embedding).all() and np.isfinite(row.logits).all():
             store.add(key, row)
         else:

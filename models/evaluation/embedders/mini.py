@@ -62,8 +62,7 @@ class PictureJudgeEmbedder(JudgeEmbedder):
         super().__init__(PictureJudge.from_pretrained(folder), folder, device)
 
     def image_features(self, pictures: list[Image]) -> Features:
-        size = (PICTURE_SIZE, PICTURE_SIZE)
-        small = [np.asarray(picture.resize(size, Resampling.BICUBIC)) for picture in pictures]
+        small = [np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Resampling.BICUBIC)) for picture in pictures]
         return self._features(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 255)  # (B, 3, 64, 64)
 
 
@@ -71,15 +70,15 @@ class WorldEmbedder(Embedder):
     """Sounds, pictures and captions of the miniature world in one space: the probability of each kind, minus 1 / K.
 
     Kinds by the sound judge, the picture judge, and the words of a caption. The shift makes two different kinds nearly
-    orthogonal, and an input without any kind orthogonal to each of them. Counts and order are not represented: "a bell,
-    then a dog" has the embedding of "a dog, then a bell".
+    orthogonal, and an input without any kind orthogonal to each of them. Counts and order are not represented.
     """
 
     takes = ("sounds", "pictures", "texts")
 
     def __init__(self, device: torch.device | str) -> None:
-        self.sound = SoundJudgeEmbedder(paths.resolve(SHIPPED) / "sound_judge", device)
-        self.picture = PictureJudgeEmbedder(paths.resolve(SHIPPED) / "picture_judge", device)
+        shipped = paths.resolve(SHIPPED)
+        self.sound = SoundJudgeEmbedder(shipped / "sound_judge", device)
+        self.picture = PictureJudgeEmbedder(shipped / "picture_judge", device)
         if self.sound.labels != self.picture.labels:
             raise UserError(f"embedder mini:world: {self.sound.name} and {self.picture.name} have different classes")
         self.labels, self.dim = self.sound.labels, len(self.sound.labels)

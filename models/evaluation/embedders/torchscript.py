@@ -25,13 +25,6 @@ class TorchScriptEmbedder(Embedder):
     Loading a file runs its graph, a program in torch's own language: no Python of the file's author is imported or
     unpickled, but it may use every operator of torch, which can read files and fill the memory. Take files from
     people that you trust.
-
-    Args:
-        path: what `torch.jit.save` wrote.
-        sample_rate: Hz that the model expects.
-
-    Raises:
-        UserError: no such file, not TorchScript, or not such a model.
     """
 
     takes = ("sounds",)
