@@ -65,12 +65,7 @@ class HeldOut:
 def uses_miniworld(config: RunConfig, checkpoint: str | None, where: str, shipped: str) -> bool:
     """Decide whether to evaluate in the miniature world: the config trains on it, or the shipped part stands in.
 
-    The latter is printed to stderr.
-
-    Args:
-        checkpoint: the flag --checkpoint.
-        where: the model that is evaluated.
-        shipped: the miniature part, in the checkout.
+    The latter, that without --checkpoint the model at `where` is the `shipped` folder, is printed to stderr.
     """
     if config.preprocess.miniworld.train_scenes:  # type: ignore[attr-defined]
         return True
@@ -95,11 +90,9 @@ def held_out_scenes(mini: MiniworldConfig, count: int, pairs: bool) -> dict[str,
 def scenes_with_files(
     mini: MiniworldConfig, count: int, sounds: Path, pictures: Path | None = None, pairs: bool | None = None
 ) -> HeldOut:
-    """Render test scenes, with captions in held-out wordings that mention every attribute.
+    """Render test scenes into folders of sounds and, if needed, pictures, with captions that mention every attribute.
 
     Args:
-        sounds: folder of the sounds.
-        pictures: folder of the pictures, if they are needed.
         pairs: also scenes of two events (default: as configured).
 
     Raises:
@@ -136,9 +129,7 @@ def recordings(
     """Draw at most `count` recordings with a caption, and copy them to `folder` as mono wav of one rate and duration.
 
     They come from `manifest`, else from the test split of all data sets, or the validation split where there is none.
-
-    Raises:
-        UserError: no such split, no caption, no readable recording, or `folder` holds other files.
+    Raises a UserError if there is no such split, no caption or no readable recording.
     """
     preprocess: Any = config.preprocess  # type: ignore[attr-defined]
     origin = str(manifest or ", ".join(config.dataset))
@@ -174,10 +165,8 @@ def recordings(
 def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     """Draw at most `count` prepared pairs of the test split, or of the validation split where there is none.
 
-    The picture of a video is the frame nearest to its middle; the caption is the row's first, else its label.
-
-    Raises:
-        UserError: no such split, or no row with a sound and a picture, or one of these has neither caption nor label.
+    The picture of a video is the frame nearest to its middle; the caption is the row's first, else its label, one of
+    which every pair needs. Raises a UserError if there is no such split or pair.
     """
     splits, names = _read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
     usable = {uid: row for uid, row in splits.items()
@@ -190,13 +179,12 @@ def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     if missing is not None:
         raise UserError(f"{missing}: neither Caption nor Label, one of which every test pair needs")
     sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
-    pictures = {uid: _middle_frame(row) for uid, row in chosen.items()}
+    pictures = dict[str, Path]()
+    for uid, row in chosen.items():
+        middle = (row.duration or 0.0) / 2
+        distances = {path: 0.0 if at is None else abs(at - middle) for at, path in pictures_of(row)}
+        pictures[uid] = min(distances, key=distances.__getitem__)
     return HeldOut(captions, sounds, {"source": names}, pictures, _labels(chosen))
-
-
-def _middle_frame(row: Row) -> Path:
-    middle = (row.duration or 0.0) / 2
-    return min(pictures_of(row), key=lambda one: abs((middle if one[0] is None else one[0]) - middle))[1]
 
 
 def _captions(rows: Mapping[str, Row]) -> dict[str, str]:
@@ -220,10 +208,10 @@ def _read_splits(preprocess: Any, datasets: list[str]) -> dict[str, Row]:
     for dataset in datasets:
         folder = paths.resolve(preprocess.processed_dir) / dataset
         names = [name for name in (TEST_FILE, preprocess.valid_file) if (folder / name).is_file()]
-        filled = [name for name in names if (folder / name).read_text(encoding="utf-8").strip() != "[]"]
         if not names:
             hint = "prepare the data first (run_preprocess.sh with the same --config)"
             raise UserError(f"{folder}: neither {TEST_FILE} nor {preprocess.valid_file}: {hint}")
+        filled = [name for name in names if (folder / name).read_text(encoding="utf-8").strip() != "[]"]
         if not filled:
             raise UserError(f"{folder}: {' and '.join(names)} without rows: give some clips the Split test or valid")
         for row in read_manifest(folder / filled[0], dataset):
@@ -247,31 +235,25 @@ def clips(
     config: Any, options: ReportOptions, where: str, shipped: str, settings: MelSettings,
     prepared: Callable[[], tuple[list[str], GetClip]],
 ) -> Clips:  # fmt: skip
-    """Choose the clips to reconstruct: test scenes of the miniature world, else prepared validation clips.
+    """Choose the clips to reconstruct: test scenes if `uses_miniworld`, else prepared validation clips.
 
     Args:
-        where: the model that is evaluated.
-        shipped: the miniature part, in the checkout.
         settings: mels that the model takes.
         prepared: returns the Uids of the validation clips of all data sets, and `Clips.get`.
 
     Raises:
         UserError: no clips, other mel settings or another sample rate than the model's, or an unknown kind of sound.
     """
-    count = options.num_samples
-    if uses_miniworld(config, options.checkpoint, where, shipped):
-        return _scene_clips(config.preprocess.miniworld, count, settings)
-    (uids, get), source = prepared(), f"validation clips of {', '.join(config.dataset)}"
-    if (found := MelSettings.of(config.preprocess)) != settings:
-        raise UserError(f"the data have other mels than the model takes: {found}, not {settings}")
-    if not uids:
-        raise UserError(f"{source}: no validation clips to evaluate on")
-    return Clips(uids[:count], get, {"source": source})
-
-
-def _scene_clips(mini: MiniworldConfig, count: int, settings: MelSettings) -> Clips:
+    if not uses_miniworld(config, options.checkpoint, where, shipped):
+        (uids, read), name = prepared(), f"validation clips of {', '.join(config.dataset)}"
+        if (found := MelSettings.of(config.preprocess)) != settings:
+            raise UserError(f"the data have other mels than the model takes: {found}, not {settings}")
+        if not uids:
+            raise UserError(f"{name}: no validation clips to evaluate on")
+        return Clips(uids[: options.num_samples], read, {"source": name})
     check_sample_rate(settings.sample_rate)
-    scenes, mel = list(held_out_scenes(mini, count, mini.pairs).values()), MelSpectrogram(settings)
+    mini, mel = config.preprocess.miniworld, MelSpectrogram(settings)
+    scenes = list(held_out_scenes(mini, options.num_samples, mini.pairs).values())
 
     def get(index: int) -> tuple[Tensor, Tensor]:
         wave = torch.from_numpy(world.render(scenes[index]))

@@ -19,16 +19,9 @@ from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.report import Report, Score
 from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples
 from sonolume.models.evaluation.sound_files import is_silent, read_sound
-from sonolume.modules.metrics import onsets
+from sonolume.modules.metrics import distribution, onsets
 from sonolume.modules.metrics.classes import inception_score, is_correct, paired_divergence
-from sonolume.modules.metrics.distribution import (
-    RELIABLE_RATIO,
-    Moments,
-    frechet_distance,
-    frechet_infinity,
-    is_reliable,
-    kernel_distance,
-)
+from sonolume.modules.metrics.distribution import Moments, frechet_distance
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
 from sonolume.modules.metrics.retrieval import cosine_matrix, cosines, rank_distribution, rank_share, ranks
 from sonolume.utils.errors import UserError
@@ -54,18 +47,13 @@ class Embeddings:
 
 @dataclass
 class Scorer:
-    """Adds the scores by one embedder to one report.
-
-    Args:
-        folder: cache of embeddings; None for none.
-        cache_generated: also cache the embeddings of generated samples.
-    """
+    """Adds the scores by one embedder to one report."""
 
     report: Report
     embedder: Embedder
-    folder: Path | None
+    folder: Path | None  # cache of embeddings
     batch_size: int
-    cache_generated: bool = True
+    cache_generated: bool = True  # also cache the embeddings of generated samples
 
     def __post_init__(self) -> None:
         self.name = re.sub(r"@[^+]*", "", self.embedder.name)  # without versions
@@ -73,9 +61,7 @@ class Scorer:
     def add_scores(self, samples: Samples, known: Moments | None = None) -> None:
         """Add all scores that the embedder allows; raises a UserError if a set has not one usable file.
 
-        Args:
-            known: moments of a reference that was embedded before, used for the Frechet distance; then
-                `samples.reference` is used for pairs only.
+        The Frechet distance is to the `known` moments, if given; then `samples.reference` is used for pairs only.
         """
         medium, takes = samples.medium, self.embedder.takes
         made = self.embed(samples.generated, medium, "generated")
@@ -95,11 +81,7 @@ class Scorer:
             self.add_input_scores(samples, made)
 
     def embed(self, files: Files, medium: Medium, role: str) -> Embeddings:
-        """Embed one set. Empty files are left out of a reference, but count as samples of a generator.
-
-        Args:
-            role: "generated", "reference" or "input", for the counts.
-        """
+        """Embed the "generated", "reference" or "input" set. Empty files count as samples of a generator only."""
         is_generated = role == "generated"
         folder = self.folder if self.cache_generated or not is_generated else None
         found = cache.embed(list(files.values()), medium.plural, self.embedder, folder, self.batch_size, is_generated)
@@ -120,7 +102,7 @@ class Scorer:
             self.report.facts["distances"] = f"left out, they need 2 {medium.plural} on each side"
             return
         self.add_frechet(medium, Moments.of(real.rows), made)
-        mean, deviation = kernel_distance(real.rows, made.rows)
+        mean, deviation = distribution.kernel_distance(real.rows, made.rows)
         note = f"deviation {deviation:.2g} over subsets; no interval" if deviation else "of the whole sets; no interval"
         self.report.scores.append(Score(f"KID {self.name}", mean, "down", count=len(made.rows), note=note))
 
@@ -130,7 +112,7 @@ class Scorer:
         if count < 2:
             return
         smaller, value = min(real.count, count), frechet_distance(real, made.rows)
-        reliable, few = is_reliable(smaller, dim), f"N {smaller}, below {RELIABLE_RATIO} x {dim} dimensions"
+        reliable, few = distribution.is_reliable(smaller, dim), f"N {smaller}, below {distribution.RELIABLE_RATIO} x {dim} dimensions"
         low = high = None
         note = f"{few}: mostly the sample's size, so no interval"
         if reliable and count >= JACKKNIFE_GROUPS:
@@ -140,7 +122,7 @@ class Scorer:
             note = f"{dim} dimensions; too few for an interval"
         self.report.scores.append(Score(f"{medium.frechet} {self.name}", value, "down", low, high, count, note))
         if count >= MIN_EXTRAPOLATED:
-            line, name = frechet_infinity(real, made.rows), f"{medium.frechet}-infinity {self.name}"
+            line, name = distribution.frechet_infinity(real, made.rows), f"{medium.frechet}-infinity {self.name}"
             note = f"line in 1/N through N {line.sizes[0]} to {line.sizes[-1]}; no interval"
             note = note if reliable else f"{few}: hardly a line; {note}"
             self.report.scores.append(Score(name, line.value, "down", count=count, note=note))
@@ -284,9 +266,6 @@ def add_scores_with_baselines(
     """Add the scores of samples, and in columns those of baselines and of the reference itself ("real").
 
     Chance is the score of samples that were generated for other inputs.
-
-    Args:
-        baselines: column -> files, such as reconstructions of the reference.
     """
 
     def scores_of(other: Samples) -> Report:

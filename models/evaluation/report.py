@@ -32,8 +32,7 @@ def measurement_conditions(
         embedders: `Embedder.facts()` of each, or a name with its version.
         reference: the Uids (or captions) that were asked for, in any order.
         generated: number of samples that were scored.
-        more: seed of samples generated here; sample_rate in Hz and window in seconds of sounds that were cut to one
-            length; options of the metrics, and what else affects the scores.
+        more: seed, sample_rate in Hz and window in seconds of the samples, and what else affects the scores.
     """
     asked = sorted(reference)
     return {
@@ -118,12 +117,8 @@ class Report:
     ) -> None:  # fmt: skip
         """Add the mean of one value per sample, (N,), with a bootstrap interval; the worst samples become outliers.
 
-        Values that are not finite are excluded, which the note says; the mean of no values is NaN.
-
-        Args:
-            uids: of the N samples.
-            baselines: the values (M,) of other samples, by column.
-            more: unit, chance, headline.
+        Values that are not finite are excluded and counted in the note; the mean of no values is NaN. `baselines` are
+        the values (M,) of other samples, by column; `more` is unit, chance, headline.
         """
         finite = values.isfinite()
         count = int(finite.sum())
@@ -141,12 +136,7 @@ class Report:
         self, name: str, share: Share, chance: float | None = None, baselines: Mapping[str, Share] | None = None,
         **more: Any,
     ) -> None:  # fmt: skip
-        """Add a proportion with Wilson's interval.
-
-        Args:
-            baselines: the same proportion of other samples, by column.
-            more: better, note, headline.
-        """
+        """Add a proportion with Wilson's interval, and the same of other samples by column; `more` as in `Score`."""
         columns = {column: (other.value, other.low, other.high) for column, other in (baselines or {}).items()}
         bounds = {"low": share.low, "high": share.high, "count": share.total}
         self.scores.append(Score(name, share.value, chance=chance, unit="%", baselines=columns, **bounds, **more))
@@ -186,11 +176,7 @@ def finish(report: Report, folder: Path, figures: Sequence[str] = ()) -> None:
 
 
 def write(report: Report, folder: Path, figures: Sequence[str] = ()) -> Path:
-    """Write report.json and report.md, and return the path of the json.
-
-    Args:
-        figures: file names of pictures in `folder`, shown in the page.
-    """
+    """Write report.json and report.md, which shows pictures of `folder`, and return the path of the json."""
     content = asdict(report) | {"content_hash": content_hash(report.conditions)}
     files.write_json(folder / "report.json", _nan_to_null(content))
     with files.atomic_path(folder / "report.md") as path:

@@ -110,10 +110,8 @@ def generate_files(
         folder: gets {uid}{suffix}, each of which appears whole or not at all, and `SETTINGS_FILE`.
         inputs: Uid -> what its file is generated from, such as the caption.
         settings: all else that determines the files, as plain JSON values; `seed` is added.
-        generate: Uids and their seeds -> one sample each, None for what cannot be generated, which gets no file.
+        generate: Uids and their seeds of a batch -> one sample each, None for one that gets no file.
         save: writes a sample to a path; need not be atomic.
-        batch_size: Uids per call of `generate`.
-        seed: of the run.
         title: of the progress bar.
 
     Raises:

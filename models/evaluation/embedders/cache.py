@@ -7,11 +7,10 @@ sample rate and resampler.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,8 +38,7 @@ PROGRESS_DELAY = 1.0  # seconds until a progress bar appears
 EMBEDDINGS = "embeddings"  # folder of the cached embeddings among other caches
 
 
-@dataclass(frozen=True)
-class Embedded:
+class Embedded(NamedTuple):
     """Embeddings of the usable items, in the order of the items."""
 
     embeddings: Tensor
@@ -66,14 +64,13 @@ def embed(
     """Embed files of any format and rate, or texts; each distinct content once.
 
     Args:
-        items: paths of sounds or pictures, or texts.
-        medium: "sounds", "pictures" or "texts".
+        items: paths of "sounds" or "pictures", or "texts", as `medium` names them; unusable files are left out.
         folder: cache, shared by all embedders; None for none.
         batch_size: files read ahead, and windows of a batch.
         keep_empty: keep silent sounds and pictures of one colour, which count like any other output of a generator.
 
     Raises:
-        UserError: the embedder does not take this medium, or the cache is damaged. Unusable files are no error.
+        UserError: the embedder does not take this medium, or the cache is damaged.
     """
     embedder.require(medium)
     store = Store(folder and _folder(embedder, medium, folder))
@@ -111,9 +108,6 @@ def reference_moments(
         key: plain values that change with the content of the sounds.
         sounds: returns Uid -> file; called only if the cache has nothing.
         folder: of all caches of a data set. Processes that start together compute once.
-
-    Raises:
-        UserError: the cached file is damaged.
     """
 
     def compute(place: Path) -> None:
