@@ -22,15 +22,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> None:
     args = parse(argv)
-    from sonolume.models.evaluation import summary
+    from sonolume.models.evaluation import compare
 
     number = [] if args.num_samples is None else ["--num_samples", str(args.num_samples)]
-    parts = summary.shipped_parts()
+    parts = compare.shipped_parts()
     for count, part in enumerate(parts, 1):
         print(f"{count} of {len(parts)}: {part.title}", file=sys.stderr, flush=True)
         given = ["--config", str(part.config), "--checkpoint", str(part.checkpoint)]
         evaluate.main([*given, "--output_dir", str(args.output_dir / part.name), *number])
-    summary.insert_lines(args.readme, summary.results_table(parts, args.output_dir))
+    compare.insert_lines(args.readme, compare.results_table(parts, args.output_dir))
     print(args.readme)
 
 

@@ -112,7 +112,8 @@ class Scorer:
         if count < 2:
             return
         smaller, value = min(real.count, count), frechet_distance(real, made.rows)
-        reliable, few = distribution.is_reliable(smaller, dim), f"N {smaller}, below {distribution.RELIABLE_RATIO} x {dim} dimensions"
+        reliable = distribution.is_reliable(smaller, dim)
+        few = f"N {smaller}, below {distribution.RELIABLE_RATIO} x {dim} dimensions"
         low = high = None
         note = f"{few}: mostly the sample's size, so no interval"
         if reliable and count >= JACKKNIFE_GROUPS:

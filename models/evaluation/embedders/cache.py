@@ -5,6 +5,9 @@ sample rate and resampler.
 """
 
 import hashlib
+import io
+import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,12 +24,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, Features, batched
-from sonolume.models.evaluation.embedders.store import Row, Store
 from sonolume.models.evaluation.sound_files import is_silent, read_sound
 from sonolume.modules.metrics.distribution import Moments
 from sonolume.utils import files
 from sonolume.utils.cache import cached, content_hash
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.image import open_image
 
 CACHE_VERSION = 3  # increase it when embeddings are computed differently or flags change their meaning
@@ -35,7 +37,57 @@ EMPTY, CLIPPED = 1, 2  # flags: a silent sound or a picture of one colour; a sou
 REASONS = {"sounds": "silent", "pictures": "of one colour", "texts": ""}  # for leaving out an empty item
 MIN_PIXELS = 16  # of a picture's shorter side: processors take fewer for colour channels
 PROGRESS_DELAY = 1.0  # seconds until a progress bar appears
+FLUSH_SECONDS = 30.0  # longest work that a crash can lose
+FLUSH_ROWS = 4096
+COLUMNS = ("digests", "embeddings", "logits", "flags")  # arrays of a shard
 EMBEDDINGS = "embeddings"  # folder of the cached embeddings among other caches
+
+
+class Row(NamedTuple):
+    embedding: np.ndarray  # (d,) float32
+    logits: np.ndarray  # (K,) float32, or (0,) without a classifier
+    flags: int
+
+
+class Store:
+    """Rows by the hash of their item, in memory and in shards of `folder`, unless that is None.
+
+    A shard is whole or absent; a UserError is raised for a damaged one.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.rows = folder, dict[bytes, Row]()
+        self._unsaved: list[bytes] = []
+        self._saved_at = time.monotonic()
+        for path in sorted(folder.glob("[0-9a-f]*.npz")) if folder else []:
+            try:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
+                    columns = [shard[name] for name in COLUMNS]
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                reason = f"damaged ({first_line(error, 80)}); remove it to compute it again"
+                raise UserError(f"{path}: {reason}") from error
+            for key, embedding, logits, row_flags in zip(*columns, strict=True):
+                self.rows[key.tobytes()] = Row(embedding, logits, int(row_flags))
+
+    def add(self, key: bytes, row: Row) -> None:
+        """Add a row; it is on disk after the next `flush`, which also happens by itself from time to time."""
+        self.rows[key] = row
+        self._unsaved.append(key)
+        if len(self._unsaved) >= FLUSH_ROWS or time.monotonic() - self._saved_at > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the new rows as one shard, named by a hash of their keys."""
+        self._saved_at = time.monotonic()
+        if self.folder and self._unsaved:
+            rows, keys = [self.rows[key] for key in self._unsaved], b"".join(self._unsaved)
+            embeddings, logits, flags = zip(*rows, strict=True)
+            columns = (np.frombuffer(keys, np.uint8).reshape(len(rows), -1), np.stack(embeddings), np.stack(logits))
+            memory = io.BytesIO()  # numpy hides the system's error (disk full); write_bytes raises it
+            np.savez(memory, **dict(zip(COLUMNS, (*columns, np.array(flags, np.uint8)), strict=True)))
+            with files.atomic_path(self.folder / f"{hashlib.sha256(keys).hexdigest()[:16]}.npz") as path:
+                path.write_bytes(memory.getbuffer())
+        self._unsaved = []
 
 
 class Embedded(NamedTuple):
