@@ -44,8 +44,7 @@ CUSTOMARY = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai
 def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, shipped: str) -> None:
     """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples.
 
-    Args:
-        shipped: the miniature exported folder, used if the run has none.
+    The model is the run's own export, else the miniature one in the folder `shipped`.
     """
     if options.generated is not None or options.reference is not None:
         score_folder(options, options.batch_size)
@@ -108,10 +107,7 @@ def _held_out(
     else:
         tests = held_out.recorded_pairs(config, options.num_samples)
     tokenizer = pipe.sd.tokenizer
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer(text, verbose=False).input_ids)
-
+    count_tokens = lambda text: len(tokenizer(text, verbose=False).input_ids)  # noqa: E731
     return tests.without_long_captions(count_tokens, tokenizer.model_max_length, "Stable Diffusion")
 
 
@@ -169,28 +165,22 @@ class Painter:
         self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any],
         arguments: Callable[[list[str]], dict[str, Any]], black: Collection[str] = (),
     ) -> dict[str, Path]:  # fmt: skip
-        """Draw one picture per Uid.
+        """Draw one picture per Uid by the pipeline with `arguments(Uids of a batch)`; the `black` ones stay black."""
 
-        Args:
-            arguments: Uids of a batch -> arguments of the pipeline.
-            black: Uids that get a black picture.
-        """
+        steps, scale = self.settings["num_steps"], self.settings["guidance_scale"]
 
         def generate(uids: list[str], seeds: list[int]) -> list[Image.Image | None]:
             size = self.pipe.size(None, None)[::-1]
             pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", size) for uid in uids}
             drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
             if drawn:
-                output = self.pipe(
-                    **arguments(list(drawn)),
-                    num_inference_steps=self.settings["num_steps"],
-                    guidance_scale=self.settings["guidance_scale"],
-                    generator=[torch.Generator().manual_seed(seed) for seed in drawn.values()],
-                )
+                generators = [torch.Generator().manual_seed(seed) for seed in drawn.values()]
+                sampling = {"num_inference_steps": steps, "guidance_scale": scale, "generator": generators}
+                output = self.pipe(**arguments(list(drawn)), **sampling)
                 pictures |= dict(zip(drawn, output.images, strict=True))
             return list(pictures.values())
 
-        return self._save(name, inputs, settings, generate, seed=self.options.seed)
+        return self._save(name, inputs, settings, generate, self.options.seed)
 
     @torch.no_grad()
     def reconstruct(self, tests: HeldOut) -> dict[str, Path]:
@@ -220,11 +210,11 @@ class Painter:
 
 
 def _conditions(tests: HeldOut, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:
-    paths = [*tests.sounds.values(), *tests.pictures.values()]
-    contents = tests.source if tests.scenes else content_hash([content_hash(path) for path in paths])
-    more: dict[str, Any] = {"compared_with": contents}
     if tests.scenes:
-        more["judge"] = judges.picture_judge_version()
+        more: dict[str, Any] = {"compared_with": tests.source, "judge": judges.picture_judge_version()}
+    else:
+        paths = [*tests.sounds.values(), *tests.pictures.values()]
+        more = {"compared_with": content_hash([content_hash(path) for path in paths])}
     asked = list(tests.sounds)
     if options.text_to_audio is not None:
         asked, more = [f"{uid}: {caption}" for uid, caption in tests.captions.items()], more | {"start": "caption"}

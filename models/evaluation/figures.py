@@ -45,10 +45,7 @@ def _label(uid: str, samples: Samples) -> str:
 def trip_sheets(
     folder: Path, stations: Mapping[str, Files], labels: Mapping[str, str], lost: Sequence[str]
 ) -> list[str]:
-    """Write samples.png with the first round trips and worst.png with the Uids in `lost`; return the names.
-
-    One row for each Uid of `labels`, one column for each station.
-    """
+    """Write samples.png with the first round trips and worst.png with the Uids in `lost`; return the names."""
     sheets = {"samples.png": list(labels), "worst.png": [uid for uid in dict.fromkeys(lost) if uid in labels]}
     for name, uids in sheets.items():
         if not _sheet(folder / name, stations, {uid: labels[uid] for uid in uids[:ROWS]}):
@@ -57,11 +54,7 @@ def trip_sheets(
 
 
 def _sheet(path: Path, stations: Mapping[str, Files], labels: Mapping[str, str], required: str = "") -> bool:
-    """Write one row for each Uid, one column for each station with files; return False if there is no row.
-
-    Args:
-        required: station whose file a row must have.
-    """
+    """Write a row per Uid that has a file of the `required` station, a column per station; return False for no row."""
     columns = {title: {uid: _read(files.get(uid)) for uid in labels}
                for title, files in stations.items() if any(uid in files for uid in labels)}  # fmt: skip
     uids = [uid for uid in labels if not required or columns.get(required, {}).get(uid) is not None]

@@ -42,9 +42,8 @@ class FolderScoring(Protocol):
 def score_folder(options: FolderScoring, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None) -> None:
     """Write report.json, report.md and sheets of the samples.
 
-    Args:
-        mel: of recipes that reconstruct sounds: also score each sound by its distance to the reference of its Uid, and
-            require no embedder.
+    With the `mel` of recipes that reconstruct sounds, also score each sound by its distance to the reference of its
+    Uid, and require no embedder.
 
     Raises:
         UserError: no embedder, nothing to score, or an input that cannot be used.
@@ -104,11 +103,8 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     """Collect the sounds of --generated, videos as their sound tracks, or its pictures if there are no sounds.
 
     A file belongs to the row of its name (the path without suffix), else to the row whose sound, picture, video or
-    caption its sidecar, the json of run_inference.sh, names as its source. Counts, left out files and facts go into
-    `report`.
-
-    Args:
-        reference: a folder or manifest with real files, captions, labels, and the inputs of the other medium.
+    caption its sidecar, the json of run_inference.sh, names as its source. The reference is a folder or manifest with
+    real files, captions, labels, and the inputs of the other medium. Counts and left out files go into `report`.
 
     Raises:
         UserError: a folder or manifest cannot be read, or nothing in it can be used.
@@ -191,11 +187,10 @@ def _generated_files(path: Path) -> tuple[list[Path], int]:
     pictures = [file for file in found if file.suffix.lower() in manifest.PICTURE_SUFFIXES]
     if sounds:
         return sounds, len(pictures)
-    pictures = [file for file in pictures if "windows" not in _sidecar(file)]  # storyboards of run_inference.sh
-    if not pictures:
-        known = ", ".join(sorted(manifest.AUDIO_SUFFIXES | manifest.PICTURE_SUFFIXES))
-        raise UserError(f"--generated {path}: holds neither sounds nor pictures ({known})")
-    return pictures, 0
+    if pictures := [file for file in pictures if "windows" not in _sidecar(file)]:  # no storyboards of run_inference.sh
+        return pictures, 0
+    known = ", ".join(sorted(manifest.AUDIO_SUFFIXES | manifest.PICTURE_SUFFIXES))
+    raise UserError(f"--generated {path}: holds neither sounds nor pictures ({known})")
 
 
 def _reference_rows(path: Path | None) -> tuple[dict[str, Row], int]:

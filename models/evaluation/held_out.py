@@ -71,11 +71,8 @@ def uses_miniworld(config: RunConfig, checkpoint: str | None, where: str, shippe
         return True
     stands_in = checkpoint is None and Path(where) == paths.root() / shipped
     if stands_in:
-        print(
-            f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated on "
-            f"held-out scenes (on your data: --checkpoint {shipped})",
-            file=sys.stderr,
-        )
+        print(f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated on "
+              f"held-out scenes (on your data: --checkpoint {shipped})", file=sys.stderr)  # fmt: skip
     return stands_in
 
 
@@ -103,12 +100,8 @@ def scenes_with_files(
     labels = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
     source = {"source": "miniature world", "world": WORLD, "kinds": list(mini.kinds), "pairs": mini.pairs}
 
-    def render(uids: list[str], _: list[int]) -> list[np.ndarray]:
-        return [world.render(scenes[uid]) for uid in uids]
-
-    def draw(uids: list[str], _: list[int]) -> list[Image.Image]:
-        return [Image.fromarray(world.picture(scenes[uid])) for uid in uids]
-
+    render = lambda uids, _: [world.render(scenes[uid]) for uid in uids]  # noqa: E731
+    draw = lambda uids, _: [Image.fromarray(world.picture(scenes[uid])) for uid in uids]  # noqa: E731
     more = {"seed": TEST_SEED, "title": "render"}
     waves = generate_files(sounds, captions, source, render, wave_saver(SAMPLE_RATE), **more)
     drawn = generate_files(pictures, captions, source, draw, save_picture, suffix=".png", **more) if pictures else {}
@@ -150,9 +143,7 @@ def recordings(
             return None
         return wave
 
-    def read_all(uids: list[str], _: list[int]) -> list[np.ndarray | None]:
-        return [read(uid) for uid in uids]
-
+    read_all = lambda uids, _: [read(uid) for uid in uids]  # noqa: E731
     source = {"source": origin, "sample_rate": sample_rate, "seconds": seconds}
     inputs = {uid: str(row.audio) for uid, row in chosen.items()}
     sounds = generate_files(folder, inputs, source, read_all, wave_saver(sample_rate), title="read")

@@ -139,10 +139,8 @@ class Scorer:
             for kind, multilabel in (("softmax", False), ("sigmoid", True)):
                 divergence = paired_divergence(theirs.logits, ours.logits, multilabel)
                 self.report.add_mean(f"KL {kind} {self.name}", divergence, uids, better="down", unit="nats")
-        if medium is PICTURE and len(uids) > 1:
-            ranked = rank_share(cosine_matrix(ours.rows, theirs.rows))
-            note = f"rank form: the share of the other {len(uids) - 1} references less like the picture than its own"
-            self.report.add_mean(f"IIS {self.name}", ranked, uids, chance=0.5, note=note, list_worst=False)
+        if medium is PICTURE:
+            self._add_rank_share("IIS", cosine_matrix(ours.rows, theirs.rows), uids, "references", "picture")
 
     def _common_uids(self, *sets: Embeddings) -> list[str]:
         """Return the Uids in all sets, in the order of the last; Uids with a zero embedding are left out."""
@@ -157,11 +155,10 @@ class Scorer:
             return False
         count, known = made.logits.shape
         if count > 1:
-            low, high, note = None, None, f"1 to {known}"
+            value, low, high, note = inception_score(made.logits), None, None, f"1 to {known}"
             if count >= JACKKNIFE_GROUPS:
                 low, high = jackknife(inception_score, made.logits, lowest=1)
                 note += "; interval by jackknife"
-            value = inception_score(made.logits)
             self.report.scores.append(Score(f"IS {self.name}", value, "up", low, high, count, note))
         index = {label.lower(): index for index, label in enumerate(self.embedder.labels)}
         uids = [uid for uid in made.uids if labels.get(uid, "").lower() in index]
@@ -191,10 +188,8 @@ class Scorer:
     def add_text_scores(self, medium: Medium, made: Embeddings, captions: Mapping[str, str]) -> None:
         """Add the cosine of each sample and its caption, and retrieval both ways."""
         uids = [uid for uid in made.uids if uid in captions]
-        if not uids:
-            return
         texts = Embeddings(uids, self._embed_texts([captions[uid] for uid in uids]), None)
-        uids = self._common_uids(texts, made)
+        uids = self._common_uids(texts, made) if uids else []
         if not uids:
             return
         ours, texts = made.select(uids), texts.select(uids)
@@ -221,21 +216,21 @@ class Scorer:
         ours, theirs = made.select(uids), given.select(uids)
         note = f"raw cosine of {medium} and its own {other}"
         self.report.add_mean(f"AIS cosine {self.name}", cosines(ours.rows, theirs.rows), uids, note=note)
-        if len(uids) < 2:
-            return
         similarity = cosine_matrix(ours.rows, theirs.rows)
-        note = f"rank form: the share of the other {len(uids) - 1} {other}s less like the {medium} than its own"
-        ranked = rank_share(similarity)
-        self.report.add_mean(f"AIS {self.name}", ranked, uids, chance=0.5, note=note, list_worst=False)
+        self._add_rank_share("AIS", similarity, uids, f"{other}s", medium)
         self._add_retrieval(other, medium, similarity.T, uids, [str(samples.inputs[uid]) for uid in uids])
+
+    def _add_rank_share(self, title: str, similarity: Tensor, uids: Sequence[str], others: str, medium: str) -> None:
+        """Add the rank of each sample's own counterpart among all, from similarities (N, N), if there are two."""
+        if len(uids) > 1:
+            note = f"rank form: the share of the other {len(uids) - 1} {others} less like the {medium} than its own"
+            more = {"chance": 0.5, "note": note, "list_worst": False}
+            self.report.add_mean(f"{title} {self.name}", rank_share(similarity), uids, **more)
 
     def _add_retrieval(
         self, query: str, answer: str, similarity: Tensor, uids: Sequence[str], contents: Sequence[str]
     ) -> None:
-        """Add R@k and mean reciprocal rank both ways, from similarities (N queries, N answers).
-
-        Queries of equal content are right answers for each other.
-        """
+        """Add R@k and mean reciprocal rank both ways from similarities (N, N); equal contents are right answers."""
         if len(uids) < 2:
             return
         number = {content: index for index, content in enumerate(dict.fromkeys(contents))}

@@ -60,11 +60,9 @@ def concatenate(batches: Sequence[Values]) -> Values:
 def add_distances(
     report: Report, uids: Sequence[str], values: Values, baselines: Mapping[str, Values], chance: Values | None = None
 ) -> None:
-    """Add the mean of each distance; mel L1 is the headline.
+    """Add the mean of each distance, next to `baselines` by column; mel L1 is the headline.
 
-    Args:
-        baselines: values of other reconstructions of the same sounds, by column.
-        chance: values of a reconstruction that ignores the sound.
+    `chance` holds the values of a reconstruction that ignores the sound.
     """
     for key in (key for key in DISTANCES if key in values):
         title, unit, better, note = DISTANCES[key]
@@ -89,11 +87,7 @@ def conditions(settings: MelSettings, uids: Sequence[str], compared: str, **more
 
 
 def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) -> None:
-    """Add the distances of generated sounds to the references of their Uids, with conditions and counts.
-
-    Raises:
-        UserError: the samples are no sounds, or not one pair can be used.
-    """
+    """Add the distances of generated sounds to the references of their Uids, with conditions and counts."""
     if samples.medium is not SOUND:
         raise UserError("--generated: holds no sound files")
     mel, rate = MelSpectrogram(settings), settings.sample_rate

@@ -144,17 +144,15 @@ class Report:
     def add_baselines(self, other: "Report", column: str) -> None:
         """Put the scores of another report into a column, next to the scores of the same name."""
         values = {score.name: (score.value, score.low, score.high) for score in other.scores}
-        for score in self.scores:
-            if score.name in values:
-                score.baselines = {**score.baselines, column: values[score.name]}
+        for score in (score for score in self.scores if score.name in values):
+            score.baselines = {**score.baselines, column: values[score.name]}
 
     def add_chance(self, other: "Report") -> None:
         """Take the chance level of scores with outliers from a report on samples of other inputs."""
         per_sample = {name for name, _, _ in other.outliers}
         values = {score.name: score.value for score in other.scores if score.name in per_sample}
-        for score in self.scores:
-            if score.chance is None:
-                score.chance = values.get(score.name)
+        for score in (score for score in self.scores if score.chance is None):
+            score.chance = values.get(score.name)
 
     def leave_out(self, entries: Iterable[tuple[str, str]]) -> None:
         """List (file, reason), each once."""

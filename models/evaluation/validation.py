@@ -108,9 +108,8 @@ class Evaluation(pl.Callback):
         for embedder, known in self.embedders:
             scorer = Scorer(report, embedder, self.folder / EMBEDDINGS, self.config.batch_size, cache_generated=False)
             scorer.add_scores(samples, known)
-        broken = len(self.prompts) - len(samples.generated)
         values = {score.name: score.value for score in report.scores}
-        values |= {"silent": report.counts["silent generated"], "broken": broken}
+        values |= {"silent": report.counts["silent generated"], "broken": len(self.prompts) - len(samples.generated)}
         return {f"eval/{name}": float(value) for name, value in values.items()}
 
     def _generate(self, task: Generates, folder: Path) -> dict[str, Path]:

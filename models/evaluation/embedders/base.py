@@ -31,7 +31,7 @@ class Embedder:
 
     Sounds longer than `window` are cut into adjacent windows, the last one aligned to the end so that no window holds
     padding; embeddings and logits are averaged over the windows. Shorter sounds are padded as the model's own processor
-    does. Results do not depend on the global random state.
+    does. Results do not depend on the global random state. A UserError is raised for media that it does not take.
 
     A subclass sets the attributes, and implements `audio_features`, `image_features` and `text_features` of one batch
     for the media that it takes. Batches hold windows of equal length unless the model masks or pads them (`ragged`).
@@ -54,12 +54,7 @@ class Embedder:
 
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[np.ndarray], batch_size: int = BATCH_SIZE) -> Features:
-        """Encode N sounds, each float32 (n,) at `sample_rate`, `batch_size` windows at a time.
-
-        Raises:
-            UserError: the embedder takes no sounds.
-            ValueError: a wave is empty or not (n,).
-        """
+        """Encode N sounds, each float32 (n,) with n > 0 at `sample_rate`, `batch_size` windows at a time."""
         self.require("sounds")
         size = round(self.window * self.sample_rate) if self.window else None
         owners, windows = list[int](), list[np.ndarray]()
@@ -80,14 +75,14 @@ class Embedder:
 
     @torch.no_grad()
     def encode_images(self, pictures: Sequence[Image], batch_size: int = BATCH_SIZE) -> Features:
-        """Encode N pictures of any size; raises a UserError if the embedder takes none."""
+        """Encode N pictures of any size."""
         self.require("pictures")
         batches = batched([picture.convert("RGB") for picture in pictures], batch_size)
         return self._concatenate([self.image_features(list(batch)) for batch in batches])
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Encode N texts, truncated to the model's maximum: (N, d). Raises a UserError if the embedder takes none."""
+        """Encode N texts, truncated to the model's maximum: (N, d)."""
         self.require("texts")
         batches = [Features(self.text_features(list(batch)), None) for batch in batched(texts, batch_size)]
         return self._concatenate(batches).embeddings

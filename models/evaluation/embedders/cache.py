@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -151,6 +150,10 @@ def embed(
     )
 
 
+class _TooFewError(Exception):
+    """A reference set has fewer than two usable sounds."""
+
+
 def reference_moments(
     key: Any, sounds: Callable[[], Mapping[str, Path]], embedder: Embedder, folder: Path, batch_size: int
 ) -> Moments | None:
@@ -179,10 +182,6 @@ def reference_moments(
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder / 'statistics'}: damaged ({error}); remove the folder to compute it again") from error
     return Moments(state["mean"], state["covariance"], int(state["count"]))
-
-
-class _TooFewError(Exception):
-    """A reference set has fewer than two usable sounds."""
 
 
 def _facts(embedder: Embedder, medium: str) -> dict[str, Any]:
@@ -223,16 +222,14 @@ def _open(item: Any, medium: str, sample_rate: int) -> tuple[Any, int]:
     if medium == "sounds":
         wave, is_clipped = read_sound(item, sample_rate)
         return wave, EMPTY * is_silent(wave) + CLIPPED * is_clipped
-    return _open_picture(item) if medium == "pictures" else (item, 0)
-
-
-def _open_picture(path: Path) -> tuple[Image.Image, int]:
-    picture = open_image(path)
-    if min(picture.size) < MIN_PIXELS:
-        width, height = picture.size
-        raise UserError(f"{path}: {width} x {height} pixels, below {MIN_PIXELS} x {MIN_PIXELS}")
-    pixels = np.asarray(picture)
-    return picture, EMPTY * bool((pixels == pixels[0, 0]).all())
+    if medium == "pictures":
+        picture = open_image(item)
+        if min(picture.size) < MIN_PIXELS:
+            width, height = picture.size
+            raise UserError(f"{item}: {width} x {height} pixels, below {MIN_PIXELS} x {MIN_PIXELS}")
+        pixels = np.asarray(picture)
+        return picture, EMPTY * bool((pixels == pixels[0, 0]).all())
+    return item, 0
 
 
 def _compute(
@@ -272,9 +269,9 @@ def _encode(
     else:
         encode = embedder.encode_audio if medium == "sounds" else embedder.encode_images
         found = encode(contents, batch_size)
+    logits = torch.zeros(len(contents), 0) if found.logits is None else found.logits
     for index, (key, (_, flags)) in enumerate(opened.items()):
-        logits = np.zeros(0, np.float32) if found.logits is None else found.logits[index].numpy()
-        row = Row(found.embeddings[index].numpy(), logits, flags)
+        row = Row(found.embeddings[index].numpy(), logits[index].numpy(), flags)
         if np.isfinite(row.embedding).all() and np.isfinite(row.logits).all():
             store.add(key, row)
         else:

@@ -101,11 +101,7 @@ class WorldEmbedder(Embedder):
 
 
 def load(kind: str, source: str, device: torch.device | str) -> Embedder:
-    """Load a shipped judge by its name, `world` for all media in one space, or a folder that training exported.
-
-    Raises:
-        UserError: no such judge; lists the shipped ones.
-    """
+    """Load a shipped judge by its name, `world` for all media in one space, or a folder that training exported."""
     if source == "world":
         return WorldEmbedder(device)
     shipped = paths.resolve(SHIPPED) / source

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.embedders.cache import embed
 from sonolume.utils.errors import UserError
