@@ -3,7 +3,6 @@
 An interrupted run resumes.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,17 +10,13 @@ from sonolume.bins import evaluate
 from sonolume.utils import cli, paths
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def main(argv: list[str]) -> None:
     root = paths.root()
     parser = cli.parser("results", "Evaluate all shipped parts, and write the README's table of results")
     parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of reports")
     parser.add_argument("--readme", type=Path, default=root / "README.md", help="page with the table")
     parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: its own)")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str]) -> None:
-    args = parse(argv)
+    args = parser.parse_args(argv)
     from sonolume.models.evaluation import compare
 
     number = [] if args.num_samples is None else ["--num_samples", str(args.num_samples)]

@@ -57,12 +57,7 @@ def add_legs(
     """Score the legs by the embedders of sounds, and return the Uids that lost their class.
 
     Embedders that classify sounds and pictures compare the stations; embedders of sounds alone score the generated
-    sounds.
-
-    Args:
-        tests: the examples with generated sounds.
-        made: pictures of the generated sounds.
-        baselines: pictures of the same Uids by column, of the real sounds under `REAL`.
+    sounds of `tests`. `made` are their pictures; `baselines[REAL]` those of the real sounds.
     """
     lost = list[str]()
     stations: dict[str, Files] = {"caption": {}, "sound": tests.sounds, "picture": made}
@@ -79,8 +74,7 @@ def add_legs(
 
 def classify(files: Files, embedder: Embedder, cache: Path | None, batch_size: int) -> dict[str, str]:
     """Map Uids to the most likely class of their sound or picture; files that cannot be used are absent."""
-    is_sound = next(iter(files.values())).suffix.lower() in AUDIO_SUFFIXES
-    medium = "sounds" if is_sound else "pictures"
+    medium = "sounds" if next(iter(files.values())).suffix.lower() in AUDIO_SUFFIXES else "pictures"
     found = embed(list(files.values()), medium, embedder, cache, batch_size, keep_empty=True)
     if found.logits is None:
         raise ValueError(f"{embedder.name} has no classes")
@@ -98,7 +92,6 @@ def add_kept_shares(
         labels: the class that each trip starts with; trips without one are ignored.
         stations: title -> files; the files of the first station are not used: its classes are `labels`.
         baselines: column -> stations of other trips from the same starts, such as from real sounds.
-        embedder: classifies all these media, as `mini:world` does.
     """
     start, *titles = stations
 

@@ -82,8 +82,7 @@ def _row(name: str, reports: list[dict[str, Any]], ranked: bool) -> str:
 class ShippedPart(NamedTuple):
     """A recipe with an evaluation and a shipped checkpoint."""
 
-    title: str
-    """TASK/RECIPE, or mini/PART for parts of the miniature world; the folder of its report has _ for /"""
+    title: str  # TASK/RECIPE, or mini/PART for parts of the miniature world; the folder of its report has _ for /
     config: Path
     checkpoint: Path
 
@@ -97,8 +96,7 @@ def shipped_parts() -> list[ShippedPart]:
 
     A checkpoint is the folder that the recipe's inference falls back to; in the miniature world, that of the part.
     """
-    found = []
-    egs = paths.root() / "egs"
+    found, egs = list[ShippedPart](), paths.root() / "egs"
     for config in sorted(path for pattern in CONFIGS for path in egs.glob(pattern)):
         settings = load_config(config)
         is_mini = settings.recipe.startswith("mini/")
@@ -132,11 +130,7 @@ def _headline(title: str, score: dict[str, Any]) -> str:
 
 
 def insert_lines(page: Path, lines: Sequence[str]) -> None:
-    """Replace the lines between the two markers of a page.
-
-    Raises:
-        UserError: the page does not have both markers once.
-    """
+    """Replace the lines between the two markers of a page; raises a UserError unless it has both once."""
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
         raise UserError(f"{page}: must have the lines {BEGIN} and {END} once, in this order: the table goes between")

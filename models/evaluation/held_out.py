@@ -37,14 +37,11 @@ class HeldOut:
 
     captions: dict[str, str]
     sounds: dict[str, Path]
-    source: dict[str, Any]
-    """where they come from; part of the conditions"""
+    source: dict[str, Any]  # where they come from; part of the conditions
     pictures: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    scenes: list[Scene] = field(default_factory=list)
-    """of the miniature world only"""
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    """(Uid, reason)"""
+    scenes: list[Scene] = field(default_factory=list)  # of the miniature world only
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (Uid, reason)
 
     def select(self, uids: Collection[str]) -> "HeldOut":
         """Select these Uids, in the present order."""
@@ -218,8 +215,7 @@ class Clips:
 
     uids: list[str]
     get: GetClip
-    source: dict[str, Any]
-    """where they come from; part of the conditions"""
+    source: dict[str, Any]  # where they come from; part of the conditions
 
 
 def clips(

@@ -69,21 +69,16 @@ class Score:
 
     name: str
     value: float
-    better: str = "up"
-    """or "down" """
+    better: str = "up"  # or "down"
     low: float | None = None
     high: float | None = None
-    count: int = 0
-    """number of samples"""
+    count: int = 0  # number of samples
     note: str = ""
-    chance: float | None = None
-    """the score of a model that ignores its input"""
-    unit: str = ""
-    """"dB", "nats" ...; "%" for a share, which is 0 to 1 here and printed times 100"""
+    chance: float | None = None  # the score of a model that ignores its input
+    unit: str = ""  # "dB", "nats" ...; "%" for a share, which is 0 to 1 here and printed times 100
     baselines: Mapping[str, Cell] = field(default_factory=dict)
     """the same score of other samples, such as real ones or reconstructions, by column"""
-    headline: bool = False
-    """included in the README's table of results"""
+    headline: bool = False  # included in the README's table of results
 
 
 def format_value(cell: Cell, unit: str = "") -> str:
@@ -99,17 +94,12 @@ def format_value(cell: Cell, unit: str = "") -> str:
 class Report:
     """All scores of one evaluation."""
 
-    conditions: Conditions
-    """what must agree before two reports are ranked"""
+    conditions: Conditions  # what must agree before two reports are ranked
     scores: list[Score] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    """what was scored (model, steps, seed), for the reader"""
-    counts: dict[str, int] = field(default_factory=dict)
-    """clips that were silent, clipped, unreadable, unpaired ..."""
-    outliers: list[tuple[str, str, float]] = field(default_factory=list)
-    """(score, Uid, value) of the worst samples"""
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    """(file, reason)"""
+    facts: dict[str, Any] = field(default_factory=dict)  # what was scored (model, steps, seed), for the reader
+    counts: dict[str, int] = field(default_factory=dict)  # clips that were silent, clipped, unreadable, unpaired ...
+    outliers: list[tuple[str, str, float]] = field(default_factory=list)  # (score, Uid, value) of the worst samples
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
 
     def add_mean(
         self, name: str, values: Tensor, uids: Sequence[str], better: str = "up", list_worst: bool = True,

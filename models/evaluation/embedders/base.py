@@ -37,18 +37,12 @@ class Embedder:
     for the media that it takes. Batches hold windows of equal length unless the model masks or pads them (`ragged`).
     """
 
-    name: str
-    """kind, source and version (hub commit or content hash of the folder); part of conditions and cache keys"""
-    takes: tuple[str, ...]
-    """some of "sounds", "pictures", "texts" """
-    dim: int
-    """d"""
-    sample_rate: int = 0
-    """Hz, if it takes sounds"""
-    window: float | None = None
-    """longest input in seconds, None for any length"""
-    labels: tuple[str, ...] = ()
-    """names of the K classes of the logits, if it has a classifier"""
+    name: str  # kind, source and version (hub commit or content hash of the folder); part of conditions and cache keys
+    takes: tuple[str, ...]  # some of "sounds", "pictures", "texts"
+    dim: int  # d
+    sample_rate: int = 0  # Hz, if it takes sounds
+    window: float | None = None  # longest input in seconds, None for any length
+    labels: tuple[str, ...] = ()  # names of the K classes of the logits, if it has a classifier
     ragged: bool = True  # a batch may hold windows of different lengths
     unit: bool = False  # embeddings have length 1
 

@@ -92,20 +92,13 @@ class Store:
 class Embedded(NamedTuple):
     """Embeddings of the usable items, in the order of the items."""
 
-    embeddings: Tensor
-    """(N, d) float32"""
-    logits: Tensor | None
-    """(N, K), None without a classifier and for texts"""
-    kept: list[Any]
-    """the N items"""
-    left_out: list[tuple[Any, str]]
-    """all other items, with the reason"""
-    empty: list[Any]
-    """sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not"""
-    clipped: list[Any]
-    """sounds with flat tops at full scale; they are kept"""
-    computed: int
-    """number of items that were not in the cache"""
+    embeddings: Tensor  # (N, d) float32
+    logits: Tensor | None  # (N, K), None without a classifier and for texts
+    kept: list[Any]  # the N items
+    left_out: list[tuple[Any, str]]  # all other items, with the reason
+    empty: list[Any]  # sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not
+    clipped: list[Any]  # sounds with flat tops at full scale; they are kept
+    computed: int  # number of items that were not in the cache
 
 
 def embed(
