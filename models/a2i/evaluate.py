@@ -29,8 +29,15 @@ from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture, weights_version
-from sonolume.models.evaluation.sound_files import is_silent
+from sonolume.models.evaluation.samples import (
+    PICTURE,
+    Files,
+    Samples,
+    generate_files,
+    is_silent,
+    save_picture,
+    weights_version,
+)
 from sonolume.models.mini import judges
 from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
@@ -170,8 +177,8 @@ class Painter:
         steps, scale = self.settings["num_steps"], self.settings["guidance_scale"]
 
         def generate(uids: list[str], seeds: list[int]) -> list[Image.Image | None]:
-            size = self.pipe.size(None, None)[::-1]
-            pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", size) for uid in uids}
+            height, width = self.pipe.size(None, None)
+            pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", (width, height)) for uid in uids}
             drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
             if drawn:
                 generators = [torch.Generator().manual_seed(seed) for seed in drawn.values()]

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from sonolume.models.evaluation.report import Report
-from sonolume.models.evaluation.samples import Files, Samples
-from sonolume.models.evaluation.sound_files import read_sound
+from sonolume.models.evaluation.samples import Files, Samples, read_sound
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import CELL, open_image, picture_grid

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from sonolume.config.base import MiniworldConfig, RunConfig
 from sonolume.config.options import ReportOptions
-from sonolume.models.evaluation.samples import choose, generate_files, save_picture, wave_saver
-from sonolume.models.evaluation.sound_files import MIN_SECONDS
+from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_files, save_picture, wave_saver
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene

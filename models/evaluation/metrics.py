@@ -17,8 +17,7 @@ from tqdm import tqdm
 from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.report import Report, Score
-from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples
-from sonolume.models.evaluation.sound_files import is_silent, read_sound
+from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples, is_silent, read_sound
 from sonolume.modules.metrics import distribution, onsets
 from sonolume.modules.metrics.classes import inception_score, is_correct, paired_divergence
 from sonolume.modules.metrics.distribution import Moments, frechet_distance

@@ -13,8 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.models.evaluation.report import Conditions, Report, measurement_conditions
-from sonolume.models.evaluation.samples import SOUND, Samples
-from sonolume.models.evaluation.sound_files import is_clipped, is_silent, read_sound
+from sonolume.models.evaluation.samples import SOUND, Samples, is_clipped, is_silent, read_sound
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction as metrics
 from sonolume.utils.cache import content_hash

@@ -1,4 +1,4 @@
-"""Samples by Uid: what is compared, and files generated for it, such that an interrupted run resumes."""
+"""Samples by Uid: what is compared, files generated for it such that an interrupted run resumes, and sounds read."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import soundfile
 from huggingface_hub import snapshot_download
 from PIL import Image
 from tqdm import tqdm
@@ -18,6 +19,9 @@ from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError
 
 SETTINGS_FILE = "settings.json"
+MIN_SECONDS = 0.1  # shorter sounds are not scored
+FULL_SCALE = 1 - 1 / 32768  # the largest value of 16 bits
+CLIPPED_RUN = 3  # consecutive samples at full scale; a single one may be a normalised peak
 REMEDY = "choose another --output_dir, or remove the folder to generate again"
 
 Files = Mapping[str, Path]  # by Uid
@@ -163,3 +167,30 @@ def _check_settings(folder: Path, inputs: Mapping[str, str], settings: Mapping[s
         raise UserError(f"{folder} holds files, but no {SETTINGS_FILE} that describes them: {REMEDY}")
     if not path.is_file() or inputs.keys() - known.keys():
         files.write_json(path, {"settings": new, "inputs": {**known, **inputs}})
+
+
+def read_sound(path: Path, sample_rate: int) -> tuple[np.ndarray, bool]:
+    """Read a sound as mono float32 (n,) at `sample_rate`, and detect whether its file has flat tops.
+
+    Raises:
+        UserError: unreadable, shorter than 0.1 s, or not finite.
+    """
+    wave = audio.load(path, sample_rate)
+    audio.check_wave(wave, sample_rate, path, MIN_SECONDS, silent_ok=True)
+    try:  # the file's own samples: mixing and resampling round off flat tops
+        blocks = soundfile.blocks(path, 65536, overlap=CLIPPED_RUN - 1, dtype="float32", always_2d=True)
+        return wave, any(is_clipped(block.T) for block in blocks)
+    except soundfile.SoundFileError:  # a format that only PyAV reads
+        return wave, is_clipped(wave)
+
+
+def is_silent(wave: np.ndarray) -> bool:
+    """Test whether no sample reaches -80 dB of full scale."""
+    return bool(np.abs(wave).max(initial=0) < audio.SILENCE_PEAK)
+
+
+def is_clipped(wave: np.ndarray) -> bool:
+    """Test whether a channel of (n,) or (channels, n) stays at full scale for three samples or more."""
+    top = np.abs(np.atleast_2d(wave)) >= FULL_SCALE
+    starts = top.shape[1] - CLIPPED_RUN + 1
+    return starts > 0 and bool(np.all([top[:, shift : starts + shift] for shift in range(CLIPPED_RUN)], axis=0).any())

@@ -76,6 +76,3 @@ class Share:
         half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
         bound = (p + z2 / (2 * n) + sign * half) / (1 + z2 / n)
         return min(1.0, max(0.0, bound))
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%}, N {self.total})"

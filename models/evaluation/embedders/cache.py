@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, Features, batched
-from sonolume.models.evaluation.sound_files import is_silent, read_sound
+from sonolume.models.evaluation.samples import is_silent, read_sound
 from sonolume.modules.metrics.distribution import Moments
 from sonolume.utils import files
 from sonolume.utils.cache import cached, content_hash

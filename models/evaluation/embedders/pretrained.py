@@ -21,16 +21,12 @@ from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError, first_line
 
 KINDS = {
-    "ast": ("ID_OR_FOLDER", r".+"),
-    "clap": ("ID_OR_FOLDER", r".+"),
-    "clip": ("ID_OR_FOLDER", r".+"),
-    "siglip": ("ID_OR_FOLDER", r".+"),
-    "encodec": ("ID_OR_FOLDER", r".+"),
-    "dac": ("ID_OR_FOLDER", r".+"),
-    "wav2vec2": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
-    "hubert": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
+    "ast": ("ID_OR_FOLDER", r".+"), "clap": ("ID_OR_FOLDER", r".+"),
+    "clip": ("ID_OR_FOLDER", r".+"), "siglip": ("ID_OR_FOLDER", r".+"),
+    "encodec": ("ID_OR_FOLDER", r".+"), "dac": ("ID_OR_FOLDER", r".+"),
+    "wav2vec2": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"), "hubert": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
     "wavlm": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
-}
+}  # fmt: skip
 UNREADABLE = (*checkpoint.DAMAGED, SafetensorError, pickle.UnpicklingError)
 HASHED_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model"}  # files of a folder that determine the model
 UNUSED_WEIGHTS = ("masked_spec_embed",)  # needed in training only
