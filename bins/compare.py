@@ -1,23 +1,16 @@
 """Compare reports: python bins/compare.py evaluation_a evaluation_b"""
 
-import argparse
 import sys
 from pathlib import Path
 
 from sonolume.utils import cli
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def main(argv: list[str]) -> None:
     parser = cli.parser("compare", "Compare several reports in a table; the best value of each row is bold.")
     parser.add_argument("report", nargs="+", type=Path, help="report.json files, or the folders that hold them")
-    parser.add_argument(
-        "--unranked", action="store_true", help="show reports measured under different conditions, without ranks"
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str]) -> None:
-    args = parse(argv)
+    parser.add_argument("--unranked", action="store_true", help="show reports of different conditions, without ranks")
+    args = parser.parse_args(argv)
     from sonolume.models.evaluation.compare import comparison_table
 
     print("\n".join(comparison_table(args.report, ranked=not args.unranked)))

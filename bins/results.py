@@ -3,7 +3,6 @@
 An interrupted run resumes.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,32 +10,22 @@ from sonolume.bins import evaluate
 from sonolume.utils import cli, paths
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def main(argv: list[str]) -> None:
     root = paths.root()
     parser = cli.parser("results", "Score all shipped models and replace the table of results in the README.")
-    parser.add_argument(
-        "--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of the reports"
-    )
+    parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of reports")
     parser.add_argument("--readme", type=Path, default=root / "README.md", help="page whose table is replaced")
-    parser.add_argument(
-        "--num_samples",
-        type=int,
-        help="maximum number of captions or clips for each recipe (default: that of run_eval.sh)",
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str]) -> None:
-    args = parse(argv)
-    from sonolume.models.evaluation import summary
+    parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: that of run_eval.sh)")
+    args = parser.parse_args(argv)
+    from sonolume.models.evaluation import compare
 
     number = [] if args.num_samples is None else ["--num_samples", str(args.num_samples)]
-    parts = summary.shipped_parts()
+    parts = compare.shipped_parts()
     for count, part in enumerate(parts, 1):
         print(f"{count} of {len(parts)}: {part.title}", file=sys.stderr, flush=True)
         given = ["--config", str(part.config), "--checkpoint", str(part.checkpoint)]
         evaluate.main([*given, "--output_dir", str(args.output_dir / part.name), *number])
-    summary.insert_lines(args.readme, summary.results_table(parts, args.output_dir))
+    compare.insert_lines(args.readme, compare.results_table(parts, args.output_dir))
     print(args.readme)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from sonolume.config.audio_to_image import EvaluationOptions
 from sonolume.models import runtime
@@ -25,15 +24,22 @@ from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
 from sonolume.models.evaluation import figures, held_out
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
-from sonolume.models.evaluation.embedders.load import check, load_all
+from sonolume.models.evaluation.embedders.load import load_all
 from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture
-from sonolume.models.evaluation.sound_files import is_silent
+from sonolume.models.evaluation.samples import (
+    PICTURE,
+    Files,
+    Samples,
+    generate_files,
+    is_silent,
+    save_picture,
+    weights_version,
+)
 from sonolume.models.mini import judges
-from sonolume.utils import audio, hub
+from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
@@ -45,13 +51,10 @@ CUSTOMARY = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai
 def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, shipped: str) -> None:
     """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples.
 
-    Args:
-        shipped: the miniature exported folder, used if the run has none.
+    The model is the run's own export, else the miniature one in the folder `shipped`.
     """
-    for spec in options.embedder:
-        check(spec)
     if options.generated is not None or options.reference is not None:
-        score_folder(options, runtime.pick_device(options.device), options.batch_size)
+        score_folder(options, options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, shipped)
     in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)
@@ -63,30 +66,34 @@ def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, ship
     folder = runtime.make_folder(options.output_dir)
     painter = Painter(pipe, _sampling_settings(pipe, where, components, options), options, folder)
     real = _held_out(config, options, folder, pipe, in_world)
-    trip = from_text.generate_sounds(real, options, folder) if options.text_to_audio is not None else None
-    tests = trip.tests if trip else real
-    real = real.select(tests.captions)
+    tests, trip_facts = real, dict[str, Any]()
+    if is_trip := options.text_to_audio is not None:
+        tests, trip_facts = from_text.generate_sounds(real, options, folder)
+        real = real.select(tests.captions)
 
     baselines: dict[str, Files] = {}
-    if trip and real.sounds:
+    if is_trip and real.sounds:
         baselines[from_text.REAL] = painter.from_sounds(real, "generated")
     baselines["caption"] = painter.from_captions(real)
     if real.pictures:
         baselines["VAE"] = painter.reconstruct(real)
-    made = painter.from_sounds(tests, "round_trip" if trip else "generated")
+    made = painter.from_sounds(tests, "round_trip" if is_trip else "generated")
 
-    report = Report(_conditions(tests, made, embedders, options), facts=_facts(tests, painter.settings, where, options))
+    sampling = {name: value for name, value in painter.settings.items() if name not in ("model", "versions")}
+    facts = {"model": where, "weights": painter.settings["model"], "sounds": len(tests.sounds), **sampling}
+    facts |= {"seed": options.seed, "of": tests.source["source"], **trip_facts}
+    report = Report(_conditions(tests, made, embedders, options), facts=facts)
     report.leave_out(tests.left_out)
     if tests.scenes:
         columns = {**baselines, "real": tests.pictures}
         pixels = {name: judges.load_pixels(list(files.values())) for name, files in columns.items()}
         judges.add_picture_shares(report, tests.scenes, judges.load_pixels(list(made.values())), pixels)
     cache, size = options.cache_dir or folder / EMBEDDINGS, options.batch_size
-    lost = from_text.add_legs(report, trip, real, made, baselines, embedders, cache, size) if trip else []
-    samples = Samples(PICTURE, made, tests.pictures, tests.captions, tests.labels, {} if trip else tests.sounds)
+    lost = from_text.add_legs(report, tests, real, made, baselines, embedders, cache, size) if is_trip else []
+    samples = Samples(PICTURE, made, tests.pictures, tests.captions, tests.labels, {} if is_trip else tests.sounds)
     add_scores_with_baselines(report, samples, baselines, of_pictures, cache, size)
-    if trip:
-        sheets = from_text.sheets(folder, report, trip, real, made, baselines, lost)
+    if is_trip:
+        sheets = from_text.sheets(folder, report, tests, real, made, baselines, lost)
     else:
         sheets = figures.sample_sheets(folder, report, samples)
     print(f"compared by {', '.join(embedder.name for embedder in of_pictures)}", file=sys.stderr)
@@ -101,17 +108,13 @@ def _held_out(
         tests = held_out.captions_in(options.captions, options.num_samples, "--captions")
     elif in_world:
         held_out.check_sample_rate(pipe.encoder.sample_rate)
-        mini = config.preprocess.miniworld
+        mini, places = config.preprocess.miniworld, (folder / "sounds", folder / "reference")
         pairs = mini.pairs and mini.train_scenes > 0
-        places = folder / "sounds", folder / "reference"
         tests = held_out.scenes_with_files(mini, options.num_samples, *places, pairs)
     else:
         tests = held_out.recorded_pairs(config, options.num_samples)
     tokenizer = pipe.sd.tokenizer
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer(text, verbose=False).input_ids)
-
+    count_tokens = lambda text: len(tokenizer(text, verbose=False).input_ids)  # noqa: E731
     return tests.without_long_captions(count_tokens, tokenizer.model_max_length, "Stable Diffusion")
 
 
@@ -124,10 +127,8 @@ def _sampling_settings(
     except ValueError as error:
         raise UserError(f"--preset: {error}") from error
     pipe.sd.set_progress_bar_config(disable=True)
-    suffixes = ("json", "safetensors")
-    files = sorted(path for suffix in suffixes for path in Path(where).rglob(f"*.{suffix}"))
     return {
-        "model": content_hash(*files) if hub.is_local(where) else where,
+        "model": weights_version(where),
         "stable_diffusion": components["stable_diffusion"],
         "prompt": pipe.encoder.prompt,
         "num_steps": options.num_steps or pipe.num_steps,
@@ -168,84 +169,61 @@ class Painter:
         return self._draw("caption", tests.captions, settings | tests.source, arguments)
 
     def _draw(
-        self,
-        name: str,
-        inputs: Mapping[str, str],
-        settings: Mapping[str, Any],
-        arguments: Callable[[list[str]], dict[str, Any]],
-        black: Collection[str] = (),
-    ) -> dict[str, Path]:
-        """Draw one picture per Uid.
+        self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any],
+        arguments: Callable[[list[str]], dict[str, Any]], black: Collection[str] = (),
+    ) -> dict[str, Path]:  # fmt: skip
+        """Draw one picture per Uid by the pipeline with `arguments(Uids of a batch)`; the `black` ones stay black."""
 
-        Args:
-            arguments: Uids of a batch -> arguments of the pipeline.
-            black: Uids that get a black picture.
-        """
-        height, width = self.pipe.size(None, None)
+        steps, scale = self.settings["num_steps"], self.settings["guidance_scale"]
 
         def generate(uids: list[str], seeds: list[int]) -> list[Image.Image | None]:
+            height, width = self.pipe.size(None, None)
             pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", (width, height)) for uid in uids}
             drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
             if drawn:
-                output = self.pipe(
-                    **arguments(list(drawn)),
-                    num_inference_steps=self.settings["num_steps"],
-                    guidance_scale=self.settings["guidance_scale"],
-                    generator=[torch.Generator().manual_seed(seed) for seed in drawn.values()],
-                )
+                generators = [torch.Generator().manual_seed(seed) for seed in drawn.values()]
+                sampling = {"num_inference_steps": steps, "guidance_scale": scale, "generator": generators}
+                output = self.pipe(**arguments(list(drawn)), **sampling)
                 pictures |= dict(zip(drawn, output.images, strict=True))
             return list(pictures.values())
 
-        size, seed = self.options.batch_size, self.options.seed
-        return generate_files(
-            self.folder / name, inputs, settings, generate, save_picture, suffix=".png", batch_size=size, seed=seed,
-            title=name,
-        )  # fmt: skip
+        return self._save(name, inputs, settings, generate, self.options.seed)
 
     @torch.no_grad()
     def reconstruct(self, tests: HeldOut) -> dict[str, Path]:
         """Reconstruct the real pictures by the VAE: the upper bound of the latent model."""
         vae: Any = self.pipe.sd.vae
+        processor: Any = self.pipe.sd.image_processor
         size = self.pipe.size(None, None)
 
-        def generate(uids: list[str], seeds: list[int]) -> list[Image.Image]:
-            pictures = [_pixels(fitted(open_image(tests.pictures[uid]), size)) for uid in uids]
-            real = torch.stack(pictures).to(vae.device, vae.dtype)                  # (B, 3, H, W)
-            latents = vae.encode(2 * real - 1).latent_dist.mode()                   # (B, z, h, w)
-            decoded = vae.decode(latents).sample.float().cpu()                      # (B, 3, H, W)
-            return self.pipe.sd.image_processor.postprocess(decoded, output_type="pil")  # type: ignore[return-value]
+        def generate(uids: list[str], _: list[int]) -> list[Image.Image]:
+            pictures = [fitted(open_image(tests.pictures[uid]), size) for uid in uids]
+            real = np.stack([np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 for picture in pictures])
+            real = torch.from_numpy(real).to(vae.device, vae.dtype)    # (B, 3, H, W)
+            latents = vae.encode(2 * real - 1).latent_dist.mode()      # (B, z, h, w)
+            decoded = vae.decode(latents).sample.float().cpu()         # (B, 3, H, W)
+            return processor.postprocess(decoded, output_type="pil")
 
         inputs = {uid: path.name for uid, path in tests.pictures.items()}
         made_by = {"size": list(size), "versions": runtime.versions(), **tests.source}
-        batch_size = self.options.batch_size
-        return generate_files(
-            self.folder / "VAE", inputs, made_by, generate, save_picture, suffix=".png", batch_size=batch_size,
-            title="VAE",
-        )  # fmt: skip
+        return self._save("VAE", inputs, made_by, generate)
 
-
-def _pixels(picture: Image.Image) -> Tensor:
-    """Convert a picture to (3, H, W) in 0..1."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1) / 255)
+    def _save(
+        self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any], generate: Any, seed: int = 0
+    ) -> dict[str, Path]:
+        """Generate the pictures of a folder that do not exist yet."""
+        more = {"suffix": ".png", "batch_size": self.options.batch_size, "seed": seed, "title": name}
+        return generate_files(self.folder / name, inputs, settings, generate, save_picture, **more)
 
 
 def _conditions(tests: HeldOut, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:
-    paths = [*tests.sounds.values(), *tests.pictures.values()]
-    contents = tests.source if tests.scenes else content_hash([content_hash(path) for path in paths])
-    more: dict[str, Any] = {"compared_with": contents}
     if tests.scenes:
-        more["judge"] = judges.picture_judge_version()
+        more: dict[str, Any] = {"compared_with": tests.source, "judge": judges.picture_judge_version()}
+    else:
+        paths = [*tests.sounds.values(), *tests.pictures.values()]
+        more = {"compared_with": content_hash([content_hash(path) for path in paths])}
     asked = list(tests.sounds)
     if options.text_to_audio is not None:
         asked, more = [f"{uid}: {caption}" for uid, caption in tests.captions.items()], more | {"start": "caption"}
     facts = [embedder.facts() for embedder in embedders]
     return measurement_conditions(facts, asked, len(made), seed=options.seed, **more)
-
-
-def _facts(
-    tests: HeldOut, settings: Mapping[str, Any], where: str, options: EvaluationOptions
-) -> dict[str, Any]:
-    """Collect what the reader of the report needs."""
-    sampling = {name: value for name, value in settings.items() if name not in ("model", "versions")}
-    facts = {"model": where, "weights": settings["model"], "sounds": len(tests.sounds), **sampling}
-    return facts | {"seed": options.seed, "of": tests.source["source"]}

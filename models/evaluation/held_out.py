@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from sonolume.config.base import MiniworldConfig, RunConfig
-from sonolume.models.evaluation.samples import choose, generate_files, save_picture, wave_saver
-from sonolume.models.evaluation.sound_files import MIN_SECONDS
+from sonolume.config.options import ReportOptions
+from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_files, save_picture, wave_saver
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
@@ -26,6 +26,9 @@ from sonolume.utils.manifest import Row, read_manifest
 TEST_FILE = "test.json"  # manifest of a data set with a test split
 WINDOW = re.compile(r"_w(\d+)$")  # ends the Uid of a window of a long recording
 
+# index -> ln mel (M, T), and its wave (T * hop,), empty where only mels are known
+GetClip = Callable[[int], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -33,14 +36,11 @@ class HeldOut:
 
     captions: dict[str, str]
     sounds: dict[str, Path]
-    source: dict[str, Any]
-    """where they come from; part of the conditions"""
+    source: dict[str, Any]  # where they come from; part of the conditions
     pictures: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    scenes: list[Scene] = field(default_factory=list)
-    """of the miniature world only"""
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    """(Uid, reason)"""
+    scenes: list[Scene] = field(default_factory=list)  # of the miniature world only
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (Uid, reason)
 
     def select(self, uids: Collection[str]) -> "HeldOut":
         """Select these Uids, in the present order."""
@@ -49,11 +49,7 @@ class HeldOut:
         return replace(self, scenes=[scene for scene in self.scenes if scene.uid in uids], **kept)
 
     def without_long_captions(self, count_tokens: Callable[[str], int], limit: int, reader: str) -> "HeldOut":
-        """Leave out the captions of more than `limit` tokens, which `reader` would truncate.
-
-        Raises:
-            UserError: no caption is left.
-        """
+        """Leave out the captions of more than `limit` tokens, which `reader` would truncate; some must be left."""
         long = [uid for uid, text in self.captions.items() if count_tokens(text) > limit]
         if len(long) == len(self.captions):
             raise UserError(f"{self.source['source']}: all captions are longer than {limit} tokens")
@@ -65,22 +61,14 @@ class HeldOut:
 def uses_miniworld(config: RunConfig, checkpoint: str | None, where: str, shipped: str) -> bool:
     """Decide whether to evaluate in the miniature world: the config trains on it, or the shipped part stands in.
 
-    The latter is printed to stderr.
-
-    Args:
-        checkpoint: the flag --checkpoint.
-        where: the model that is evaluated.
-        shipped: the miniature part, in the checkout.
+    The latter, that without --checkpoint the model at `where` is the `shipped` folder, is printed to stderr.
     """
     if config.preprocess.miniworld.train_scenes:  # type: ignore[attr-defined]
         return True
     stands_in = checkpoint is None and Path(where) == paths.root() / shipped
     if stands_in:
-        print(
-            f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated on "
-            f"held-out scenes (on your data: --checkpoint {shipped})",
-            file=sys.stderr,
-        )
+        print(f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated on "
+              f"held-out scenes (on your data: --checkpoint {shipped})", file=sys.stderr)  # fmt: skip
     return stands_in
 
 
@@ -95,11 +83,9 @@ def held_out_scenes(mini: MiniworldConfig, count: int, pairs: bool) -> dict[str,
 def scenes_with_files(
     mini: MiniworldConfig, count: int, sounds: Path, pictures: Path | None = None, pairs: bool | None = None
 ) -> HeldOut:
-    """Render test scenes, with captions in held-out wordings that mention every attribute.
+    """Render test scenes into folders of sounds and, if needed, pictures, with captions that mention every attribute.
 
     Args:
-        sounds: folder of the sounds.
-        pictures: folder of the pictures, if they are needed.
         pairs: also scenes of two events (default: as configured).
 
     Raises:
@@ -110,12 +96,8 @@ def scenes_with_files(
     labels = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
     source = {"source": "miniature world", "world": WORLD, "kinds": list(mini.kinds), "pairs": mini.pairs}
 
-    def render(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
-        return [world.render(scenes[uid]) for uid in uids]
-
-    def draw(uids: list[str], seeds: list[int]) -> list[Image.Image]:
-        return [Image.fromarray(world.picture(scenes[uid])) for uid in uids]
-
+    render = lambda uids, _: [world.render(scenes[uid]) for uid in uids]  # noqa: E731
+    draw = lambda uids, _: [Image.fromarray(world.picture(scenes[uid])) for uid in uids]  # noqa: E731
     more = {"seed": TEST_SEED, "title": "render"}
     waves = generate_files(sounds, captions, source, render, wave_saver(SAMPLE_RATE), **more)
     drawn = generate_files(pictures, captions, source, draw, save_picture, suffix=".png", **more) if pictures else {}
@@ -123,16 +105,9 @@ def scenes_with_files(
 
 
 def captions_in(manifest: Path, count: int, flag: str) -> HeldOut:
-    """Draw at most `count` rows with a caption from a manifest, with the pictures that they name.
-
-    Args:
-        flag: of the command line, for the error message.
-
-    Raises:
-        UserError: no row has a caption.
-    """
-    rows = _captioned(read_manifest(manifest), f"{flag} {manifest}")
-    chosen = choose(rows, count)
+    """Draw at most `count` rows with a caption from the manifest of a flag, with the pictures that they name."""
+    rows = {row.uid: row for row in read_manifest(manifest)}
+    chosen = choose(_captioned(rows, f"{flag} {manifest}"), count)
     pictures = {uid: row.image for uid, row in chosen.items() if row.image and row.image.is_file()}
     return HeldOut(_captions(chosen), {}, {"source": str(manifest)}, pictures, _labels(chosen))
 
@@ -143,23 +118,16 @@ def recordings(
     """Draw at most `count` recordings with a caption, and copy them to `folder` as mono wav of one rate and duration.
 
     They come from `manifest`, else from the test split of all data sets, or the validation split where there is none.
-
-    Raises:
-        UserError: no such split, no caption, no readable recording, or `folder` holds other files.
+    Raises a UserError if there is no such split, no caption or no readable recording.
     """
     preprocess: Any = config.preprocess  # type: ignore[attr-defined]
-    if manifest:
-        rows = _captioned(read_manifest(manifest), str(manifest))
-    else:
-        splits = _read_splits(preprocess, config.dataset)
-        rows = _captioned(list(splits.values()), ", ".join(config.dataset), splits)
-    chosen, left_out = choose(rows, count), list[tuple[str, str]]()
+    origin = str(manifest or ", ".join(config.dataset))
+    rows = {row.uid: row for row in read_manifest(manifest)} if manifest else _read_splits(preprocess, config.dataset)
+    chosen, left_out = choose(_captioned(rows, origin), count), list[tuple[str, str]]()
     has_windows = preprocess.windows > 1 and manifest is None
 
-    def read(uids: list[str], seeds: list[int]) -> list[np.ndarray | None]:
-        return [read_one(uid, chosen[uid].audio) for uid in uids]
-
-    def read_one(uid: str, path: Path | None) -> np.ndarray | None:
+    def read(uid: str) -> np.ndarray | None:
+        path = chosen[uid].audio
         index = int(found[1]) if has_windows and (found := WINDOW.search(uid)) else 0
         try:
             if path is None:
@@ -171,11 +139,12 @@ def recordings(
             return None
         return wave
 
-    source = {"source": str(manifest or ", ".join(config.dataset)), "sample_rate": sample_rate, "seconds": seconds}
+    read_all = lambda uids, _: [read(uid) for uid in uids]  # noqa: E731
+    source = {"source": origin, "sample_rate": sample_rate, "seconds": seconds}
     inputs = {uid: str(row.audio) for uid, row in chosen.items()}
-    sounds = generate_files(folder, inputs, source, read, wave_saver(sample_rate), title="read")
+    sounds = generate_files(folder, inputs, source, read_all, wave_saver(sample_rate), title="read")
     if not sounds:
-        raise UserError(f"{source['source']}: not one of {len(chosen)} recordings can be used: {left_out[0][1]}")
+        raise UserError(f"{origin}: not one of {len(chosen)} recordings can be used: {left_out[0][1]}")
     usable = {uid: chosen[uid] for uid in sounds}
     return HeldOut(_captions(usable), sounds, source, labels=_labels(usable), left_out=left_out)
 
@@ -183,44 +152,38 @@ def recordings(
 def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     """Draw at most `count` prepared pairs of the test split, or of the validation split where there is none.
 
-    The picture of a video is the frame nearest to its middle; the caption is the row's first, else its label.
-
-    Raises:
-        UserError: no such split, or no row with a sound and a picture.
+    The picture of a video is the frame nearest to its middle; the caption is the row's first, else its label, one of
+    which every pair needs. Raises a UserError if there is no such split or pair.
     """
-    splits = _read_splits(config.preprocess, config.dataset)  # type: ignore[attr-defined]
-    usable = {
-        uid: row for uid, row in splits.items()
-        if row.audio and row.audio.is_file() and row.image and row.image.is_dir()
-    }  # fmt: skip
+    splits, names = _read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
+    usable = {uid: row for uid, row in splits.items()
+              if row.audio and row.audio.is_file() and row.image and row.image.is_dir()}  # fmt: skip
     chosen = choose(usable, count)
     if not chosen:
-        raise UserError(f"{', '.join(config.dataset)}: no pair to test on: see report.json of the data set")
-    captions = {uid: text for uid, row in chosen.items() if (text := (row.captions or [row.label or ""])[0])}
-    missing = next((uid for uid in chosen if uid not in captions), None)
+        raise UserError(f"{names}: no pair to test on: see report.json of the data set")
+    captions = _captions(chosen)
+    missing = next((uid for uid, text in captions.items() if not text), None)
     if missing is not None:
         raise UserError(f"{missing}: neither Caption nor Label, one of which every test pair needs")
     sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
-    pictures = {uid: _middle_frame(row) for uid, row in chosen.items()}
-    return HeldOut(captions, sounds, {"source": ", ".join(config.dataset)}, pictures, _labels(chosen))
-
-
-def _middle_frame(row: Row) -> Path:
-    middle = (row.duration or 0.0) / 2
-    return min(pictures_of(row), key=lambda one: abs((middle if one[0] is None else one[0]) - middle))[1]
+    pictures = dict[str, Path]()
+    for uid, row in chosen.items():
+        middle = (row.duration or 0.0) / 2
+        distances = {path: 0.0 if at is None else abs(at - middle) for at, path in pictures_of(row)}
+        pictures[uid] = min(distances, key=distances.__getitem__)
+    return HeldOut(captions, sounds, {"source": names}, pictures, _labels(chosen))
 
 
 def _captions(rows: Mapping[str, Row]) -> dict[str, str]:
-    return {uid: row.captions[0] for uid, row in rows.items()}
+    return {uid: (row.captions or [row.label or ""])[0] for uid, row in rows.items()}
 
 
 def _labels(rows: Mapping[str, Row]) -> dict[str, str]:
     return {uid: row.label for uid, row in rows.items() if row.label}
 
 
-def _captioned(rows: list[Row], source: str, by_uid: Mapping[str, Row] | None = None) -> dict[str, Row]:
-    """Keep the rows with a caption, by Uid."""
-    found = {uid: row for uid, row in (by_uid or {row.uid: row for row in rows}).items() if row.captions}
+def _captioned(rows: Mapping[str, Row], source: str) -> dict[str, Row]:
+    found = {uid: row for uid, row in rows.items() if row.captions}
     if not found:
         raise UserError(f"{source}: not one of {len(rows)} rows has a caption: there is nothing to generate from")
     return found
@@ -232,12 +195,10 @@ def _read_splits(preprocess: Any, datasets: list[str]) -> dict[str, Row]:
     for dataset in datasets:
         folder = paths.resolve(preprocess.processed_dir) / dataset
         names = [name for name in (TEST_FILE, preprocess.valid_file) if (folder / name).is_file()]
-        filled = [name for name in names if (folder / name).read_text(encoding="utf-8").strip() != "[]"]
         if not names:
-            raise UserError(
-                f"{folder}: neither {TEST_FILE} nor {preprocess.valid_file}: prepare the data first (run_preprocess.sh "
-                "with the same --config)"
-            )
+            hint = "prepare the data first (run_preprocess.sh with the same --config)"
+            raise UserError(f"{folder}: neither {TEST_FILE} nor {preprocess.valid_file}: {hint}")
+        filled = [name for name in names if (folder / name).read_text(encoding="utf-8").strip() != "[]"]
         if not filled:
             raise UserError(f"{folder}: {' and '.join(names)} without rows: give some clips the Split test or valid")
         for row in read_manifest(folder / filled[0], dataset):
@@ -249,32 +210,36 @@ def _read_splits(preprocess: Any, datasets: list[str]) -> dict[str, Row]:
 
 @dataclass(frozen=True)
 class Clips:
-    """N clips to reconstruct, rendered or read one at a time.
-
-    Attributes:
-        get: index -> ln mel (M, T), and its wave (T * hop,), empty where only mels are known.
-        source: where they come from; part of the conditions.
-    """
+    """N clips to reconstruct, rendered or read one at a time."""
 
     uids: list[str]
-    get: Callable[[int], tuple[Tensor, Tensor]]
-    source: dict[str, Any]
-
-    def first(self, count: int) -> "Clips":
-        """Select the first clips; raises a UserError if there are none."""
-        if not self.uids:
-            raise UserError(f"{self.source['source']}: no validation clips to evaluate on")
-        return replace(self, uids=self.uids[:count])
+    get: GetClip
+    source: dict[str, Any]  # where they come from; part of the conditions
 
 
-def scene_clips(mini: MiniworldConfig, count: int, settings: MelSettings) -> Clips:
-    """Test scenes of the miniature world, rendered when they are read.
+def clips(
+    config: Any, options: ReportOptions, where: str, shipped: str, settings: MelSettings,
+    prepared: Callable[[], tuple[list[str], GetClip]],
+) -> Clips:  # fmt: skip
+    """Choose the clips to reconstruct: test scenes if `uses_miniworld`, else prepared validation clips.
+
+    Args:
+        settings: mels that the model takes.
+        prepared: returns the Uids of the validation clips of all data sets, and `Clips.get`.
 
     Raises:
-        UserError: an unknown kind of sound, or another sample rate.
+        UserError: no clips, other mel settings or another sample rate than the model's, or an unknown kind of sound.
     """
+    if not uses_miniworld(config, options.checkpoint, where, shipped):
+        (uids, read), name = prepared(), f"validation clips of {', '.join(config.dataset)}"
+        if (found := MelSettings.of(config.preprocess)) != settings:
+            raise UserError(f"the data have other mels than the model takes: {found}, not {settings}")
+        if not uids:
+            raise UserError(f"{name}: no validation clips to evaluate on")
+        return Clips(uids[: options.num_samples], read, {"source": name})
     check_sample_rate(settings.sample_rate)
-    scenes, mel = list(held_out_scenes(mini, count, mini.pairs).values()), MelSpectrogram(settings)
+    mini, mel = config.preprocess.miniworld, MelSpectrogram(settings)
+    scenes = list(held_out_scenes(mini, options.num_samples, mini.pairs).values())
 
     def get(index: int) -> tuple[Tensor, Tensor]:
         wave = torch.from_numpy(world.render(scenes[index]))
@@ -289,17 +254,3 @@ def check_sample_rate(sample_rate: int) -> None:
     """Raise a UserError unless a model takes the sample rate of the miniature world."""
     if sample_rate != SAMPLE_RATE:
         raise UserError(f"the miniature world has {SAMPLE_RATE} Hz, this model takes {sample_rate} Hz")
-
-
-def prepared_clips(
-    config: RunConfig, settings: MelSettings, uids: list[str], get: Callable[[int], tuple[Tensor, Tensor]]
-) -> Clips:
-    """Prepared validation clips of all data sets.
-
-    Raises:
-        UserError: they were prepared with other mel settings than the model takes.
-    """
-    prepared = MelSettings.of(config.preprocess)  # type: ignore[attr-defined]
-    if prepared != settings:
-        raise UserError(f"the data have other mels than the model takes: {prepared}, not {settings}")
-    return Clips(uids, get, {"source": f"validation clips of {', '.join(config.dataset)}"})

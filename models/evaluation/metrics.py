@@ -17,18 +17,10 @@ from tqdm import tqdm
 from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.report import Report, Score
-from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples
-from sonolume.models.evaluation.sound_files import is_silent, read_sound
-from sonolume.modules.metrics import onsets
+from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples, is_silent, read_sound
+from sonolume.modules.metrics import distribution, onsets
 from sonolume.modules.metrics.classes import inception_score, is_correct, paired_divergence
-from sonolume.modules.metrics.distribution import (
-    RELIABLE_RATIO,
-    Moments,
-    frechet_distance,
-    frechet_infinity,
-    is_reliable,
-    kernel_distance,
-)
+from sonolume.modules.metrics.distribution import Moments, frechet_distance
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
 from sonolume.modules.metrics.retrieval import cosine_matrix, cosines, rank_distribution, rank_share, ranks
 from sonolume.utils.errors import UserError
@@ -54,31 +46,21 @@ class Embeddings:
 
 @dataclass
 class Scorer:
-    """Adds the scores by one embedder to one report.
-
-    Args:
-        folder: cache of embeddings; None for none.
-        cache_generated: also cache the embeddings of generated samples.
-    """
+    """Adds the scores by one embedder to one report."""
 
     report: Report
     embedder: Embedder
-    folder: Path | None
+    folder: Path | None  # cache of embeddings
     batch_size: int
-    cache_generated: bool = True
+    cache_generated: bool = True  # also cache the embeddings of generated samples
 
     def __post_init__(self) -> None:
         self.name = re.sub(r"@[^+]*", "", self.embedder.name)  # without versions
 
     def add_scores(self, samples: Samples, known: Moments | None = None) -> None:
-        """Add all scores that the embedder allows.
+        """Add all scores that the embedder allows; raises a UserError if a set has not one usable file.
 
-        Args:
-            known: moments of a reference that was embedded before, used for the Frechet distance; then
-                `samples.reference` is used for pairs only.
-
-        Raises:
-            UserError: not one usable file in a set.
+        The Frechet distance is to the `known` moments, if given; then `samples.reference` is used for pairs only.
         """
         medium, takes = samples.medium, self.embedder.takes
         made = self.embed(samples.generated, medium, "generated")
@@ -89,7 +71,7 @@ class Scorer:
             self.add_pair_scores(medium, real, made)
         if known is not None:
             self.add_frechet(medium, known, made)
-        classified = self.add_class_scores(medium, made, samples.labels)
+        classified = self.add_class_scores(made, samples.labels)
         if "texts" in takes:
             self.add_text_scores(medium, made, samples.captions)
             if not classified:
@@ -98,14 +80,7 @@ class Scorer:
             self.add_input_scores(samples, made)
 
     def embed(self, files: Files, medium: Medium, role: str) -> Embeddings:
-        """Embed one set. Empty files are left out of a reference, but count as samples of a generator.
-
-        Args:
-            role: "generated", "reference" or "input", for the counts.
-
-        Raises:
-            UserError: not one file can be used.
-        """
+        """Embed the "generated", "reference" or "input" set. Empty files count as samples of a generator only."""
         is_generated = role == "generated"
         folder = self.folder if self.cache_generated or not is_generated else None
         found = cache.embed(list(files.values()), medium.plural, self.embedder, folder, self.batch_size, is_generated)
@@ -126,9 +101,9 @@ class Scorer:
             self.report.facts["distances"] = f"left out, they need 2 {medium.plural} on each side"
             return
         self.add_frechet(medium, Moments.of(real.rows), made)
-        mean, deviation = kernel_distance(real.rows, made.rows)
+        mean, deviation = distribution.kernel_distance(real.rows, made.rows)
         note = f"deviation {deviation:.2g} over subsets; no interval" if deviation else "of the whole sets; no interval"
-        self.report.add(Score(f"KID {self.name}", mean, "down", count=len(made.rows), note=note))
+        self.report.scores.append(Score(f"KID {self.name}", mean, "down", count=len(made.rows), note=note))
 
     def add_frechet(self, medium: Medium, real: Moments, made: Embeddings) -> None:
         """Add the Frechet distance, also extrapolated, if there are two samples."""
@@ -136,7 +111,8 @@ class Scorer:
         if count < 2:
             return
         smaller, value = min(real.count, count), frechet_distance(real, made.rows)
-        reliable, few = is_reliable(smaller, dim), f"N {smaller}, below {RELIABLE_RATIO} x {dim} dimensions"
+        reliable = distribution.is_reliable(smaller, dim)
+        few = f"N {smaller}, below {distribution.RELIABLE_RATIO} x {dim} dimensions"
         low = high = None
         note = f"{few}: mostly the sample's size, so no interval"
         if reliable and count >= JACKKNIFE_GROUPS:
@@ -144,13 +120,12 @@ class Scorer:
             note = f"{dim} dimensions; interval by jackknife over the generated {medium.plural}"
         elif reliable:
             note = f"{dim} dimensions; too few for an interval"
-        self.report.add(Score(f"{medium.frechet} {self.name}", value, "down", low, high, count, note))
+        self.report.scores.append(Score(f"{medium.frechet} {self.name}", value, "down", low, high, count, note))
         if count >= MIN_EXTRAPOLATED:
-            line = frechet_infinity(real, made.rows)
+            line, name = distribution.frechet_infinity(real, made.rows), f"{medium.frechet}-infinity {self.name}"
             note = f"line in 1/N through N {line.sizes[0]} to {line.sizes[-1]}; no interval"
             note = note if reliable else f"{few}: hardly a line; {note}"
-            name = f"{medium.frechet}-infinity {self.name}"
-            self.report.add(Score(name, line.value, "down", count=count, note=note))
+            self.report.scores.append(Score(name, line.value, "down", count=count, note=note))
 
     def add_pair_scores(self, medium: Medium, real: Embeddings, made: Embeddings) -> None:
         """Add the cosine and the class divergence of each sample and the reference of its Uid; of pictures also IIS."""
@@ -163,10 +138,8 @@ class Scorer:
             for kind, multilabel in (("softmax", False), ("sigmoid", True)):
                 divergence = paired_divergence(theirs.logits, ours.logits, multilabel)
                 self.report.add_mean(f"KL {kind} {self.name}", divergence, uids, better="down", unit="nats")
-        if medium is PICTURE and len(uids) > 1:
-            ranked = rank_share(cosine_matrix(ours.rows, theirs.rows))
-            note = f"rank form: the share of the other {len(uids) - 1} references less like the picture than its own"
-            self.report.add_mean(f"IIS {self.name}", ranked, uids, chance=0.5, note=note, list_worst=False)
+        if medium is PICTURE:
+            self._add_rank_share("IIS", cosine_matrix(ours.rows, theirs.rows), uids, "references", "picture")
 
     def _common_uids(self, *sets: Embeddings) -> list[str]:
         """Return the Uids in all sets, in the order of the last; Uids with a zero embedding are left out."""
@@ -175,30 +148,25 @@ class Scorer:
         shared = set.intersection(*(set(one.uids) for one in sets)) - zero
         return [uid for uid in sets[-1].uids if uid in shared]
 
-    def add_class_scores(self, medium: Medium, made: Embeddings, labels: Mapping[str, str]) -> bool:
-        """Add the inception score, and the accuracy on labels that are classes of the embedder, if there are some.
-
-        Returns:
-            Whether there were such labels.
-        """
+    def add_class_scores(self, made: Embeddings, labels: Mapping[str, str]) -> bool:
+        """Add the inception score, and the accuracy on labels that are classes; returns whether there were any."""
         if made.logits is None:
             return False
         count, known = made.logits.shape
         if count > 1:
-            low, high, note = None, None, f"1 to {known}"
+            value, low, high, note = inception_score(made.logits), None, None, f"1 to {known}"
             if count >= JACKKNIFE_GROUPS:
                 low, high = jackknife(inception_score, made.logits, lowest=1)
                 note += "; interval by jackknife"
-            value = inception_score(made.logits)
-            self.report.add(Score(f"IS {self.name}", value, "up", low, high, count, note))
+            self.report.scores.append(Score(f"IS {self.name}", value, "up", low, high, count, note))
         index = {label.lower(): index for index, label in enumerate(self.embedder.labels)}
         uids = [uid for uid in made.uids if labels.get(uid, "").lower() in index]
         if not uids:
             return False
         logits, targets = made.select(uids).logits, torch.tensor([index[labels[uid].lower()] for uid in uids])
         assert logits is not None
-        share, note = Share.of(is_correct(logits, targets)), f"of {known} classes"
-        self.report.add_share(f"class accuracy {self.name}", share, chance=1 / known, note=note)
+        share = Share.of(is_correct(logits, targets))
+        self.report.add_share(f"class accuracy {self.name}", share, chance=1 / known, note=f"of {known} classes")
         return True
 
     def add_zero_shot(self, medium: Medium, made: Embeddings, labels: Mapping[str, str]) -> None:
@@ -209,8 +177,7 @@ class Scorer:
             return
         prompts = self._embed_texts([medium.prompt.format(label=name) for name in names])
         if not prompts.any(dim=1).all():
-            reason = f"left out, {self.name} cannot embed all of {len(names)} class names"
-            self.report.facts[medium.zero_shot] = reason
+            self.report.facts[medium.zero_shot] = f"left out, {self.name} cannot embed all of {len(names)} class names"
             return
         targets = torch.tensor([names.index(labels[uid]) for uid in uids])
         share = Share.of(is_correct(cosine_matrix(made.select(uids).rows, prompts), targets))
@@ -220,22 +187,20 @@ class Scorer:
     def add_text_scores(self, medium: Medium, made: Embeddings, captions: Mapping[str, str]) -> None:
         """Add the cosine of each sample and its caption, and retrieval both ways."""
         uids = [uid for uid in made.uids if uid in captions]
-        if not uids:
-            return
         texts = Embeddings(uids, self._embed_texts([captions[uid] for uid in uids]), None)
-        uids = self._common_uids(texts, made)
+        uids = self._common_uids(texts, made) if uids else []
         if not uids:
             return
         ours, texts = made.select(uids), texts.select(uids)
         note = "mean cosine, not times 100 and not cut at 0"
         self.report.add_mean(f"{medium.agreement} {self.name}", cosines(ours.rows, texts.rows), uids, note=note)
         wordings = [captions[uid] for uid in uids]
-        distinct = len(texts.rows.unique(dim=0))
-        if 2 * distinct < len(set(wordings)):  # ties count against a query: the scores would be about captions alone
-            reason = f"left out, {self.name} distinguishes only {distinct} of {len(set(wordings))} captions"
+        distinct, different = len(texts.rows.unique(dim=0)), len(set(wordings))
+        if 2 * distinct < different:  # ties count against a query: the scores would be about captions alone
+            reason = f"left out, {self.name} distinguishes only {distinct} of {different} captions"
             self.report.facts["retrieval by text"] = reason
-            return
-        self._add_retrieval("text", medium.name, cosine_matrix(texts.rows, ours.rows), uids, wordings)
+        else:
+            self._add_retrieval("text", medium.name, cosine_matrix(texts.rows, ours.rows), uids, wordings)
 
     def _embed_texts(self, texts: list[str]) -> Tensor:
         return cache.embed(texts, "texts", self.embedder, self.folder, self.batch_size).embeddings
@@ -250,22 +215,21 @@ class Scorer:
         ours, theirs = made.select(uids), given.select(uids)
         note = f"raw cosine of {medium} and its own {other}"
         self.report.add_mean(f"AIS cosine {self.name}", cosines(ours.rows, theirs.rows), uids, note=note)
-        if len(uids) < 2:
-            return
         similarity = cosine_matrix(ours.rows, theirs.rows)
-        note = f"rank form: the share of the other {len(uids) - 1} {other}s less like the {medium} than its own"
-        ranked = rank_share(similarity)
-        self.report.add_mean(f"AIS {self.name}", ranked, uids, chance=0.5, note=note, list_worst=False)
+        self._add_rank_share("AIS", similarity, uids, f"{other}s", medium)
         self._add_retrieval(other, medium, similarity.T, uids, [str(samples.inputs[uid]) for uid in uids])
+
+    def _add_rank_share(self, title: str, similarity: Tensor, uids: Sequence[str], others: str, medium: str) -> None:
+        """Add the rank of each sample's own counterpart among all, from similarities (N, N), if there are two."""
+        if len(uids) > 1:
+            note = f"rank form: the share of the other {len(uids) - 1} {others} less like the {medium} than its own"
+            more = {"chance": 0.5, "note": note, "list_worst": False}
+            self.report.add_mean(f"{title} {self.name}", rank_share(similarity), uids, **more)
 
     def _add_retrieval(
         self, query: str, answer: str, similarity: Tensor, uids: Sequence[str], contents: Sequence[str]
     ) -> None:
-        """Add R@k and mean reciprocal rank both ways, from similarities (N queries, N answers).
-
-        Args:
-            contents: of the queries; queries of equal content are right answers for each other.
-        """
+        """Add R@k and mean reciprocal rank both ways from similarities (N, N); equal contents are right answers."""
         if len(uids) < 2:
             return
         number = {content: index for index, content in enumerate(dict.fromkeys(contents))}
@@ -291,19 +255,12 @@ def add_scores(
 
 
 def add_scores_with_baselines(
-    report: Report,
-    samples: Samples,
-    baselines: Mapping[str, Files],
-    embedders: Sequence[Embedder],
-    folder: Path | None,
-    batch_size: int,
-) -> None:
-    """Add the scores of samples, and in columns the scores of baselines and of the reference itself ("real").
+    report: Report, samples: Samples, baselines: Mapping[str, Files], embedders: Sequence[Embedder],
+    folder: Path | None, batch_size: int,
+) -> None:  # fmt: skip
+    """Add the scores of samples, and in columns those of baselines and of the reference itself ("real").
 
     Chance is the score of samples that were generated for other inputs.
-
-    Args:
-        baselines: column -> files, such as reconstructions of the reference.
     """
 
     def scores_of(other: Samples) -> Report:
@@ -315,8 +272,7 @@ def add_scores_with_baselines(
     for column, files in baselines.items():
         report.add_baselines(scores_of(replace(samples, generated=files)), column)
     if samples.reference:
-        real = replace(samples, generated=samples.reference, reference={})
-        report.add_baselines(scores_of(real), "real")
+        report.add_baselines(scores_of(replace(samples, generated=samples.reference, reference={})), "real")
     if len(samples.generated) > 1:
         report.add_chance(scores_of(samples.shuffled()))
 
@@ -324,29 +280,27 @@ def add_scores_with_baselines(
 def add_onset_scores(report: Report, generated: Files, reference: Files, tolerance: float = onsets.TOLERANCE) -> None:
     """Add onset F1, precision and recall of sounds against the sound (or sound track) of the same Uid.
 
-    The settings become part of the conditions; files that cannot be read are left out.
+    The settings become part of the conditions; files that cannot be read are left out; silence has no onsets.
     """
     settings = {"tolerance": tolerance, "hop": onsets.HOP / onsets.SAMPLE_RATE, "delta": onsets.DELTA}
     report.conditions["onsets"] = settings
-    found: dict[str, list[list[float]]] = {}
+
+    def detect(path: Path) -> list[float]:
+        wave, _ = read_sound(path, onsets.SAMPLE_RATE)
+        return [] if is_silent(wave) else onsets.detect_onsets(wave)
+
+    made, real = dict[str, list[float]](), dict[str, list[float]]()
     for uid in tqdm([uid for uid in generated if uid in reference], desc="onsets", unit="sound"):
         try:
-            found[uid] = [_onsets(files[uid]) for files in (generated, reference)]
+            made[uid], real[uid] = detect(generated[uid]), detect(reference[uid])
         except UserError as error:
             report.leave_out([(uid, str(error))])
-    if not found:
+    if not made:
         return
-    made, real = (list(times) for times in zip(*found.values(), strict=True))
-    agreed = torch.tensor([onsets.onset_agreement(a, b, tolerance) for a, b in found.values()])  # (N, 3)
-    chance = onsets.shuffled_agreement(made, real, tolerance) if len(found) > 1 else None
+    agreed = torch.tensor([onsets.onset_agreement(made[uid], real[uid], tolerance) for uid in made])  # (N, 3)
+    chance = onsets.shuffled_agreement(list(made.values()), list(real.values()), tolerance) if len(made) > 1 else None
     note = f"within {tolerance:g} s"
     more = {"chance": chance, "note": f"{note}; chance: against the onsets of other references"}
-    report.add_mean("onset F1", agreed[:, 2], list(found), **more)
+    report.add_mean("onset F1", agreed[:, 2], list(made), **more)
     for column, name in enumerate(("onset precision", "onset recall")):
-        report.add_mean(name, agreed[:, column], list(found), list_worst=False, note=note)
-
-
-def _onsets(path: Path) -> list[float]:
-    """Detect the onsets of a sound file; silence has none."""
-    wave, _ = read_sound(path, onsets.SAMPLE_RATE)
-    return [] if is_silent(wave) else onsets.detect_onsets(wave)
+        report.add_mean(name, agreed[:, column], list(made), list_worst=False, note=note)

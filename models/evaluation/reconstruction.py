@@ -13,8 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.models.evaluation.report import Conditions, Report, measurement_conditions
-from sonolume.models.evaluation.samples import SOUND, Samples
-from sonolume.models.evaluation.sound_files import is_clipped, is_silent, read_sound
+from sonolume.models.evaluation.samples import SOUND, Samples, is_clipped, is_silent, read_sound
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction as metrics
 from sonolume.utils.cache import content_hash
@@ -42,18 +41,14 @@ DISTANCES = {
 
 def compare_mels(real: Tensor, rebuilt: Tensor) -> Values:
     """Compute the distances of ln mels (B, M, T)."""
-    return {
-        "mel_l1": metrics.mel_l1(real, rebuilt),
-        "log_spectral_distance": metrics.log_spectral_distance(real, rebuilt),
-    }
+    spectral = metrics.log_spectral_distance(real, rebuilt)
+    return {"mel_l1": metrics.mel_l1(real, rebuilt), "log_spectral_distance": spectral}
 
 
 def compare_waves(real: Tensor, rebuilt: Tensor, mel: MelSpectrogram) -> Values:
     """Compute the distances of waves (B, N) and of their mels."""
-    return compare_mels(mel(real), mel(rebuilt)) | {
-        "stft_distance": metrics.stft_distance(real, rebuilt),
-        "si_sdr": metrics.si_sdr(real, rebuilt),
-    }
+    waves = {"stft_distance": metrics.stft_distance(real, rebuilt), "si_sdr": metrics.si_sdr(real, rebuilt)}
+    return compare_mels(mel(real), mel(rebuilt)) | waves
 
 
 def concatenate(batches: Sequence[Values]) -> Values:
@@ -64,11 +59,9 @@ def concatenate(batches: Sequence[Values]) -> Values:
 def add_distances(
     report: Report, uids: Sequence[str], values: Values, baselines: Mapping[str, Values], chance: Values | None = None
 ) -> None:
-    """Add the mean of each distance; mel L1 is the headline.
+    """Add the mean of each distance, next to `baselines` by column; mel L1 is the headline.
 
-    Args:
-        baselines: values of other reconstructions of the same sounds, by column.
-        chance: values of a reconstruction that ignores the sound.
+    `chance` holds the values of a reconstruction that ignores the sound.
     """
     for key in (key for key in DISTANCES if key in values):
         title, unit, better, note = DISTANCES[key]
@@ -82,46 +75,37 @@ def add_distances(
 
 def leave_out_broken(report: Report, uids: Sequence[str], rebuilt: Tensor) -> None:
     """List sounds or mels (B, ...) that are not finite, which are excluded from every mean, as left out."""
-    broken = ~rebuilt.flatten(1).isfinite().all(dim=1)
-    pairs = zip(uids, broken.tolist(), strict=True)
-    report.leave_out((uid, "its reconstruction holds NaN") for uid, is_broken in pairs if is_broken)
+    finite = rebuilt.flatten(1).isfinite().all(dim=1).tolist()
+    report.leave_out((uid, "its reconstruction holds NaN") for uid, ok in zip(uids, finite, strict=True) if not ok)
 
 
 def conditions(settings: MelSettings, uids: Sequence[str], compared: str, **more: Any) -> Conditions:
-    """Conditions of a reconstruction: which sounds, and the mel settings of the comparison.
-
-    Args:
-        compared: "mels" or "waves".
-    """
+    """Conditions of a comparison of "mels" or "waves": which sounds, and the mel settings."""
     facts = {"sample_rate": settings.sample_rate, "compared": compared, "mel": asdict(settings)}
     return measurement_conditions([], uids, len(uids), **facts, **more)
 
 
 def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) -> None:
-    """Add the distances of generated sounds to the references of their Uids, with conditions and counts.
-
-    Raises:
-        UserError: the samples are no sounds, or not one pair can be used.
-    """
+    """Add the distances of generated sounds to the references of their Uids, with conditions and counts."""
     if samples.medium is not SOUND:
         raise UserError("--generated: holds no sound files")
     mel, rate = MelSpectrogram(settings), settings.sample_rate
-    counts = {f"{fault} {side}": 0 for side in ("generated", "reference") for fault in ("silent", "clipped")}
+    sides = {"generated": samples.generated, "reference": samples.reference}
+    counts = {f"{fault} {side}": 0 for side in sides for fault in ("silent", "clipped")}
     values: dict[str, Values] = {}
     uids = [uid for uid in samples.reference if uid in samples.generated]
     report.leave_out((uid, "nothing generated for it") for uid in samples.reference if uid not in samples.generated)
     for uid in tqdm(uids, desc="compare", unit="pair", disable=len(uids) < 10):
         try:
-            read = [read_sound(files[uid], rate) for files in (samples.generated, samples.reference)]
-            pair = cut_to_common_length(read[0][0], read[1][0], settings)
+            read = {side: read_sound(files[uid], rate) for side, files in sides.items()}
+            made, real = _cut_to_common_length(read["generated"][0], read["reference"][0], settings)
         except UserError as error:
             report.leave_out([(uid, str(error))])
             continue
-        for side, (wave, clipped) in zip(("generated", "reference"), read, strict=True):
+        for side, (wave, clipped) in read.items():
             counts[f"silent {side}"] += is_silent(wave)
             counts[f"clipped {side}"] += clipped
-        made, real = (torch.from_numpy(wave)[None] for wave in pair)
-        values[uid] = compare_waves(real, made, mel)
+        values[uid] = compare_waves(torch.from_numpy(real)[None], torch.from_numpy(made)[None], mel)
     if not values:
         reason = f": {report.left_out[-1][1]}" if report.left_out else ""
         raise UserError(f"not one of {len(uids)} pairs of a generated file and a reference can be used{reason}")
@@ -131,14 +115,8 @@ def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) 
     report.conditions |= conditions(settings, list(values), "waves", contents=content_hash(contents))
 
 
-def cut_to_common_length(
-    made: np.ndarray, real: np.ndarray, settings: MelSettings
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut two waves to the shorter one.
-
-    Raises:
-        UserError: they differ by more than `LENGTH_TOLERANCE`, or are too short for a spectrum.
-    """
+def _cut_to_common_length(made: np.ndarray, real: np.ndarray, settings: MelSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Cut two waves to the shorter one, if they differ by no more than `LENGTH_TOLERANCE`."""
     rate, size = settings.sample_rate, min(len(made), len(real))
     if abs(len(made) - len(real)) > LENGTH_TOLERANCE * rate:
         raise UserError(f"{len(made) / rate:.2f} s long, its reference {len(real) / rate:.2f} s")
@@ -149,11 +127,7 @@ def cut_to_common_length(
 
 
 def count_faults(report: Report, side: str, waves: Tensor) -> None:
-    """Count silent and clipped waves (B, N).
-
-    Args:
-        side: such as "real" or "generated".
-    """
+    """Count the silent and clipped waves (B, N) of a side, such as "real" or "generated"."""
     for name, test in (("silent", is_silent), ("clipped", is_clipped)):
-        key, found = f"{name} {side}", sum(test(wave) for wave in waves.numpy())
-        report.counts[key] = report.counts.get(key, 0) + found
+        key = f"{name} {side}"
+        report.counts[key] = report.counts.get(key, 0) + sum(test(wave) for wave in waves.numpy())

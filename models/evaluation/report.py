@@ -24,14 +24,7 @@ Cell = tuple[float, float | None, float | None]  # value and bounds of its 95 % 
 
 
 def measurement_conditions(
-    embedders: Iterable[str | Mapping[str, Any]],
-    reference: Iterable[str],
-    generated: int,
-    *,
-    seed: int | None = None,
-    sample_rate: int | None = None,
-    window: float | None = None,
-    **more: Any,
+    embedders: Iterable[str | Mapping[str, Any]], reference: Iterable[str], generated: int, **more: Any
 ) -> Conditions:
     """Collect everything that must agree between two reports before one can be called better.
 
@@ -39,32 +32,25 @@ def measurement_conditions(
         embedders: `Embedder.facts()` of each, or a name with its version.
         reference: the Uids (or captions) that were asked for, in any order.
         generated: number of samples that were scored.
-        seed: of samples generated here.
-        sample_rate: Hz of the compared sounds.
-        window: seconds of the compared sounds, if they were cut to one length.
-        more: options of the metrics, and what else affects the scores.
+        more: seed, sample_rate in Hz and window in seconds of the samples, and what else affects the scores.
     """
     asked = sorted(reference)
-    facts = [embedder if isinstance(embedder, str) else dict(embedder) for embedder in embedders]
     return {
         "formulas": FORMULAS,
-        "embedders": sorted(facts, key=lambda one: json.dumps(one, sort_keys=True)),
+        "embedders": sorted(embedders, key=lambda facts: json.dumps(facts, sort_keys=True)),
         "reference": len(asked),
         "reference_hash": content_hash(asked),
         "generated": generated,
-        "seed": seed,
-        "sample_rate": sample_rate,
-        "window": window,
         "resampler": f"soxr {version('soxr')} HQ",
         "versions": {name: version(name) for name in PACKAGES},
+        **{"seed": None, "sample_rate": None, "window": None},
         **more,
     }
 
 
 def differences(first: Conditions, second: Conditions) -> list[str]:
     """List the fields in which two conditions differ, with both values; empty if the reports may be ranked."""
-    names = sorted(first.keys() | second.keys())
-    pairs = [(name, first.get(name), second.get(name)) for name in names]
+    pairs = [(name, first.get(name), second.get(name)) for name in sorted(first.keys() | second.keys())]
     return [f"{name} {json.dumps(_only(a, b))} / {json.dumps(_only(b, a))}" for name, a, b in pairs if a != b]
 
 
@@ -79,86 +65,50 @@ def _only(content: Any, other: Any) -> Any:
 
 @dataclass
 class Score:
-    """A number with its 95 % interval, if there is one, and the numbers to compare it with.
-
-    Attributes:
-        better: "up" or "down".
-        count: number of samples.
-        chance: the score of a model that ignores its input.
-        unit: "dB", "nats" ...; "%" for a share, which is 0 to 1 here and printed times 100.
-        baselines: the same score of other samples, such as real ones or reconstructions, by column.
-        headline: included in the README's table of results.
-    """
+    """A number with its 95 % interval, if there is one, and the numbers to compare it with."""
 
     name: str
     value: float
-    better: str = "up"
+    better: str = "up"  # or "down"
     low: float | None = None
     high: float | None = None
-    count: int = 0
+    count: int = 0  # number of samples
     note: str = ""
-    chance: float | None = None
-    unit: str = ""
+    chance: float | None = None  # the score of a model that ignores its input
+    unit: str = ""  # "dB", "nats" ...; "%" for a share, which is 0 to 1 here and printed times 100
     baselines: Mapping[str, Cell] = field(default_factory=dict)
-    headline: bool = False
+    """the same score of other samples, such as real ones or reconstructions, by column"""
+    headline: bool = False  # included in the README's table of results
 
 
 def format_value(cell: Cell, unit: str = "") -> str:
     """Format a value with its bounds, such as "0.31 dB (0.29 to 0.33)"; "-" for NaN."""
-    value, low, high = cell
-    if value is None or math.isnan(value):
+    if cell[0] is None or math.isnan(cell[0]):
         return "-"
-    text = f"{_format_number(value, unit)} {unit}".rstrip()
-    bounds = "" if low is None or high is None else f" ({_format_number(low, unit)} to {_format_number(high, unit)})"
-    return text + bounds
-
-
-def _format_number(value: float, unit: str) -> str:
-    return f"{100 * value:.1f}" if unit == "%" else f"{value:.4g}"
+    scale, digits = (100, ".1f") if unit == "%" else (1, ".4g")
+    value, low, high = ("" if number is None else f"{scale * number:{digits}}" for number in cell)
+    return f"{value} {unit}".rstrip() + (f" ({low} to {high})" if low and high else "")
 
 
 @dataclass
 class Report:
-    """All scores of one evaluation.
+    """All scores of one evaluation."""
 
-    Attributes:
-        conditions: what must agree before two reports are ranked.
-        facts: what was scored (model, steps, seed), for the reader.
-        counts: clips that were silent, clipped, unreadable, unpaired ...
-        outliers: (score, Uid, value) of the worst samples.
-        left_out: (file, reason).
-    """
-
-    conditions: Conditions
+    conditions: Conditions  # what must agree before two reports are ranked
     scores: list[Score] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    outliers: list[tuple[str, str, float]] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, score: Score) -> None:
-        """Append a score."""
-        self.scores.append(score)
+    facts: dict[str, Any] = field(default_factory=dict)  # what was scored (model, steps, seed), for the reader
+    counts: dict[str, int] = field(default_factory=dict)  # clips that were silent, clipped, unreadable, unpaired ...
+    outliers: list[tuple[str, str, float]] = field(default_factory=list)  # (score, Uid, value) of the worst samples
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
 
     def add_mean(
-        self,
-        name: str,
-        values: Tensor,
-        uids: Sequence[str],
-        better: str = "up",
-        list_worst: bool = True,
-        baselines: Mapping[str, Tensor] | None = None,
-        note: str = "",
-        **more: Any,
-    ) -> None:
+        self, name: str, values: Tensor, uids: Sequence[str], better: str = "up", list_worst: bool = True,
+        baselines: Mapping[str, Tensor] | None = None, note: str = "", **more: Any,
+    ) -> None:  # fmt: skip
         """Add the mean of one value per sample, (N,), with a bootstrap interval; the worst samples become outliers.
 
-        Values that are not finite are excluded, which the note says; the mean of no values is NaN.
-
-        Args:
-            uids: of the N samples.
-            baselines: the values (M,) of other samples, by column.
-            more: unit, chance, headline.
+        Values that are not finite are excluded and counted in the note; the mean of no values is NaN. `baselines` are
+        the values (M,) of other samples, by column; `more` is unit, chance, headline.
         """
         finite = values.isfinite()
         count = int(finite.sum())
@@ -166,44 +116,33 @@ class Report:
         columns = {column: _mean_cell(other) for column, other in (baselines or {}).items()}
         mean, low, high = _mean_cell(values)
         text = "; ".join(filter(None, notes))
-        self.add(Score(name, mean, better, low, high, count, text, baselines=columns, **more))
+        self.scores.append(Score(name, mean, better, low, high, count, text, baselines=columns, **more))
         if list_worst:
             order = values.double().argsort(descending=better == "down").tolist()
             worst = [index for index in order if finite[index]][:MAX_OUTLIERS]
             self.outliers += [(name, uids[index], float(values[index])) for index in worst]
 
     def add_share(
-        self,
-        name: str,
-        share: Share,
-        chance: float | None = None,
-        baselines: Mapping[str, Share] | None = None,
+        self, name: str, share: Share, chance: float | None = None, baselines: Mapping[str, Share] | None = None,
         **more: Any,
-    ) -> None:
-        """Add a proportion with Wilson's interval.
-
-        Args:
-            baselines: the same proportion of other samples, by column.
-            more: better, note, headline.
-        """
+    ) -> None:  # fmt: skip
+        """Add a proportion with Wilson's interval, and the same of other samples by column; `more` as in `Score`."""
         columns = {column: (other.value, other.low, other.high) for column, other in (baselines or {}).items()}
         bounds = {"low": share.low, "high": share.high, "count": share.total}
-        self.add(Score(name, share.value, chance=chance, unit="%", baselines=columns, **bounds, **more))
+        self.scores.append(Score(name, share.value, chance=chance, unit="%", baselines=columns, **bounds, **more))
 
     def add_baselines(self, other: "Report", column: str) -> None:
         """Put the scores of another report into a column, next to the scores of the same name."""
         values = {score.name: (score.value, score.low, score.high) for score in other.scores}
-        for score in self.scores:
-            if score.name in values:
-                score.baselines = {**score.baselines, column: values[score.name]}
+        for score in (score for score in self.scores if score.name in values):
+            score.baselines = {**score.baselines, column: values[score.name]}
 
     def add_chance(self, other: "Report") -> None:
         """Take the chance level of scores with outliers from a report on samples of other inputs."""
         per_sample = {name for name, _, _ in other.outliers}
         values = {score.name: score.value for score in other.scores if score.name in per_sample}
-        for score in self.scores:
-            if score.chance is None:
-                score.chance = values.get(score.name)
+        for score in (score for score in self.scores if score.chance is None):
+            score.chance = values.get(score.name)
 
     def leave_out(self, entries: Iterable[tuple[str, str]]) -> None:
         """List (file, reason), each once."""
@@ -221,16 +160,11 @@ def _mean_cell(values: Tensor) -> Cell:
 def finish(report: Report, folder: Path, figures: Sequence[str] = ()) -> None:
     """Write a report, and print its page and the path of the json."""
     path = write(report, folder, figures)
-    print("\n".join(page(report, figures)))
-    print(path)
+    print(*page(report, figures), path, sep="\n")
 
 
 def write(report: Report, folder: Path, figures: Sequence[str] = ()) -> Path:
-    """Write report.json and report.md, and return the path of the json.
-
-    Args:
-        figures: file names of pictures in `folder`, shown in the page.
-    """
+    """Write report.json and report.md, which shows pictures of `folder`, and return the path of the json."""
     content = asdict(report) | {"content_hash": content_hash(report.conditions)}
     files.write_json(folder / "report.json", _nan_to_null(content))
     with files.atomic_path(folder / "report.md") as path:
@@ -253,7 +187,11 @@ def page(report: Report, figures: Sequence[str] = ()) -> list[str]:
         lines += ["", "Left out:", "", *(f"- `{name}`: {reason}" for name, reason in report.left_out[:MAX_OUTLIERS])]
         lines += [f"- and {further} more, in report.json"] if further > 0 else []
     if report.outliers:
-        lines += ["", *_outlier_table(report.outliers)]
+        lines += ["", "Worst samples, more in report.json:", "", "| score | Uid and value |", "|---|---|"]
+        for name in dict.fromkeys(name for name, _, _ in report.outliers):
+            worst = [(uid.replace("|", "\\|"), value) for one, uid, value in report.outliers if one == name]
+            cells = [f"`{uid}` {value:.4g}" for uid, value in worst[:SHOWN_OUTLIERS]]
+            lines.append(f"| {name} | {', '.join(cells)} |")
     return lines + [line for figure in figures for line in ("", f"![]({figure})")]
 
 
@@ -270,16 +208,6 @@ def _score_table(scores: Sequence[Score]) -> list[str]:
         cells = [score.name, value, chance, *others, score.better, str(score.count), score.note]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def _outlier_table(outliers: Sequence[tuple[str, str, float]]) -> list[str]:
-    """One row per score, its worst sample first."""
-    cells: dict[str, list[str]] = {}
-    for name, uid, value in outliers:
-        escaped = uid.replace("|", "\\|")
-        cells.setdefault(name, []).append(f"`{escaped}` {value:.4g}")
-    lines = ["Worst samples, more in report.json:", "", "| score | Uid and value |", "|---|---|"]
-    return lines + [f"| {name} | {', '.join(some[:SHOWN_OUTLIERS])} |" for name, some in cells.items()]
 
 
 def _nan_to_null(content: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Samples by Uid: what is compared, and files generated for it, such that an interrupted run resumes."""
+"""Samples by Uid: what is compared, files generated for it such that an interrupted run resumes, and sounds read."""
 
 import hashlib
 import json
@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import soundfile
+from huggingface_hub import snapshot_download
 from PIL import Image
 from tqdm import tqdm
 
 from sonolume.models.evaluation.report import differences
-from sonolume.utils import audio, files
-from sonolume.utils.cache import locked
+from sonolume.utils import audio, files, hub
+from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError
 
 SETTINGS_FILE = "settings.json"
+MIN_SECONDS = 0.1  # shorter sounds are not scored
+FULL_SCALE = 1 - 1 / 32768  # the largest value of 16 bits
+CLIPPED_RUN = 3  # consecutive samples at full scale; a single one may be a normalised peak
 REMEDY = "choose another --output_dir, or remove the folder to generate again"
 
 Files = Mapping[str, Path]  # by Uid
@@ -78,6 +83,14 @@ def choose(rows: Mapping[str, Any], count: int) -> dict[str, Any]:
     return dict(sorted(rows.items(), key=lambda item: seed_of(0, item[0]))[:count])
 
 
+def weights_version(where: str) -> str:
+    """Return the hash of all weights and settings of a folder, or the commit of a hub id that was loaded."""
+    if not hub.is_local(where):
+        return Path(snapshot_download(where, local_files_only=True)).name
+    suffixes = ("json", "safetensors", "bin")
+    return content_hash(*sorted(path for suffix in suffixes for path in Path(where).rglob(f"*.{suffix}")))
+
+
 def wave_saver(sample_rate: int) -> Callable[[Path, np.ndarray], None]:
     """Return a function that writes a wave (n,), scaled down where it exceeds full scale."""
     return lambda path, wave: audio.save_wav(path, audio.limit_peak(wave)[0], sample_rate)
@@ -89,17 +102,10 @@ def save_picture(path: Path, picture: Image.Image) -> None:
 
 
 def generate_files(
-    folder: Path,
-    inputs: Mapping[str, str],
-    settings: Mapping[str, Any],
-    generate: Callable[[list[str], list[int]], Sequence[Sample | None]],
-    save: Callable[[Path, Sample], object],
-    *,
-    suffix: str = ".wav",
-    batch_size: int = 16,
-    seed: int = 0,
-    title: str = "generate",
-) -> dict[str, Path]:
+    folder: Path, inputs: Mapping[str, str], settings: Mapping[str, Any],
+    generate: Callable[[list[str], list[int]], Sequence[Sample | None]], save: Callable[[Path, Sample], object],
+    *, suffix: str = ".wav", batch_size: int = 16, seed: int = 0, title: str = "generate",
+) -> dict[str, Path]:  # fmt: skip
     """Generate the files that do not exist yet, and return the files of all Uids, in their order.
 
     Batches are cut from all Uids, done or not, so that an interrupted run ends with the same bytes as another one.
@@ -108,10 +114,8 @@ def generate_files(
         folder: gets {uid}{suffix}, each of which appears whole or not at all, and `SETTINGS_FILE`.
         inputs: Uid -> what its file is generated from, such as the caption.
         settings: all else that determines the files, as plain JSON values; `seed` is added.
-        generate: Uids and their seeds -> one sample each, None for what cannot be generated, which gets no file.
+        generate: Uids and their seeds of a batch -> one sample each, None for one that gets no file.
         save: writes a sample to a path; need not be atomic.
-        batch_size: Uids per call of `generate`.
-        seed: of the run.
         title: of the progress bar.
 
     Raises:
@@ -122,12 +126,12 @@ def generate_files(
         raise UserError(f"Uid {unsafe!r} is no file name inside {folder}: rename it")
     paths = {uid: folder / f"{uid}{suffix}" for uid in inputs}
     with locked(folder / ".lock", f"generating files in {folder}"):
-        check_settings(folder, inputs, {"seed": seed, **settings}, suffix)
+        _check_settings(folder, inputs, {"seed": seed, **settings}, suffix)
         for path in files.unfinished(folder):  # left by a run that was killed
             path.unlink()
-        missing = {uid for uid, path in paths.items() if not _is_done(path)}
-        uids, done = list(paths), len(paths) - len(missing)
-        with tqdm(desc=title, total=len(paths), initial=done, leave=None, disable=not missing) as bar:
+        missing, uids = {uid for uid, path in paths.items() if not _is_done(path)}, list(paths)
+        done = len(uids) - len(missing)
+        with tqdm(desc=title, total=len(uids), initial=done, leave=None, disable=not missing) as bar:
             for start in range(0, len(uids), batch_size):
                 batch = uids[start : start + batch_size]
                 if not (todo := missing.intersection(batch)):
@@ -146,29 +150,47 @@ def _is_done(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def check_settings(folder: Path, inputs: Mapping[str, str], settings: Mapping[str, Any], suffix: str) -> None:
-    """Check that a folder's files were generated with the same settings and inputs, and record new inputs.
-
-    Raises:
-        UserError: they were not, or the folder holds files without settings.
-    """
+def _check_settings(folder: Path, inputs: Mapping[str, str], settings: Mapping[str, Any], suffix: str) -> None:
+    """Check that a folder's files were generated with the same settings and inputs, and record new inputs."""
     path, new = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
-    old_inputs: dict[str, str] = {}
+    known: dict[str, str] = {}
     if path.is_file():
         content = files.read_json(path, "the settings of the generated files")
         if not all(isinstance(content.get(key), dict) for key in ("settings", "inputs")):
             raise UserError(f"{path}: holds no settings of generated files: {REMEDY}")
-        old_inputs = content["inputs"]
-        found = differences(content["settings"], new)
-        if found:
+        known = content["inputs"]
+        if found := differences(content["settings"], new):
             raise UserError(f"{folder} holds files of other settings (then / now): {'; '.join(found)}: {REMEDY}")
-        other = next((uid for uid, text in inputs.items() if old_inputs.get(uid, text) != text), None)
-        if other is not None:
-            raise UserError(
-                f"{folder}: {other} was generated from {old_inputs[other]!r}, not {inputs[other]!r}: {REMEDY}"
-            )
-    elif next(folder.rglob(f"*{suffix}"), None) is not None:
+        if other := next((uid for uid, text in inputs.items() if known.get(uid, text) != text), None):
+            raise UserError(f"{folder}: {other} was generated from {known[other]!r}, not {inputs[other]!r}: {REMEDY}")
+    elif any(folder.rglob(f"*{suffix}")):
         raise UserError(f"{folder} holds files, but no {SETTINGS_FILE} that describes them: {REMEDY}")
-    everything = {"settings": new, "inputs": {**old_inputs, **inputs}}
-    if not path.is_file() or everything["inputs"] != old_inputs:
-        files.write_json(path, everything)
+    if not path.is_file() or inputs.keys() - known.keys():
+        files.write_json(path, {"settings": new, "inputs": {**known, **inputs}})
+
+
+def read_sound(path: Path, sample_rate: int) -> tuple[np.ndarray, bool]:
+    """Read a sound as mono float32 (n,) at `sample_rate`, and detect whether its file has flat tops.
+
+    Raises:
+        UserError: unreadable, shorter than 0.1 s, or not finite.
+    """
+    wave = audio.load(path, sample_rate)
+    audio.check_wave(wave, sample_rate, path, MIN_SECONDS, silent_ok=True)
+    try:  # the file's own samples: mixing and resampling round off flat tops
+        blocks = soundfile.blocks(path, 65536, overlap=CLIPPED_RUN - 1, dtype="float32", always_2d=True)
+        return wave, any(is_clipped(block.T) for block in blocks)
+    except soundfile.SoundFileError:  # a format that only PyAV reads
+        return wave, is_clipped(wave)
+
+
+def is_silent(wave: np.ndarray) -> bool:
+    """Test whether no sample reaches -80 dB of full scale."""
+    return bool(np.abs(wave).max(initial=0) < audio.SILENCE_PEAK)
+
+
+def is_clipped(wave: np.ndarray) -> bool:
+    """Test whether a channel of (n,) or (channels, n) stays at full scale for three samples or more."""
+    top = np.abs(np.atleast_2d(wave)) >= FULL_SCALE
+    starts = top.shape[1] - CLIPPED_RUN + 1
+    return starts > 0 and bool(np.all([top[:, shift : starts + shift] for shift in range(CLIPPED_RUN)], axis=0).any())

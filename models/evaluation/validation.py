@@ -36,11 +36,7 @@ class Generates(Protocol):
     def generate(
         self, captions: list[str], seeds: list[int], num_steps: int, guidance_scale: float
     ) -> tuple[Tensor, int]:
-        """Generate one wave per caption, (N, samples), each from its own seed; 0 means the default.
-
-        Returns:
-            The waves and their sample rate in Hz.
-        """
+        """Generate (N, samples), each from its own seed, and its sample rate in Hz; 0 means the default."""
         raise NotImplementedError
 
 
@@ -64,11 +60,7 @@ class Evaluation(pl.Callback):
         self.embedders: list[tuple[Embedder, Moments | None]] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Embed the reference, or read it from the cache.
-
-        Raises:
-            UserError: an embedder is missing or takes no sounds, or there is nothing that it could compare.
-        """
+        """Embed the reference, or read it from the cache; raises a UserError for an embedder that cannot be used."""
         if trainer.is_global_zero:
             with isolate_rng():
                 self.embedders = [self._prepare(spec, pl_module) for spec in self.config.embedders]
@@ -89,8 +81,8 @@ class Evaluation(pl.Callback):
             return embedder, reference_moments(key, sounds, embedder, self.folder, size)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        validation = self.position.batches // self.every
-        if not validation or validation % self.config.interval:  # 0: an untrained network generates noise
+        validation = self.position.batches // self.every  # 0: an untrained network generates noise
+        if not validation or validation % self.config.interval:
             return
         if trainer.is_global_zero:
             with isolate_rng(), tempfile.TemporaryDirectory() as scratch:
@@ -116,23 +108,21 @@ class Evaluation(pl.Callback):
         for embedder, known in self.embedders:
             scorer = Scorer(report, embedder, self.folder / EMBEDDINGS, self.config.batch_size, cache_generated=False)
             scorer.add_scores(samples, known)
-        broken = len(self.prompts) - len(samples.generated)
         values = {score.name: score.value for score in report.scores}
-        values |= {"silent": report.counts["silent generated"], "broken": broken}
+        values |= {"silent": report.counts["silent generated"], "broken": len(self.prompts) - len(samples.generated)}
         return {f"eval/{name}": float(value) for name, value in values.items()}
 
     def _generate(self, task: Generates, folder: Path) -> dict[str, Path]:
         """Generate one file per Uid, except for waves that are not finite."""
-        captions, rate = {row.uid: row.captions[0] for row in self.prompts}, 0
+        captions = {row.uid: row.captions[0] for row in self.prompts}
 
-        def make(uids: list[str], seeds: list[int]) -> list[np.ndarray | None]:
-            nonlocal rate
+        def make(uids: list[str], seeds: list[int]) -> list[tuple[np.ndarray, int] | None]:
             texts = [captions[uid] for uid in uids]
             waves, rate = task.generate(texts, seeds, self.config.num_steps, self.config.guidance_scale)
-            return [wave if np.isfinite(wave).all() else None for wave in waves.numpy()]
+            return [(wave, rate) if np.isfinite(wave).all() else None for wave in waves.numpy()]
 
-        def save(path: Path, wave: np.ndarray) -> None:
-            wave_saver(rate)(path, wave)
+        def save(path: Path, sound: tuple[np.ndarray, int]) -> None:
+            wave_saver(sound[1])(path, sound[0])
 
         return generate_files(folder, captions, {}, make, save, batch_size=self.config.batch_size)
 
@@ -164,13 +154,12 @@ def content_key(row: Row) -> list[Any]:
 
 def sound_files(rows: Sequence[Row], scratch: Path) -> dict[str, Path]:
     """Map Uids to sound files; scenes of the miniature world are rendered into `scratch`."""
-    return {row.uid: row.audio or _render(row.scene, scratch / f"scene_{n}.wav") for n, row in enumerate(rows)}
-
-
-def _render(scene: dict[str, Any] | None, path: Path) -> Path:
-    assert scene is not None
-    audio.save_wav(path, world.render(world.Scene.from_dict(scene)), SAMPLE_RATE)
-    return path
+    found: dict[str, Path] = {}
+    for number, row in enumerate(rows):
+        found[row.uid] = row.audio or scratch / f"scene_{number}.wav"
+        if row.audio is None and row.scene:
+            audio.save_wav(found[row.uid], world.render(world.Scene.from_dict(row.scene)), SAMPLE_RATE)
+    return found
 
 
 def label_of(row: Row) -> str | None:

@@ -7,14 +7,11 @@ MIN_PROBABILITY = 1e-12  # keeps logarithms finite
 
 
 def paired_divergence(reference: Tensor, generated: Tensor, multilabel: bool = False) -> Tensor:
-    """KL(reference | generated) in nats of each pair, (N,), from paired logits (N, K).
+    """KL(reference | generated) in nats of each pair, (N,), from paired logits (N, K); a ValueError if shapes differ.
 
     Args:
         multilabel: mean over independent classes (AudioSet taggers) of Bernoulli divergences; else a softmax over the
             classes, as in audioldm_eval's "KL_Softmax".
-
-    Raises:
-        ValueError: shapes differ.
     """
     if reference.shape != generated.shape or reference.ndim != 2:
         raise ValueError(f"paired logits must be (N, K) twice, got {tuple(reference.shape)}, {tuple(generated.shape)}")

@@ -5,6 +5,7 @@ N and M samples, d width of an embedding. The Frechet distance is called FAD for
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +15,7 @@ RELIABLE_RATIO = 2  # samples per dimension, below which the Frechet distance mo
 
 
 def check_embeddings(embeddings: Tensor, dim: int | None = None) -> Tensor:
-    """Return the same tensor, checked to be (N, d) with N > 0, finite, and of width `dim` if given.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return the same tensor; raises a ValueError unless it is (N, d), N > 0, finite, and of width `dim` if given."""
     if embeddings.ndim != 2 or not len(embeddings):
         raise ValueError(f"embeddings must be (N, d) with N > 0, got {tuple(embeddings.shape)}")
     if dim is not None and embeddings.shape[1] != dim:
@@ -49,11 +46,7 @@ class Moments:
 
     @classmethod
     def of(cls, embeddings: Tensor) -> "Moments":
-        """Compute the moments of (N, d) in float64.
-
-        Raises:
-            ValueError: another shape, fewer than two rows, NaN.
-        """
+        """Compute the moments of (N, d) in float64; raises a ValueError for fewer than two rows or NaN."""
         if len(embeddings) < 2:
             raise ValueError(f"a Frechet distance needs at least 2 embeddings on each side, got {len(embeddings)}")
         rows = check_embeddings(embeddings).double()
@@ -65,10 +58,7 @@ def frechet_distance(real: Tensor | Moments, generated: Tensor | Moments) -> flo
     """Frechet distance of two Gaussians fitted to (N, d) and (M, d), or to their moments; 0 for equal sets.
 
     d^2 = |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) (Dowson & Landau 1982; Heusel et al. 2017; Kilgour et al.
-    2019 for sound).
-
-    Raises:
-        ValueError: different widths, fewer than two rows, NaN.
+    2019 for sound). Raises a ValueError for different widths, and as `Moments.of`.
     """
     a, b = (side if isinstance(side, Moments) else Moments.of(side) for side in (real, generated))
     if a.mean.shape != b.mean.shape:
@@ -82,8 +72,7 @@ def is_reliable(count: int, dim: int) -> bool:
     return count >= RELIABLE_RATIO * dim
 
 
-@dataclass(frozen=True)
-class Extrapolation:
+class Extrapolation(NamedTuple):
     """The line `value + slope / N` through distances at several sample sizes."""
 
     value: float
@@ -94,13 +83,11 @@ class Extrapolation:
 def frechet_infinity(real: Tensor | Moments, generated: Tensor, points: int = 15, seed: int = 0) -> Extrapolation:
     """Frechet distance extrapolated to infinitely many generated samples, by a line in 1/N (Chong & Forsyth 2020).
 
-    A finite sample makes the distance too large by about slope / N, which punishes models for the sample's size.
+    A finite sample makes the distance too large by about slope / N. Raises a ValueError for fewer than 4 generated
+    samples, and as `frechet_distance`.
 
     Args:
-        points: subset sizes, evenly spaced from half of N (but more than d where N allows it) to N.
-
-    Raises:
-        ValueError: fewer than 4 generated samples, or as `frechet_distance`.
+        points: number of subset sizes, evenly spaced from half of N (but more than d where N allows it) to N.
     """
     count, dim = generated.shape
     if count < 4:
@@ -121,13 +108,10 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """Kernel inception distance: unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018).
 
-    Sets of equal size up to `subset_size` are compared whole, once.
+    Sets of equal size up to `subset_size` are compared whole, once. Raises a ValueError as `frechet_distance`.
 
     Returns:
         Mean and standard deviation over subsets; about 0 for equal distributions, possibly negative.
-
-    Raises:
-        ValueError: fewer than two rows, different widths, NaN.
     """
     check_embeddings(generated, check_embeddings(real).shape[1])
     size = min(subset_size, len(real), len(generated))

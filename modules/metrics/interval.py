@@ -13,12 +13,9 @@ T95 = 2.093024  # quantile of Student's distribution with JACKKNIFE_GROUPS - 1 d
 
 
 def bootstrap_mean(values: Tensor, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Confidence interval of the mean of (N,) values, by the percentile bootstrap (Efron 1979).
+    """Confidence interval of the mean of (N,) values, N > 0, by the percentile bootstrap (Efron 1979).
 
     Too narrow for few values: the coverage of normal values is 95 % from about 20 on, 90 % for 8 and 70 % for 3.
-
-    Raises:
-        ValueError: no values.
     """
     if not len(values):
         raise ValueError("the mean of no values is undefined")
@@ -36,13 +33,7 @@ def jackknife(
     """95 % interval of `statistic(rows)` of (N, ...), leaving out one of 20 random groups at a time (Tukey 1958).
 
     For statistics that are no means, such as a Frechet distance: a bootstrap sample holds copies, which make a distance
-    too large.
-
-    Args:
-        lowest: smallest possible value of the statistic.
-
-    Raises:
-        ValueError: fewer than 20 rows.
+    too large. `lowest` is the smallest possible value. Raises a ValueError for fewer than 20 rows.
     """
     if len(rows) < JACKKNIFE_GROUPS:
         raise ValueError(f"a jackknife of {JACKKNIFE_GROUPS} groups needs as many rows, got {len(rows)}")
@@ -85,6 +76,3 @@ class Share:
         half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
         bound = (p + z2 / (2 * n) + sign * half) / (1 + z2 / n)
         return min(1.0, max(0.0, bound))
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%}, N {self.total})"

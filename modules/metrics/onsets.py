@@ -43,12 +43,9 @@ def shuffled_agreement(
     generated: list[list[float]], reference: list[list[float]], tolerance: float = TOLERANCE, draws: int = 10,
     seed: int = 0,
 ) -> float:  # fmt: skip
-    """Mean F1 of N sounds against the references of others: the chance level of a model that ignores its input.
+    """Mean F1 of N > 1 sounds against the references of others: the chance level of a model that ignores its input.
 
     The mean over `draws` pairings of each with another one; over all pairings if N - 1 is no more.
-
-    Raises:
-        ValueError: fewer than two.
     """
     count = len(generated)
     if count < 2 or count != len(reference):

@@ -26,14 +26,12 @@ def stft_distance(real: Tensor, rebuilt: Tensor) -> Tensor:
 
     The mean over resolutions of spectral convergence |S - S'|_F / |S|_F and mean |ln S - ln S'|.
     """
-    found = [_one_resolution(real, rebuilt, *resolution) for resolution in RESOLUTIONS]
+    found = []
+    for resolution in RESOLUTIONS:
+        a, b = (_magnitudes(wave, *resolution) for wave in (real, rebuilt))
+        convergence = (a - b).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)
+        found.append(convergence + (a.log() - b.log()).abs().mean(dim=(1, 2)))
     return torch.stack(found).mean(dim=0)
-
-
-def _one_resolution(real: Tensor, rebuilt: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
-    a, b = (_magnitudes(wave, n_fft, hop, window) for wave in (real, rebuilt))
-    convergence = (a - b).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)
-    return convergence + (a.log() - b.log()).abs().mean(dim=(1, 2))
 
 
 def _magnitudes(wave: Tensor, n_fft: int, hop: int, window: int) -> Tensor:

@@ -9,10 +9,8 @@ from sonolume.modules.metrics.distribution import check_embeddings
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """Cosine of each pair, (N,), from (N, d) twice; -1 to 1, not cut at 0 and not scaled by 100.
 
-    CLAP score: a sounds, b texts. CLIP score: a pictures, b texts. IIS as a raw cosine: both pictures.
-
-    Raises:
-        ValueError: shapes differ, NaN, or an embedding of length 0.
+    CLAP score: a sounds, b texts. CLIP score: a pictures, b texts. IIS as a raw cosine: both pictures. Raises a
+    ValueError for different shapes, NaN, or an embedding of length 0.
     """
     check_embeddings(b, check_embeddings(a).shape[1])
     if len(a) != len(b):
@@ -31,9 +29,6 @@ def rank_share(similarity: Tensor) -> Tensor:
 
     Chance is 0.5; a tie counts one half. AIS: rows pictures, columns sounds. IIS: rows generated pictures, columns
     true ones (the form of SonicDiffusion's evaluation; AudioToken's own was never released).
-
-    Raises:
-        ValueError: not square, or fewer than two.
     """
     count = len(similarity)
     if similarity.shape != (count, count) or count < 2:
@@ -45,15 +40,9 @@ def rank_share(similarity: Tensor) -> Tensor:
 
 
 def ranks(similarity: Tensor, right: Tensor) -> Tensor:
-    """Rank (1 = best) of the best right answer of each query, (N,), from similarities (N queries, M answers).
+    """Rank (1 = best) of the best of the `right` answers of each query, (N,), from similarities (N queries, M answers).
 
-    Ties count against it: an encoder that maps everything to one point must not score.
-
-    Args:
-        right: (N, M) bool, the right answers of each query.
-
-    Raises:
-        ValueError: a query without a right answer.
+    Ties count against it: an encoder that maps everything to one point must not score. `right` is (N, M) bool.
     """
     if not right.any(dim=1).all():
         raise ValueError("a query has no right answer")
@@ -64,8 +53,7 @@ def ranks(similarity: Tensor, right: Tensor) -> Tensor:
 def rank_distribution(right: Tensor) -> Tensor:
     """Probability of ranks 1 to M, (M,), if the answers come in random order; the mean over the queries.
 
-    Args:
-        right: (N, M) bool, the right answers of each query, at least one.
+    `right` (N, M) bool marks the right answers of each query, at least one.
     """
     answers = right.shape[1]
     several, queries = right.sum(dim=1).unique(return_counts=True)

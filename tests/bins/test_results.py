@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.bins import results
-from sonolume.models.evaluation import summary
+from sonolume.models.evaluation import compare
 from sonolume.models.evaluation.report import Report, Score, write
 from sonolume.modules.metrics.interval import Share
 from sonolume.utils import cli
@@ -20,7 +20,7 @@ def page(folder: Path, text: str = "before\n\n<!-- results -->\nold\n<!-- /resul
 
 
 def test_shipped_parts_are_found(root: Path) -> None:
-    found = {one.title: one for one in summary.shipped_parts()}
+    found = {one.title: one for one in compare.shipped_parts()}
     assert {"tta/autoencoderkl", "tta/audioldm", "tta/hifigan", "mini/sound_judge_second", *JUDGES} <= set(found)
     assert all(one.checkpoint.is_dir() and one.config.is_file() for one in found.values())
     assert found["tta/audioldm"].checkpoint == root / "pretrained" / "mini" / "text_to_audio"
@@ -28,8 +28,8 @@ def test_shipped_parts_are_found(root: Path) -> None:
 
 
 def test_the_shipped_judges_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judges = [one for one in summary.shipped_parts() if one.title in JUDGES]
-    monkeypatch.setattr(summary, "shipped_parts", lambda: judges)
+    judges = [one for one in compare.shipped_parts() if one.title in JUDGES]
+    monkeypatch.setattr(compare, "shipped_parts", lambda: judges)
     given = ["--output_dir", str(tmp_path / "out"), "--readme", str(page(tmp_path)), "--num_samples", "32"]
     assert cli.run(results.main, given) == 0
     lines = (tmp_path / "PAGE.md").read_text().splitlines()
@@ -45,8 +45,8 @@ def test_rows_are_the_headlines(tmp_path: Path) -> None:
     report = Report({}, [Score("FAD", 1.0, "down"), Score("mel L1", 0.25, "down", 0.2, 0.3, 40, headline=True)])
     report.add_share("single", Share(9, 10), 0.1, {"real": Share(10, 10)}, headline=True)
     write(report, tmp_path / "a_b")
-    one = summary.ShippedPart("a/b", Path("tiny.json"), Path("part"))
-    assert summary.results_table([one], tmp_path)[2:] == [
+    one = compare.ShippedPart("a/b", Path("tiny.json"), Path("part"))
+    assert compare.results_table([one], tmp_path)[2:] == [
         "| `a/b` | mel L1 | 0.25 (0.2 to 0.3) |  |  | 40 |",
         "| `a/b` | single | 90.0 % (59.6 to 98.2) | 10.0 % | real 100.0 % | 10 |",
     ]
@@ -55,7 +55,7 @@ def test_rows_are_the_headlines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["no marks", "<!-- results -->", "<!-- /results --> <!-- results -->"])
 def test_a_page_without_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str,
                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    monkeypatch.setattr(summary, "shipped_parts", lambda: [])
+    monkeypatch.setattr(compare, "shipped_parts", lambda: [])
     assert cli.run(results.main, ["--output_dir", str(tmp_path), "--readme", str(page(tmp_path, text))]) == 2
     assert "must have the lines <!-- results --> and <!-- /results -->" in capsys.readouterr().err
     assert (tmp_path / "PAGE.md").read_text() == text

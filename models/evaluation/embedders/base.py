@@ -31,36 +31,24 @@ class Embedder:
 
     Sounds longer than `window` are cut into adjacent windows, the last one aligned to the end so that no window holds
     padding; embeddings and logits are averaged over the windows. Shorter sounds are padded as the model's own processor
-    does. Batches hold windows of equal length unless the model masks or pads them (`ragged`). Results do not depend on
-    the global random state.
+    does. Results do not depend on the global random state. A UserError is raised for media that it does not take.
 
-    A subclass sets the attributes, and implements those of `audio_features`, `image_features` and `text_features` that
-    it takes.
+    A subclass sets the attributes, and implements `audio_features`, `image_features` and `text_features` of one batch
+    for the media that it takes. Batches hold windows of equal length unless the model masks or pads them (`ragged`).
     """
 
-    name: str
-    """kind, source and version (hub commit or content hash of the folder); part of conditions and cache keys"""
-    takes: tuple[str, ...]
-    """some of "sounds", "pictures", "texts" """
-    dim: int
-    """d"""
-    sample_rate: int = 0
-    """Hz, if it takes sounds"""
-    window: float | None = None
-    """longest input in seconds, None for any length"""
-    labels: tuple[str, ...] = ()
-    """names of the K classes of the logits, if it has a classifier"""
+    name: str  # kind, source and version (hub commit or content hash of the folder); part of conditions and cache keys
+    takes: tuple[str, ...]  # some of "sounds", "pictures", "texts"
+    dim: int  # d
+    sample_rate: int = 0  # Hz, if it takes sounds
+    window: float | None = None  # longest input in seconds, None for any length
+    labels: tuple[str, ...] = ()  # names of the K classes of the logits, if it has a classifier
     ragged: bool = True  # a batch may hold windows of different lengths
     unit: bool = False  # embeddings have length 1
 
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[np.ndarray], batch_size: int = BATCH_SIZE) -> Features:
-        """Encode N sounds, each float32 (n,) at `sample_rate`, `batch_size` windows at a time.
-
-        Raises:
-            UserError: the embedder takes no sounds.
-            ValueError: a wave is empty or not (n,).
-        """
+        """Encode N sounds, each float32 (n,) with n > 0 at `sample_rate`, `batch_size` windows at a time."""
         self.require("sounds")
         size = round(self.window * self.sample_rate) if self.window else None
         owners, windows = list[int](), list[np.ndarray]()
@@ -70,22 +58,25 @@ class Embedder:
             parts = split_windows(wave, size)
             windows += [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
             owners += [index] * len(parts)
-        encoded = self._in_batches(windows, batch_size)
-        embeddings, logits = (None if rows is None else _mean_by_owner(rows, owners, len(waves)) for rows in encoded)
+        batches = list(_batches_by_length([len(window) for window in windows], batch_size, self.ragged))
+        found = self._concatenate([self.audio_features([windows[index] for index in batch]) for batch in batches])
+        order = torch.tensor(list(itertools.chain(*batches)), dtype=torch.long).argsort()
+        embeddings, logits = (
+            None if rows is None else _mean_by_owner(rows[order], owners, len(waves)) for rows in found
+        )
         assert embeddings is not None
         return Features(F.normalize(embeddings, dim=-1) if self.unit else embeddings, logits)
 
     @torch.no_grad()
     def encode_images(self, pictures: Sequence[Image], batch_size: int = BATCH_SIZE) -> Features:
-        """Encode N pictures of any size; raises a UserError if the embedder takes none."""
+        """Encode N pictures of any size."""
         self.require("pictures")
-        return self._concatenate(
-            [self.image_features([p.convert("RGB") for p in batch]) for batch in batched(pictures, batch_size)]
-        )
+        batches = batched([picture.convert("RGB") for picture in pictures], batch_size)
+        return self._concatenate([self.image_features(list(batch)) for batch in batches])
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Encode N texts, truncated to the model's maximum: (N, d). Raises a UserError if the embedder takes none."""
+        """Encode N texts, truncated to the model's maximum: (N, d)."""
         self.require("texts")
         batches = [Features(self.text_features(list(batch)), None) for batch in batched(texts, batch_size)]
         return self._concatenate(batches).embeddings
@@ -95,11 +86,9 @@ class Embedder:
         raise NotImplementedError
 
     def image_features(self, pictures: list[Image]) -> Features:
-        """Encode one batch of RGB pictures."""
         raise NotImplementedError
 
     def text_features(self, texts: list[str]) -> Tensor:
-        """Encode one batch of texts."""
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
@@ -111,12 +100,6 @@ class Embedder:
         """Raise a UserError unless the embedder takes `medium`."""
         if medium not in self.takes:
             raise UserError(f"{self.name} takes {' and '.join(self.takes)}, not {medium}: choose another embedder")
-
-    def _in_batches(self, windows: list[np.ndarray], batch_size: int) -> Features:
-        batches = list(_batches_by_length([len(window) for window in windows], batch_size, self.ragged))
-        found = self._concatenate([self.audio_features([windows[index] for index in batch]) for batch in batches])
-        order = torch.tensor(list(itertools.chain(*batches)), dtype=torch.long).argsort()
-        return Features(found.embeddings[order], None if found.logits is None else found.logits[order])
 
     def _concatenate(self, batches: list[Features]) -> Features:
         if not batches:

@@ -5,9 +5,11 @@ sample rate and resampler.
 """
 
 import hashlib
+import io
+import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,89 +17,119 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, Features, batched
-from sonolume.models.evaluation.embedders.store import Row, Store
-from sonolume.models.evaluation.sound_files import is_silent, read_sound
+from sonolume.models.evaluation.samples import is_silent, read_sound
 from sonolume.modules.metrics.distribution import Moments
 from sonolume.utils import files
 from sonolume.utils.cache import cached, content_hash
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.image import open_image
 
 CACHE_VERSION = 3  # increase it when embeddings are computed differently or flags change their meaning
 READER_THREADS = 4
 EMPTY, CLIPPED = 1, 2  # flags: a silent sound or a picture of one colour; a sound with flat tops
+REASONS = {"sounds": "silent", "pictures": "of one colour", "texts": ""}  # for leaving out an empty item
 MIN_PIXELS = 16  # of a picture's shorter side: processors take fewer for colour channels
 PROGRESS_DELAY = 1.0  # seconds until a progress bar appears
+FLUSH_SECONDS = 30.0  # longest work that a crash can lose
+FLUSH_ROWS = 4096
+COLUMNS = ("digests", "embeddings", "logits", "flags")  # arrays of a shard
 EMBEDDINGS = "embeddings"  # folder of the cached embeddings among other caches
 
 
-@dataclass(frozen=True)
-class Embedded:
+class Row(NamedTuple):
+    embedding: np.ndarray  # (d,) float32
+    logits: np.ndarray  # (K,) float32, or (0,) without a classifier
+    flags: int
+
+
+class Store:
+    """Rows by the hash of their item, in memory and in shards of `folder`, unless that is None.
+
+    A shard is whole or absent; a UserError is raised for a damaged one.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.rows = folder, dict[bytes, Row]()
+        self._unsaved: list[bytes] = []
+        self._saved_at = time.monotonic()
+        for path in sorted(folder.glob("[0-9a-f]*.npz")) if folder else []:
+            try:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
+                    columns = [shard[name] for name in COLUMNS]
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                reason = f"damaged ({first_line(error, 80)}); remove it to compute it again"
+                raise UserError(f"{path}: {reason}") from error
+            for key, embedding, logits, row_flags in zip(*columns, strict=True):
+                self.rows[key.tobytes()] = Row(embedding, logits, int(row_flags))
+
+    def add(self, key: bytes, row: Row) -> None:
+        """Add a row; it is on disk after the next `flush`, which also happens by itself from time to time."""
+        self.rows[key] = row
+        self._unsaved.append(key)
+        if len(self._unsaved) >= FLUSH_ROWS or time.monotonic() - self._saved_at > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the new rows as one shard, named by a hash of their keys."""
+        self._saved_at = time.monotonic()
+        if self.folder and self._unsaved:
+            rows, keys = [self.rows[key] for key in self._unsaved], b"".join(self._unsaved)
+            embeddings, logits, flags = zip(*rows, strict=True)
+            columns = (np.frombuffer(keys, np.uint8).reshape(len(rows), -1), np.stack(embeddings), np.stack(logits))
+            memory = io.BytesIO()  # numpy hides the system's error (disk full); write_bytes raises it
+            np.savez(memory, **dict(zip(COLUMNS, (*columns, np.array(flags, np.uint8)), strict=True)))
+            with files.atomic_path(self.folder / f"{hashlib.sha256(keys).hexdigest()[:16]}.npz") as path:
+                path.write_bytes(memory.getbuffer())
+        self._unsaved = []
+
+
+class Embedded(NamedTuple):
     """Embeddings of the usable items, in the order of the items."""
 
-    embeddings: Tensor
-    """(N, d) float32"""
-    logits: Tensor | None
-    """(N, K), None without a classifier and for texts"""
-    kept: list[Any]
-    """the N items"""
-    left_out: list[tuple[Any, str]]
-    """all other items, with the reason"""
-    empty: list[Any]
-    """sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not"""
-    clipped: list[Any]
-    """sounds with flat tops at full scale; they are kept"""
-    computed: int
-    """number of items that were not in the cache"""
-
-
-class _Medium(NamedTuple):
-    """Functions for the items of one medium."""
-
-    name: str
-    hash: Callable[[Any], bytes]
-    open: Callable[[Any], tuple[Any, int]]  # item -> input of the embedder, and flags
-    encode: Callable[[list[Any], int], Features]
-    empty: str = ""  # reason for leaving out an empty item
+    embeddings: Tensor  # (N, d) float32
+    logits: Tensor | None  # (N, K), None without a classifier and for texts
+    kept: list[Any]  # the N items
+    left_out: list[tuple[Any, str]]  # all other items, with the reason
+    empty: list[Any]  # sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not
+    clipped: list[Any]  # sounds with flat tops at full scale; they are kept
+    computed: int  # number of items that were not in the cache
 
 
 def embed(
-    items: Sequence[Any],
-    medium: str,
-    embedder: Embedder,
-    folder: Path | None = None,
-    batch_size: int = BATCH_SIZE,
+    items: Sequence[Any], medium: str, embedder: Embedder, folder: Path | None = None, batch_size: int = BATCH_SIZE,
     keep_empty: bool = False,
-) -> Embedded:
+) -> Embedded:  # fmt: skip
     """Embed files of any format and rate, or texts; each distinct content once.
 
     Args:
-        items: paths of sounds or pictures, or texts.
-        medium: "sounds", "pictures" or "texts".
+        items: paths of "sounds" or "pictures", or "texts", as `medium` names them; unusable files are left out.
         folder: cache, shared by all embedders; None for none.
         batch_size: files read ahead, and windows of a batch.
         keep_empty: keep silent sounds and pictures of one colour, which count like any other output of a generator.
 
     Raises:
-        UserError: the embedder does not take this medium, or the cache is damaged. Unusable files are no error.
+        UserError: the embedder does not take this medium, or the cache is damaged.
     """
     embedder.require(medium)
-    functions = _medium(medium, embedder)
     store = Store(folder and _folder(embedder, medium, folder))
-    keys, reasons = _hash_all(items, functions)
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        hashes = pool.map(partial(_attempt, _hash), items)
+        bar = tqdm(hashes, f"hash {medium}", len(items), leave=False, disable=len(items) < 1000)
+        hashed = dict(zip(items, bar, strict=True))
+    keys = {item: key for item, (key, reason) in hashed.items() if not reason}
+    reasons = {item: reason for item, (_, reason) in hashed.items() if reason}
     missing = {key: item for item, key in keys.items() if key not in store.rows}
-    faults = _compute(missing, functions, store, batch_size, embedder.name.partition("@")[0])
+    faults = _compute(missing, medium, embedder, store, batch_size)
     rows = {item: store.rows[key] for item, key in keys.items() if key in store.rows}
     reasons |= {item: faults[key] for item, key in keys.items() if key in faults}
     if not keep_empty:
-        reasons |= {item: functions.empty for item, row in rows.items() if row.flags & EMPTY}
+        reasons |= {item: REASONS[medium] for item, row in rows.items() if row.flags & EMPTY}
     kept = [item for item in items if item not in reasons]
     classified = embedder.labels and medium != "texts"
     return Embedded(
@@ -111,6 +143,10 @@ def embed(
     )
 
 
+class _TooFewError(Exception):
+    """A reference set has fewer than two usable sounds."""
+
+
 def reference_moments(
     key: Any, sounds: Callable[[], Mapping[str, Path]], embedder: Embedder, folder: Path, batch_size: int
 ) -> Moments | None:
@@ -120,9 +156,6 @@ def reference_moments(
         key: plain values that change with the content of the sounds.
         sounds: returns Uid -> file; called only if the cache has nothing.
         folder: of all caches of a data set. Processes that start together compute once.
-
-    Raises:
-        UserError: the cached file is damaged.
     """
 
     def compute(place: Path) -> None:
@@ -144,46 +177,6 @@ def reference_moments(
     return Moments(state["mean"], state["covariance"], int(state["count"]))
 
 
-class _TooFewError(Exception):
-    """A reference set has fewer than two usable sounds."""
-
-
-def _medium(name: str, embedder: Embedder) -> _Medium:
-    if name == "sounds":
-        return _Medium(name, _hash_file, partial(_open_sound, embedder.sample_rate), embedder.encode_audio, "silent")
-    if name == "pictures":
-        return _Medium(name, _hash_file, open_picture, embedder.encode_images, "of one colour")
-
-    def encode(texts: list[str], batch_size: int) -> Features:
-        return Features(embedder.encode_texts(texts, batch_size), None)
-
-    return _Medium(name, _hash_text, lambda text: (text, 0), encode)
-
-
-def _hash_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _hash_text(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _open_sound(sample_rate: int, path: Path) -> tuple[np.ndarray, int]:
-    wave, is_clipped = read_sound(path, sample_rate)
-    return wave, EMPTY * is_silent(wave) + CLIPPED * is_clipped
-
-
-def open_picture(path: Path) -> tuple[Image.Image, int]:
-    """Open a picture as RGB, with its flags; raises a UserError for a file that cannot be used."""
-    picture = open_image(path)
-    if min(picture.size) < MIN_PIXELS:
-        width, height = picture.size
-        raise UserError(f"{path}: {width} x {height} pixels, below {MIN_PIXELS} x {MIN_PIXELS}")
-    pixels = np.asarray(picture)
-    return picture, EMPTY * bool((pixels == pixels[0, 0]).all())
-
-
 def _facts(embedder: Embedder, medium: str) -> dict[str, Any]:
     """Everything that determines an embedding besides the content of the item."""
     libraries = {name: version(name) for name in ("torch", "transformers")}
@@ -199,19 +192,12 @@ def _folder(embedder: Embedder, medium: str, folder: Path) -> Path:
     return own
 
 
-def _hash_all(items: Sequence[Any], medium: _Medium) -> tuple[dict[Any, bytes], dict[Any, str]]:
-    """Return the key of each item, and the reasons why some have none."""
-    keys, reasons = {}, {}
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        results = zip(items, pool.map(partial(_attempt, medium.hash), items), strict=True)
-        for item, (key, reason) in tqdm(
-            results, f"hash {medium.name}", len(items), leave=False, disable=len(items) < 1000
-        ):
-            if reason:
-                reasons[item] = reason
-            else:
-                keys[item] = key
-    return keys, reasons
+def _hash(item: Path | str) -> bytes:
+    """Hash the content of a file, or a text."""
+    if isinstance(item, str):
+        return hashlib.sha256(item.encode("utf-8", "surrogatepass")).digest()
+    with item.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
@@ -224,41 +210,61 @@ def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
         return None, f"cannot be read ({error.strerror})"
 
 
-def _compute(missing: dict[bytes, Any], medium: _Medium, store: Store, batch_size: int, title: str) -> dict[bytes, str]:
+def _open(item: Any, medium: str, sample_rate: int) -> tuple[Any, int]:
+    """Read the input of the embedder, with its flags."""
+    if medium == "sounds":
+        wave, is_clipped = read_sound(item, sample_rate)
+        return wave, EMPTY * is_silent(wave) + CLIPPED * is_clipped
+    if medium == "pictures":
+        picture = open_image(item)
+        if min(picture.size) < MIN_PIXELS:
+            width, height = picture.size
+            raise UserError(f"{item}: {width} x {height} pixels, below {MIN_PIXELS} x {MIN_PIXELS}")
+        pixels = np.asarray(picture)
+        return picture, EMPTY * bool((pixels == pixels[0, 0]).all())
+    return item, 0
+
+
+def _compute(
+    missing: dict[bytes, Any], medium: str, embedder: Embedder, store: Store, batch_size: int
+) -> dict[bytes, str]:
     """Fill the store; returns the reasons why some items could not be embedded. Reads one batch ahead."""
+    if not missing:
+        return {}
     faults: dict[bytes, str] = {}
-    batches = list(batched(list(missing.items()), batch_size))
+    title, batches = embedder.name.partition("@")[0], list(batched(list(missing.items()), batch_size))
+    open_item = partial(_open, medium=medium, sample_rate=embedder.sample_rate)
     with (
         ThreadPoolExecutor(READER_THREADS) as pool,
-        tqdm(total=len(missing), desc=title, unit=medium.name[:-1], delay=PROGRESS_DELAY, leave=None) as bar,
+        tqdm(total=len(missing), desc=title, unit=medium[:-1], delay=PROGRESS_DELAY, leave=None) as bar,
     ):
-
-        def read(batch: Sequence[tuple[bytes, Any]]) -> list[tuple[bytes, Future[tuple[Any, str]]]]:
-            return [(key, pool.submit(_attempt, medium.open, item)) for key, item in batch]
-
-        pending = read(batches[0]) if batches else []
+        pending = [{key: pool.submit(_attempt, open_item, item) for key, item in batches[0]}]
         try:
-            for number, batch in enumerate(batches):
-                current, pending = pending, read(batches[number + 1]) if number + 1 < len(batches) else []
-                results = {key: future.result() for key, future in current}
+            for following in [*batches[1:], []]:
+                pending.append({key: pool.submit(_attempt, open_item, item) for key, item in following})
+                results = {key: future.result() for key, future in pending.pop(0).items()}
                 faults |= {key: reason for key, (_, reason) in results.items() if reason}
                 opened = {key: content for key, (content, reason) in results.items() if not reason}
-                faults |= _encode(opened, medium, store, batch_size)
-                bar.update(len(batch))
+                faults |= _encode(opened, medium, embedder, store, batch_size)
+                bar.update(len(results))
         finally:
             store.flush()  # also after Ctrl-C and errors
     return faults
 
 
-def _encode(opened: dict[bytes, tuple[Any, int]], medium: _Medium, store: Store, batch_size: int) -> dict[bytes, str]:
+def _encode(
+    opened: dict[bytes, tuple[Any, int]], medium: str, embedder: Embedder, store: Store, batch_size: int
+) -> dict[bytes, str]:
     """Embed a batch into the store; returns the items whose embedding is not finite."""
-    if not opened:
-        return {}
-    embeddings, logits = medium.encode([content for content, _ in opened.values()], batch_size)
-    faults = {}
+    contents, faults = [content for content, _ in opened.values()], {}
+    if medium == "texts":
+        found = Features(embedder.encode_texts(contents, batch_size), None)
+    else:
+        encode = embedder.encode_audio if medium == "sounds" else embedder.encode_images
+        found = encode(contents, batch_size)
+    logits = torch.zeros(len(contents), 0) if found.logits is None else found.logits
     for index, (key, (_, flags)) in enumerate(opened.items()):
-        scores = np.zeros(0, np.float32) if logits is None else logits[index].numpy()
-        row = Row(embeddings[index].numpy(), scores, flags)
+        row = Row(found.embeddings[index].numpy(), logits[index].numpy(), flags)
         if np.isfinite(row.embedding).all() and np.isfinite(row.logits).all():
             store.add(key, row)
         else:

@@ -1,9 +1,8 @@
 """Find and load an embedder by its specification `KIND:SOURCE`.
 
 Every module of this package that assigns a literal `KINDS = {kind: (form, pattern)}` provides embedders: `form` shows
-how the source is written, `pattern` is a regular expression that the whole source must match, and whose groups named
-`..._embedder` are specifications themselves. Its `load(kind, source, device) -> Embedder` is imported only when one of
-its kinds is loaded. A new embedder is a new file here; nothing else changes.
+how the source is written, the whole source must match `pattern`, whose groups named `..._embedder` are specifications
+themselves. Its `load(kind, source, device) -> Embedder` is imported only when needed. A new embedder is a new file.
 """
 
 import ast
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """A kind of embedder, as its module declares it."""
-
     module: str
     form: str
     pattern: str
@@ -49,8 +46,8 @@ def check(spec: str) -> tuple[str, str]:
     Raises:
         UserError: unknown kind, with the nearest known one, or a source that is not written as the kind requires.
     """
-    kind, _, source = spec.partition(":")
-    if ":" not in spec or kind not in kinds():
+    kind, colon, source = spec.partition(":")
+    if not colon or kind not in kinds():
         near = get_close_matches(kind.lower(), kinds(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(f"embedder {spec!r}: unknown kind{hint}; write KIND:SOURCE with one of {', '.join(kinds())}")
@@ -77,14 +74,10 @@ def load(spec: str, device: "torch.device | str" = "cpu") -> "Embedder":
 
 
 def load_all(specs: "Sequence[str]", device: "torch.device | str" = "cpu") -> "list[Embedder]":
-    """Load each of `specs` once.
-
-    Raises:
-        UserError: as `load`, or two embedders have the same name in a report.
-    """
+    """Load each of `specs` once, as `load`; raises a UserError if two embedders have the same name in a report."""
     found = [load(spec, device) for spec in dict.fromkeys(specs)]
     names = [embedder.name.partition("@")[0] for embedder in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--embedder: two embedders are called {name} in a report: score with one at a time")
+    twin = next((name for name in names if names.count(name) > 1), None)
+    if twin is not None:
+        raise UserError(f"--embedder: two embedders are called {twin} in a report: score with one at a time")
     return found

@@ -25,9 +25,8 @@ class PairEmbedder(Embedder):
         sound.require("sounds")
         picture.require("pictures")
         if sound.dim != picture.dim:
-            raise UserError(
-                f"embedder pair: {sound.name} has width {sound.dim}, {picture.name} {picture.dim}: not one space"
-            )
+            widths = f"{sound.name} has width {sound.dim}, {picture.name} {picture.dim}"
+            raise UserError(f"embedder pair: {widths}: not one space")
         self.sound, self.picture = sound, picture
         self.text = next((one for one in (picture, sound) if "texts" in one.takes), None)
         self.takes = ("sounds", "pictures", "texts") if self.text else ("sounds", "pictures")

@@ -22,16 +22,8 @@ class TorchScriptEmbedder(Embedder):
     Sounds shorter than a second are padded with silence. The mean makes one sample of a sound, while published FAD on
     VGGish counts every frame: such numbers are not comparable with published ones.
 
-    Loading a file runs its graph, a program in torch's own language: no Python of the file's author is imported or
-    unpickled, but it may use every operator of torch, which can read files and fill the memory. Take files from
-    people that you trust.
-
-    Args:
-        path: what `torch.jit.save` wrote.
-        sample_rate: Hz that the model expects.
-
-    Raises:
-        UserError: no such file, not TorchScript, or not such a model.
+    Loading a file runs its graph: no Python is imported or unpickled, but every operator of torch may be used, which
+    can read files and fill the memory. Take files from people that you trust.
     """
 
     takes = ("sounds",)

@@ -21,12 +21,17 @@ from sonolume.utils.spectrogram import spectrogram_grid
 def run(config: Config, options: EvaluationOptions) -> None:
     """Reconstruct and score clips, or score a folder; write report.json, report.md and samples.png."""
     if options.generated is not None or options.reference is not None or options.embedder:
-        score_folder(options, runtime.pick_device(options.device), mel=MelSettings.of(config.preprocess))
+        score_folder(options, mel=MelSettings.of(config.preprocess))
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     vae = model.load(where, "--checkpoint").to(runtime.pick_device(options.device))  # type: ignore[arg-type]
     settings, _ = mel_settings(where, config)
-    clips = _clips(config, options, where, settings).first(options.num_samples)
+
+    def prepared() -> tuple[list[str], held_out.GetClip]:
+        data = MelDataset(config.preprocess, config.dataset, "valid")
+        return [row.uid for row in data.rows], lambda index: (data[0, index][0], torch.zeros(0))
+
+    clips = held_out.clips(config, options, where, SHIPPED, settings, prepared)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)  # frames of a latent column
     mels = (clips.get(index)[0] for index in tqdm(range(len(clips.uids)), desc="read", unit="clip"))
     real = torch.stack([mel[:, : mel.shape[1] // factor * factor] for mel in mels])                        # (B, M, T)
@@ -50,11 +55,3 @@ def score(clips: Clips, real: Tensor, rebuilt: Tensor, settings: MelSettings) ->
     chance = reconstruction.compare_mels(real, others) if len(real) > 1 else None
     reconstruction.add_distances(report, clips.uids, reconstruction.compare_mels(real, rebuilt), {}, chance)
     return report
-
-
-def _clips(config: Config, options: EvaluationOptions, where: str, settings: MelSettings) -> Clips:
-    if held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED):
-        return held_out.scene_clips(config.preprocess.miniworld, options.num_samples, settings)
-    data = MelDataset(config.preprocess, config.dataset, "valid")
-    uids = [row.uid for row in data.rows]
-    return held_out.prepared_clips(config, settings, uids, lambda index: (data[0, index][0], torch.zeros(0)))

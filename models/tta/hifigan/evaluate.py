@@ -31,11 +31,16 @@ VOCODER, REFINED, GRIFFIN_LIM = "vocoder", "refined", "Griffin-Lim"
 def run(config: Config, options: EvaluationOptions) -> None:
     """Vocode and score clips, or score a folder; write report.json, report.md and samples.png."""
     if options.generated is not None or options.reference is not None or options.embedder:
-        score_folder(options, runtime.pick_device(options.device), mel=MelSettings.of(config.preprocess))
+        score_folder(options, mel=MelSettings.of(config.preprocess))
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     vocoder, settings = load(where, config, options.device, torch.float32)
-    clips = _clips(config, options, where, settings).first(options.num_samples)
+
+    def prepared() -> tuple[list[str], held_out.GetClip]:
+        data = WaveDataset(config, "valid")
+        return [row.uid for row in data.rows], lambda index: data[0, index]
+
+    clips = held_out.clips(config, options, where, SHIPPED, settings, prepared)
     facts = {"model": where, "clips": len(clips.uids), "of": clips.source["source"], "chance": "silence"}
     report = Report({}, facts=facts)
     first = score(report, clips, vocoder, settings)
@@ -53,30 +58,19 @@ def score(report: Report, clips: Clips, vocoder: SpeechT5HifiGan, settings: MelS
         uids = clips.uids[start : start + BATCH_SIZE]
         mels, waves = zip(*(clips.get(start + number) for number in range(len(uids))), strict=True)
         real = torch.stack(waves)                                     # (B, T * hop)
-        made = reconstruct(torch.stack(mels), vocoder, settings)
+        given = torch.stack(mels)                                     # (B, M, T)
+        vocoded = resynthesise(vocoder, given)
+        refined = mel_to_wave(given, settings, REFINE_ROUNDS, start=vocoded.nan_to_num())
+        made = {VOCODER: vocoded, REFINED: refined, GRIFFIN_LIM: mel_to_wave(given, settings).clamp(-1, 1)}
         for name, rebuilt in {**made, "silence": torch.zeros_like(real)}.items():
             values.setdefault(name, []).append(reconstruction.compare_waves(real, rebuilt, mel))
         first = first or {name: mel(some[:ROWS]) for name, some in {"real": real, **made}.items()}
-        reconstruction.leave_out_broken(report, uids, made[VOCODER])
+        reconstruction.leave_out_broken(report, uids, vocoded)
         reconstruction.count_faults(report, "real", real)
-        reconstruction.count_faults(report, "generated", made[VOCODER])
+        reconstruction.count_faults(report, "generated", vocoded)
         seconds = real.shape[1] / settings.sample_rate
     found = {name: reconstruction.concatenate(batches) for name, batches in values.items()}
     baselines = {name: found[name] for name in (REFINED, GRIFFIN_LIM)}
     reconstruction.add_distances(report, clips.uids, found[VOCODER], baselines, found["silence"])
     report.conditions |= reconstruction.conditions(settings, clips.uids, "waves", window=seconds, data=clips.source)
     return first
-
-
-def reconstruct(mels: Tensor, vocoder: SpeechT5HifiGan, settings: MelSettings) -> dict[str, Tensor]:
-    """Convert (B, M, T) to waves (B, T * hop) by each method."""
-    vocoded = resynthesise(vocoder, mels)
-    refined = mel_to_wave(mels, settings, REFINE_ROUNDS, start=vocoded.nan_to_num())
-    return {VOCODER: vocoded, REFINED: refined, GRIFFIN_LIM: mel_to_wave(mels, settings).clamp(-1, 1)}
-
-
-def _clips(config: Config, options: EvaluationOptions, where: str, settings: MelSettings) -> Clips:
-    if held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED):
-        return held_out.scene_clips(config.preprocess.miniworld, options.num_samples, settings)
-    data = WaveDataset(config, "valid")
-    return held_out.prepared_clips(config, settings, [row.uid for row in data.rows], lambda index: data[0, index])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonolume.models.evaluation.collect import by_uid, collect
+from sonolume.models.evaluation.folders import by_uid, collect
 from sonolume.models.evaluation.report import Report
 from sonolume.models.evaluation.samples import PICTURE, SOUND, Samples
 from sonolume.utils import audio

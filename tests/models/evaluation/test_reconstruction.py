@@ -11,7 +11,7 @@ import torch
 
 from sonolume.bins import compare, evaluate
 from sonolume.models.evaluation import reconstruction
-from sonolume.models.evaluation.collect import collect
+from sonolume.models.evaluation.folders import collect
 from sonolume.models.evaluation.report import Report
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics.reconstruction import log_spectral_distance, mel_l1, si_sdr, stft_distance

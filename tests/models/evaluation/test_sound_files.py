@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sonolume.models.evaluation.sound_files import is_clipped, is_silent, read_sound
+from sonolume.models.evaluation.samples import is_clipped, is_silent, read_sound
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 

@@ -67,6 +67,5 @@ def test_wilson_interval() -> None:
     assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
     share = Share(0, 20)
     assert (share.low, round(share.high, 4)) == (0.0, 0.1611)
-    assert str(Share(1, 2)).startswith("50.0%")
     assert Share.of(torch.tensor([True, False, True])) == Share(2, 3)
     assert math.isnan(Share(0, 0).value) and math.isnan(Share(0, 0).low)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sonolume.models.evaluation.embedders import store
+from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.embedders.cache import embed
 from sonolume.utils.errors import UserError
@@ -115,7 +115,7 @@ def test_a_killed_run_loses_its_last_chunk_alone(sounds: list[Path], tmp_path: P
 
     child = os.fork()
     if child == 0:
-        store.FLUSH_ROWS = 4
+        cache.FLUSH_ROWS = 4
         embed(sounds, "sounds", Killed(), tmp_path / "cache", batch_size=2)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

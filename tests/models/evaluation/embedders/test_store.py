@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sonolume.models.evaluation.embedders import store
-from sonolume.models.evaluation.embedders.store import Row, Store
+from sonolume.models.evaluation.embedders import cache
+from sonolume.models.evaluation.embedders.cache import Row, Store
 from sonolume.utils.errors import UserError
 
 
@@ -38,12 +38,12 @@ def test_rows_without_classes(tmp_path: Path) -> None:
 
 
 def test_rows_are_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "FLUSH_ROWS", 2)
+    monkeypatch.setattr(cache, "FLUSH_ROWS", 2)
     kept = Store(tmp_path)
     for number in range(5):
         kept.add(key(number), row(number))
     assert len(Store(tmp_path).rows) == 4
-    monkeypatch.setattr(store, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(cache, "FLUSH_SECONDS", -1.0)
     kept.add(key(5), row(5))
     assert len(Store(tmp_path).rows) == 6
 

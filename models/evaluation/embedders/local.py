@@ -1,4 +1,6 @@
-"""The judges of the miniature world as embedders: nothing to download, but they know its twelve kinds only."""
+"""Embedders without anything to download: the judges of the miniature world, which know its twelve kinds only, and
+statistics of log-mel spectrograms, which need no weights, for tests and first curves.
+"""
 
 from pathlib import Path
 
@@ -15,9 +17,28 @@ from sonolume.utils import paths
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 
-KINDS = {"mini": ("sound_judge, sound_judge_second, picture_judge, world or a FOLDER", r".+")}
+KINDS = {
+    "mel": ("", r""),
+    "mini": ("sound_judge, sound_judge_second, picture_judge, world or a FOLDER", r".+"),
+}
 SHIPPED = "pretrained/mini"
 PICTURE_SIZE = 64  # px
+
+
+class MelStatistics(Embedder):
+    """Mean and standard deviation of each of the 80 bands over time: 160 numbers that ignore what happens when."""
+
+    takes = ("sounds",)
+    ragged = False
+
+    def __init__(self, device: torch.device | str) -> None:
+        settings = MelSettings()
+        self.mel, self.device = MelSpectrogram(settings).to(device), device
+        self.name, self.dim, self.sample_rate = "mel:", 2 * settings.n_mel, settings.sample_rate
+
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
+        mel = self.mel(pad(waves).to(self.device))                                  # (B, M, T)
+        return Features(torch.cat([mel.mean(-1), mel.std(-1, correction=0)], -1), None)  # (B, 2 M)
 
 
 class JudgeEmbedder(Embedder):
@@ -62,8 +83,7 @@ class PictureJudgeEmbedder(JudgeEmbedder):
         super().__init__(PictureJudge.from_pretrained(folder), folder, device)
 
     def image_features(self, pictures: list[Image]) -> Features:
-        size = (PICTURE_SIZE, PICTURE_SIZE)
-        small = [np.asarray(picture.resize(size, Resampling.BICUBIC)) for picture in pictures]
+        small = [np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Resampling.BICUBIC)) for picture in pictures]
         return self._features(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 255)  # (B, 3, 64, 64)
 
 
@@ -71,15 +91,15 @@ class WorldEmbedder(Embedder):
     """Sounds, pictures and captions of the miniature world in one space: the probability of each kind, minus 1 / K.
 
     Kinds by the sound judge, the picture judge, and the words of a caption. The shift makes two different kinds nearly
-    orthogonal, and an input without any kind orthogonal to each of them. Counts and order are not represented: "a bell,
-    then a dog" has the embedding of "a dog, then a bell".
+    orthogonal, and an input without any kind orthogonal to each of them. Counts and order are not represented.
     """
 
     takes = ("sounds", "pictures", "texts")
 
     def __init__(self, device: torch.device | str) -> None:
-        self.sound = SoundJudgeEmbedder(paths.resolve(SHIPPED) / "sound_judge", device)
-        self.picture = PictureJudgeEmbedder(paths.resolve(SHIPPED) / "picture_judge", device)
+        shipped = paths.resolve(SHIPPED)
+        self.sound = SoundJudgeEmbedder(shipped / "sound_judge", device)
+        self.picture = PictureJudgeEmbedder(shipped / "picture_judge", device)
         if self.sound.labels != self.picture.labels:
             raise UserError(f"embedder mini:world: {self.sound.name} and {self.picture.name} have different classes")
         self.labels, self.dim = self.sound.labels, len(self.sound.labels)
@@ -102,11 +122,9 @@ class WorldEmbedder(Embedder):
 
 
 def load(kind: str, source: str, device: torch.device | str) -> Embedder:
-    """Load a shipped judge by its name, `world` for all media in one space, or a folder that training exported.
-
-    Raises:
-        UserError: no such judge; lists the shipped ones.
-    """
+    """Load `mel:`, a shipped judge by its name, `world` for all media, or a folder that training exported."""
+    if kind == "mel":
+        return MelStatistics(device)
     if source == "world":
         return WorldEmbedder(device)
     shipped = paths.resolve(SHIPPED) / source

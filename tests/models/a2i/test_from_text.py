@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sonolume.models.a2i.from_text import add_kept_shares, classify
 from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.figures import trip_sheets
 from sonolume.models.evaluation.report import Report
-from sonolume.models.evaluation.round_trip import add_legs, classify
 from sonolume.utils import audio
 
 RATE = 16000
@@ -58,7 +58,7 @@ def test_each_leg_is_scored_for_itself(tmp_path: Path) -> None:
                 "picture": pictures(tmp_path / "made", 0.9, 0.1, 0.1, 0.9)}  # fmt: skip
     other = {"sound": sounds(tmp_path / "real", 0.9, 0.9, 0.9, 0.0), "picture": stations["picture"]}
     report = Report({})
-    lost = add_legs(report, labels, stations, {"real sound": other}, Brightness(), None, 4)
+    lost = add_kept_shares(report, labels, stations, {"real sound": other}, Brightness(), None, 4)
     assert lost == ["1", "2"]
     first, second = report.scores
     assert (first.name, first.value, first.chance) == ("kind kept, text to sound", 0.5, 0.5)
@@ -72,7 +72,7 @@ def test_a_trip_that_did_not_arrive_is_lost(tmp_path: Path) -> None:
                 "picture of it": pictures(tmp_path / "end", 0.9)}  # fmt: skip
     report = Report({})
     labels = {"0": "bright", "1": "dark"}
-    assert add_legs(report, labels, stations, {}, Brightness(), None, 4) == ["1"]
+    assert add_kept_shares(report, labels, stations, {}, Brightness(), None, 4) == ["1"]
     assert [score.value for score in report.scores] == [1, 0.5]
 
 
