@@ -169,5 +169,4 @@ def _manifest_names(config: DataConfig) -> dict[str, str]:
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:
-    """Format the sizes of splits, as in "190 train, 10 valid"."""
     return ", ".join(f"{count} {split}" for split, count in sorted(counts.items()))

@@ -29,11 +29,7 @@ def world_rows(config: DataConfig, dataset: str, labels: bool = False) -> list[R
 
 
 def load_wave(row: Row, sample_rate: int, seconds: float) -> np.ndarray:
-    """Load the sound of a row: at most `seconds` of its file, else the rendering of its scene; float32 (n,).
-
-    Raises:
-        UserError: the file cannot be read (a SoundError), or the row has neither.
-    """
+    """Load `seconds` of the sound of a row at most, or render its scene, float32 (n,); raises as `audio.load`."""
     if row.audio is not None:
         return audio.load(row.audio, sample_rate, seconds=seconds)
     if row.scene is None:

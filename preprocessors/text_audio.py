@@ -126,11 +126,9 @@ def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]
 
 
 def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers: int = 1) -> list[Outcome]:
-    """Compute the features of all rows that have none yet, in at most `num_workers` processes; see `parallel.run`.
+    """Compute the features of all rows that have none yet, in at most `num_workers` processes.
 
-    Raises:
-        UserError: the folder holds features of other settings, or of rows of another `origin`.
-        OSError: a file cannot be written; the error names it.
+    A folder holds features of one setting and of rows of one `origin`; others are a UserError.
     """
     if not rows:
         return []
