@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     parser = cli.parser("results", "Score all shipped models and replace the table of results in the README.")
     parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of reports")
     parser.add_argument("--readme", type=Path, default=root / "README.md", help="page whose table is replaced")
-    parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: that of run_eval.sh)")
+    parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: run_eval.sh's)")
     args = parser.parse_args(argv)
     from sonolume.models.evaluation import compare
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sonolume.config.base import PreprocessConfig
 from sonolume.config.audio_to_image import PairsConfig
+from sonolume.config.base import PreprocessConfig
 from sonolume.utils import files, manifest, paths
 from sonolume.utils.audio import PYAV_REMEDY
 from sonolume.utils.errors import UserError

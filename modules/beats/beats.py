@@ -87,7 +87,7 @@ class BEATs(ModelMixin, ConfigMixin):
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the C classes, AudioSet's ids in words; () without a head or if they are unknown."""
-        names = audioset_names()
+        names: dict[str, str] = audioset_names()
         return tuple(names.get(label, label) for label in self.config.labels)
 
     @property

@@ -81,9 +81,17 @@ def test_the_text_reaches_it_unmasked_as_in_the_official_code(assembled: Path, m
     assert pipe.config.text_mask is False
     encoded, denoised = [], []
     encode, denoise = pipe.text_encoder.forward, pipe.unet.forward
-    record = lambda ids, attention_mask=None: (encoded.append((ids, attention_mask)), encode(ids, attention_mask))[1]  # noqa: E731
-    monkeypatch.setattr(pipe.text_encoder, "forward", record)
-    monkeypatch.setattr(pipe.unet, "forward", lambda x, t, states, **k: (denoised.append(k), denoise(x, t, states, **k))[1])
+
+    def record_text(ids: Any, attention_mask: Any = None) -> Any:
+        encoded.append((ids, attention_mask))
+        return encode(ids, attention_mask)
+
+    def record_unet(x: Any, t: Any, states: Any, **options: Any) -> Any:
+        denoised.append(options)
+        return denoise(x, t, states, **options)
+
+    monkeypatch.setattr(pipe.text_encoder, "forward", record_text)
+    monkeypatch.setattr(pipe.unet, "forward", record_unet)
     pipe(TEXT, num_inference_steps=1, output_type="latent")
     assert all(mask is None for _, mask in encoded) and denoised[0]["encoder_attention_mask"] is None
     ids = torch.cat([ids for ids, _ in encoded])
