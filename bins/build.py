@@ -87,7 +87,7 @@ def export(source: Path, target: Path) -> Path:
 
 
 def main(argv: list[str]) -> None:
-    program = os.environ.get("SONOLUME_COMMAND", "build")
+    program = os.environ.get("SONOLUME_COMMAND", "build.py")
     parser = cli.parser(program, "Train the shipped miniature models (parts) from scratch and export them.")
     parts_help = "parts to train and export; audiotoken needs beats and stable_diffusion"
     parser.add_argument("part", nargs="+", choices=(*PARTS, "all"), help=parts_help)

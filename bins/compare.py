@@ -7,7 +7,7 @@ from sonolume.utils import cli
 
 
 def main(argv: list[str]) -> None:
-    parser = cli.parser("compare", "Compare several reports in a table; the best value of each row is bold.")
+    parser = cli.parser("compare.py", "Compare several reports in a table; the best value of each row is bold.")
     parser.add_argument("report", nargs="+", type=Path, help="report.json files, or the folders that hold them")
     parser.add_argument("--unranked", action="store_true", help="show reports of different conditions, without ranks")
     args = parser.parse_args(argv)

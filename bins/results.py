@@ -12,7 +12,7 @@ from sonolume.utils import cli, paths
 
 def main(argv: list[str]) -> None:
     root = paths.root()
-    parser = cli.parser("results", "Score all shipped models and replace the table of results in the README.")
+    parser = cli.parser("results.py", "Score all shipped models and replace the table of results in the README.")
     parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of reports")
     parser.add_argument("--readme", type=Path, default=root / "README.md", help="page whose table is replaced")
     parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: run_eval.sh's)")

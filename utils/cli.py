@@ -45,9 +45,11 @@ class Parser(argparse.ArgumentParser):
         if unknown and not unknown[0].startswith("-"):
             self.error(f"unexpected argument {unknown[0]!r}")
         if unknown:
-            flag = unknown[0].split("=")[0]
-            near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            self.error(f"unknown flag {flag}" + (f", did you mean {near[0]}?" if near else ""))
+            name = unknown[0].split("=")[0].lstrip("-")
+            names = [flag.lstrip("-") for flag in self._option_string_actions if flag.startswith("--")]
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f", did you mean --{near[0]}?" if near else f"; the flags are --{', --'.join(names)}"
+            self.error(f"unknown flag {unknown[0].split('=')[0]}{hint}")
         return parsed
 
 

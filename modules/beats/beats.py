@@ -87,8 +87,8 @@ class BEATs(ModelMixin, ConfigMixin):
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the C classes, AudioSet's ids in words; () without a head or if they are unknown."""
-        names: dict[str, str] = audioset_names()
-        return tuple(names.get(label, label) for label in self.config.labels)
+        names = audioset_names()
+        return tuple(str(names.get(label, label)) for label in self.config.labels)
 
     @property
     def min_samples(self) -> int:
