@@ -25,6 +25,7 @@ class SoundEncoder(Protocol):
 
     def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
         """Encode waves (n,) of equal length, float32 -> audio tokens (B, K, D) float32."""
+        ...
 
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
         """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
@@ -32,6 +33,7 @@ class SoundEncoder(Protocol):
         Raises:
             ValueError: a prompt does not fit the tokens, or is longer than the text encoder's input.
         """
+        ...
 
 
 def remove_placeholder(prompt: str) -> str:
