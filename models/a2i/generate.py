@@ -81,9 +81,7 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
     sidecar = components | _describe(pipe, settings, options)
     pictures = _draw(pipe, subjects, settings, sidecar, folder, options)
     if options.window is not None:
-        from sonolume.models.a2i import storyboard
-
-        storyboard.write_all(pictures, sidecar, folder, options.hop or options.window)
+        _write_storyboards(pictures, sidecar, folder, options.hop or options.window)
     rejected = len(subjects) * options.num_samples - len(pictures)
     if rejected:
         print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",
@@ -267,3 +265,21 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     facts |= {"window": window, "text": subject.text, "seed": seed}
     files.write_json(path.with_suffix(".json"), facts | sidecar)
     return path
+
+
+def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
+    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path."""
+    from sonolume.models.a2i.storyboard import write_sheet
+
+    boards: dict[tuple[Path, str, int], dict[int | None, tuple[Clip, Path]]] = {}
+    for subject, seed, path in pictures:
+        clip = subject.clips[0]
+        boards.setdefault((clip.path, subject.name, seed), {})[clip.window] = clip, path
+    for (audio_path, name, seed), board in boards.items():
+        count = next(iter(board.values()))[0].windows
+        path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
+        write_sheet(path, [board[window][1] if window in board else None for window in range(count)], hop)
+        windows = [{"seconds": clip.seconds, "picture": picture.name} for clip, picture in board.values()]
+        facts = {"audio": str(audio_path), "seed": seed, "windows": windows}
+        files.write_json(path.with_suffix(".json"), facts | sidecar)
+        print(path)

@@ -1,33 +1,14 @@
-"""Storyboards: the pictures of a long recording on one contact sheet."""
+"""Contact sheet of a storyboard: the pictures of a long recording in the order of time."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from sonolume.models import runtime
-from sonolume.models.a2i.generate import Clip, Picture
-from sonolume.utils import files
 from sonolume.utils.image import CELL, open_image, picture_grid
 
 COLUMNS = 6  # pictures in a row
 EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
-
-
-def write_all(pictures: Sequence[Picture], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
-    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path."""
-    boards: dict[tuple[Path, str, int], list[tuple[Clip, Path]]] = {}
-    for subject, seed, path in pictures:
-        clip = subject.clips[0]
-        boards.setdefault((clip.path, subject.name, seed), []).append((clip, path))
-    for (audio, name, seed), board in boards.items():
-        by_window = {clip.window: path for clip, path in board}
-        path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
-        write_sheet(path, [by_window.get(window) for window in range(board[0][0].windows)], hop)
-        windows = [{"seconds": clip.seconds, "picture": picture.name} for clip, picture in board]
-        files.write_json(path.with_suffix(".json"), {"audio": str(audio), "seed": seed, "windows": windows} | sidecar)
-        print(path)
 
 
 def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:

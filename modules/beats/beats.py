@@ -88,7 +88,7 @@ class BEATs(ModelMixin, ConfigMixin):
     def labels(self) -> tuple[str, ...]:
         """Names of the C classes, AudioSet's ids in words; () without a head or if they are unknown."""
         names = audioset_names()
-        return tuple(str(names.get(label, label)) for label in self.config.labels)
+        return tuple(names.get(label) or label for label in self.config.labels)
 
     @property
     def min_samples(self) -> int:
