@@ -54,13 +54,17 @@ class MelSpectrogram(nn.Module):
     basis: Tensor
 
     def __init__(self, settings: MelSettings | None = None) -> None:
+        from transformers.audio_utils import mel_filter_bank  # numba-free, and slow to import
+
         super().__init__()
-        self.settings = settings or MelSettings()
-        left = (self.settings.n_fft - self.settings.win_size) // 2  # zeros around the window
-        right = self.settings.n_fft - self.settings.win_size - left
-        window = F.pad(torch.hann_window(self.settings.win_size), (left, right))
-        self.register_buffer("window", window, persistent=False)                        # (n_fft,)
-        self.register_buffer("basis", mel_basis(self.settings), persistent=False)       # (M, K)
+        self.settings = mel = settings or MelSettings()
+        left = (mel.n_fft - mel.win_size) // 2  # zeros around the window
+        window = F.pad(torch.hann_window(mel.win_size), (left, mel.n_fft - mel.win_size - left))
+        filters = mel_filter_bank(
+            mel.n_fft // 2 + 1, mel.n_mel, mel.fmin, mel.fmax, mel.sample_rate, norm="slaney", mel_scale="slaney"
+        )                                                                                            # (K, M)
+        self.register_buffer("window", window, persistent=False)                                     # (n_fft,)
+        self.register_buffer("basis", torch.from_numpy(filters.T.copy()).float(), persistent=False)  # (M, K)
 
     def stft(self, wave: Tensor) -> Tensor:
         """(B, N) -> complex (B, K, T): reflected at both ends, frames not centred."""
@@ -79,14 +83,3 @@ class MelSpectrogram(nn.Module):
         spectrum = self.stft(wave)                                                   # (B, K, T) complex
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()  # (B, K, T)
         return (self.basis @ magnitude).clamp(min=MEL_FLOOR).log()                   # (B, M, T)
-
-
-def mel_basis(settings: MelSettings) -> Tensor:
-    """(M, K) triangular filters on the Slaney scale, each of unit area in Hz."""
-    from transformers.audio_utils import mel_filter_bank  # numba-free, and slow to import
-
-    filters = mel_filter_bank(
-        settings.n_fft // 2 + 1, settings.n_mel, settings.fmin, settings.fmax, settings.sample_rate,
-        norm="slaney", mel_scale="slaney",
-    )  # fmt: skip  # (K, M)
-    return torch.from_numpy(filters.T.copy()).float()

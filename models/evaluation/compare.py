@@ -1,13 +1,12 @@
 """Tables of reports: several ranked under the same conditions, and the headline scores of all shipped parts."""
 
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sonolume.config.load import load_config, recipe_module
 from sonolume.models.evaluation.report import differences, format_value
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 
@@ -99,14 +98,12 @@ def shipped_parts() -> list[ShippedPart]:
     found, egs = list[ShippedPart](), paths.root() / "egs"
     for config in sorted(path for pattern in CONFIGS for path in egs.glob(pattern)):
         settings = load_config(config)
+        if not hasattr(recipe_module(settings.recipe, str(config)), "EvaluationOptions"):
+            continue
         is_mini = settings.recipe.startswith("mini/")
         title = f"mini/{settings.exp_name}" if is_mini else settings.recipe
-        shipped = f"pretrained/{title}" if is_mini else ""
-        inference = f"sonolume.models.{settings.recipe.replace('/', '.')}.inference"
-        if not is_mini and importlib.util.find_spec(inference):
-            shipped = getattr(importlib.import_module(inference), "SHIPPED", "")
-        can_evaluate = hasattr(recipe_module(settings.recipe, str(config)), "EvaluationOptions")
-        if can_evaluate and shipped and (paths.root() / shipped).is_dir():
+        shipped = f"pretrained/{title}" if is_mini else getattr(recipe_code(title, "inference"), "SHIPPED", "")
+        if shipped and (paths.root() / shipped).is_dir():
             found.append(ShippedPart(title, config, paths.root() / shipped))
     return found
 

@@ -19,12 +19,12 @@ from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
-from sonolume.models.tta.audioldm.data import Batch
 from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import with_positions, zero_init
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a training step runs neither of them
+    from sonolume.models.tta.audioldm.data import Batch
     from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 
 MEASURED_CLIPS = 2048  # clips on which the latents' mean and deviation are measured
@@ -77,16 +77,16 @@ class Task(pl.LightningModule):
         moments = self.trainer.datamodule.data.train.moments  # type: ignore[attr-defined]
         measure_latents(self.frozen["vae"], moments, self.config.model.latent_scale)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: "Batch", batch_index: int) -> Tensor:
         loss = self.loss(batch, training_draws(self, len(batch.mask), batch_index))
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: "Batch", batch_index: int) -> None:
         loss = self.loss(batch, validation_draws(self, batch_index))
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.mask), sync_dist=True)
 
-    def loss(self, batch: Batch, draws: Callable[[Draw], Tensor]) -> Tensor:
+    def loss(self, batch: "Batch", draws: Callable[[Draw], Tensor]) -> Tensor:
         """Diffusion loss of a batch, a scalar, with the random numbers of `draws`."""
         target = draw_target(batch.moments, self.frozen["vae"], self.objective, draws)
         x = with_positions(target.noisy, self.unet.config.in_channels)                       # (B, z + positions, h, w)
@@ -131,7 +131,7 @@ class Task(pl.LightningModule):
 
     def pipeline(self) -> "TextToAudioPipeline":
         """The model as it stands, ready to generate, with the sampler of the "balanced" preset."""
-        from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline  # a training step needs none
+        from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
         from sonolume.modules.schedulers import preset
 
         config, text, vocoder = self.config, self.frozen["text"], self.frozen["vocoder"]

@@ -25,7 +25,8 @@ def run(config: Config, options: InferenceOptions) -> None:
     spectrogram = MelSpectrogram(settings)
 
     def rebuild(wave: np.ndarray) -> resynthesis.Rebuilt:
-        real = spectrogram(pad_to_frames(wave, settings)[None])
+        frames = math.ceil(max(len(wave), settings.padding + 1) / settings.hop_size)  # enough for a mel
+        real = spectrogram(torch.from_numpy(np.pad(wave, (0, frames * settings.hop_size - len(wave))))[None])
         result = resynthesise(vocoder, real)
         return real[0], spectrogram(result)[0], result[0]
 
@@ -38,12 +39,6 @@ def load(where: str, config: Config, device: str, dtype: torch.dtype) -> tuple[S
     facts = asdict(MelSettings.of(config.preprocess)) | model.mel_facts(vocoder, where)
     vocoder.to(runtime.pick_device(device))  # type: ignore[arg-type]
     return vocoder, MelSettings(**{name: facts[name] for name in MelSettings.__dataclass_fields__})
-
-
-def pad_to_frames(wave: np.ndarray, settings: MelSettings) -> Tensor:
-    """Pad a wave (n,) with zeros to whole frames, long enough for a mel."""
-    frames = math.ceil(max(len(wave), settings.padding + 1) / settings.hop_size)
-    return torch.from_numpy(np.pad(wave, (0, frames * settings.hop_size - len(wave))))
 
 
 @torch.no_grad()
