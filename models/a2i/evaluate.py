@@ -198,8 +198,9 @@ class Painter:
 
         def generate(uids: list[str], _: list[int]) -> list[Image.Image]:
             pictures = [fitted(open_image(tests.pictures[uid]), size) for uid in uids]
-            real = np.stack([np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 for picture in pictures])
-            real = torch.from_numpy(real).to(vae.device, vae.dtype)    # (B, 3, H, W)
+            arrays = [np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 for picture in pictures]
+            real = torch.stack([torch.from_numpy(array) for array in arrays])
+            real = real.to(vae.device, vae.dtype)                      # (B, 3, H, W)
             latents = vae.encode(2 * real - 1).latent_dist.mode()      # (B, z, h, w)
             decoded = vae.decode(latents).sample.float().cpu()         # (B, 3, H, W)
             return processor.postprocess(decoded, output_type="pil")
