@@ -48,7 +48,8 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     shown = name.replace("%", "%%")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"config file of a recipe (here: {shown})")
     options.add_arguments(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to change, such as train.batch_size=4")
+    example = "config fields to change, such as train.batch_size=4"
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=example)
     namespace = parser.parse_args(argv)
     _check_overrides(namespace.overrides, argv, options, program)
     given = [*files, *sources.overrides(namespace.overrides)]
