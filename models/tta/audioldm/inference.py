@@ -33,13 +33,7 @@ def run(config: Config, options: InferenceOptions) -> None:
     texts = options.text + ([] if options.text_file is None else read_texts(options.text_file))
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype)
-    try:
-        if options.preset:
-            pipe.use_preset(options.preset)
-        if options.scheduler:
-            pipe.use_scheduler(options.scheduler)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    choose_sampler(pipe, options.preset, options.scheduler)
     if options.lora is not None:
         from sonolume.models import lora
 
@@ -66,6 +60,17 @@ def read_texts(path: Path) -> list[str]:
     if not texts:
         raise UserError(f"--text_file {path}: has no texts")
     return texts
+
+
+def choose_sampler(pipe: TextToAudioPipeline, preset: str | None, scheduler: str | None = None) -> None:
+    """Switch to the sampler of the flags --preset and --scheduler; raises a UserError for an unknown one."""
+    try:
+        if preset:
+            pipe.use_preset(preset)
+        if scheduler:
+            pipe.use_scheduler(scheduler)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
