@@ -1,0 +1,159 @@
+"""Sparse causal self-attention in three patterns (Sparse Transformers, Child et al. 2019, arXiv 1904.10509).
+
+The T positions are N blocks of S; position t has offset i = t mod S in block b = t // S. A query of the pattern
+  own block       attends to its block up to itself,
+  column          attends to the same offset of all blocks up to its own,
+  previous block  attends to the whole block before its own; in block 0 the attention output is 0.
+In parallel each is dense attention on reshaped tensors; step by step each has a cache of fixed shape, no longer than
+the pattern. B clips, W width, H heads, d head size, M length of the cache. Keys and values are one tensor (2, B, H,
+T, d), so that a step writes both at once.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Cursor(NamedTuple):
+    """Place of one position, as tensors: a step needs nothing from the host. All (1,) int64 but the masks."""
+
+    offset: Tensor  # i
+    row: Tensor  # i * N + b, place in a cache sorted by offset
+    turn: Tensor  # (b mod 2) * S + i, place in a cache of two blocks
+    previous: Tensor  # half of the two blocks that holds block b - 1
+    in_block: Tensor  # (1, S) bool, offsets up to i
+    in_column: Tensor  # (1, N) bool, blocks up to b
+
+
+class Grid(NamedTuple):
+    """T = blocks * size positions."""
+
+    blocks: int
+    size: int
+
+    def cursor(self, position: Tensor) -> Cursor:
+        """Args: position: (1,) int64."""
+        offset, block = position % self.size, position // self.size
+        return Cursor(
+            offset=offset,
+            row=offset * self.blocks + block,
+            turn=block % 2 * self.size + offset,
+            previous=(block + 1) % 2,
+            in_block=(torch.arange(self.size, device=position.device) <= offset)[None],
+            in_column=(torch.arange(self.blocks, device=position.device) <= block)[None],
+        )
+
+
+class Pattern(Protocol):
+    """One attention pattern on a grid; q, k, v are (B, H, T, d), a cache is (2, B, H, M, d)."""
+
+    cache_length: int
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All positions at once -> (B, H, T, d)."""
+        ...
+
+    def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
+        """Set a cache of zeros to its state after the first `length` of the T positions of kv (2, B, H, T, d)."""
+        ...
+
+    def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
+        """Store one position's kv (2, B, H, 1, d) and attend: (B, H, 1, d) -> (B, H, 1, d)."""
+        ...
+
+
+class OwnBlock:
+    def __init__(self, grid: Grid) -> None:
+        self.grid, self.cache_length = grid, grid.size
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        blocks = (x.unflatten(2, self.grid).transpose(1, 2).flatten(0, 1) for x in (q, k, v))          # (B N, H, S, d)
+        attended = F.scaled_dot_product_attention(*blocks, is_causal=True)                             # (B N, H, S, d)
+        return attended.unflatten(0, (-1, self.grid.blocks)).transpose(1, 2).flatten(2, 3)             # (B, H, T, d)
+
+    def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
+        start = length - length % self.grid.size
+        cache[..., : length - start, :] = kv[..., start:length, :]
+
+    def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
+        cache.index_copy_(3, cursor.offset, kv)
+        return F.scaled_dot_product_attention(q, cache[0], cache[1], attn_mask=cursor.in_block)
+
+
+class Column:
+    def __init__(self, grid: Grid) -> None:
+        self.grid, self.cache_length = grid, grid.blocks * grid.size
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        columns = (x.unflatten(2, self.grid).movedim(3, 1).flatten(0, 1) for x in (q, k, v))           # (B S, H, N, d)
+        attended = F.scaled_dot_product_attention(*columns, is_causal=True)                            # (B S, H, N, d)
+        return attended.unflatten(0, (-1, self.grid.size)).movedim(1, 3).flatten(2, 3)                 # (B, H, T, d)
+
+    def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
+        cache.copy_(kv.unflatten(3, self.grid).transpose(3, 4).flatten(3, 4))  # later positions are masked, then stored
+
+    def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
+        cache.index_copy_(3, cursor.row, kv)
+        columns = cache.unflatten(3, (self.grid.size, self.grid.blocks))                               # 2, B, H, S, N, d
+        k, v = columns.index_select(3, cursor.offset).squeeze(3)                                       # (B, H, N, d)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=cursor.in_column)
+
+
+class PreviousBlock:
+    def __init__(self, grid: Grid) -> None:
+        self.grid, self.cache_length = grid, 2 * grid.size
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        size = self.grid.size
+        later = q[:, :, size:].unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1)                  # B (N-1), H, S, d
+        before = (x[:, :, :-size].unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1) for x in (k, v))
+        attended = F.scaled_dot_product_attention(later, *before)                                      # B (N-1), H, S, d
+        attended = attended.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3)               # (B, H, T - S, d)
+        return F.pad(attended, (0, 0, size, 0))                                                        # (B, H, T, d)
+
+    def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
+        halves = cache.unflatten(3, (2, self.grid.size))
+        for block in range(max(0, length // self.grid.size - 1), -(-length // self.grid.size)):
+            halves[..., block % 2, :, :] = kv[..., block * self.grid.size : (block + 1) * self.grid.size, :]
+
+    def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
+        cache.index_copy_(3, cursor.turn, kv)
+        halves = cache.unflatten(3, (2, self.grid.size))                                               # 2, B, H, 2, S, d
+        k, v = halves.index_select(3, cursor.previous).squeeze(3)                                      # (B, H, S, d)
+        return F.scaled_dot_product_attention(q, k, v)                                                 # 0 in block 0: v is 0
+
+
+PATTERNS = (OwnBlock, Column, PreviousBlock)  # of layers 0, 1, 2; then again from the first
+
+
+class Attention(nn.Module):
+    """Self-attention in one pattern.
+
+    Args:
+        width: W.
+        inner: H * d.
+        heads: H.
+        pattern: which keys a query attends to.
+    """
+
+    def __init__(self, width: int, inner: int, heads: int, pattern: Pattern) -> None:
+        super().__init__()
+        self.heads, self.pattern = heads, pattern
+        self.qkv = nn.Linear(width, 3 * inner)
+        self.out = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor, cache: Tensor | None = None, length: int = 0) -> Tensor:
+        """(B, T, W) -> (B, T, W); a `cache` of zeros is filled with the first `length` positions."""
+        qkv = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)     # (3, B, H, T, d)
+        if cache is not None:
+            self.pattern.fill(cache, qkv[1:], length)
+        attended = self.pattern.attend(*qkv)                                           # (B, H, T, d)
+        return self.out(attended.transpose(1, 2).flatten(2))                           # (B, T, W)
+
+    def step(self, x: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
+        """One position: (B, W) -> (B, W)."""
+        qkv = self.qkv(x).unflatten(1, (3, self.heads, 1, -1)).transpose(0, 1)         # (3, B, H, 1, d)
+        attended = self.pattern.step(qkv[0], qkv[1:].to(cache.dtype), cache, cursor)   # (B, H, 1, d)
+        return self.out(attended.flatten(1))                                           # (B, W)
