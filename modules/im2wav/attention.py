@@ -69,17 +69,17 @@ class OwnBlock:
         self.grid, self.cache_length = grid, grid.size
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        blocks = (x.unflatten(2, self.grid).transpose(1, 2).flatten(0, 1) for x in (q, k, v))          # (B N, H, S, d)
-        attended = F.scaled_dot_product_attention(*blocks, is_causal=True)                             # (B N, H, S, d)
-        return attended.unflatten(0, (-1, self.grid.blocks)).transpose(1, 2).flatten(2, 3)             # (B, H, T, d)
+        q, k, v = (x.unflatten(2, self.grid).transpose(1, 2).flatten(0, 1) for x in (q, k, v))     # (B N, H, S, d)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)                         # (B N, H, S, d)
+        return attended.unflatten(0, (-1, self.grid.blocks)).transpose(1, 2).flatten(2, 3)         # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
         start = length - length % self.grid.size
         cache[..., : length - start, :] = kv[..., start:length, :]
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
-        cache.index_copy_(3, cursor.offset, kv)
-        return F.scaled_dot_product_attention(q, cache[0], cache[1], attn_mask=cursor.in_block)
+        k, v = cache.index_copy_(3, cursor.offset, kv)                                             # (B, H, S, d)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=cursor.in_block)
 
 
 class Column:
@@ -87,17 +87,16 @@ class Column:
         self.grid, self.cache_length = grid, grid.blocks * grid.size
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        columns = (x.unflatten(2, self.grid).movedim(3, 1).flatten(0, 1) for x in (q, k, v))           # (B S, H, N, d)
-        attended = F.scaled_dot_product_attention(*columns, is_causal=True)                            # (B S, H, N, d)
-        return attended.unflatten(0, (-1, self.grid.size)).movedim(1, 3).flatten(2, 3)                 # (B, H, T, d)
+        q, k, v = (x.unflatten(2, self.grid).movedim(3, 1).flatten(0, 1) for x in (q, k, v))       # (B S, H, N, d)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)                         # (B S, H, N, d)
+        return attended.unflatten(0, (-1, self.grid.size)).movedim(1, 3).flatten(2, 3)             # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
-        cache.copy_(kv.unflatten(3, self.grid).transpose(3, 4).flatten(3, 4))  # later positions are masked, then stored
+        cache.copy_(kv.unflatten(3, self.grid).transpose(3, 4).flatten(3, 4))  # a step masks the positions after its own
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
-        cache.index_copy_(3, cursor.row, kv)
-        columns = cache.unflatten(3, (self.grid.size, self.grid.blocks))                               # 2, B, H, S, N, d
-        k, v = columns.index_select(3, cursor.offset).squeeze(3)                                       # (B, H, N, d)
+        columns = cache.index_copy_(3, cursor.row, kv).unflatten(3, (self.grid.size, -1))          # (2, B, H, S, N, d)
+        k, v = columns.index_select(3, cursor.offset).squeeze(3)                                   # (B, H, N, d)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=cursor.in_column)
 
 
@@ -106,23 +105,24 @@ class PreviousBlock:
         self.grid, self.cache_length = grid, 2 * grid.size
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        size = self.grid.size
-        later = q[:, :, size:].unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1)                  # B (N-1), H, S, d
-        before = (x[:, :, :-size].unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1) for x in (k, v))
-        attended = F.scaled_dot_product_attention(later, *before)                                      # B (N-1), H, S, d
-        attended = attended.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3)               # (B, H, T - S, d)
-        return F.pad(attended, (0, 0, size, 0))                                                        # (B, H, T, d)
+        batch, size = len(q), self.grid.size
+        shifted = (q[:, :, size:], k[:, :, :-size], v[:, :, :-size])                               # (B, H, T - S, d)
+        q, k, v = (x.unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1) for x in shifted)      # (B N-B, H, S, d)
+        attended = F.scaled_dot_product_attention(q, k, v)                                         # (B N-B, H, S, d)
+        attended = attended.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)                # (B, H, T - S, d)
+        return F.pad(attended, (0, 0, size, 0))                                                    # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
-        halves = cache.unflatten(3, (2, self.grid.size))
-        for block in range(max(0, length // self.grid.size - 1), -(-length // self.grid.size)):
-            halves[..., block % 2, :, :] = kv[..., block * self.grid.size : (block + 1) * self.grid.size, :]
+        size = self.grid.size
+        for block in range(max(0, length // size - 1), -(-length // size)):
+            half = block % 2 * size
+            cache[..., half : half + size, :] = kv[..., block * size : (block + 1) * size, :]
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
-        cache.index_copy_(3, cursor.turn, kv)
-        halves = cache.unflatten(3, (2, self.grid.size))                                               # 2, B, H, 2, S, d
-        k, v = halves.index_select(3, cursor.previous).squeeze(3)                                      # (B, H, S, d)
-        return F.scaled_dot_product_attention(q, k, v)                                                 # 0 in block 0: v is 0
+        """In block 0 the values of the block before are the cache's zeros, and so is the result."""
+        halves = cache.index_copy_(3, cursor.turn, kv).unflatten(3, (2, -1))                       # (2, B, H, 2, S, d)
+        k, v = halves.index_select(3, cursor.previous).squeeze(3)                                  # (B, H, S, d)
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 PATTERNS = (OwnBlock, Column, PreviousBlock)  # of layers 0, 1, 2; then again from the first

@@ -106,9 +106,7 @@ class TokenTransformer(nn.Module):
                 h = block(h, caches[layer] if caches else None, length)
         return self._logits(h, condition.positions)
 
-    def step(
-        self, previous: Tensor, position: Tensor, condition: Condition, caches: list[Tensor]
-    ) -> Tensor:
+    def step(self, previous: Tensor, position: Tensor, condition: Condition, caches: list[Tensor]) -> Tensor:
         """Logits (B, K) of one position, from fixed shapes and without a value from the device.
 
         Args:

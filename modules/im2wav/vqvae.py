@@ -119,5 +119,5 @@ class VQVAE(ModelMixin, ConfigMixin):
 
     def _encoded(self, wave: Tensor, level: int) -> Tensor:
         if wave.shape[-1] % self.hops[level]:
-            raise ValueError(f"{wave.shape[-1]} samples are no multiple of the hop of level {level}, {self.hops[level]}")
+            raise ValueError(f"{wave.shape[-1]} samples are no multiple of {self.hops[level]}, the hop of level {level}")
         return self.encoders[level](wave[:, None])

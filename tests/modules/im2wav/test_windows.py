@@ -1,0 +1,34 @@
+"""Long sequences as overlapping windows."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sonolume.modules.im2wav.windows import sample_windows, window_starts
+
+
+@pytest.mark.parametrize(
+    ("total", "size", "hop", "starts"),
+    [(16, 16, 8, [0]), (5000, 2048, 1024, [0, 1024, 2048, 2952]), (4096, 2048, 2048, [0, 2048]), (9, 8, 8, [0, 1])],
+)
+def test_starts(total: int, size: int, hop: int, starts: list[int]):
+    assert window_starts(total, size, hop) == starts
+
+
+@pytest.mark.parametrize(("total", "size", "hop"), [(7, 8, 4), (9, 8, 0), (9, 8, 9)])
+def test_wrong_sizes(total: int, size: int, hop: int):
+    with pytest.raises(ValueError):
+        window_starts(total, size, hop)
+
+
+def test_each_window_continues_the_one_before():
+    calls = []
+
+    def sample(start: int, prefix: Tensor | None) -> Tensor:
+        length = 0 if prefix is None else prefix.shape[1]
+        calls.append((start, length))
+        assert prefix is None or torch.equal(prefix, torch.arange(start, start + length).expand(2, -1))
+        return torch.arange(start, start + 8).expand(2, -1)
+
+    assert torch.equal(sample_windows(21, 8, 5, sample), torch.arange(21).expand(2, -1))
+    assert calls == [(0, 0), (5, 3), (10, 3), (13, 5)]
