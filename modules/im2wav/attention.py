@@ -1,12 +1,13 @@
 """Sparse causal self-attention in three patterns (Sparse Transformers, Child et al. 2019, arXiv 1904.10509).
 
-The T positions are N blocks of S; position t has offset i = t mod S in block b = t // S. A query of the pattern
-  own block       attends to its block up to itself,
-  column          attends to the same offset of all blocks up to its own,
-  previous block  attends to the whole block before its own; in block 0 the attention output is 0.
-In parallel each is dense attention on reshaped tensors; step by step each has a cache of fixed shape, no longer than
-the pattern. B clips, W width, H heads, d head size, M length of the cache. Keys and values are one tensor (2, B, H,
-T, d), so that a step writes both at once.
+The T positions form N blocks of size S; position t has offset i = t mod S in block b = t // S. The query of position t
+attends to
+  own block:       positions of block b up to t,
+  column:          positions of offset i in all blocks up to b,
+  previous block:  all positions of block b - 1; in block 0 the attention output is 0.
+Training runs each pattern as dense attention on reshaped tensors; sampling runs it step by step with a cache of fixed
+shape, bounded by the pattern. B clips, W width, H heads, d head size, M length of the cache. Keys and
+values are one tensor (2, B, H, T, d), so that a step writes both at once.
 """
 
 from typing import NamedTuple, Protocol
@@ -17,24 +18,24 @@ from torch.nn import functional as F
 
 
 class Cursor(NamedTuple):
-    """Place of one position, as tensors: a step needs nothing from the host. All (1,) int64 but the masks."""
+    """Indices of one position as tensors on the device, so that a step needs no host sync; (1,) int64 and two masks."""
 
     offset: Tensor  # i
-    row: Tensor  # i * N + b, place in a cache sorted by offset
-    turn: Tensor  # (b mod 2) * S + i, place in a cache of two blocks
-    previous: Tensor  # half of the two blocks that holds block b - 1
+    row: Tensor  # i * N + b, index in a cache sorted by offset
+    turn: Tensor  # (b mod 2) * S + i, index in a cache of two blocks
+    previous: Tensor  # (b + 1) mod 2, half of that cache with block b - 1
     in_block: Tensor  # (1, S) bool, offsets up to i
     in_column: Tensor  # (1, N) bool, blocks up to b
 
 
 class Grid(NamedTuple):
-    """T = blocks * size positions."""
+    """Shape of the T = blocks * size positions."""
 
     blocks: int
     size: int
 
     def cursor(self, position: Tensor) -> Cursor:
-        """Args: position: (1,) int64."""
+        """Indices of a position (1,) int64."""
         offset, block = position % self.size, position // self.size
         return Cursor(
             offset=offset,
@@ -56,11 +57,11 @@ class Pattern(Protocol):
         ...
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
-        """Set a cache of zeros to its state after the first `length` of the T positions of kv (2, B, H, T, d)."""
+        """Fill a zeroed cache with the first `length` positions of kv (2, B, H, T, d)."""
         ...
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
-        """Store one position's kv (2, B, H, 1, d) and attend: (B, H, 1, d) -> (B, H, 1, d)."""
+        """Store kv (2, B, H, 1, d) of one position and attend: q (B, H, 1, d) -> (B, H, 1, d)."""
         ...
 
 
@@ -92,7 +93,7 @@ class Column:
         return attended.unflatten(0, (-1, self.grid.size)).movedim(1, 3).flatten(2, 3)             # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
-        cache.copy_(kv.unflatten(3, self.grid).transpose(3, 4).flatten(3, 4))  # a step masks the positions after its own
+        cache.copy_(kv.unflatten(3, self.grid).transpose(3, 4).flatten(3, 4))  # later positions are masked in `step`
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         columns = cache.index_copy_(3, cursor.row, kv).unflatten(3, (self.grid.size, -1))          # (2, B, H, S, N, d)
@@ -119,23 +120,23 @@ class PreviousBlock:
             cache[..., half : half + size, :] = kv[..., block * size : (block + 1) * size, :]
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
-        """In block 0 the values of the block before are the cache's zeros, and so is the result."""
+        """In block 0 the attended values are the zeros of the new cache, and so is the result."""
         halves = cache.index_copy_(3, cursor.turn, kv).unflatten(3, (2, -1))                       # (2, B, H, 2, S, d)
         k, v = halves.index_select(3, cursor.previous).squeeze(3)                                  # (B, H, S, d)
         return F.scaled_dot_product_attention(q, k, v)
 
 
-PATTERNS = (OwnBlock, Column, PreviousBlock)  # of layers 0, 1, 2; then again from the first
+PATTERNS = (OwnBlock, Column, PreviousBlock)  # layer l has pattern l mod 3
 
 
 class Attention(nn.Module):
-    """Self-attention in one pattern.
+    """Multi-head self-attention with one pattern.
 
     Args:
         width: W.
         inner: H * d.
         heads: H.
-        pattern: which keys a query attends to.
+        pattern: sparsity pattern.
     """
 
     def __init__(self, width: int, inner: int, heads: int, pattern: Pattern) -> None:
@@ -145,7 +146,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, cache: Tensor | None = None, length: int = 0) -> Tensor:
-        """(B, T, W) -> (B, T, W); a `cache` of zeros is filled with the first `length` positions."""
+        """(B, T, W) -> (B, T, W); a zeroed `cache` is filled with the first `length` positions."""
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)     # (3, B, H, T, d)
         if cache is not None:
             self.pattern.fill(cache, qkv[1:], length)

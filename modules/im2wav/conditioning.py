@@ -1,4 +1,4 @@
-"""Conditions of the two priors: CLIP vectors of frames, times, and tokens of the level below.
+"""Conditioning networks of the two priors: CLIP vectors of frames, times, and tokens of the coarser level.
 
 B clips, F frames, V width of the image vectors, T positions, W width of the prior.
 """
@@ -14,7 +14,7 @@ from sonolume.modules.im2wav.transformer import Condition
 
 
 class ImageProjection(nn.Module):
-    """MLP from image vectors to the prior's width."""
+    """MLP from image vectors to the width of the prior."""
 
     def __init__(self, image_width: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class ImageProjection(nn.Module):
         self.fc2 = nn.Linear(image_width, width)
 
     def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """(B, ..., V) -> (B, ..., W); `seeds` (B,) of each clip's dropout, default: torch's global random numbers."""
+        """(B, ..., V) -> (B, ..., W); `seeds` (B,) of each clip's dropout; default: the global generator."""
         hidden = F.relu(self.fc1(x.to(self.fc1.weight.dtype)))
         if seeds is None or not self.training or not self.dropout:
             return self.fc2(F.dropout(hidden, self.dropout, self.training))
@@ -31,14 +31,14 @@ class ImageProjection(nn.Module):
 
 
 def _dropout_mask(like: Tensor, dropout: float, seeds: Tensor) -> Tensor:
-    """Each clip's own mask, drawn on the CPU: the same on every device and in any batch."""
+    """Scaled dropout mask, drawn for each clip on the CPU: independent of the device and of the batch."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
     drawn = torch.stack([torch.rand(like.shape[1:], generator=generator) for generator in generators])
     return ((drawn >= dropout) / (1 - dropout)).to(like)
 
 
 class TimeTable(nn.Module):
-    """Learned vector of a time in [low, high), from a table of equal bins."""
+    """Learned embedding of a time in [low, high), divided into equal bins."""
 
     def __init__(self, bins: int, low: float, high: float, width: int) -> None:
         super().__init__()
@@ -60,17 +60,17 @@ class TimeTable(nn.Module):
 
 
 class VideoConditioner(nn.Module):
-    """Condition of the Low prior: frames, each at its time, and the place of the window in the recording.
+    """Condition of the Low prior: frames aligned with the positions, and times of the window in the recording.
 
     Args:
         image_width: V.
         width: W.
         positions: T.
-        image_dropout: in the projections of image vectors, in training only.
-        time_bins: of each time table.
-        min_seconds, max_seconds: range of a recording's length.
+        image_dropout: dropout in the projections of image vectors.
+        time_bins: size of each time table.
+        min_seconds, max_seconds: range of the length of a recording.
         sample_rate: Hz.
-        has_null: learn vectors that replace all images, for classifier-free guidance.
+        has_null: has learned vectors for "no images", for classifier-free guidance.
     """
 
     def __init__(
@@ -90,20 +90,23 @@ class VideoConditioner(nn.Module):
     def forward(
         self, frames: Tensor, times: Tensor, keep: Tensor | None = None, seeds: Tensor | None = None
     ) -> Condition:
-        """Args:
-            frames: (B, F, V), spread evenly over the window; F = 1 is a picture.
+        """Compute the condition of windows.
+
+        Args:
+            frames: (B, F, V), evenly spaced over the window, first and last position included; F = 1 for a still image.
             times: (B, 3) in samples: length of the recording, offset and length of the window.
-            keep: (B,) bool, clips that keep their images; others get the null vectors. Default: all.
-            seeds: (B,) int64 of each clip's dropout.
+            keep: (B,) bool, False for null vectors in place of the images; default: all True.
+            seeds: (B,) int64, seed of the dropout of each clip.
 
         Raises:
             ValueError: a time out of range, or clips without images for a network without null vectors.
         """
         start = self.start(frames.mean(dim=1), seeds)                                  # (B, W)
-        shown = self.frames(frames, None if seeds is None else seeds + 1)              # (B, F, W)
-        start, shown = _or_null(start, self.null_start, keep), _or_null(shown, self.null_frame, keep)
+        start = _or_null(start, self.null_start, keep)
+        projected = self.frames(frames, None if seeds is None else seeds + 1)          # (B, F, W)
+        projected = _or_null(projected, self.null_frame, keep)
         index = frame_index(self.positions, frames.shape[1], frames.device)            # (T,)
-        return Condition(start, self._times(times.float()) + shown[:, index])          # (B, T, W)
+        return Condition(start, self._times(times.float()) + projected[:, index])      # (B, T, W)
 
     def _times(self, times: Tensor) -> Tensor:
         """(B, 3) -> (B, T, W)."""
@@ -115,17 +118,17 @@ class VideoConditioner(nn.Module):
 
 
 class TokenConditioner(nn.Module):
-    """Condition of the Up prior: one image vector, and the upsampled tokens of the level below.
+    """Condition of the Up prior: one image vector, and the upsampled tokens of the coarser level.
 
     Args:
         image_width: V.
         width: W.
-        image_dropout: in the projection of image vectors, in training only.
-        codes: of the level below.
-        rates: upsampling factors, together T / tokens of the level below.
+        image_dropout: dropout in the projection of image vectors.
+        codes: size of the codebook of the coarser level.
+        rates: upsampling factors; their product is the number of fine tokens for a coarse one.
         conv_width, conv_depth: channels and residual blocks before each upsampling.
-        dilation_growth, dilation_cycle: of the blocks' dilations.
-        has_null: learn a vector that replaces the image vector, for classifier-free guidance.
+        dilation_growth, dilation_cycle: see `dilations`.
+        has_null: has a learned vector for "no image", for classifier-free guidance.
     """
 
     def __init__(
@@ -148,11 +151,13 @@ class TokenConditioner(nn.Module):
     def forward(
         self, images: Tensor, low_tokens: Tensor, keep: Tensor | None = None, seeds: Tensor | None = None
     ) -> Condition:
-        """Args:
+        """Compute the condition of windows.
+
+        Args:
             images: (B, V).
-            low_tokens: (B, T / 4), all tokens of the window: the convolutions are not causal.
-            keep: (B,) bool, clips that keep their image; others get the null vector. Default: all.
-            seeds: (B,) int64 of each clip's dropout.
+            low_tokens: (B, T / 4), all coarse tokens of the window: the convolutions are not causal.
+            keep: (B,) bool, False for the null vector in place of the image; default: all True.
+            seeds: (B,) int64, seed of the dropout of each clip.
 
         Raises:
             ValueError: clips without images for a network without a null vector.
@@ -163,18 +168,18 @@ class TokenConditioner(nn.Module):
 
 
 def _or_null(vectors: Tensor, null: Tensor | None, keep: Tensor | None) -> Tensor:
-    """(B, ..., W), with `null` (W,) for the clips that do not keep theirs."""
+    """(B, ..., W) with `null` (W,) where `keep` (B,) is False."""
     if keep is None:
         return vectors
     if null is None:
-        raise ValueError("this prior was trained without guidance: it has no null vectors")
+        raise ValueError("this prior has no null vectors for guidance: it was built with has_null=False")
     return torch.where(keep.view(-1, *[1] * (vectors.ndim - 1)), vectors, null.to(vectors))
 
 
 def frame_index(positions: int, frames: int, device: torch.device | None = None) -> Tensor:
-    """(T,) frame of each position: the first position has the first frame, the last one the last.
+    """(T,) index of the frame nearest to each position: round(t * (F - 1) / (T - 1)).
 
-    round(t * (F - 1) / (T - 1)) in integers; there are no ties, because T is even.
+    In integers, so that every device agrees; T is even, so there are no ties.
     """
     t = torch.arange(positions, device=device)
     return (2 * t * (frames - 1) + positions - 1) // (2 * max(1, positions - 1))

@@ -1,4 +1,4 @@
-"""Dilated residual convolutions over time, the building block of the VQ-VAE and of the token upsampler.
+"""Dilated residual convolutions over time, the building blocks of the VQ-VAE and of the token upsampler.
 
 B clips, C channels, T positions.
 """
@@ -24,7 +24,7 @@ class ResidualBlock(nn.Module):
 
 
 def dilations(depth: int, growth: int, cycle: int | None = None) -> list[int]:
-    """Dilations growth^0, growth^1 ... of `depth` blocks; the exponent starts again after `cycle` blocks."""
+    """Dilations growth^0, growth^1 ... of `depth` blocks; the exponent restarts at 0 every `cycle` blocks."""
     return [growth ** (block % (cycle or depth)) for block in range(depth)]
 
 
@@ -33,12 +33,12 @@ def _residual_blocks(width: int, block_dilations: Sequence[int]) -> nn.Sequentia
 
 
 def downsample(channels: int, width: int, stride: int, block_dilations: Sequence[int]) -> nn.Sequential:
-    """(B, channels, T) -> (B, width, T / stride), with residual blocks behind the convolution."""
+    """(B, channels, T) -> (B, width, T / stride), convolution first, then residual blocks."""
     conv = nn.Conv1d(channels, width, 2 * stride, stride, stride // 2)
     return nn.Sequential(OrderedDict(conv=conv, blocks=_residual_blocks(width, block_dilations)))
 
 
 def upsample(width: int, channels: int, stride: int, block_dilations: Sequence[int]) -> nn.Sequential:
-    """(B, width, T) -> (B, channels, T * stride), with residual blocks before the convolution."""
+    """(B, width, T) -> (B, channels, T * stride), residual blocks first, then the convolution."""
     conv = nn.ConvTranspose1d(width, channels, 2 * stride, stride, stride // 2)
     return nn.Sequential(OrderedDict(blocks=_residual_blocks(width, block_dilations), conv=conv))

@@ -1,4 +1,4 @@
-"""Reconstruction losses of the VQ-VAE, each divided by its scale on the data set (Jukebox, arXiv 2005.00341).
+"""Reconstruction losses of the VQ-VAE, normalised by statistics of the data set (Jukebox, arXiv 2005.00341).
 
 target, output: waves (B, n).
 """
@@ -13,12 +13,12 @@ from sonolume.modules.im2wav.vqvae import Reconstruction
 
 RESOLUTIONS = ((2048, 240, 1200), (1024, 120, 600), (512, 50, 240))  # n_fft, hop, window
 SCALE_RESOLUTION = (2048, 256, 1536)
-LARGEST = 2048  # samples of a clip that the maximum loss averages
+LARGEST = 2048  # samples of each clip in the mean of the largest errors
 LINF_WEIGHT, COMMITMENT_WEIGHT = 0.02, 0.02
 
 
 class LossScales(NamedTuple):
-    """Loss of a silent output: divisors that make the losses independent of how loud a data set is."""
+    """Normalisers of the losses, so that their size does not depend on the loudness of the data set."""
 
     l1: float  # mean |x|
     l2: float  # variance
@@ -26,7 +26,7 @@ class LossScales(NamedTuple):
 
     @classmethod
     def estimate(cls, clips: Iterable[Tensor]) -> "LossScales":
-        """From clips (channels, n); the spectrum is that of the mean channel.
+        """Estimate the scales from clips (channels, n); the spectrum is taken of the mean of the channels.
 
         Raises:
             ValueError: no clips, or silent ones.
@@ -43,7 +43,7 @@ class LossScales(NamedTuple):
 
 
 class ReconstructionLoss(NamedTuple):
-    """Scalars of one level, divided by their scales."""
+    """Normalised losses of one level."""
 
     l1: Tensor  # mean absolute error, for the log only
     l2: Tensor  # mean squared error
@@ -69,7 +69,7 @@ def reconstruction_loss(target: Tensor, output: Tensor, scales: LossScales) -> R
 
 
 def vqvae_loss(losses: Sequence[ReconstructionLoss], levels: Sequence[Reconstruction]) -> Tensor:
-    """Sum over the levels of the reconstruction loss and the weighted commitment loss."""
+    """Training loss: reconstruction and weighted commitment losses, summed over the levels."""
     commitment = torch.stack([level.quantized.commitment for level in levels]).sum()
     return torch.stack([loss.total for loss in losses]).sum() + COMMITMENT_WEIGHT * commitment
 
@@ -80,7 +80,7 @@ def spectral_distance(target: Tensor, output: Tensor, resolution: tuple[int, int
 
 
 def spectral_convergence(target: Tensor, output: Tensor) -> Tensor:
-    """(B,) spectral distance divided by the norm of the target's spectrogram, which counts as 2e-3 at least."""
+    """(B,) spectral distance divided by the norm of the target's spectrogram, clamped to at least 2e-3."""
     norm = _norm(_magnitude(target, SCALE_RESOLUTION))
     return spectral_distance(target, output, SCALE_RESOLUTION) / norm.clamp(min=2e-3)
 

@@ -1,7 +1,6 @@
-"""The official checkpoints of Im2Wav: hyperparameters -> arguments of our networks, names of weights -> ours.
+"""Conversion of official Im2Wav checkpoints: hyperparameters (`hps`) to arguments, and names of weights.
 
-The renamed weights fit a strict `load_state_dict` of the network that is built with the arguments. The official
-hyperparameters (`hps` of a checkpoint) are those of Jukebox.
+The converted weights pass a strict `load_state_dict` of the network built with the converted arguments.
 """
 
 import re
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TIED = ("prior.x_emb.weight", "prior.x_out.weight")  # one table under two names
+TIED = ("prior.x_emb.weight", "prior.x_out.weight")  # one tensor under two names
 RENAMES = (  # applied in turn
     (r"^module\.", ""),
     (r"^bottleneck\.level_blocks\.(\d+)\.k$", r"codebooks.\1.codes"),
@@ -47,14 +46,14 @@ RENAMES = (  # applied in turn
 
 
 def rename(name: str) -> str:
-    """Our name of an official weight; a name that no network has stays as it is."""
+    """Convert the name of a weight; unknown names stay unchanged, so that a strict load rejects them."""
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def vqvae_weights(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of `VQVAE`. The file has no running sums: every code counts once (see `Codebook.set_codes`)."""
+    """Convert the weights of `VQVAE`; running counts, absent from the file, are 1 (see `Codebook.set_codes`)."""
     weights = {rename(name): tensor for name, tensor in official.items()}
     for name in [name for name in weights if re.fullmatch(r"codebooks\.\d+\.codes", name)]:
         codebook, codes = name.removesuffix("codes"), weights[name]
@@ -64,7 +63,7 @@ def vqvae_weights(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def prior_weights(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of `LowPrior` or `UpPrior`; the file stores linear layers as (in, out).
+    """Convert the weights of `LowPrior` or `UpPrior`; the file stores linear layers as (in, out).
 
     Raises:
         ValueError: the output layer is not the token embedding.
@@ -72,15 +71,16 @@ def prior_weights(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     plain = {name.removeprefix("module."): tensor for name, tensor in official.items()}
     output = plain.pop(TIED[1], None)
     if output is not None and not output.equal(plain[TIED[0]]):
-        raise ValueError(f"{TIED[1]} differs from {TIED[0]}: they are one table")
+        raise ValueError(f"{TIED[1]} differs from {TIED[0]}: the networks here have one table for both")
     return {rename(name): tensor.T if name.endswith(".w") else tensor for name, tensor in plain.items()}
 
 
 def vqvae_arguments(hps: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `VQVAE`.
+    """Convert hyperparameters to arguments of `VQVAE`.
 
     Raises:
-        ValueError: a hyperparameter is missing, or has a value without a counterpart here.
+        KeyError: a hyperparameter is missing.
+        ValueError: a hyperparameter has a value that the networks here do not support.
     """
     _check(hps, {"m_conv": 1.0, "dilation_cycle": None, "vqvae_reverse_decoder_dilation": True,
                  "hvqvae_multipliers": None, "use_bottleneck": True, "levels": len(hps["downs_t"])})  # fmt: skip
@@ -98,7 +98,7 @@ def vqvae_arguments(hps: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def low_arguments(hps: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `LowPrior`; `Raises` as `vqvae_arguments`."""
+    """Convert hyperparameters to arguments of `LowPrior`; raises as `vqvae_arguments`."""
     _check(hps, {"level": hps["levels"] - 1, "video_clip_emb": True})
     return _prior_arguments(hps) | {
         "time_bins": hps["t_bins"],
@@ -109,7 +109,7 @@ def low_arguments(hps: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def up_arguments(hps: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `UpPrior`; `Raises` as `vqvae_arguments`."""
+    """Convert hyperparameters to arguments of `UpPrior`; raises as `vqvae_arguments`."""
     _check(hps, {"level": 0, "video_clip_emb": False, "cond_m_conv": 1.0, "cond_res_scale": False})
     return _prior_arguments(hps) | {
         "rates": tuple([hps["strides_t"][1]] * hps["downs_t"][1]),
@@ -138,13 +138,13 @@ def _prior_arguments(hps: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(hps: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-    """Absent hyperparameters are those of older checkpoints, which had only this value."""
+    """Check that hyperparameters have their only supported value, the default of checkpoints without them."""
     for name, value in fixed.items():
         if hps.get(name, value) != value:
-            raise ValueError(f"{name} {hps[name]!r} of the checkpoint has no counterpart here, only {value!r} has")
+            raise ValueError(f"{name} {hps[name]!r} of the checkpoint is not supported, only {value!r}")
 
 
 def _only(strides: list[int]) -> int:
     if len(set(strides)) != 1:
-        raise ValueError(f"strides_t {strides} of the checkpoint have no counterpart here: they must be equal")
+        raise ValueError(f"strides_t {strides} of the checkpoint are not supported: they must be equal")
     return strides[0]

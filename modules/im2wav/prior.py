@@ -1,4 +1,4 @@
-"""The two priors of Im2Wav: Low writes coarse tokens for pictures, Up writes fine tokens for coarse ones.
+"""The two priors of Im2Wav: Low models coarse tokens given images, Up models fine tokens given coarse tokens.
 
 B clips, F frames, V width of the image vectors, T positions, K codes. The defaults are the published sizes.
 """
@@ -16,7 +16,7 @@ from sonolume.modules.im2wav.transformer import TokenTransformer
 class LowPrior(ModelMixin, ConfigMixin):
     """Transformer over level-1 tokens, conditioned on CLIP vectors of the frames (157 million parameters).
 
-    Args: as of `TokenTransformer` and `VideoConditioner`.
+    Args: see `TokenTransformer` and `VideoConditioner`.
     """
 
     @register_to_config
@@ -50,14 +50,14 @@ class LowPrior(ModelMixin, ConfigMixin):
     def forward(
         self, tokens: Tensor, frames: Tensor, times: Tensor, keep: Tensor | None = None, seeds: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, T, K) of tokens (B, T); the other arguments as of `VideoConditioner.forward`."""
+        """Logits (B, T, K) of tokens (B, T); for the other arguments see `VideoConditioner.forward`."""
         return self.transformer(tokens, self.conditioner(frames, times, keep, seeds))
 
 
 class UpPrior(ModelMixin, ConfigMixin):
     """Transformer over level-0 tokens, conditioned on level-1 tokens and one CLIP vector (203 million parameters).
 
-    Args: as of `TokenTransformer` and `TokenConditioner`.
+    Args: see `TokenTransformer` and `TokenConditioner`.
     """
 
     @register_to_config
@@ -98,5 +98,5 @@ class UpPrior(ModelMixin, ConfigMixin):
         keep: Tensor | None = None,
         seeds: Tensor | None = None,
     ) -> Tensor:
-        """Logits (B, T, K) of tokens (B, T); the other arguments as of `TokenConditioner.forward`."""
+        """Logits (B, T, K) of tokens (B, T); for the other arguments see `TokenConditioner.forward`."""
         return self.transformer(tokens, self.conditioner(images, low_tokens, keep, seeds))

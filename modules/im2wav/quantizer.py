@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 CHUNK_ROWS = 16384  # rows compared with all codes at a time: 128 MiB of distances with 2048 codes
 
-DrawRows = Callable[[Tensor, int], Tensor]  # (rows (R, D) of this process, count) -> (count, D) rows of all processes
-Reduce = Callable[[Tensor], Tensor]  # a tensor -> its sum over all processes
+DrawRows = Callable[[Tensor, int], Tensor]  # (rows (R, D) of this process, count) -> random rows of all processes
+Reduce = Callable[[Tensor], Tensor]  # a tensor of this process -> sum over all processes
 
 
 def identity(tensor: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def identity(tensor: Tensor) -> Tensor:
 
 
 class CodebookStatistics(NamedTuple):
-    """Scalars of a batch for the log."""
+    """Scalars for the log."""
 
     fit: Tensor  # mean squared distance of a row to its code
     prenorm: Tensor  # standard deviation of the encoder's output
@@ -41,15 +41,15 @@ class Quantized(NamedTuple):
 
 
 class Codebook(nn.Module):
-    """K codes of width D.
+    """Codebook of K vectors of width D.
 
-    The running sums are part of the state dict, unlike the official code, so that a resumed run continues exactly.
+    The state dict includes the running sums (the official one does not), so a resumed run continues exactly.
 
     Args:
         codes: K.
         width: D.
-        decay: of the moving averages, for each batch.
-        threshold: a code is replaced by a row of the batch when its running count is below this.
+        decay: factor on the running sums for each batch.
+        threshold: running count below which a code is replaced by a random row of the batch.
     """
 
     def __init__(self, codes: int, width: int, decay: float = 0.99, threshold: float = 1.0) -> None:
@@ -65,17 +65,17 @@ class Codebook(nn.Module):
         self.register_buffer("initialised", torch.tensor(False))
 
     def forward(self, x: Tensor, draw_rows: DrawRows | None = None, reduce: Reduce = identity) -> Quantized:
-        """Quantise with the codes as they are, then update them if `draw_rows` is given.
+        """Quantise with the current codes, then update the codes if `draw_rows` is given.
 
         Args:
             x: (B, D, T).
-            draw_rows: random rows of the batch of all processes, the same on each; the first batch draws the codes,
-                and each batch K candidates for unused codes.
-            reduce: sum over processes of the running sums' increments.
+            draw_rows: draws random rows from the batch of all processes, the same rows on each process: K initial
+                codes in the first batch, and K replacements for unused codes in every batch.
+            reduce: sum over processes, for the sums and counts of the batch.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
-            rows = x.detach().transpose(1, 2).reshape(-1, x.shape[1])                  # (R, D)
+            rows = _rows(x.detach())                                                   # (R, D)
             if draw_rows and not self.initialised:
                 self.set_codes(draw_rows(rows, len(self.codes)), count=1.0)
             tokens, distances = self._nearest(rows)                                    # (R,), (R,)
@@ -84,6 +84,11 @@ class Codebook(nn.Module):
             commitment = (x - vectors).square().mean()
             straight = x + (vectors - x).detach()                                      # (B, D, T)
         return Quantized(tokens.view(x.shape[0], -1), straight, commitment, statistics)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, D, T) -> tokens (B, T)."""
+        return self._nearest(_rows(x.float()))[0].view(len(x), -1)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, T) -> (B, D, T)."""
@@ -94,8 +99,8 @@ class Codebook(nn.Module):
         """Replace all codes (K, D).
 
         Args:
-            count: running count of each: 1 for a new codebook; when training goes on from codes without running sums,
-                the rows of a batch divided by K.
+            count: running count of each code: 1 for a new codebook; rows of a batch divided by K to continue training
+                from codes without running sums.
         """
         self.codes.copy_(codes)
         self.sums.copy_(codes * count)
@@ -104,9 +109,10 @@ class Codebook(nn.Module):
 
     def _nearest(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(R, D) -> index of the nearest code (R,), squared distance (R,)."""
-        lengths, parts = self.codes.square().sum(dim=1), []
+        codes, parts = self.codes.float(), []
         for chunk in rows.split(CHUNK_ROWS):
-            distances = chunk.square().sum(dim=1, keepdim=True) - 2 * chunk @ self.codes.T + lengths   # (chunk, K)
+            lengths = chunk.square().sum(dim=1, keepdim=True)                          # (chunk, 1)
+            distances = lengths - 2 * chunk @ codes.T + codes.square().sum(dim=1)      # (chunk, K)
             parts.append(distances.min(dim=1))
         return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
 
@@ -133,17 +139,24 @@ class Codebook(nn.Module):
         )
 
 
+def _rows(x: Tensor) -> Tensor:
+    """(B, D, T) -> (R, D)."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
 def draw_rows(
     rows: Tensor, count: int, generator: torch.Generator, rank: int = 0, world: int = 1, reduce: Reduce = identity
 ) -> Tensor:
-    """Draw `count` rows (count, D) of the batch that the processes share, the same on every process.
+    """Draw rows (count, D) without replacement from the batch of all processes, the same rows on every process.
+
+    If the batch has fewer than `count` rows, all are repeated, with normal noise of deviation 0.01 / sqrt(D).
 
     Args:
-        rows: (R, D) of this process; the batch of all processes is theirs in the order of their ranks.
+        rows: (R, D) of this process; the global batch is the concatenation in the order of the ranks.
         generator: on the CPU, in the same state on every process.
+        rank: index of this process.
+        world: number of processes.
         reduce: sum over the processes.
-
-    Rows of a batch smaller than `count` are repeated, and moved apart by normal noise of variance 1e-4 / D.
     """
     size, width = rows.shape
     order = torch.randperm(size * world, generator=generator)

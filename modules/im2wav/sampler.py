@@ -1,4 +1,4 @@
-"""Autoregressive sampling of tokens: one step of fixed shape, on static buffers, without a value from the device.
+"""Autoregressive sampling of tokens with a step of fixed shape, on static buffers, without host sync.
 
 B clips, R = B rows without guidance and 2 B with it (conditional rows first), T positions, W width, K codes.
 """
@@ -13,17 +13,17 @@ from sonolume.modules.im2wav.transformer import Condition, TokenTransformer
 
 CHUNK_STEPS = 64  # steps between two draws of noise, and between two reports of progress
 
-Progress = Callable[[int], None]  # the number of tokens sampled since the last call
+Progress = Callable[[int], None]  # (number of tokens since the last call)
 
 
 @dataclass(frozen=True)
 class TokenSampling:
-    """How a token is drawn from its logits.
+    """Settings of sampling a token from logits.
 
     Args:
-        temperature: divisor of the logits; 0 takes the most likely token.
-        top_k: draw from this many most likely tokens; 0: from all.
-        top_p: draw from the most likely tokens that together reach this probability; 0: from all.
+        temperature: divisor of the logits; 0 for the most likely token.
+        top_k: number of most likely tokens to draw from; 0 for all.
+        top_p: total probability of the most likely tokens to draw from; 0 for all.
         guidance: scale of classifier-free guidance: guided = scale * conditional + (1 - scale) * null logits.
 
     Raises:
@@ -45,10 +45,10 @@ class TokenSampling:
 
 
 def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
-    """(..., K) with -inf for tokens that are not to be drawn; at least one token stays.
+    """Set the logits (..., K) of excluded tokens to -inf; at least one token remains.
 
-    Top-k keeps all values >= the k-th; top-p (Holtzman et al. 2020, arXiv 1904.09751) removes the tokens after the
-    first one at which the cumulative probability exceeds p.
+    Top-k keeps all values >= the k-th largest. Top-p (Holtzman et al. 2020, arXiv 1904.09751) removes all tokens after
+    the one at which the cumulative probability exceeds p.
     """
     if top_k:
         kth = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
@@ -62,20 +62,20 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
 
 
 class TokenSampler:
-    """Sampler for batches of one size; `step` can be replaced by its compiled form.
+    """Sampler for batches of one size.
 
-    All buffers keep their shape and place from call to call, and `step` only updates them in place, so that
-    `torch.compile(sampler.step, fullgraph=True)` needs one compilation and a CUDA graph of it can be replayed.
+    All buffers keep shape and address between calls, and `step` updates them in place: `sampler.step` can be replaced
+    by `torch.compile(sampler.step, fullgraph=True)`, which compiles once, or by the replay of its CUDA graph.
 
     Args:
-        transformer: of a prior, in evaluation mode.
+        transformer: the prior's transformer, in evaluation mode.
         batch: B.
-        sampling: how tokens are drawn; both branches are computed if its guidance is not 1.
+        sampling: settings; the null branch is computed if guidance is not 1.
 
     Attributes:
-        tokens: (B, T) int64, those sampled so far.
-        position: (1,) int64, the next position.
-        logits: (B, K) of the last step, guided, before temperature and filters.
+        tokens: (B, T) int64, sampled up to `position`.
+        position: (1,) int64, next position.
+        logits: (B, K) guided logits of the last step, before temperature and filters.
     """
 
     def __init__(self, transformer: TokenTransformer, batch: int, sampling: TokenSampling) -> None:
@@ -103,12 +103,12 @@ class TokenSampler:
         """Sample tokens (B, stop).
 
         Args:
-            condition: of the B clips.
-            null: the same without images, if guidance is used.
-            generators: one a clip, on the transformer's device, so that a clip's tokens do not depend on its batch;
-                not needed at temperature 0.
-            prefix: (B, P) first tokens, given; they are part of the result.
-            stop: number of tokens, from P to T; default T.
+            condition: conditions of the B clips.
+            null: conditions without images, with guidance only.
+            generators: one for each clip, on the device of the transformer, so that the tokens of a clip do not depend
+                on the batch; none at temperature 0.
+            prefix: (B, P) given first tokens, part of the result.
+            stop: number of tokens, P to T; default T.
             progress: called every `CHUNK_STEPS` steps.
 
         Raises:
@@ -129,7 +129,7 @@ class TokenSampler:
 
     @torch.no_grad()
     def start(self, condition: Condition, null: Condition | None = None, prefix: Tensor | None = None) -> None:
-        """Set all buffers to the state before the first step."""
+        """Reset all buffers, and fill the caches with the prefix in one parallel pass."""
         length = 0 if prefix is None else prefix.shape[1]
         for rows, *branches in zip(self.condition, condition, *([null] if null else []), strict=True):
             rows.copy_(torch.cat(branches))
@@ -139,7 +139,7 @@ class TokenSampler:
         self.position.fill_(length)
         if prefix is not None and length:
             self.tokens[:, :length] = prefix
-            self.transformer(self.tokens.repeat(self.branches, 1), self.condition, self.caches, length)
+            self.transformer.fill(self.caches, length, self.tokens.repeat(self.branches, 1), self.condition)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -155,14 +155,14 @@ class TokenSampler:
         self.position.add_(1)
 
     def _draw(self, logits: Tensor) -> Tensor:
-        """(B, K) -> tokens (B, 1): the largest of logits plus Gumbel noise is a draw from their softmax."""
+        """(B, K) -> tokens (B, 1) by the Gumbel-max trick: argmax of logits plus noise is a draw from the softmax."""
         if self.sampling.temperature:
             logits = filter_logits(logits / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
             logits = logits + self.noise.index_select(1, self.position % CHUNK_STEPS)[:, 0]
         return logits.argmax(dim=1, keepdim=True)
 
     def _draw_noise(self, generators: Sequence[torch.Generator]) -> None:
-        """Noise of the next `CHUNK_STEPS` steps, each clip's from its own generator: -ln of exponential draws."""
+        """Draw the Gumbel noise, -ln of an exponential variable, of the next `CHUNK_STEPS` steps."""
         if self.sampling.temperature:
             for noise, generator in zip(self.noise, generators, strict=True):
                 noise.exponential_(generator=generator)
@@ -179,10 +179,10 @@ class TokenSampler:
     ) -> None:
         sizes = [len(item.start) for item in (condition, null) if item] + ([] if prefix is None else [len(prefix)])
         if any(size != self.batch for size in sizes):
-            raise ValueError(f"a sampler for {self.batch} clips got conditions or a prefix of {sizes}")
+            raise ValueError(f"a sampler for {self.batch} clips got conditions and prefix for {sizes}")
         if (null is None) == (self.branches == 2):
-            raise ValueError(f"guidance {self.sampling.guidance:g} needs {self.branches} conditions a clip")
+            raise ValueError(f"guidance {self.sampling.guidance:g} takes {self.branches - 1} null conditions")
         if self.sampling.temperature and len(generators) != self.batch:
             raise ValueError(f"{self.batch} clips need as many generators, got {len(generators)}")
         if not start <= stop <= self.tokens.shape[1]:
-            raise ValueError(f"{start} given tokens <= stop {stop} <= {self.tokens.shape[1]} positions does not hold")
+            raise ValueError(f"prefix {start} <= stop {stop} <= {self.tokens.shape[1]} positions does not hold")

@@ -1,6 +1,6 @@
-"""Decoder-only transformer over a sequence of tokens of fixed length, with a condition at every position.
+"""Decoder-only transformer over a token sequence of fixed length, with a condition at every position.
 
-Everything that conditions it enters through a start vector, which stands before the first token, and one vector a
+Conditions enter without cross-attention: a start vector in place of a token before the first, and one vector for each
 position, added to the input and again before the logits. B clips, T positions, W width, K codes.
 """
 
@@ -45,21 +45,21 @@ class Block(nn.Module):
 
 
 class TokenTransformer(nn.Module):
-    """Logits of every token from the tokens before it.
+    """Autoregressive model of a token sequence; the output layer is tied to the token embedding.
 
     Args:
         codes: K.
         positions: T.
         width: W.
-        depth: layers; their attention patterns take turns.
-        heads: attention heads.
+        depth: number of layers; the attention patterns alternate.
+        heads: number of attention heads.
         blocks: N, blocks of the attention grid; divides T.
         attention_ratio: size of queries, keys and values relative to W.
         mlp_ratio: size of the MLP's hidden layer relative to W.
-        init_scale: factor on the initial deviation of 0.02.
+        init_scale: factor on the initial standard deviation of 0.02.
 
     Attributes:
-        recompute: compute each layer's activations again in the backward pass instead of storing them.
+        recompute: gradient checkpointing of every layer.
     """
 
     def __init__(
@@ -88,31 +88,28 @@ class TokenTransformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
-    def forward(
-        self, tokens: Tensor, condition: Condition, caches: list[Tensor] | None = None, length: int = 0
-    ) -> Tensor:
-        """(B, T) -> logits (B, T, K) in float32.
-
-        Args:
-            caches: of `new_caches`; they are filled with the first `length` positions.
-        """
-        before = self.tokens(tokens[:, :-1])                                           # (B, T - 1, W)
-        h = torch.cat([condition.start[:, None].to(before), before], dim=1)            # (B, T, W)
-        h = h + self.places + condition.positions
-        for layer, block in enumerate(self.blocks):
-            if self.recompute and torch.is_grad_enabled():
-                h = checkpoint(block, h, use_reentrant=False)
-            else:
-                h = block(h, caches[layer] if caches else None, length)
+    def forward(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """Logits (B, T, K) float32 of every token (B, T) given the tokens before it."""
+        h = self._inputs(tokens, condition)                                            # (B, T, W)
+        for block in self.blocks:
+            recompute = self.recompute and torch.is_grad_enabled()
+            h = checkpoint(block, h, use_reentrant=False) if recompute else block(h)
         return self._logits(h, condition.positions)
 
+    def fill(self, caches: list[Tensor], length: int, tokens: Tensor, condition: Condition) -> None:
+        """Fill the caches of `new_caches` with the first `length` positions of tokens (B, T), in parallel."""
+        h = self._inputs(tokens, condition)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            h = block(h, cache, length)
+
     def step(self, previous: Tensor, position: Tensor, condition: Condition, caches: list[Tensor]) -> Tensor:
-        """Logits (B, K) of one position, from fixed shapes and without a value from the device.
+        """Logits (B, K) float32 of one position, with fixed shapes and without host sync.
 
         Args:
-            previous: (B,) the token before; anything at position 0.
+            previous: (B,) int64, previous tokens; ignored at position 0.
             position: (1,) int64.
-            caches: hold all earlier positions; this one is stored.
+            condition: conditions of the B clips at all positions.
+            caches: keys and values of all earlier positions; those of this position are added.
         """
         cursor = self.grid.cursor(position)
         added = condition.positions.index_select(1, position)[:, 0]                    # (B, W)
@@ -123,10 +120,15 @@ class TokenTransformer(nn.Module):
         return self._logits(h, added)
 
     def new_caches(self, batch: int) -> list[Tensor]:
-        """Keys and values of every layer, zeros (2, B, H, M, d) with the pattern's M."""
+        """Zeroed key-value caches (2, B, H, M, d) of every layer; M depends on the pattern."""
         attentions = [block.attention for block in self.blocks]
         sizes = [(2, batch, a.heads, a.pattern.cache_length, a.out.in_features // a.heads) for a in attentions]  # type: ignore[union-attr]
         return [self.places.new_zeros(size) for size in sizes]  # type: ignore[arg-type]
+
+    def _inputs(self, tokens: Tensor, condition: Condition) -> Tensor:
+        before = self.tokens(tokens[:, :-1])                                           # (B, T - 1, W)
+        h = torch.cat([condition.start[:, None].to(before), before], dim=1)            # (B, T, W)
+        return h + self.places + condition.positions
 
     def _logits(self, h: Tensor, added: Tensor) -> Tensor:
         return F.linear(h + added, self.tokens.weight.to(h.dtype)).float()

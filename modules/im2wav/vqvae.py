@@ -36,9 +36,9 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Module):
-    """(B, D, T) -> (B, 1, n), the encoder mirrored: `stages` are stored as the encoder's and run from the last.
+    """(B, D, T) -> (B, 1, n), the mirror image of the encoder.
 
-    The dilations fall where the encoder's rise.
+    Stages are stored in the order of the encoder and run from last to first; dilations decrease within a stage.
     """
 
     def __init__(self, downs: Sequence[int], stride: int, width: int, out: int, block_dilations: Sequence[int]) -> None:
@@ -62,14 +62,14 @@ class VQVAE(ModelMixin, ConfigMixin):
     """Waveform <-> tokens at several rates; the defaults are the published sizes (hops of 8 and 32 samples).
 
     Args:
-        downs: halvings of the rate added by each level; level l downsamples by stride^(downs[0] + ... + downs[l]).
-        stride: of each halving.
+        downs: strided convolutions that each level adds; level l has a hop of stride^(downs[0] + ... + downs[l]).
+        stride: stride of each of these convolutions.
         embedding_width: D.
-        codes: codes of each level's codebook.
+        codes: size of each codebook.
         width: C of the residual blocks.
-        depth: residual blocks after each halving.
-        dilation_growth: factor from a block's dilation to the next one's.
-        decay: of the codebooks' moving averages.
+        depth: residual blocks for each strided convolution.
+        dilation_growth: ratio of the dilations of successive blocks.
+        decay: decay of the codebooks' moving averages.
         restart_threshold: running count below which a code is replaced.
     """
 
@@ -97,7 +97,7 @@ class VQVAE(ModelMixin, ConfigMixin):
     def forward(
         self, wave: Tensor, draw_rows: DrawRows | None = None, reduce: Reduce = identity
     ) -> list[Reconstruction]:
-        """(B, n) -> the reconstruction of every level; `draw_rows` and `reduce` as in `Codebook.forward`."""
+        """(B, n) -> reconstruction of every level; `draw_rows` and `reduce` as in `Codebook.forward`."""
         levels = []
         for level in range(len(self.hops)):
             quantized = self.codebooks[level](self._encoded(wave, level), draw_rows, reduce)
@@ -109,9 +109,9 @@ class VQVAE(ModelMixin, ConfigMixin):
         """(B, n) -> tokens (B, n / hop).
 
         Raises:
-            ValueError: n is no multiple of the level's hop.
+            ValueError: n is not a multiple of the level's hop.
         """
-        return self.codebooks[level](self._encoded(wave, level)).tokens
+        return self.codebooks[level].encode(self._encoded(wave, level))  # type: ignore[operator]
 
     def decode(self, tokens: Tensor, level: int) -> Tensor:
         """Tokens (B, T) of a level -> wave (B, T * hop), not clipped."""
@@ -119,5 +119,5 @@ class VQVAE(ModelMixin, ConfigMixin):
 
     def _encoded(self, wave: Tensor, level: int) -> Tensor:
         if wave.shape[-1] % self.hops[level]:
-            raise ValueError(f"{wave.shape[-1]} samples are no multiple of {self.hops[level]}, the hop of level {level}")
+            raise ValueError(f"{wave.shape[-1]} samples are not a multiple of hop {self.hops[level]} of level {level}")
         return self.encoders[level](wave[:, None])

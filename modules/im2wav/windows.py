@@ -1,4 +1,7 @@
-"""Token sequences longer than a prior's context, as overlapping windows: the overlap is given to the next window."""
+"""Token sequences longer than the context of a prior, sampled as overlapping windows.
+
+The tokens of the overlap are the given prefix of the next window.
+"""
 
 from collections.abc import Callable
 
@@ -9,7 +12,7 @@ SampleWindow = Callable[[int, Tensor | None], Tensor]  # (start, prefix (B, P) o
 
 
 def window_starts(total: int, size: int, hop: int) -> list[int]:
-    """First positions of windows of `size` tokens, `hop` apart, the last one aligned to the end.
+    """First positions of windows of `size` tokens, `hop` apart; the last window is aligned to the end.
 
     Raises:
         ValueError: a hop out of range, or fewer tokens than a window.
@@ -25,8 +28,7 @@ def sample_windows(total: int, size: int, hop: int, sample: SampleWindow) -> Ten
     """Sample (B, total) tokens window by window.
 
     Args:
-        sample: samples the window that begins at `start`, whose first tokens are given as its prefix: the condition is
-            that of [start, start + size).
+        sample: samples the window [start, start + size) under its condition, continuing its prefix.
     """
     starts = window_starts(total, size, hop)
     tokens = sample(0, None)
@@ -34,3 +36,9 @@ def sample_windows(total: int, size: int, hop: int, sample: SampleWindow) -> Ten
         window = sample(start, tokens[:, start:])
         tokens = torch.cat([tokens[:, :start], window], dim=1)
     return tokens
+
+
+def window_frames(offset: int, window: int, fps: float = 30.0, sample_rate: int = 16000) -> slice:
+    """Rows of a sequence of frame features that belong to a window; `offset` and `window` in samples."""
+    first = int(offset / sample_rate * fps)
+    return slice(first, int(first + window / sample_rate * fps) + 1)

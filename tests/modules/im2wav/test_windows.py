@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sonolume.modules.im2wav.windows import sample_windows, window_starts
+from sonolume.modules.im2wav.windows import sample_windows, window_frames, window_starts
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,9 @@ def test_each_window_continues_the_one_before():
 
     assert torch.equal(sample_windows(21, 8, 5, sample), torch.arange(21).expand(2, -1))
     assert calls == [(0, 0), (5, 3), (10, 3), (13, 5)]
+
+
+@pytest.mark.parametrize(("offset", "frames"), [(0, (0, 123)), (32768, (61, 184)), (94464, (177, 300))])
+def test_frames_of_a_window(offset: int, frames: tuple[int, int]):
+    """As many at every offset, so that windows form a batch."""
+    assert window_frames(offset, 65536) == slice(*frames)
