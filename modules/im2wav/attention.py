@@ -6,8 +6,8 @@ attends to
   column:          positions of offset i in all blocks up to b,
   previous block:  all positions of block b - 1; in block 0 the attention output is 0.
 Training runs each pattern as dense attention on reshaped tensors; sampling runs it step by step with a cache of fixed
-shape, bounded by the pattern. B clips, W width, H heads, d head size, M length of the cache. Keys and
-values are one tensor (2, B, H, T, d), so that a step writes both at once.
+shape, bounded by the pattern. B clips, W width, H heads, d head size, M length of the cache. Keys and values are one
+tensor (2, B, H, T, d), so that a step writes both at once.
 """
 
 from typing import NamedTuple, Protocol

@@ -86,7 +86,7 @@ class TokenSampler:
         self.position = torch.zeros(1, dtype=torch.long, device=places.device)
         self.tokens = torch.zeros(batch, len(places), dtype=torch.long, device=places.device)
         self.logits = torch.zeros(batch, codes, device=places.device)
-        self.noise = torch.zeros(batch, CHUNK_STEPS, codes, device=places.device)      # of the Gumbel distribution
+        self.noise = torch.zeros(batch, CHUNK_STEPS, codes, device=places.device)      # Gumbel noise
         self.condition = Condition(places.new_zeros(rows, places.shape[1]), places.new_zeros(rows, *places.shape))
         self.caches = transformer.new_caches(rows)
 

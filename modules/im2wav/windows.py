@@ -3,7 +3,7 @@
 The tokens of the overlap are the given prefix of the next window.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,27 +11,33 @@ from torch import Tensor
 SampleWindow = Callable[[int, Tensor | None], Tensor]  # (start, prefix (B, P) or None) -> tokens (B, size)
 
 
-def window_starts(total: int, size: int, hop: int) -> list[int]:
+def window_starts(total: int, size: int, hop: int, unit: int = 1) -> list[int]:
     """First positions of windows of `size` tokens, `hop` apart; the last window is aligned to the end.
 
+    Args:
+        unit: divisor of all starts: 4 for the Up prior, whose windows begin with a coarse token.
+
     Raises:
-        ValueError: a hop out of range, or fewer tokens than a window.
+        ValueError: a hop out of range, fewer tokens than a window, or starts that `unit` does not divide.
     """
     if not 0 < hop <= size:
         raise ValueError(f"the windows of {size} tokens must be 1 to {size} tokens apart, got {hop}")
     if total < size:
         raise ValueError(f"{total} tokens are fewer than a window of {size}")
-    return [*range(0, total - size, hop), total - size]
+    starts = [*range(0, total - size, hop), total - size]
+    if any(start % unit for start in starts):
+        raise ValueError(f"windows of {size} of {total} tokens, {hop} apart, do not start at multiples of {unit}")
+    return starts
 
 
-def sample_windows(total: int, size: int, hop: int, sample: SampleWindow) -> Tensor:
-    """Sample (B, total) tokens window by window.
+def sample_windows(starts: Sequence[int], sample: SampleWindow) -> Tensor:
+    """Sample tokens (B, total) window by window.
 
     Args:
+        starts: from `window_starts`.
         sample: samples the window [start, start + size) under its condition, continuing its prefix.
     """
-    starts = window_starts(total, size, hop)
-    tokens = sample(0, None)
+    tokens = sample(starts[0], None)
     for start in starts[1:]:
         window = sample(start, tokens[:, start:])
         tokens = torch.cat([tokens[:, :start], window], dim=1)

@@ -15,10 +15,10 @@ def test_starts(total: int, size: int, hop: int, starts: list[int]):
     assert window_starts(total, size, hop) == starts
 
 
-@pytest.mark.parametrize(("total", "size", "hop"), [(7, 8, 4), (9, 8, 0), (9, 8, 9)])
+@pytest.mark.parametrize(("total", "size", "hop"), [(4, 8, 4), (12, 8, 0), (12, 8, 12), (16, 8, 3), (13, 8, 4)])
 def test_wrong_sizes(total: int, size: int, hop: int):
     with pytest.raises(ValueError):
-        window_starts(total, size, hop)
+        window_starts(total, size, hop, unit=4)
 
 
 def test_each_window_continues_the_one_before():
@@ -30,7 +30,7 @@ def test_each_window_continues_the_one_before():
         assert prefix is None or torch.equal(prefix, torch.arange(start, start + length).expand(2, -1))
         return torch.arange(start, start + 8).expand(2, -1)
 
-    assert torch.equal(sample_windows(21, 8, 5, sample), torch.arange(21).expand(2, -1))
+    assert torch.equal(sample_windows(window_starts(21, 8, 5), sample), torch.arange(21).expand(2, -1))
     assert calls == [(0, 0), (5, 3), (10, 3), (13, 5)]
 
 
