@@ -1,0 +1,188 @@
+"""Autoregressive sampling of tokens with a step of fixed shape, on static buffers, without host sync.
+
+B clips, R = B rows without guidance and 2 B with it (conditional rows first), T positions, W width, K codes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sonolume.modules.im2wav.transformer import Condition, TokenTransformer
+
+CHUNK_STEPS = 64  # steps between two draws of noise, and between two reports of progress
+
+Progress = Callable[[int], None]  # (number of tokens since the last call)
+
+
+@dataclass(frozen=True)
+class TokenSampling:
+    """Settings of sampling a token from logits.
+
+    Args:
+        temperature: divisor of the logits; 0 for the most likely token.
+        top_k: number of most likely tokens to draw from; 0 for all.
+        top_p: total probability of the most likely tokens to draw from; 0 for all.
+        guidance: scale of classifier-free guidance: guided = scale * conditional + (1 - scale) * null logits.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 0.0
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {self.temperature:g}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must not be negative, got {self.top_k}")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p must be from 0 to 1, got {self.top_p:g}")
+
+
+def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
+    """Set the logits (..., K) of excluded tokens to -inf; at least one token remains.
+
+    Top-k keeps all values >= the k-th largest. Top-p (Holtzman et al. 2020, arXiv 1904.09751) removes all tokens after
+    the one at which the cumulative probability exceeds p.
+    """
+    if top_k:
+        kth = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if top_p:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        probabilities = ordered.softmax(dim=-1)
+        removed = probabilities.cumsum(dim=-1) - probabilities > top_p
+        logits = logits.masked_fill(torch.zeros_like(removed).scatter(-1, order, removed), -torch.inf)
+    return logits
+
+
+class TokenSampler:
+    """Sampler for batches of one size.
+
+    All buffers keep shape and address between calls, and `step` updates them in place: `sampler.step` can be replaced
+    by `torch.compile(sampler.step, fullgraph=True)`, which compiles once, or by the replay of its CUDA graph.
+
+    Args:
+        transformer: the prior's transformer, in evaluation mode.
+        batch: B.
+        sampling: settings; the null branch is computed if guidance is not 1.
+
+    Attributes:
+        tokens: (B, T) int64, sampled up to `position`.
+        position: (1,) int64, next position.
+        logits: (B, K) guided logits of the last step, before temperature and filters.
+    """
+
+    def __init__(self, transformer: TokenTransformer, batch: int, sampling: TokenSampling) -> None:
+        self.transformer, self.sampling, self.batch = transformer, sampling, batch
+        self.branches = 1 if sampling.guidance == 1 else 2
+        places = transformer.places                                                    # (T, W)
+        codes, rows = len(transformer.tokens.weight), self.branches * batch
+        self.position = torch.zeros(1, dtype=torch.long, device=places.device)
+        self.tokens = torch.zeros(batch, len(places), dtype=torch.long, device=places.device)
+        self.logits = torch.zeros(batch, codes, device=places.device)
+        self.noise = torch.zeros(batch, CHUNK_STEPS, codes, device=places.device)      # Gumbel noise
+        self.condition = Condition(places.new_zeros(rows, places.shape[1]), places.new_zeros(rows, *places.shape))
+        self.caches = transformer.new_caches(rows)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        condition: Condition,
+        null: Condition | None = None,
+        generators: Sequence[torch.Generator] = (),
+        prefix: Tensor | None = None,
+        stop: int | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Sample tokens (B, stop).
+
+        Args:
+            condition: conditions of the B clips.
+            null: conditions without images, with guidance only.
+            generators: one for each clip, on the device of the transformer, so that the tokens of a clip do not depend
+                on the batch; none at temperature 0.
+            prefix: (B, P) given first tokens, part of the result.
+            stop: number of tokens, P to T; default T.
+            progress: called every `CHUNK_STEPS` steps.
+
+        Raises:
+            ValueError: inputs of another batch size, a prefix longer than `stop`, or a branch or generator missing.
+        """
+        start = 0 if prefix is None else prefix.shape[1]
+        stop = self.tokens.shape[1] if stop is None else stop
+        self._check(condition, null, generators, prefix, start, stop)
+        self.start(condition, null, prefix)
+        for first in range(start, stop, CHUNK_STEPS):
+            steps = min(CHUNK_STEPS, stop - first)
+            self._draw_noise(generators)
+            for _ in range(steps):
+                self.step()
+            if progress:
+                progress(steps)
+        return self.tokens[:, :stop].clone()
+
+    @torch.no_grad()
+    def start(self, condition: Condition, null: Condition | None = None, prefix: Tensor | None = None) -> None:
+        """Reset all buffers, and fill the caches with the prefix in one parallel pass."""
+        length = 0 if prefix is None else prefix.shape[1]
+        for rows, *branches in zip(self.condition, condition, *([null] if null else []), strict=True):
+            rows.copy_(torch.cat(branches))
+        for cache in self.caches:
+            cache.zero_()
+        self.tokens.zero_()
+        self.position.fill_(length)
+        if prefix is not None and length:
+            self.tokens[:, :length] = prefix
+            self.transformer.fill(self.caches, length, self.tokens.repeat(self.branches, 1), self.condition)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Sample the token at `position` and advance."""
+        previous = self.tokens.index_select(1, (self.position - 1).clamp(min=0))[:, 0]                 # (B,)
+        rows = previous.repeat(self.branches)                                                          # (R,)
+        logits = self.transformer.step(rows, self.position, self.condition, self.caches)               # (R, K)
+        if self.branches == 2:
+            conditional, null = logits.chunk(2)                                                        # (B, K)
+            logits = self.sampling.guidance * conditional + (1 - self.sampling.guidance) * null
+        self.logits.copy_(logits)
+        self.tokens.index_copy_(1, self.position, self._draw(logits))
+        self.position.add_(1)
+
+    def _draw(self, logits: Tensor) -> Tensor:
+        """(B, K) -> tokens (B, 1) by the Gumbel-max trick: argmax of logits plus noise is a draw from the softmax."""
+        if self.sampling.temperature:
+            logits = filter_logits(logits / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
+            logits = logits + self.noise.index_select(1, self.position % CHUNK_STEPS)[:, 0]
+        return logits.argmax(dim=1, keepdim=True)
+
+    def _draw_noise(self, generators: Sequence[torch.Generator]) -> None:
+        """Draw the Gumbel noise, -ln of an exponential variable, of the next `CHUNK_STEPS` steps."""
+        if self.sampling.temperature:
+            for noise, generator in zip(self.noise, generators, strict=True):
+                noise.exponential_(generator=generator)
+            self.noise.log_().neg_()
+
+    def _check(
+        self,
+        condition: Condition,
+        null: Condition | None,
+        generators: Sequence[torch.Generator],
+        prefix: Tensor | None,
+        start: int,
+        stop: int,
+    ) -> None:
+        sizes = [len(item.start) for item in (condition, null) if item] + ([] if prefix is None else [len(prefix)])
+        if any(size != self.batch for size in sizes):
+            raise ValueError(f"a sampler for {self.batch} clips got conditions and prefix for {sizes}")
+        if (null is None) == (self.branches == 2):
+            raise ValueError(f"guidance {self.sampling.guidance:g} takes {self.branches - 1} null conditions")
+        if self.sampling.temperature and len(generators) != self.batch:
+            raise ValueError(f"{self.batch} clips need as many generators, got {len(generators)}")
+        if not start <= stop <= self.tokens.shape[1]:
+            raise ValueError(f"prefix {start} <= stop {stop} <= {self.tokens.shape[1]} positions does not hold")
