@@ -69,7 +69,7 @@ class TrainingPairsConfig(PairsConfig):
 
 @dataclass(kw_only=True)
 class PreprocessOptions(options.PreprocessOptions):
-    """Where the raw videos, or sounds with pictures, are."""
+    """Location of the raw videos, or of the sounds and pictures."""
 
     input: Path | None = option(
         help="a folder of videos, VGGSound, or a csv, json or jsonl manifest of sounds with pictures or of videos",

@@ -18,7 +18,7 @@ from sonolume.modules.unet import normalise
 
 @dataclass(frozen=True)
 class DiffusionObjective:
-    """What the network learns to predict, and at which noise times."""
+    """Prediction target of the network, and the noise times it is trained at."""
 
     prediction_type: str
     """epsilon, v_prediction or flow"""
