@@ -8,7 +8,7 @@ from sonolume.utils import cli
 
 
 def main(argv: list[str]) -> None:
-    description = "generate with a trained model, or with the shipped miniature one"
+    description = "generate with a trained model"
     given = command.parse("inference", "InferenceOptions", description, argv)
     recipe_code(given.config.recipe, "inference").run(given.config, given.options)  # slow imports
 

@@ -41,6 +41,7 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     path = _config_file(program, kind, description, argv)
     files, name = sources.read(path), sources.display_path(path)
     recipe = recipe_of(files, name)
+    recipe_module(recipe, name)  # a wrong name is reported with its file
     options = _options_class(recipe, kind)
     if options is None:
         raise UserError(f"{name}: {recipe} has no {script} command (there is one of {', '.join(_recipes_with(kind))})")

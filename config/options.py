@@ -16,7 +16,7 @@ class ModelOptions(Options):
     """The model and its device."""
 
     checkpoint: str | None = option(
-        help="folder or hub id of an exported model (default: this config's run, else the shipped miniature model)",
+        help="folder or hub id of an exported model (default: this config's run, else the shipped miniature model, if any)",
         metavar="FOLDER_OR_ID",
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps", metavar="NAME")

@@ -35,8 +35,11 @@ def kinds() -> dict[str, Kind]:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "KINDS":
-                declared: dict[str, tuple[str, str]] = ast.literal_eval(node.value)
-                found |= {kind: Kind(path.stem, *entry) for kind, entry in declared.items()}
+                try:
+                    declared: dict[str, tuple[str, str]] = ast.literal_eval(node.value)
+                    found |= {kind: Kind(path.stem, *entry) for kind, entry in declared.items()}
+                except (ValueError, TypeError, AttributeError) as error:
+                    raise UserError(f"{path}: KINDS must be a literal {{kind: (form, pattern)}}: {error}") from error
     return found
 
 
