@@ -16,7 +16,7 @@ class ModelOptions(Options):
     """The model and its device."""
 
     checkpoint: str | None = option(
-        help="folder or hub id of an exported model (default: this config's run, else the shipped miniature model, if any)",
+        help="folder or hub id of an exported model (default: that of this config's run, else the shipped one)",
         metavar="FOLDER_OR_ID",
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps", metavar="NAME")
@@ -49,14 +49,14 @@ class ReconstructionOptions(ModelOptions, OutputOptions):
 class SamplingOptions(Options):
     """Sampling from a diffusion model."""
 
-    seed: int = option(0, help="seed of the noise; further samples of an input use seed + 1, seed + 2 ...", metavar="N",
-                       low=0, high=LARGEST_SEED - 1)  # fmt: skip
+    seed: int = option(0, help="seed of the noise", metavar="N", low=0, high=LARGEST_SEED - 1)
     num_steps: int | None = option(help="denoising steps (default: the preset's)", low=1, metavar="N")
     guidance_scale: float | None = option(
         help="strength of classifier-free guidance; 1 is no guidance (default: the model's)", metavar="SCALE"
     )
-    preset: str | None = option(help="sampler and number of steps: reference, balanced or fast (default: balanced)",
-                                metavar="NAME")  # fmt: skip
+    preset: str | None = option(
+        help="sampler and number of steps: reference, balanced or fast (default: the model's own)", metavar="NAME"
+    )
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 
 
@@ -64,7 +64,7 @@ class SamplingOptions(Options):
 class GenerationOptions(SamplingOptions):
     """Sampling for inference: several samples, another sampler, a negative prompt."""
 
-    num_samples: int = option(1, help="number of samples of each input", low=1, metavar="N")
+    num_samples: int = option(1, help="number of samples of each input; they use seed, seed + 1, seed + 2 ...", low=1, metavar="N")
     negative_text: str = option("", help="description of what the result should not contain", metavar="TEXT")
     scheduler: str | None = option(
         help="sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, deis; for flow: flow-euler, flow-unipc",
