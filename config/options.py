@@ -64,7 +64,7 @@ class SamplingOptions(Options):
 class GenerationOptions(SamplingOptions):
     """Sampling for inference: several samples, another sampler, a negative prompt."""
 
-    num_samples: int = option(1, help="number of samples of each input; they use seed, seed + 1, seed + 2 ...", low=1, metavar="N")
+    num_samples: int = option(1, help="samples of each input, from seed, seed + 1, seed + 2 ...", low=1, metavar="N")
     negative_text: str = option("", help="description of what the result should not contain", metavar="TEXT")
     scheduler: str | None = option(
         help="sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, deis; for flow: flow-euler, flow-unipc",
