@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SampleWindow = Callable[[int, Tensor | None], Tensor]  # (start, prefix (B, P) or None) -> tokens (B, size)
+Finished = Callable[[Tensor], None]  # tokens (B, total so far)
 
 
 def window_starts(total: int, size: int, hop: int, unit: int = 1) -> list[int]:
@@ -30,17 +31,27 @@ def window_starts(total: int, size: int, hop: int, unit: int = 1) -> list[int]:
     return starts
 
 
-def sample_windows(starts: Sequence[int], sample: SampleWindow) -> Tensor:
+def sample_windows(
+    starts: Sequence[int], size: int, sample: SampleWindow, done: Tensor | None = None, finished: Finished | None = None
+) -> Tensor:
     """Sample tokens (B, total) window by window.
 
     Args:
         starts: from `window_starts`.
+        size: tokens of a window.
         sample: samples the window [start, start + size) under its condition, continuing its prefix.
+        done: tokens of the first windows, from an earlier run.
+        finished: called with all tokens so far after each window.
     """
-    tokens = sample(starts[0], None)
-    for start in starts[1:]:
-        window = sample(start, tokens[:, start:])
-        tokens = torch.cat([tokens[:, :start], window], dim=1)
+    tokens = done
+    for start in starts:
+        if tokens is not None and tokens.shape[1] >= start + size:
+            continue
+        window = sample(start, None if tokens is None else tokens[:, start:])
+        tokens = window if tokens is None else torch.cat([tokens[:, :start], window], dim=1)
+        if finished:
+            finished(tokens)
+    assert tokens is not None  # there is at least one window
     return tokens
 
 

@@ -30,7 +30,7 @@ def test_each_window_continues_the_one_before():
         assert prefix is None or torch.equal(prefix, torch.arange(start, start + length).expand(2, -1))
         return torch.arange(start, start + 8).expand(2, -1)
 
-    assert torch.equal(sample_windows(window_starts(21, 8, 5), sample), torch.arange(21).expand(2, -1))
+    assert torch.equal(sample_windows(window_starts(21, 8, 5), 8, sample), torch.arange(21).expand(2, -1))
     assert calls == [(0, 0), (5, 3), (10, 3), (13, 5)]
 
 

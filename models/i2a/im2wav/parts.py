@@ -1,0 +1,100 @@
+"""Exported folders of Im2Wav: vqvae/, low/ and up/ as far as they are trained, and the settings of the pipeline.
+
+Every stage exports such a folder: stage vqvae the VQ-VAE, stage low also the Low prior, stage up all three networks.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from sonolume.config.i2a.im2wav import Config
+from sonolume.models.a2i.loading import load_network
+from sonolume.modules.im2wav.prior import LowPrior, UpPrior
+from sonolume.modules.im2wav.vqvae import VQVAE
+from sonolume.utils import files, hub
+from sonolume.utils.errors import UserError, first_line
+
+RECIPE = "i2a/im2wav"
+SETTINGS_FILE = "im2wav.json"  # in an exported folder: recipe, clip, sizes, and defaults of inference
+NETWORKS = {"vqvae": VQVAE, "low": LowPrior, "up": UpPrior}
+TRAINED_BY = {"vqvae": "vqvae.json", "low": "low.json", "up": "exp_config.json"}
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Settings that a pipeline needs besides its networks."""
+    model, data = config.model, config.preprocess
+    return {
+        "clip": model.clip,
+        "sample_rate": data.sample_rate,
+        "window": data.window,
+        "fps": data.fps,
+        "guidance_scale": model.guidance_scale,
+        "low_overlap": model.low_overlap,
+        "up_overlap": model.up_overlap,
+        "mean_over_clip": False,
+    }
+
+
+def save(folder: Path, networks: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Write an exported folder."""
+    for name, network in networks.items():
+        network.save_pretrained(folder / name)
+    files.write_json(folder / SETTINGS_FILE, {"recipe": RECIPE, **values})
+
+
+def read_settings(source: str) -> tuple[Path, dict[str, Any]]:
+    """Locate an exported folder, downloading it if `source` is a hub id, and read its settings.
+
+    Raises:
+        UserError: no such folder, not an exported folder of this recipe, or damaged.
+    """
+    try:
+        folder = Path(source) if hub.is_local(source) else Path(snapshot_download(source))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: cannot be downloaded: {first_line(error)}") from error
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        raise UserError(f"{source}: no {SETTINGS_FILE} in it: not an exported folder of {RECIPE}{hub.CONVERT}")
+    values = files.read_json(path, f"the settings of {RECIPE}")
+    if values.get("recipe") != RECIPE:
+        raise UserError(f"{path}: made by {values.get('recipe')}, not by {RECIPE}: choose another --checkpoint")
+    return folder, values
+
+
+def load(folder: Path, name: str, key: str) -> Any:
+    """Load one frozen network of an exported folder on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: the folder lacks the network (the message names the training that makes it), or it is damaged.
+    """
+    place = folder / name
+    if not place.is_dir():
+        raise UserError(f"{key} {folder}: has no {name}: train it with run_train.sh --config {TRAINED_BY[name]}")
+    return load_network(NETWORKS[name], str(place.absolute()), f"{key} {place}")
+
+
+def locate(source: str, key: str, name: str) -> Path:
+    """Resolve a config key that names an exported folder with the network `name`."""
+    remedy = f"train it with egs/i2a/im2wav/run_train.sh --config egs/i2a/im2wav/{TRAINED_BY[name]}"
+    return read_settings(hub.locate(source, key, remedy))[0]
+
+
+def load_vqvae(source: str, key: str) -> VQVAE:
+    """Load the VQ-VAE of a config key."""
+    return load(locate(source, key, "vqvae"), "vqvae", key)
+
+
+def load_low(source: str, key: str) -> LowPrior:
+    """Load the Low prior of a config key."""
+    return load(locate(source, key, "low"), "low", key)
+
+
+def rates(hops: list[int]) -> list[int]:
+    """Upsampling factors from coarse to fine tokens: twos as far as possible, as published."""
+    ratio, factors = hops[1] // hops[0], []
+    while ratio > 1:
+        factors.append(2 if ratio % 2 == 0 else ratio)
+        ratio //= factors[-1]
+    return factors

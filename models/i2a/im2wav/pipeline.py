@@ -1,0 +1,220 @@
+"""Inference pipeline of Im2Wav: image vectors -> coarse tokens -> fine tokens -> wave.
+
+B clips, F frames, V width of the image vectors, n samples, T tokens. Imports no Lightning.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonolume.models.i2a.im2wav import parts
+from sonolume.modules.im2wav.prior import LowPrior, UpPrior
+from sonolume.modules.im2wav.sampler import Progress, TokenSampler, TokenSampling
+from sonolume.modules.im2wav.transformer import Condition
+from sonolume.modules.im2wav.vqvae import VQVAE
+from sonolume.modules.im2wav.windows import sample_windows, window_frames, window_starts
+
+LEVELS = {"up": 0, "low": 1}
+
+
+@dataclass
+class Request:
+    """A batch of sounds to generate, of one length.
+
+    Args:
+        frames: (B, F, V) unit vectors at the pipeline's `fps` from the start of the sound; F = 1 for still images.
+        seeds: seed of each of the B clips.
+        samples: length of the sounds.
+        negative: (B, 1, V) vectors of what the sounds should not contain.
+    """
+
+    frames: Tensor
+    seeds: Sequence[int]
+    samples: int
+    negative: Tensor | None = None
+
+
+class TokenStore:
+    """Tokens of the finished windows; a subclass may keep them on disk, so that a killed run continues."""
+
+    def __init__(self) -> None:
+        self.levels: dict[str, Tensor] = {}
+
+    def load(self, level: str) -> Tensor | None:
+        """Tokens (B, T) of the finished windows of a level."""
+        return self.levels.get(level)
+
+    def save(self, level: str, tokens: Tensor) -> None:
+        self.levels[level] = tokens
+
+
+class Im2WavPipeline:
+    """VQ-VAE and priors, ready to generate.
+
+    Attributes:
+        sample_rate: Hz.
+        window: samples of the longest context of the priors.
+        fps: image vectors in a second.
+        guidance_scale: default scale of classifier-free guidance.
+
+    Raises:
+        ValueError: networks that do not fit each other.
+    """
+
+    def __init__(self, vqvae: VQVAE, low: LowPrior, up: UpPrior | None, settings: dict[str, Any]) -> None:
+        self.vqvae, self.low, self.up, self.settings = vqvae, low, up, settings
+        self.sample_rate: int = settings["sample_rate"]
+        self.window: int = settings["window"]
+        self.fps: float = settings["fps"]
+        self.guidance_scale: float = settings["guidance_scale"]
+        for level, prior in self.priors().items():
+            self._check(level, prior)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, device: "torch.device | str" = "cpu", dtype: torch.dtype = torch.float32,
+        with_up: bool = True,
+    ) -> "Im2WavPipeline":  # fmt: skip
+        """Load an exported folder or hub id.
+
+        Args:
+            with_up: load the Up prior; without it, only drafts from the coarse tokens can be generated.
+
+        Raises:
+            UserError: not an exported folder, or a network is missing or damaged.
+            ValueError: networks that do not fit each other.
+        """
+        place, settings = parts.read_settings(str(folder))
+        names = ("vqvae", "low", "up") if with_up else ("vqvae", "low")
+        networks = {name: parts.load(place, name, "--checkpoint") for name in names}
+        priors = [networks[name].to(device, dtype) if name in networks else None for name in ("low", "up")]
+        return cls(networks["vqvae"].to(device), *priors, settings)
+
+    def priors(self) -> "dict[str, LowPrior | UpPrior]":
+        """The loaded priors by level."""
+        return {"low": self.low} | ({"up": self.up} if self.up else {})
+
+    def _check(self, level: str, prior: Any) -> None:
+        hop, codes = self.vqvae.hops[LEVELS[level]], self.vqvae.config.codes
+        needed = self.window // hop
+        if prior.config.positions != needed or prior.config.codes != codes:
+            raise ValueError(f"the {level} prior has {prior.config.positions} positions and {prior.config.codes} codes, "
+                             f"this VQ-VAE needs {needed} and {codes}: they are of two models")  # fmt: skip
+
+    @property
+    def image_width(self) -> int:
+        """V."""
+        return self.low.config.image_width
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        request: Request,
+        level: str = "up",
+        sampling: TokenSampling | None = None,
+        overlap: float | None = None,
+        store: TokenStore | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Generate waves (B, n), not clipped.
+
+        Args:
+            level: "up" for the result, "low" for a draft decoded from the coarse tokens.
+            sampling: settings; by default temperature 1 and the model's guidance.
+            overlap: share of each window that continues the one before; by default the model's.
+            store: keeps the tokens of finished windows; windows that it holds already are not sampled again.
+            progress: called with the number of new tokens.
+
+        Raises:
+            ValueError: image vectors of another width, or sounds that the priors cannot represent.
+        """
+        self._check_request(request)
+        sampling = sampling or TokenSampling(guidance=self.guidance_scale)
+        store = store or TokenStore()
+        tokens = self._sample("low", request, None, sampling, overlap, store, progress)  # (B, T)
+        if level == "up":
+            tokens = self._sample("up", request, tokens, sampling, overlap, store, progress)  # (B, 4 T)
+        return self.vqvae.decode(tokens, LEVELS[level])[:, : request.samples]  # (B, n)
+
+    def token_count(self, samples: int, level: str = "up") -> int:
+        """Number of sampling steps for a sound of `samples` samples."""
+        levels = ("low", "up") if level == "up" else ("low",)
+        return sum(self._total(name, samples) for name in levels)
+
+    def _total(self, level: str, samples: int) -> int:
+        """Tokens of a level for a sound: whole coarse tokens, and at least one window."""
+        coarse = max(-(-samples // self.vqvae.hops[1]), self.window // self.vqvae.hops[1])
+        return coarse * self.vqvae.hops[1] // self.vqvae.hops[LEVELS[level]]
+
+    def _sample(
+        self, level: str, request: Request, coarse: Tensor | None, sampling: TokenSampling, overlap: float | None,
+        store: TokenStore, progress: Progress | None,
+    ) -> Tensor:  # fmt: skip
+        """Sample the tokens (B, T) of a level window by window."""
+        prior, size = self.priors()[level], self.window // self.vqvae.hops[LEVELS[level]]
+        unit = 1 if level == "low" else self.vqvae.hops[1] // self.vqvae.hops[0]
+        share = self.settings[f"{level}_overlap"] if overlap is None else overlap
+        hop = max(unit, round((1 - share) * size / unit) * unit)
+        starts = window_starts(self._total(level, request.samples), size, hop, unit)
+        if not prior.config.has_null:
+            sampling = replace(sampling, guidance=1.0)
+        sampler = TokenSampler(prior.transformer, len(request.seeds), sampling)
+
+        def sample(start: int, prefix: Tensor | None) -> Tensor:
+            condition, null = self._conditions(level, request, coarse, start, sampling.guidance != 1)
+            generators = self._generators(request.seeds, level, start)
+            return sampler.generate(condition, null, generators, prefix, progress=progress)
+
+        done = store.load(level)
+        return sample_windows(starts, size, sample, done, lambda tokens: store.save(level, tokens))
+
+    def _conditions(
+        self, level: str, request: Request, coarse: Tensor | None, start: int, guided: bool
+    ) -> tuple[Condition, Condition | None]:
+        """Conditions of one window, and the same without images if the sampling is guided."""
+        hop, device = self.vqvae.hops[LEVELS[level]], self.low.device
+        offset, total = start * hop, self._total(level, request.samples) * hop
+        frames = window_rows(request.frames, offset, self.window, self.fps, self.sample_rate).to(device)
+        none = torch.zeros(len(frames), dtype=torch.bool, device=device)
+        if level == "low":
+            times = torch.tensor([[total, offset, self.window]], device=device).expand(len(frames), 3)
+            conditions = [self.low.conditioner(frames, times, keep) for keep in ([None, none] if guided else [None])]
+        else:
+            assert self.up is not None and coarse is not None
+            ratio = self.vqvae.hops[1] // hop
+            window = coarse[:, start // ratio : (start * hop + self.window) // self.vqvae.hops[1]]
+            images = (request.frames.to(device) if self.settings["mean_over_clip"] else frames).mean(dim=1)
+            conditions = [self.up.conditioner(images, window, keep) for keep in ([None, none] if guided else [None])]
+        return conditions[0], conditions[1] if guided else None
+
+    def _generators(self, seeds: Sequence[int], level: str, start: int) -> list[torch.Generator]:
+        """One generator for each clip and window, so that a continued run draws what an unbroken one does."""
+        device = self.low.device
+        return [torch.Generator(device).manual_seed(window_seed(seed, level, start)) for seed in seeds]
+
+    def _check_request(self, request: Request) -> None:
+        width = request.frames.shape[-1]
+        if width != self.image_width:
+            raise ValueError(f"image vectors of width {width}, the model was trained with {self.image_width}: "
+                             f"use its CLIP, {self.settings['clip']}")  # fmt: skip
+        seconds, longest = request.samples / self.sample_rate, self.low.config.max_seconds
+        if not 0 < seconds < longest:
+            raise ValueError(f"a sound of {seconds:g} s: the model generates up to {longest:g} s")
+
+
+def window_seed(seed: int, level: str, start: int) -> int:
+    """Seed of the draws of one window of one clip."""
+    return (seed * 1_000_003 + start * 2 + LEVELS[level]) % 2**63
+
+
+def window_rows(frames: Tensor, offset: int, window: int, fps: float, sample_rate: int) -> Tensor:
+    """Image vectors (B, F', V) of a window; the last one is repeated past the end of the video."""
+    if frames.shape[1] == 1:
+        return frames
+    rows = window_frames(offset, window, fps, sample_rate)
+    index = torch.arange(rows.start, rows.stop, device=frames.device).clamp(max=frames.shape[1] - 1)
+    return frames[:, index]
