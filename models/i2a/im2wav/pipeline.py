@@ -3,7 +3,7 @@
 B clips, F frames, V width of the image vectors, n samples, T tokens. Imports no Lightning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ class Im2WavPipeline:
         hop, codes = self.vqvae.hops[LEVELS[level]], self.vqvae.config.codes
         needed = self.window // hop
         if prior.config.positions != needed or prior.config.codes != codes:
-            raise ValueError(f"the {level} prior has {prior.config.positions} positions and {prior.config.codes} codes, "
+            found = f"{prior.config.positions} positions and {prior.config.codes} codes"
+            raise ValueError(f"the {level} prior has {found}, "
                              f"this VQ-VAE needs {needed} and {codes}: they are of two models")  # fmt: skip
 
     @property

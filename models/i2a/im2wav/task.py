@@ -18,7 +18,7 @@ from sonolume.models.i2a.im2wav import parts
 from sonolume.models.i2a.im2wav.data import Batch
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.vqvae_task import VqvaeTask
-from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
+from sonolume.models.training import Draw, Frozen, optimizers, training_draws
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.sampler import TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import bits_per_token
