@@ -90,9 +90,9 @@ class Im2WavPipeline:
         """
         place, settings = parts.read_settings(str(folder))
         names = ("vqvae", "low", "up") if with_up else ("vqvae", "low")
-        networks = {name: parts.load(place, name, "--checkpoint") for name in names}
-        priors = [networks[name].to(device, dtype) if name in networks else None for name in ("low", "up")]
-        return cls(networks["vqvae"].to(device), *priors, settings)
+        types = {"vqvae": torch.float32, "low": dtype, "up": dtype}
+        networks = {name: parts.load(place, name, "--checkpoint", types[name]).to(device) for name in names}
+        return cls(networks["vqvae"], networks["low"], networks.get("up"), settings)
 
     def priors(self) -> "dict[str, LowPrior | UpPrior]":
         """The loaded priors by level."""
@@ -182,6 +182,7 @@ class Im2WavPipeline:
         frames = window_rows(request.frames, offset, self.window, self.fps, self.sample_rate).to(device)
         none = torch.zeros(len(frames), dtype=torch.bool, device=device)
         if level == "low":
+            total = max(total, round(self.low.config.min_seconds * self.sample_rate))
             times = torch.tensor([[total, offset, self.window]], device=device).expand(len(frames), 3)
             conditions = [self.low.conditioner(frames, times, keep) for keep in ([None, none] if guided else [None])]
         else:
