@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from sonolume.config.i2a.im2wav import Config, InferenceOptions
+from sonolume.config.i2a.im2wav import Config, GenerationOptions, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.i2a.im2wav import parts, subjects
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
@@ -55,7 +55,7 @@ def run(config: Config, options: InferenceOptions) -> None:
             request.negative = None if negative is None else negative.expand(len(batch), 1, -1)
             stores.append(DiskStore(folder / UNFINISHED, content_hash(_key(request, facts)), bar))
             if not stores[-1].results:
-                waves = generate(pipe, request, options, stores[-1], bar)
+                waves = generate(pipe, request, options, options.level, options.window_overlap, stores[-1], bar)
                 rows = zip(batch, waves, strict=True)
                 stores[-1].finish([path for job, wave in rows for path in _save(*job, wave, facts, folder, options)])
             for path in stores[-1].results:
@@ -86,18 +86,18 @@ def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:
 
 
 def generate(
-    pipe: Im2WavPipeline, request: Request, options: Any, store: TokenStore | None = None, bar: Any = None
-) -> torch.Tensor:
+    pipe: Im2WavPipeline, request: Request, options: GenerationOptions, level: str = "up",
+    overlap: float | None = None, store: TokenStore | None = None, bar: Any = None,
+) -> torch.Tensor:  # fmt: skip
     """Waves (B, n) on the CPU of one batch, by the sampling flags of inference and evaluation."""
     scale = pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale
     sampling = TokenSampling(options.temperature, options.top_k, options.top_p, scale)
-    level, overlap = str(getattr(options, "level", "up")), getattr(options, "window_overlap", None)
     try:
         waves = pipe(request, level, sampling, overlap, store, bar.update if bar is not None else None)
     except ValueError as error:
         raise UserError(str(error)) from error
     if not waves.isfinite().all():
-        raise ComputationError(f"the result is NaN with --dtype {getattr(options, 'dtype', 'float32')}: try float32")
+        raise ComputationError("the result is NaN: try --dtype float32, or a smaller --guidance_scale")
     return waves.float().cpu()
 
 
