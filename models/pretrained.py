@@ -44,8 +44,9 @@ def load_model(
     Raises:
         UserError: missing, damaged, or lacking weights, which transformers would replace by random numbers.
     """
-    verbosity = logging.get_verbosity()
+    verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # heads that are not used here are reported as missing otherwise
+    logging.disable_progress_bar()
     try:
         options |= {"revision": revision, "dtype": dtype, "output_loading_info": True}
         model, info = model_class.from_pretrained(where, **options)
@@ -53,6 +54,8 @@ def load_model(
         raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
+        if shows_bars:
+            logging.enable_progress_bar()
     missing = sorted(key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS))
     if missing:
         raise UserError(f"{name}: {len(missing)} weights are missing, such as {missing[0]}")

@@ -33,7 +33,7 @@ ROUNDING = 0.001  # seconds by which containers round the times of frames
 LENGTH_TOLERANCE = 0.5  # seconds that a video may be shorter than its header announces
 UNTIMED = 0.1  # seconds of an animated picture's frame without a duration, as in browsers
 MUX_RATE = 48000  # Hz of a new sound track: every container's codec and every player takes it
-SOUND_CODECS = {".webm": "libopus", ".avi": "libmp3lame", ".mpg": "mp2", ".mpeg": "mp2"}  # aac in all others
+SOUND_CODECS = {".webm": "libopus", ".avi": "pcm_s16le", ".mpg": "mp2", ".mpeg": "mp2"}  # aac in all others
 CHUNK = 4096  # samples of the new sound that are encoded at a time
 
 
