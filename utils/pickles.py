@@ -64,7 +64,8 @@ def _from_buffer(content: Any, kind: Any, shape: Any, order: str, *_: Any) -> np
         raise pickle.UnpicklingError("it holds an array whose content is not numbers")
     if len(shape) > MAX_DIMENSIONS or order not in ("C", "F"):
         raise ValueError(f"an array of shape {shape!r:.60} in the order {order!r:.10}")
-    return np.frombuffer(content, kind.dtype).reshape(shape, order=order).astype(kind.dtype.newbyteorder("="))  # type: ignore[call-overload]
+    array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if order == "F" else "C")
+    return array.astype(kind.dtype.newbyteorder("="))
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -79,6 +80,7 @@ class _ArrayUnpickler(_PlainUnpickler):
 
     stand_ins = {
         ("numpy", "dtype"): _Type, ("numpy", "ndarray"): _Array, ("_codecs", "encode"): _encode,
+        ("builtins", "bytes"): lambda: b"", ("__builtin__", "bytes"): lambda: b"",  # of protocol 2, for no bytes
         **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},  # numpy 1 and 2
         **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
     }  # fmt: skip
@@ -95,7 +97,10 @@ def read_arrays(path: Path) -> Any:
     Raises:
         UserError: missing or damaged, arrays of objects, or anything that needs another class or function.
     """
-    return _without_stand_ins(_read(path, _ArrayUnpickler, "plain data and arrays of numbers"))
+    try:
+        return _without_stand_ins(_read(path, _ArrayUnpickler, "plain data and arrays of numbers"))
+    except RecursionError as error:
+        raise UserError(f"{path}: not a pickle of arrays: it contains itself") from error
 
 
 def _read(path: Path, kind: type[pickle.Unpickler], what: str) -> Any:

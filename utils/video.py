@@ -275,6 +275,8 @@ def mux(video: Path, wave: np.ndarray, sample_rate: int, out_path: Path, keep_so
         VideoError: `video` is a picture, or unusable, or its pictures do not fit into the container of `out_path`.
     """
     check_mux(video)
+    if out_path.suffix.lower() not in manifest.VIDEO_SUFFIXES | {video.suffix.lower()}:
+        raise VideoError(f"{out_path}: not the name of a video: choose one such as {video.stem}.mp4", "no fit")
     seconds = probe(video).seconds
     sound = _mixed(video, wave, sample_rate, seconds, keep_sound)
     with _opened(video) as source, atomic_path(out_path) as temporary, temporary.open("wb") as file:
@@ -283,7 +285,7 @@ def mux(video: Path, wave: np.ndarray, sample_rate: int, out_path: Path, keep_so
 
 def _mixed(video: Path, wave: np.ndarray, sample_rate: int, seconds: float, keep_sound: float | None) -> np.ndarray:
     """Return the sound of the muxed video: float32 (channels, n) at MUX_RATE, as long as the video."""
-    channels = np.atleast_2d(wave).astype(np.float32)                # (channels, n)
+    channels = np.atleast_2d(wave).astype(np.float32)              # (channels, n)
     channels = soxr.resample(channels.T, sample_rate, MUX_RATE).T  # (channels, n')
     length = round(seconds * MUX_RATE) or channels.shape[1]
     sound = _fitted(channels, length)

@@ -83,14 +83,12 @@ class ImageEncoder:
         """
         pixels, rows = map(self._pixels, pictures), [torch.zeros(0, self.width)]
         for batch in _batches(pixels, BATCH_SIZE):
-            values = torch.stack(batch).to(self.device, self.vision.dtype)   # (B, 3, H, W)
-            embeds = self.vision(pixel_values=values).image_embeds           # (B, V)
+            values = torch.stack(batch).to(self.device, self.vision.dtype)  # (B, 3, H, W)
+            embeds = self.vision(pixel_values=values).image_embeds          # (B, V)
             rows.append(F.normalize(embeds.float(), dim=-1).cpu())
         return torch.cat(rows)
 
-    def encode_video(
-        self, path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None
-    ) -> Tensor:
+    def encode_video(self, path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None) -> Tensor:
         """Encode the frames that `stream_frames` finds in a film: (F, V) float32 on the CPU, of length 1.
 
         A frame that is shown at several times is encoded once. The memory does not grow with the length of the film.
