@@ -42,7 +42,7 @@ def run(config: Config, options: InferenceOptions) -> None:
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype, with_up=options.level == "up")
     load_encoder = cache(partial(load_clip, where, pipe))
-    found = subjects.collect(options, pipe.fps, load_encoder)
+    found = subjects.collect(options, pipe.fps, pipe.image_width, load_encoder)
     negative = subjects.negative(options, load_encoder)
     folder = runtime.make_folder(options.output_dir)
     jobs = [(subject, options.seed + number) for subject in found for number in range(options.num_samples)]
@@ -82,7 +82,7 @@ def load(where: str, device: str = "auto", dtype: str = "float32", with_up: bool
 def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:
     """Load the CLIP with which the model was trained."""
     key = f"{where}/{parts.SETTINGS_FILE}: clip"
-    return ImageEncoder.load(pipe.settings["clip"], key, pipe.low.device)
+    return ImageEncoder.load(pipe.settings["clip"], pipe.low.device, key=key)
 
 
 def generate(

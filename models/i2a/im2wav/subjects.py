@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from sonolume.config.i2a.im2wav import InferenceOptions
-from sonolume.models.i2a.im2wav.features import read_pickle
+from sonolume.models.i2a.im2wav.features import read_image_pickle, read_video_pickle
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.utils import manifest
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
+
+IMAGES_STEM = "CLIP"  # the official script for pictures writes CLIP.pickle, the one for videos {stem}.pickle
 
 LoadEncoder = Callable[[], ImageEncoder]
 
@@ -36,11 +38,12 @@ class Subject:
     video: Path | None = None
 
 
-def collect(options: InferenceOptions, fps: float, load_encoder: LoadEncoder) -> list[Subject]:
+def collect(options: InferenceOptions, fps: float, width: int, load_encoder: LoadEncoder) -> list[Subject]:
     """Encode all inputs of a command, in the order --image, --video, --text, --clip_features.
 
     Args:
         fps: image vectors in a second of video.
+        width: V of the model.
         load_encoder: loads CLIP; called if there are pictures, videos or texts.
 
     Raises:
@@ -57,7 +60,7 @@ def collect(options: InferenceOptions, fps: float, load_encoder: LoadEncoder) ->
         found += [_video(encoder, path, fps) for path in videos]
         found += [Subject(text, encoder.encode_texts([text]), None, {"text": text}) for text in options.text]
     pickles = _find(options.clip_features, _pickles_in, "--clip_features", "pickles")
-    return found + [subject for path in pickles for subject in _stored(path, fps)]
+    return found + [subject for path in pickles for subject in _stored(path, fps, width)]
 
 
 def negative(options: InferenceOptions, load_encoder: LoadEncoder) -> Tensor | None:
@@ -95,13 +98,12 @@ def _video(encoder: ImageEncoder, path: Path, fps: float) -> Subject:
     return Subject(path.stem, frames, len(frames) / fps, {"video": str(path)}, path)
 
 
-def _stored(path: Path, fps: float) -> Iterator[Subject]:
-    """Vectors of a pickle of the official scripts: a video's frames, or several pictures of named objects."""
-    content = read_pickle(path)
-    for name, rows in content.items():
-        vectors = torch.from_numpy(rows).float()
-        if path.stem == name:
-            yield Subject(name, vectors, len(vectors) / fps, {"clip_features": str(path)})
-        else:
-            for index, vector in enumerate(vectors):
+def _stored(path: Path, fps: float, width: int) -> Iterator[Subject]:
+    """Vectors in a pickle of the official scripts: frames of a video, or pictures of named objects."""
+    if path.stem == IMAGES_STEM:
+        for name, rows in read_image_pickle(path, width).items():
+            for index, vector in enumerate(torch.from_numpy(rows)):
                 yield Subject(f"{name}_{index}", vector[None], None, {"clip_features": f"{path}: {name} {index}"})
+    else:
+        vectors = torch.from_numpy(read_video_pickle(path, width))                       # (F, V)
+        yield Subject(path.stem, vectors, len(vectors) / fps, {"clip_features": str(path)})

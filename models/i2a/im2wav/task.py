@@ -33,7 +33,7 @@ def load_frozen(config: Config) -> Frozen:
     """Load CLIP and the VQ-VAE of the priors' training; the VQ-VAE itself trains without frozen networks."""
     if config.stage is Stage.vqvae:
         return Frozen()
-    clip = ImageEncoder.load(config.model.clip, "model.clip")
+    clip = ImageEncoder.load(config.model.clip)
     return Frozen(clip=clip, vqvae=parts.load_vqvae(config.model.vqvae_path, "model.vqvae_path"))
 
 
