@@ -1,7 +1,8 @@
 """Sounds with pictures -> {processed_dir}/{Dataset}: 16 kHz wavs, pictures, train.json, valid.json, and report.json.
 
 The source is VGGSound, a folder of videos, a manifest of pairs (Audio or Video, and Image or Video), or the miniature
-world. A second run continues where an interrupted one stopped.
+world. A second run continues where an interrupted one stopped. With `films`, videos stay files, and no pictures are
+taken from them.
 """
 
 import functools
@@ -14,8 +15,9 @@ import soundfile
 from PIL import Image
 
 from sonolume.config.audio_to_image import PairsConfig
-from sonolume.preprocessors import parallel, prepared, vggsound
+from sonolume.preprocessors import parallel, prepared, sound_films, vggsound
 from sonolume.preprocessors.prepared import LeftOut, Outcome
+from sonolume.preprocessors.sound_films import Films
 from sonolume.preprocessors.sources import load_wave, screen, world_rows
 from sonolume.utils import audio, files, manifest, video
 from sonolume.utils.audio import SoundError
@@ -44,32 +46,35 @@ class Pair:
 
 
 def prepare(
-    config: PairsConfig, dataset: str, source: Path | None = None, media_dir: Path | None = None
-) -> dict[str, int]:
+    config: PairsConfig, dataset: str, source: Path | None = None, media_dir: Path | None = None,
+    films: Films | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Prepare a data set of pairs for training, as `text_audio.prepare`.
 
     Args:
         source: see the module. By default the miniature world if `config.miniworld` has scenes, else the data set that
             an earlier run prepared.
         media_dir: folder of the files of a table or manifest (default: that of the table).
+        films: keep videos instead of pictures of their frames.
     """
     folder = prepared.dataset_folder(config, dataset)
     if source is None and not config.miniworld.train_scenes:
-        return prepared.count_examples(config, dataset, _is_complete, "a sound or pictures")
+        is_complete = is_complete_film if films else _is_complete
+        return prepared.count_examples(config, dataset, is_complete, "a sound or pictures")
     if source is None:
         pairs, left_out = [Pair(row) for row in world_rows(config, dataset, labels=True)], []
     else:
-        pairs, left_out = _recordings(config, dataset, source, media_dir)
+        pairs, left_out = _recordings(config, dataset, source, media_dir, films)
     manifest.assign_splits([pair.row for pair in pairs], config.valid_fraction)
     with prepared.cleanup(folder):
         if pairs:
-            settings = {name: getattr(config, name) for name in SETTINGS}
+            settings = {name: getattr(config, name) for name in SETTINGS} | (films.settings() if films else {})
             settings["input"] = str(source.resolve()) if source else asdict(config.miniworld)
             path = folder / SETTINGS_FILE
             if path.is_file():
                 prepared.check_settings(path, settings, f"remove {folder}, or choose another --dataset")
             files.write_json(path, settings)
-        work = functools.partial(_write_pair, folder=folder, config=config)
+        work = functools.partial(_write_pair, folder=folder, config=config, films=films)
         outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs", CLIPS_PER_WORKER)
         facts = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in ("pictures", "low_rate")}
         counts = prepared.write(config, dataset, outcomes, left_out, **facts)
@@ -90,8 +95,14 @@ def _is_complete(row: Row) -> bool:
     return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
 
 
+def is_complete_film(row: Row) -> bool:
+    """Whether the sound of a row, and its video or picture if it names them, are files."""
+    images = (not row.image or row.image.is_dir()) and (not row.video or row.video.is_file())
+    return bool(row.audio and row.audio.is_file() and images)
+
+
 def _recordings(
-    config: PairsConfig, dataset: str, source: Path, media_dir: Path | None
+    config: PairsConfig, dataset: str, source: Path, media_dir: Path | None, films: Films | None
 ) -> tuple[list[Pair], list[LeftOut]]:
     if not source.exists():
         raise UserError(f"{source}: no such folder or manifest of videos, or of sounds with pictures")
@@ -103,38 +114,55 @@ def _recordings(
             row.video = row.video or (row.audio if row.audio and manifest.is_video(row.audio) else None)
             row.audio = row.audio or row.video
             row.label = row.label or Path(row.uid).parent.name.replace("_", " ") or None
-    rows, left_out = screen(found.rows, images=True)
-    return [Pair(row, tuple(found.best_frames.get(row.uid, ()))) for row in rows], found.left_out + left_out
+    left_out = films.match(found.rows) if films else []
+    unclear = {one.uid for one in left_out}
+    given = [row for row in found.rows if row.uid not in unclear]
+    rows, screened_out = screen(given, images=not (films and films.sounds_only))
+    pairs = [Pair(row, tuple(found.best_frames.get(row.uid, ()))) for row in rows]
+    return pairs, found.left_out + left_out + screened_out
 
 
-def _write_pair(pair: Pair, folder: Path, config: PairsConfig) -> Outcome:
-    """Write the sound, then the pictures of one pair, unless an earlier run did."""
+def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | None = None) -> Outcome:
+    """Write the sound, then the pictures or the film of one pair, unless an earlier run did."""
     row = pair.row
     sound, frames = folder / config.audio_dir / f"{row.uid}.wav", folder / config.frames_dir / row.uid
-    example = replace(row, audio=sound, image=frames)
-    if frames.is_dir() and sound.is_file():
-        example.duration = round(soundfile.info(sound).duration, 3)
-        return Outcome((example,), reused=True, counts={"pictures": len(list(frames.iterdir()))})
+    is_scene = row.audio is None
+    has_pictures = films is None or row.image is not None or is_scene
+    example = replace(row, audio=sound, image=frames if has_pictures else None)
     try:
-        wave = load_wave(row, config.sample_rate, config.seconds)
+        if films and is_scene:
+            example.video = sound_films.draw(row, folder)
+        if sound.is_file() and (frames.is_dir() or not has_pictures):
+            example.duration = round(soundfile.info(sound).duration, 3)
+            count = len(list(frames.iterdir())) if has_pictures else 0
+            return Outcome((example,), reused=True, counts={"pictures": count})
+        wave = (films.load_wave if films else load_wave)(row, config.sample_rate, config.seconds)
         audio.check_wave(wave, config.sample_rate, str(row.audio or ""), config.min_seconds)
-        seconds = len(wave) / config.sample_rate
-        pictures = _usable(_load_pictures(pair, seconds, config), f"{row.image or row.video}")
+        seconds = wave.shape[-1] / config.sample_rate
+        if films and row.video and row.video.suffix != sound_films.VECTORS_SUFFIX:
+            times = sound_films.times_to_check(row.video, config.frames)
+            _usable([(frame.seconds, frame.picture) for frame in video.frames_at(row.video, times)], f"{row.video}")
+        pictures = _usable(_load_pictures(pair, seconds, config), f"{row.image or row.video}") if has_pictures else []
     except (SoundError, VideoError) as error:
         return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
     audio.save_wav(sound, wave, config.sample_rate)
-    with files.atomic_folder(frames) as temporary:
-        for second, picture in pictures:
-            picture.thumbnail((config.longest_side, config.longest_side), Image.Resampling.LANCZOS)
-            suffix = ".png" if max(picture.size) <= LOSSLESS_SIDE else ".jpg"
-            name = STILL if second is None else f"{second:07.3f}"
-            picture.save(temporary / (name + suffix), quality=JPEG_QUALITY)  # PNG ignores the quality
+    if has_pictures:
+        _save_pictures(pictures, frames, config.longest_side)
     example.duration = round(seconds, 3)
     try:
         low_rate = row.audio is not None and soundfile.info(row.audio).samplerate < config.sample_rate
     except soundfile.SoundFileError:  # decoded by PyAV
         low_rate = False
     return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
+
+
+def _save_pictures(pictures: list[Picture], folder: Path, longest_side: int) -> None:
+    with files.atomic_folder(folder) as temporary:
+        for second, picture in pictures:
+            picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
+            suffix = ".png" if max(picture.size) <= LOSSLESS_SIDE else ".jpg"
+            name = STILL if second is None else f"{second:07.3f}"
+            picture.save(temporary / (name + suffix), quality=JPEG_QUALITY)  # PNG ignores the quality
 
 
 def _load_pictures(pair: Pair, seconds: float, config: PairsConfig) -> list[Picture]:

@@ -1,33 +1,74 @@
 """Load images, and draw contact sheets."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
 
+MAX_PIXELS = 2**25  # of an opened image, 100 MB as RGB; larger ones are reduced
+# raised by Pillow for damaged and foreign files
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 CELL = 192  # pixels of the longer side of every image
 _GAP, _LINE, _SIZE = 8, 17, 14  # margins, line height and font size, in pixels
 _LINES = 3  # lines of one title; a longer one ends in dots
 _INK, _PAPER, _EMPTY = (40, 40, 40), "white", (238, 238, 238)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` reduces such images
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white."""
+    """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white.
+
+    Images of more than `MAX_PIXELS` are reduced by a whole factor, JPEGs while they are decoded, to bound the memory.
+
+    Raises:
+        UserError: a missing or damaged file, not an image, or more pixels than Pillow's limit (179 million).
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such image file")
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if not image.has_transparency_data:
-                return image.convert("RGB")
-            image = image.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            _shrink_jpeg(file)
+            ImageOps.exif_transpose(file, in_place=True)
+            factor = math.ceil(math.sqrt(file.width * file.height / MAX_PIXELS))
+            return to_rgb(file.reduce(factor) if factor > 1 else file)
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too large ({first_line(error, 90)}): make it smaller") from error
+    except UNREADABLE as error:
         raise UserError(f"{path}: not a readable image ({first_line(error)}): convert it to png or jpg") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB, transparent areas on white, 16-bit and float values to 8 bits."""
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale grey values, 16-bit integers or floats in [0, 1] or [0, 255], to 8 bits; Pillow would clip them."""
+    values = np.asarray(image, np.float32)
+    if image.mode.startswith("I"):
+        values = values / (257 if image.mode != "I" or values.max() > 255 else 1)  # "I" holds any range
+    elif values.max() <= 1:
+        values = values * 255
+    return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
+
+
+def _shrink_jpeg(file: Image.Image) -> None:
+    """Let a JPEG of more than `MAX_PIXELS` be decoded at a half, a quarter or an eighth of its size."""
+    scale = math.sqrt(MAX_PIXELS / (file.width * file.height))
+    if file.format == "JPEG" and scale < 1:
+        file.draft(None, (math.ceil(file.width * scale / 2), math.ceil(file.height * scale / 2)))
 
 
 def picture_grid(

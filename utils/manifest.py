@@ -128,6 +128,11 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(_files_in(folder, PICTURE_SUFFIXES))
 
 
+def videos_in(folder: Path) -> list[Path]:
+    """List video files in a folder and below, sorted; follows linked folders."""
+    return sorted(_files_in(folder, VIDEO_SUFFIXES))
+
+
 def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
     found, visited = [], set()
     for place, subfolders, names in os.walk(folder, followlinks=True):

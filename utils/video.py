@@ -1,21 +1,40 @@
-"""Read frames of video files at given times. Needs PyAV (the extra `video`)."""
+"""Read frames of films by their time, and give a video a new sound. Videos need PyAV (the extra `video`).
+
+Animated pictures (WebP, GIF, PNG) are films without sound; Pillow reads them.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from PIL import Image
+import numpy as np
+import soxr
+from PIL import Image, ImageSequence
 
+from sonolume.utils import audio, manifest
 from sonolume.utils.audio import PYAV_REMEDY
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.files import atomic_path
+from sonolume.utils.image import UNREADABLE, to_rgb
 
 if TYPE_CHECKING:
+    from av import AudioFrame
     from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 FORMATS = "mov,matroska,avi,mpeg,mpegts,flv"  # video containers; playlists and lists of files are not followed
+ANIMATED_SUFFIXES = frozenset({".webp", ".gif", ".png", ".apng"})
 SEEK_FROM = 5.0  # seconds from which seeking to the key frame before is faster than decoding from the start
+ROUNDING = 0.001  # seconds by which containers round the times of frames
+LENGTH_TOLERANCE = 0.5  # seconds that a video may be shorter than its header announces
+UNTIMED = 0.1  # seconds of an animated picture's frame without a duration, as in browsers
+MUX_RATE = 48000  # Hz of a new sound track: every container's codec and every player takes it
+SOUND_CODECS = {".webm": "libopus", ".avi": "pcm_s16le", ".mpg": "mp2", ".mpeg": "mp2"}  # aac in all others
+CHUNK = 4096  # samples of the new sound that are encoded at a time
 
 
 class VideoError(UserError):
@@ -44,13 +63,76 @@ class Frame(NamedTuple):
     picture: Image.Image
 
 
+@dataclass
+class _Interval:
+    """A frame of a film and the time during which it is shown, in seconds from the start of the film."""
+
+    start: float
+    stop: float
+    source: Any  # a frame of PyAV, or an image
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The RGB image, rotated as the metadata of phone videos demands; converted once."""
+        if isinstance(self.source, Image.Image):
+            return Frame(self.start, self.source)
+        picture, rotation = self.source.to_image(), self.source.rotation
+        return Frame(self.start, picture.rotate(rotation, expand=True) if rotation else picture)
+
+
+def is_film(path: Path) -> bool:
+    """Check for a video file, by its suffix, or an animated picture, by its content."""
+    if path.suffix.lower() not in ANIMATED_SUFFIXES:
+        return manifest.is_video(path)
+    try:
+        with Image.open(path) as file:
+            return getattr(file, "is_animated", False)
+    except UNREADABLE:
+        return False
+
+
 def probe(path: Path) -> Facts:
-    """Read the metadata of a video without decoding it; a VideoError if the file is unusable."""
+    """Read the metadata of a film; a VideoError if the file is unusable. Animated pictures are decoded for it."""
+    if path.suffix.lower() in ANIMATED_SUFFIXES:
+        frames = list(map(_without_pixels, _animation(path)))
+        stop, size = frames[-1]
+        return Facts(stop, len(frames) / stop if stop else 0.0, *size, has_sound=False)
     with _opened(path) as container:
-        track = container.streams.video[0]
+        track = _picture_track(path, container)
         length = (track.duration or 0) * (track.time_base or 0) or (container.duration or 0) / 1_000_000
         rate = track.average_rate or 0
         return Facts(float(length), float(rate), track.width, track.height, bool(container.streams.audio))
+
+
+def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None) -> Iterator[Frame]:
+    """Yield the RGB frames shown at the times start + k / fps, upright, whatever the frame rate of the film.
+
+    As many as the length of the film (from `start`, at most `seconds`) times `fps`, rounded, and at least one. They
+    are decoded one by one; a frame shown at several of the times is the same object.
+
+    Args:
+        start: seconds from the first frame of the film.
+
+    Raises:
+        VideoError: a missing, cut or damaged file, no video track, or no decodable frame.
+    """
+    if fps <= 0 or start < 0 or (seconds is not None and seconds < 0):
+        raise ValueError(f"fps must be above 0, start and seconds not below: got {fps}, {start}, {seconds}")
+    most = None if seconds is None else max(1, round(seconds * fps))
+    count, chosen, interval = 0, None, None
+    for interval in _intervals(path, start):
+        while True:
+            time = start + count / fps
+            if chosen is None and time < interval.stop - ROUNDING:
+                chosen = interval
+            if chosen is None or interval.stop < time + 0.5 / fps - ROUNDING:  # the film may end before this time
+                break
+            yield chosen.frame
+            count, chosen = count + 1, None
+            if count == most:
+                return
+    if count == 0 and interval is not None:
+        yield (chosen or interval).frame
 
 
 def frames_at(path: Path, seconds: Sequence[float]) -> list[Frame]:
@@ -62,24 +144,85 @@ def frames_at(path: Path, seconds: Sequence[float]) -> list[Frame]:
     Raises:
         VideoError: a missing or damaged file, no video track, or no decodable frame.
     """
-    wanted, found, shown = sorted(set(seconds)), {}, None
+    wanted, found, interval = sorted(set(seconds)), dict[float, Frame](), None
+    for interval in _intervals(path, wanted[0]):
+        while wanted and wanted[0] < interval.stop - ROUNDING:
+            found[wanted.pop(0)] = interval.frame
+        if not wanted:
+            break
+    if wanted and interval is not None:
+        found |= {time: interval.frame for time in wanted}
+    return [found[time] for time in seconds]
+
+
+def _intervals(path: Path, start: float) -> Iterator[_Interval]:
+    """Yield the frames of a film in order of time, from one at or before `start` if there is one."""
+    return _animation(path) if path.suffix.lower() in ANIMATED_SUFFIXES else _decoded(path, start)
+
+
+def _animation(path: Path) -> Iterator[_Interval]:
+    if not path.is_file():
+        raise VideoError(f"{path}: no such video file", "missing")
+    start = 0.0
+    try:
+        with Image.open(path) as file:
+            for picture in ImageSequence.Iterator(file):
+                image = to_rgb(picture.copy())
+                seconds = float(picture.info.get("duration") or 0) / 1000 or UNTIMED
+                yield _Interval(start, start + seconds, image)
+                start += seconds
+    except UNREADABLE as error:
+        raise VideoError(f"{path}: damaged or not an animated picture ({first_line(error)})") from error
+
+
+def _without_pixels(interval: _Interval) -> tuple[float, tuple[int, int]]:
+    return interval.stop, interval.source.size
+
+
+def _decoded(path: Path, start: float) -> Iterator[_Interval]:
     with _opened(path) as container:
-        track = container.streams.video[0]
-        begin = float((track.start_time or 0) * (track.time_base or 0))  # the first frame is not at 0 in every file
-        if begin + wanted[0] >= SEEK_FROM and track.time_base:
-            container.seek(int((begin + wanted[0]) / track.time_base), stream=track)
-        for frame in container.decode(track):
-            if frame.time is None:
-                continue
-            while wanted and shown is not None and frame.time - begin > wanted[0]:
-                found[wanted.pop(0)] = _to_frame(shown, begin)
-            if not wanted:
-                break
-            shown = frame
+        track = _picture_track(path, container)
+        begin = _begin(track)
+        if begin + start >= SEEK_FROM and track.time_base:
+            container.seek(int((begin + start) / track.time_base), stream=track)
+        shown, end = None, 0.0
+        for packet in container.demux():
+            if packet.pts is not None and packet.time_base:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            for frame in packet.decode() if packet.stream is track else ():
+                if frame.time is None:
+                    continue
+                if shown is not None:
+                    yield _Interval(shown.time - begin, frame.time - begin, shown)
+                shown = frame
+        _check_length(path, container, end)
         if shown is None:
             raise VideoError(f"{path}: no frame could be decoded")
-        found |= {time: _to_frame(shown, begin) for time in wanted}
-    return [found[time] for time in seconds]
+        last = float(shown.duration * shown.time_base) if shown.duration else 1 / float(track.average_rate or 1)
+        yield _Interval(shown.time - begin, shown.time - begin + last, shown)
+
+
+def _begin(track: "VideoStream") -> float:
+    """Time of the first frame in seconds, which is not 0 in every file."""
+    return float((track.start_time or 0) * (track.time_base or 0))
+
+
+def _check_length(path: Path, container: "InputContainer", end: float) -> None:
+    """Raise a VideoError if no track reaches the end that the header announces; `end` is that of the last packet."""
+    announced = ((container.start_time or 0) + (container.duration or 0)) / 1_000_000
+    if container.duration and announced - end > LENGTH_TOLERANCE:
+        message = f"its header announces {announced:.2f} s, but it ends after {end:.2f} s: download it again"
+        raise VideoError(f"{path}: cut: {message}", "cut video")
+
+
+def _picture_track(path: Path, container: "InputContainer") -> "VideoStream":
+    """Return the first video track that is not the cover picture of a sound file."""
+    from av.stream import Disposition
+
+    for track in container.streams.video:
+        if not track.disposition & Disposition.attached_pic:
+            return track
+    raise VideoError(f"{path}: no video track", "no pictures")
 
 
 @contextmanager
@@ -94,14 +237,104 @@ def _opened(path: Path) -> "Iterator[InputContainer]":
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     try:
         with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: no video track", "no pictures")
             yield container
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(f"{path}: damaged or not a video ({first_line(error)})") from error
 
 
-def _to_frame(frame: Any, begin: float) -> Frame:
-    """Convert a frame to an image, rotated as the metadata of phone videos demands."""
-    picture = frame.to_image()
-    return Frame(frame.time - begin, picture.rotate(frame.rotation, expand=True) if frame.rotation else picture)
+def _audio_frame(sound: np.ndarray, start: int) -> "AudioFrame":
+    """Wrap `CHUNK` samples of (channels, n) from `start` on."""
+    import av
+
+    part = np.ascontiguousarray(sound[:, start : start + CHUNK])
+    frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="stereo" if len(sound) > 1 else "mono")
+    frame.sample_rate, frame.pts, frame.time_base = MUX_RATE, start, Fraction(1, MUX_RATE)
+    return frame
+
+
+def check_mux(video: Path) -> None:
+    """Raise a VideoError unless the file is a video to which `mux` can add sound."""
+    if video.suffix.lower() in ANIMATED_SUFFIXES | manifest.PICTURE_SUFFIXES:
+        raise VideoError(f"{video}: a picture, and pictures take no sound: mux needs a video such as mp4", "no video")
+    probe(video)
+
+
+def mux(video: Path, wave: np.ndarray, sample_rate: int, out_path: Path, keep_sound: float | None = None) -> None:
+    """Write a copy of a video with a new sound track; its pictures are copied without encoding them again.
+
+    The sound is cut, or padded with silence, to the length of the video, and scaled down if it exceeds full scale.
+
+    Args:
+        video: a video file.
+        wave: new sound (n,) or (channels, n), channels 1 or 2, in [-1, 1].
+        sample_rate: rate of the new sound in Hz.
+        out_path: file to write; its suffix is the container. That of `video` always fits.
+        keep_sound: gain at which the old sound is mixed in; None to replace it.
+
+    Raises:
+        VideoError: `video` is a picture, or unusable, or its pictures do not fit into the container of `out_path`.
+    """
+    check_mux(video)
+    if out_path.suffix.lower() not in manifest.VIDEO_SUFFIXES | {video.suffix.lower()}:
+        raise VideoError(f"{out_path}: not the name of a video: choose one such as {video.stem}.mp4", "no fit")
+    seconds = probe(video).seconds
+    sound = _mixed(video, wave, sample_rate, seconds, keep_sound)
+    with _opened(video) as source, atomic_path(out_path) as temporary, temporary.open("wb") as file:
+        _write(source, _picture_track(video, source), sound, out_path, file)
+
+
+def _mixed(video: Path, wave: np.ndarray, sample_rate: int, seconds: float, keep_sound: float | None) -> np.ndarray:
+    """Return the sound of the muxed video: float32 (channels, n) at MUX_RATE, as long as the video."""
+    channels = np.atleast_2d(wave).astype(np.float32)              # (channels, n)
+    channels = soxr.resample(channels.T, sample_rate, MUX_RATE).T  # (channels, n')
+    length = round(seconds * MUX_RATE) or channels.shape[1]
+    sound = _fitted(channels, length)
+    if keep_sound is not None and (old := _sound_of(video, length)) is not None:
+        sound = sound + keep_sound * old
+    return audio.limit_peak(sound)[0]
+
+
+def _sound_of(video: Path, length: int) -> np.ndarray | None:
+    """Read the sound of a video from its first frame on, (2, length) float32 at MUX_RATE; None if it is mute."""
+    with _opened(video) as container:
+        if not container.streams.audio:
+            return None
+        track = container.streams.audio[0]
+        late = float((track.start_time or 0) * (track.time_base or 0)) - _begin(_picture_track(video, container))
+    old, shift = audio.load(video, MUX_RATE, mono=False), round(late * MUX_RATE)
+    stereo = old[:2] if len(old) > 1 else np.repeat(old, 2, axis=0)
+    return _fitted(np.pad(stereo, ((0, 0), (max(shift, 0), 0)))[:, max(-shift, 0) :], length)
+
+
+def _fitted(sound: np.ndarray, length: int) -> np.ndarray:
+    """Cut or pad (channels, n) with silence to (channels, length)."""
+    return np.pad(sound[:, :length], ((0, 0), (0, max(0, length - sound.shape[1]))))
+
+
+def _write(source: "InputContainer", track: "VideoStream", sound: np.ndarray, out_path: Path, file: IO[bytes]) -> None:
+    """Copy the packets of the pictures, from time 0 on, interleaved with the encoded sound (channels, n)."""
+    import av
+
+    begin, tick, done = track.start_time or 0, float(track.time_base or 0), 0
+    with av.open(file, "w") as target:  # the container is that of the file's suffix
+        try:
+            pictures = target.add_stream_from_template(track)
+            codec, layout = SOUND_CODECS.get(out_path.suffix.lower(), "aac"), "stereo" if len(sound) > 1 else "mono"
+            tone = target.add_stream(codec, rate=MUX_RATE, layout=layout)
+            target.start_encoding()
+        except (av.FFmpegError, ValueError) as error:
+            message = f"takes no pictures in {track.codec_context.name}: choose another type of file, such as mkv"
+            raise VideoError(f"{out_path}: {message}", "no fit") from error
+        for packet in source.demux(track):
+            if packet.dts is None and not packet.size:  # the end
+                continue
+            packet.pts, packet.dts = (None if time is None else time - begin for time in (packet.pts, packet.dts))
+            reached = round((packet.dts or 0) * tick * MUX_RATE)
+            packet.stream = pictures
+            target.mux(packet)
+            while done < min(reached, sound.shape[1]):
+                target.mux(tone.encode(_audio_frame(sound, done)))
+                done += CHUNK
+        for start in range(done, sound.shape[1], CHUNK):
+            target.mux(tone.encode(_audio_frame(sound, start)))
+        target.mux(tone.encode(None))

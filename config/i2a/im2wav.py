@@ -234,6 +234,7 @@ class EvaluationOptions(GenerationOptions, options.ReportOptions, options.Folder
     """Flags of run_eval.sh."""
 
     batch_size: int = 16
+    num_samples: int = 240
     imagehear: Path | None = option(
         help="folder of the ImageHear pictures; scores how often the class of the picture sounds", metavar="FOLDER",
         must_exist=True,

@@ -32,18 +32,24 @@ def frozen_stable_diffusion(source: str) -> Any:
 
 
 def cached_features(
-    folder: Path, name: str, inputs: Any, network: torch.nn.Module, encode: Callable[[Tensor], Tensor],
-    train: TrainConfig,
+    folder: Path, name: str, inputs: Any, network: Any, encode: Callable[[Any], Tensor],
+    train: TrainConfig, dtype: type[np.generic] = np.float16, exact: bool = False,
+    collate: Callable[[list[Any]], Any] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Features of a frozen network for all inputs, (len(inputs), ...) float16, memory-mapped; computed once.
+    """Features of a frozen network for all inputs, (len(inputs), ...), memory-mapped; computed once.
 
     Args:
         folder: folder of the caches of a data set.
         name: name of the features, for the cache's folder and the progress bar.
-        inputs: data set of tensors with `versions()`, which decides whether the cached features are still valid.
-        encode: from a batch of inputs, on the network's device, to features.
+        inputs: data set with `versions()`, which decides whether the cached features are still valid.
+        network: a module, or an object with `to` and `content_hash`.
+        encode: from a batch of inputs to features; tensors are moved to the network's device before.
         train: its precision and accelerator are used.
+        dtype: of the result, such as an integer type for tokens.
+        exact: compute in full precision, whatever that of training.
+        collate: batches the inputs; by default they are tensors.
     """
+    precision = "32-true" if exact else str(train.precision)
 
     @torch.no_grad()
     def compute(unfinished: Path) -> None:
@@ -51,21 +57,23 @@ def cached_features(
         use_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
         device = torch.device("cuda" if use_cuda else "cpu")
         network.to(device)
-        loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers)
+        loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers, collate_fn=collate)
         for batch in tqdm(loader, desc=f"caching {name}", unit="batch", disable=not len(inputs)):
-            with torch.autocast(device.type, torch.bfloat16, enabled=train.precision.startswith("bf16")):
-                found = encode(batch.to(device)).half().cpu().numpy()
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
+                found = encode(batch.to(device) if isinstance(batch, Tensor) else batch)
+            found = (found if dtype != np.float16 else found.half()).cpu().numpy()
             if rows is None:
-                rows = np.lib.format.open_memmap(path, "w+", np.float16, (len(inputs), *found.shape[1:]))
+                rows = np.lib.format.open_memmap(path, "w+", dtype, (len(inputs), *found.shape[1:]))
             rows[done : done + len(found)] = found
             done += len(found)
         network.to("cpu")
         if rows is None:  # there are no inputs, such as an empty validation split
-            np.save(path, np.zeros(0, np.float16))
+            np.save(path, np.zeros(0, dtype))
         else:
             rows.flush()
 
-    key = (CACHE_VERSION, str(train.precision), inputs.versions(), network.state_dict().values())
+    weights = network.state_dict().values() if isinstance(network, torch.nn.Module) else network.content_hash
+    key = (CACHE_VERSION, precision, inputs.versions(), weights)
     return np.load(cached(folder, key, compute, name) / f"{name}.npy", mmap_mode="r")
 
 

@@ -22,6 +22,8 @@ KINDS = {  # part of a weight's name that only this kind of file has -> the kind
     "cls_token": "a vision transformer or AST",
     "quant_conv.weight": "Amphion's autoencoder (amphion-vae)",
     "conv_pre.": "a HiFi-GAN generator (amphion-hifigan)",
+    "prior.transformer.": "a prior of Im2Wav (im2wav-low or im2wav-up)",
+    "bottleneck.level_blocks.": "Im2Wav's VQ-VAE (im2wav-vqvae)",
     "relative_attention_bias": "a BEATs encoder (beats)",
 }
 

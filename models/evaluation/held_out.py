@@ -215,6 +215,7 @@ class Clips:
     uids: list[str]
     get: GetClip
     source: dict[str, Any]  # where they come from; part of the conditions
+    scenes: list[Scene] = field(default_factory=list)  # of the miniature world only
 
 
 def clips(
@@ -247,7 +248,8 @@ def clips(
         return mel(wave[None])[0], wave
 
     source = {"source": "test scenes of the miniature world", "world": WORLD, "seed": TEST_SEED}
-    return Clips([scene.uid for scene in scenes], get, source | {"kinds": list(mini.kinds), "pairs": mini.pairs})
+    more = {"kinds": list(mini.kinds), "pairs": mini.pairs}
+    return Clips([scene.uid for scene in scenes], get, source | more, scenes)
 
 
 def check_sample_rate(sample_rate: int) -> None:

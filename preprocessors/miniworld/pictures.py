@@ -7,6 +7,7 @@ the number of notes, drops or arcs. Two events have a panel each: side by side f
 import colorsys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -107,19 +108,31 @@ def onsets(scene: Scene) -> list[list[float]]:
     return [_onsets(event.kind, level) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
 
 
-def _states(kind: str, level: np.ndarray, count: int) -> list[Appearance]:
-    """States of one event in `count` windows of equal length."""
+def _states(kind: str, level: np.ndarray, lefts: np.ndarray, step: float) -> list[Appearance]:
+    """States of one event in windows of `step` seconds that begin at the times `lefts`, which may be negative."""
     times = np.array(_onsets(kind, level))
     sounding = np.flatnonzero(level > SILENCE_LEVEL) * HOP / SAMPLE_RATE
     first, last = sounding[0], sounding[-1]
-    step, states = DURATION / count, []
-    for left in np.arange(count) * step:
+    states = []
+    for left in lefts:
         right = left + step
         marks = int((times < right).sum()) if kind in REPEATED else 0
         hit = bool(((left <= times) & (times < right)).any())
-        phase = float(np.clip((left + step / 2 - first) / (last - first + 1e-6), 0, 1))
+        phase = float(np.clip((left + step / 2 - first) / (last - first + 1e-6), 0, 1)) if kind not in REPEATED else 0.5
         states.append(Appearance(marks, hit, phase, faint=bool(right <= first or left > last)))
     return states
+
+
+def animate(scene: Scene, lefts: np.ndarray, step: float) -> np.ndarray:
+    """Draw a scene in windows of `step` seconds that begin at the times `lefts` (N,): uint8 (N, 64, 64, 3).
+
+    Nothing has sounded at negative times. Successive windows of equal state share one drawing.
+    """
+    tracks = [_states(e.kind, level, lefts, step) for e, level in zip(scene.events, _envelopes(scene), strict=True)]
+    drawn: list[np.ndarray] = []
+    for before, states in pairwise([(), *zip(*tracks, strict=True)]):
+        drawn.append(drawn[-1] if states == before else paint(scene, states))
+    return np.stack(drawn)
 
 
 def frames(scene: Scene, count: int = 8) -> np.ndarray:
@@ -129,5 +142,5 @@ def frames(scene: Scene, count: int = 8) -> np.ndarray:
     """
     if count < 1:
         raise ValueError(f"count must be at least one, got {count}")
-    tracks = [_states(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
-    return np.stack([paint(scene, states) for states in zip(*tracks, strict=True)])
+    step = DURATION / count
+    return animate(scene, np.arange(count) * step, step)

@@ -1,6 +1,5 @@
 """Embedders that are models of transformers, by hub id or folder, with a name that changes when their weights do."""
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,15 +9,14 @@ import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
 from PIL.Image import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.utils import logging
 
+from sonolume.models import pretrained
 from sonolume.models.evaluation.embedders.base import Embedder, Features, pad
-from sonolume.utils import checkpoint, hub
+from sonolume.utils import hub
 from sonolume.utils.cache import content_hash
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import UserError
 
 KINDS = {
     "ast": ("ID_OR_FOLDER", r".+"), "clap": ("ID_OR_FOLDER", r".+"),
@@ -27,9 +25,7 @@ KINDS = {
     "wav2vec2": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"), "hubert": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
     "wavlm": ("ID_OR_FOLDER[#LAYER]", r"[^#]+(#\d+)?"),
 }  # fmt: skip
-UNREADABLE = (*checkpoint.DAMAGED, SafetensorError, pickle.UnpicklingError)
 HASHED_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model"}  # files of a folder that determine the model
-UNUSED_WEIGHTS = ("masked_spec_embed",)  # needed in training only
 CODEC_SECONDS = 30.0  # of one window, to bound memory
 
 
@@ -73,36 +69,15 @@ class PretrainedEmbedder(Embedder):
 
     def __init__(self, model_class: Any, kind: str, source: str, device: torch.device | str) -> None:
         self.source, self.device = Source.parse(kind, source), device
-        self.model = self._load_model(model_class).eval().requires_grad_(False).to(device)
+        where, label, revision = self.source.where, f"embedder {self.source}", self.source.revision
+        pretrained.model_settings(where, label, (model_class.config_class.model_type,), revision)
+        self.model = pretrained.load_model(model_class, where, label, revision).to(device)
         self.config, self.name = self.model.config, self.source.versioned_name()
-
-    def _load_model(self, model_class: Any) -> Any:
-        where, revision = self.source.where, self.source.revision
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # heads that are not used here are reported as missing otherwise
-        try:
-            settings, _ = transformers.PretrainedConfig.get_config_dict(where, revision=revision)
-            found, expected = settings.get("model_type"), model_class.config_class.model_type
-            if found != expected:
-                raise UserError(f"embedder {self.source}: holds a model of type {found}, not {expected}")
-            options = {"revision": revision, "dtype": torch.float32, "output_loading_info": True}
-            model, info = model_class.from_pretrained(where, **options)
-        except UNREADABLE as error:
-            raise UserError(f"embedder {self.source} cannot be loaded: {first_line(error)}") from error
-        finally:
-            logging.set_verbosity(verbosity)
-        missing = sorted(key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS))
-        if missing:
-            raise UserError(f"embedder {self.source}: {len(missing)} weights are missing, such as {missing[0]}")
-        return model
 
     def load_processor(self, loader: Any, **settings: Any) -> Any:
         """Load the tokenizer or feature extractor of the model."""
-        try:
-            return loader.from_pretrained(self.source.where, revision=self.source.revision, **settings)
-        except UNREADABLE as error:
-            what = loader.__name__.removeprefix("Auto")
-            raise UserError(f"embedder {self.source}: its {what} cannot be loaded: {first_line(error)}") from error
+        where, revision = self.source.where, self.source.revision
+        return pretrained.load_processor(loader, where, f"embedder {self.source}", revision, **settings)
 
 
 class AstEmbedder(PretrainedEmbedder):

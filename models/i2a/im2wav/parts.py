@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 
 from sonolume.config.i2a.im2wav import Config
@@ -63,7 +64,7 @@ def read_settings(source: str) -> tuple[Path, dict[str, Any]]:
     return folder, values
 
 
-def load(folder: Path, name: str, key: str) -> Any:
+def load(folder: Path, name: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
     """Load one frozen network of an exported folder on the CPU, in evaluation mode.
 
     Raises:
@@ -72,7 +73,7 @@ def load(folder: Path, name: str, key: str) -> Any:
     place = folder / name
     if not place.is_dir():
         raise UserError(f"{key} {folder}: has no {name}: train it with run_train.sh --config {TRAINED_BY[name]}")
-    return load_network(NETWORKS[name], str(place.absolute()), f"{key} {place}")
+    return load_network(NETWORKS[name], str(place.absolute()), f"{key} {place}", dtype)
 
 
 def locate(source: str, key: str, name: str) -> Path:

@@ -3,7 +3,7 @@
 B clips, F frames, V width of the image vectors, n samples, T tokens. Imports no Lightning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,9 @@ class Im2WavPipeline:
         """
         place, settings = parts.read_settings(str(folder))
         names = ("vqvae", "low", "up") if with_up else ("vqvae", "low")
-        networks = {name: parts.load(place, name, "--checkpoint") for name in names}
-        priors = [networks[name].to(device, dtype) if name in networks else None for name in ("low", "up")]
-        return cls(networks["vqvae"].to(device), *priors, settings)
+        types = {"vqvae": torch.float32, "low": dtype, "up": dtype}
+        networks = {name: parts.load(place, name, "--checkpoint", types[name]).to(device) for name in names}
+        return cls(networks["vqvae"], networks["low"], networks.get("up"), settings)
 
     def priors(self) -> "dict[str, LowPrior | UpPrior]":
         """The loaded priors by level."""
@@ -102,7 +102,8 @@ class Im2WavPipeline:
         hop, codes = self.vqvae.hops[LEVELS[level]], self.vqvae.config.codes
         needed = self.window // hop
         if prior.config.positions != needed or prior.config.codes != codes:
-            raise ValueError(f"the {level} prior has {prior.config.positions} positions and {prior.config.codes} codes, "
+            found = f"{prior.config.positions} positions and {prior.config.codes} codes"
+            raise ValueError(f"the {level} prior has {found}, "
                              f"this VQ-VAE needs {needed} and {codes}: they are of two models")  # fmt: skip
 
     @property
@@ -181,6 +182,7 @@ class Im2WavPipeline:
         frames = window_rows(request.frames, offset, self.window, self.fps, self.sample_rate).to(device)
         none = torch.zeros(len(frames), dtype=torch.bool, device=device)
         if level == "low":
+            total = max(total, round(self.low.config.min_seconds * self.sample_rate))
             times = torch.tensor([[total, offset, self.window]], device=device).expand(len(frames), 3)
             conditions = [self.low.conditioner(frames, times, keep) for keep in ([None, none] if guided else [None])]
         else:

@@ -18,7 +18,7 @@ from sonolume.models.i2a.im2wav import parts
 from sonolume.models.i2a.im2wav.data import Batch
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.vqvae_task import VqvaeTask
-from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
+from sonolume.models.training import Draw, Frozen, optimizers, training_draws
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.sampler import TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import bits_per_token
@@ -33,7 +33,7 @@ def load_frozen(config: Config) -> Frozen:
     """Load CLIP and the VQ-VAE of the priors' training; the VQ-VAE itself trains without frozen networks."""
     if config.stage is Stage.vqvae:
         return Frozen()
-    clip = ImageEncoder.load(config.model.clip, "model.clip")
+    clip = ImageEncoder.load(config.model.clip)
     return Frozen(clip=clip, vqvae=parts.load_vqvae(config.model.vqvae_path, "model.vqvae_path"))
 
 

@@ -1,0 +1,169 @@
+"""CLIP as the image encoder of Im2Wav: pictures, frames of a film and texts as unit vectors of one space.
+
+N pictures or texts, F frames, V width of the space.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import transformers
+from PIL.Image import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from sonolume.models import pretrained
+from sonolume.utils import hub, paths
+from sonolume.utils.cache import content_hash
+from sonolume.utils.image import to_rgb
+from sonolume.utils.video import stream_frames
+
+KEY = "model.clip"  # config key of the source, for messages
+BATCH_SIZE = 64  # pictures of one forward pass
+MAX_RATIO = 8  # longer side by shorter; of a longer picture only the middle is scaled, as CLIP sees no more of it
+PIXELS = ("do", "resample", "rescale", "size", "crop", "image")  # first words of the settings that change the pixels
+TYPES = ("clip", "clip_vision_model")  # a whole CLIP, or its vision tower alone
+
+
+class ImageEncoder:
+    """A frozen CLIP in evaluation mode. Its text tower is loaded by the first call of `encode_texts`."""
+
+    def __init__(self, vision: Any, processor: Any, where: str, name: str, revision: str | None = None) -> None:
+        self.vision, self.processor = vision, processor
+        self._where, self._name, self._revision = where, name, revision
+
+    @classmethod
+    def load(
+        cls, source: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, key: str = KEY
+    ) -> Self:
+        """Load any CLIP of transformers.
+
+        Args:
+            source: folder, relative to the repository, or hub id, also `ID@REVISION`.
+            key: config key or flag of `source`, for messages.
+
+        Raises:
+            UserError: missing, damaged, not a CLIP, or without its image processor.
+        """
+        name, revision = f"{key} {source}", None
+        if not paths.resolve(source).is_dir():  # the name of a folder may contain an @
+            source, _, revision = source.partition("@")
+        where, revision = hub.locate(source, key, "name a folder or a hub id of CLIP"), revision or None
+        model = transformers.CLIPVisionModelWithProjection
+        config = _tower_config(where, name, revision, "vision")
+        vision = pretrained.load_model(model, where, name, revision, dtype, config=config)
+        # the PIL backend, because torchvision is no dependency; it equals OpenAI's preprocessing
+        processor = pretrained.load_processor(transformers.AutoImageProcessor, where, name, revision, backend="pil")
+        return cls(vision.to(device), processor, where, name, revision)
+
+    @property
+    def width(self) -> int:
+        """V."""
+        return self.vision.config.projection_dim
+
+    @property
+    def device(self) -> torch.device:
+        return self.vision.device
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of the weights of the vision tower and of the image processor, wherever they were loaded from."""
+        settings = {name: value for name, value in self.processor.to_dict().items() if name.partition("_")[0] in PIXELS}
+        return content_hash(settings, self.vision.state_dict().values())
+
+    @torch.no_grad()
+    def encode_pictures(self, pictures: Iterable[Image]) -> Tensor:
+        """Encode N pictures of any size and mode, `BATCH_SIZE` at a time: (N, V) float32 on the CPU, of length 1.
+
+        A generator of pictures is read as it is encoded.
+        """
+        pixels, rows = map(self._pixels, pictures), [torch.zeros(0, self.width)]
+        for batch in _batches(pixels, BATCH_SIZE):
+            values = torch.stack(batch).to(self.device, self.vision.dtype)  # (B, 3, H, W)
+            embeds = self.vision(pixel_values=values).image_embeds          # (B, V)
+            rows.append(F.normalize(embeds.float(), dim=-1).cpu())
+        return torch.cat(rows)
+
+    def encode_video(self, path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None) -> Tensor:
+        """Encode the frames that `stream_frames` finds in a film: (F, V) float32 on the CPU, of length 1.
+
+        A frame that is shown at several times is encoded once. The memory does not grow with the length of the film.
+
+        Raises:
+            VideoError: a missing, cut or damaged file, or no video track.
+        """
+        shown = list[int]()  # for how many times each distinct frame is shown
+
+        def distinct() -> Iterator[Image]:
+            last = None
+            for frame in stream_frames(path, fps, start, seconds):
+                if frame is not last:
+                    shown.append(0)
+                    yield frame.picture
+                shown[-1] += 1
+                last = frame
+
+        features = self.encode_pictures(distinct())
+        return features.repeat_interleave(torch.tensor(shown), dim=0)
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Encode N texts: (N, V) float32 on the CPU, of length 1. Longer ones are cut, with a message on stderr.
+
+        Raises:
+            UserError: the folder holds no text tower, or no tokenizer.
+        """
+        model, tokenizer = self._text_tower
+        limit, rows = model.config.max_position_embeddings, [torch.zeros(0, self.width)]
+        for text in texts:
+            if (count := len(tokenizer(text, verbose=False).input_ids)) > limit:
+                print(f"{text:.40}...: {count} tokens, of which CLIP reads the first {limit}", file=sys.stderr)
+        for batch in _batches(iter(texts), BATCH_SIZE):
+            tokens = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+            embeds = model(**{name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")})
+            rows.append(F.normalize(embeds.text_embeds.float(), dim=-1).cpu())
+        return torch.cat(rows)
+
+    @cached_property
+    def _text_tower(self) -> tuple[Any, Any]:
+        """The text model with its projection, and its tokenizer."""
+        where, name, revision = self._where, self._name, self._revision
+        config, model = _tower_config(where, name, revision, "text"), transformers.CLIPTextModelWithProjection
+        text = pretrained.load_model(model, where, name, revision, self.vision.dtype, config=config)
+        return text.to(self.device), pretrained.load_processor(transformers.AutoTokenizer, where, name, revision)
+
+    def _pixels(self, picture: Image) -> Tensor:
+        """Scale, crop and normalise a picture: (3, H, W)."""
+        inputs = self.processor(images=_middle(to_rgb(picture)), return_tensors="pt", input_data_format="channels_last")
+        return inputs.pixel_values[0]
+
+
+def _tower_config(where: str, name: str, revision: str | None, tower: str) -> Any:
+    """Return the config of one tower. In the config of a whole CLIP, the width of the space stands outside of it."""
+    types = TYPES if tower == "vision" else TYPES[:1]
+    settings = pretrained.model_settings(where, name, types, revision)
+    if settings["model_type"] != TYPES[0]:
+        return transformers.CLIPVisionConfig.from_dict(settings)
+    whole = transformers.CLIPConfig.from_dict(settings)
+    config = getattr(whole, f"{tower}_config")
+    config.projection_dim = whole.projection_dim
+    return config
+
+
+def _middle(picture: Image) -> Image:
+    """Crop a very long picture to its middle, which is all that the processor keeps after scaling it."""
+    longest = MAX_RATIO * min(picture.size)
+    if max(picture.size) <= longest:
+        return picture
+    width, height = (min(side, longest) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(islice(items, size)):
+        yield batch

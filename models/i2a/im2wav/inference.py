@@ -1,0 +1,192 @@
+"""Pictures, videos or texts -> wav, spectrogram and json files, and videos with their new sound."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from sonolume.config.i2a.im2wav import Config, GenerationOptions, InferenceOptions
+from sonolume.models import runtime
+from sonolume.models.i2a.im2wav import parts, subjects
+from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
+from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
+from sonolume.models.i2a.im2wav.subjects import Subject
+from sonolume.modules.im2wav.sampler import TokenSampling
+from sonolume.modules.mel import MelSpectrogram
+from sonolume.utils import files
+from sonolume.utils.cache import content_hash
+from sonolume.utils.errors import ComputationError, UserError
+from sonolume.utils.spectrogram import spectrogram_png
+from sonolume.utils.video import mux
+
+SHIPPED = "pretrained/mini/im2wav"  # the miniature exported folder, used where the run has none
+UNFINISHED = ".unfinished"  # folder in --output_dir with the tokens of a killed run
+
+Job = tuple[Subject, int]  # subject and seed
+
+
+def run(config: Config, options: InferenceOptions) -> None:
+    """Generate `num_samples` sounds of every input and print the path of each wav.
+
+    Raises:
+        UserError: an input or the model cannot be used.
+        ComputationError: the result is NaN.
+    """
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
+    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
+    pipe = load(where, options.device, options.dtype, with_up=options.level == "up")
+    load_encoder = cache(partial(load_clip, where, pipe))
+    found = subjects.collect(options, pipe.fps, pipe.image_width, load_encoder)
+    negative = subjects.negative(options, load_encoder)
+    folder = runtime.make_folder(options.output_dir)
+    jobs = [(subject, options.seed + number) for subject in found for number in range(options.num_samples)]
+    rounds = list(_batches(pipe, jobs, options))
+    steps = sum(pipe.token_count(request.samples, options.level) for _, request in rounds)
+    facts = _describe(pipe, options, where)
+    stores = []
+    with tqdm(total=steps, unit="token") as bar:
+        for batch, request in rounds:
+            request.negative = None if negative is None else negative.expand(len(batch), 1, -1)
+            stores.append(DiskStore(folder / UNFINISHED, content_hash(_key(request, facts)), bar))
+            if not stores[-1].results:
+                waves = generate(pipe, request, options, options.level, options.window_overlap, stores[-1], bar)
+                rows = zip(batch, waves, strict=True)
+                stores[-1].finish([path for job, wave in rows for path in _save(*job, wave, facts, folder, options)])
+            for path in stores[-1].results:
+                print(path)
+    for store in stores:
+        store.remove()
+
+
+def load(where: str, device: str = "auto", dtype: str = "float32", with_up: bool = True) -> Im2WavPipeline:
+    """Load the pipeline of a folder or a hub id.
+
+    Raises:
+        UserError: damaged, incomplete, or of another kind.
+    """
+    place = runtime.pick_device(device)
+    if dtype == "float16" and place.type == "cpu":
+        raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
+    try:
+        return Im2WavPipeline.from_pretrained(where, place, runtime.DTYPES[dtype], with_up)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:
+    """Load the CLIP with which the model was trained."""
+    key = f"{where}/{parts.SETTINGS_FILE}: clip"
+    return ImageEncoder.load(pipe.settings["clip"], pipe.low.device, key=key)
+
+
+def generate(
+    pipe: Im2WavPipeline, request: Request, options: GenerationOptions, level: str = "up",
+    overlap: float | None = None, store: TokenStore | None = None, bar: Any = None,
+) -> torch.Tensor:  # fmt: skip
+    """Waves (B, n) on the CPU of one batch, by the sampling flags of inference and evaluation."""
+    scale = pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale
+    sampling = TokenSampling(options.temperature, options.top_k, options.top_p, scale)
+    try:
+        waves = pipe(request, level, sampling, overlap, store, bar.update if bar is not None else None)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not waves.isfinite().all():
+        raise ComputationError("the result is NaN: try --dtype float32, or a smaller --guidance_scale")
+    return waves.float().cpu()
+
+
+class DiskStore(TokenStore):
+    """Tokens of the finished windows of one batch, then the paths of its results, from which a killed run continues."""
+
+    def __init__(self, folder: Path, key: str, bar: Any) -> None:
+        super().__init__()
+        self.tokens, self.done = folder / f"{key}.safetensors", folder / f"{key}.json"
+        paths = [Path(path) for path in files.read_json(self.done)["results"]] if self.done.is_file() else []
+        self.results = paths if all(path.is_file() for path in paths) else []
+        if self.tokens.is_file():
+            self.levels = load_file(self.tokens)
+            bar.update(sum(tokens.shape[1] for tokens in self.levels.values()))
+
+    def save(self, level: str, tokens: torch.Tensor) -> None:
+        super().save(level, tokens.cpu().contiguous())
+        self.tokens.parent.mkdir(exist_ok=True)
+        with files.atomic_path(self.tokens) as temporary:
+            save_file(self.levels, temporary)
+
+    def finish(self, results: list[Path]) -> None:
+        """Note the results of the batch; its tokens stay until the end of the run."""
+        self.results = results
+        files.write_json(self.done, {"results": [str(path.resolve()) for path in results]})
+
+    def remove(self) -> None:
+        """Delete both files, and their folder with the last ones."""
+        self.tokens.unlink(missing_ok=True)
+        self.done.unlink(missing_ok=True)
+        if self.tokens.parent.is_dir() and not any(self.tokens.parent.iterdir()):
+            self.tokens.parent.rmdir()
+
+
+def _batches(
+    pipe: Im2WavPipeline, jobs: Sequence[Job], options: InferenceOptions
+) -> Iterator[tuple[list[Job], Request]]:
+    """Batches of inputs of the same number of frames and samples."""
+
+    def size(job: Job) -> tuple[int, int]:
+        seconds = options.duration or job[0].seconds or pipe.window / pipe.sample_rate
+        return len(job[0].frames), round(seconds * pipe.sample_rate)
+
+    for (_, samples), group in itertools.groupby(sorted(jobs, key=size), key=size):
+        same = list(group)
+        for start in range(0, len(same), options.batch_size):
+            batch = same[start : start + options.batch_size]
+            frames = torch.stack([subject.frames for subject, _ in batch])  # (B, F, V)
+            yield batch, Request(frames, [seed for _, seed in batch], samples)
+
+
+def _key(request: Request, facts: dict[str, Any]) -> list[Any]:
+    """Everything that decides the tokens of a batch."""
+    plain = {name: value for name, value in facts.items() if name != "versions"}
+    negative = [] if request.negative is None else [request.negative]
+    return [plain, request.frames, list(request.seeds), request.samples, *negative]
+
+
+def _describe(pipe: Im2WavPipeline, options: InferenceOptions, where: str) -> dict[str, Any]:
+    """Everything that decides the sounds except the input and the seed, for the json."""
+    names = ("temperature", "top_k", "top_p", "negative_text", "negative_scale", "int8", "dtype", "batch_size")
+    flags = {name: getattr(options, name) for name in names}
+    overlaps = {name: pipe.settings[name] for name in ("low_overlap", "up_overlap")}
+    return runtime.describe(
+        model=where,
+        clip=pipe.settings["clip"],
+        level=str(options.level),
+        guidance_scale=pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+        negative_image=str(options.negative_image) if options.negative_image else None,
+        window_overlap=overlaps if options.window_overlap is None else options.window_overlap,
+        sample_rate=pipe.sample_rate,
+        device=str(pipe.low.device),
+        **flags,
+    )
+
+
+def _save(
+    subject: Subject, seed: int, wave: torch.Tensor, facts: dict[str, Any], folder: Path, options: InferenceOptions
+) -> list[Path]:
+    """Write wav, spectrogram and json of one sound, and with --mux its video; return the paths of wav and video."""
+    rate = facts["sample_rate"]
+    path = runtime.result_path(folder, subject.name, seed, ".wav")
+    results, level = [path], runtime.save_sound(path, wave.numpy(), rate)
+    spectrogram_png(path.with_suffix(".png"), MelSpectrogram()(wave[None])[0].numpy(), rate)
+    described = subject.source | {"seed": seed, "duration": len(wave) / rate} | facts | level
+    if options.mux and subject.video:
+        target = path.with_suffix(subject.video.suffix)
+        mux(subject.video, wave.numpy(), rate, target, options.keep_sound)
+        described |= {"muxed": target.name, "keep_sound": options.keep_sound}
+        results.append(target)
+    files.write_json(path.with_suffix(".json"), described)
+    return results

@@ -1,0 +1,109 @@
+"""Subjects of generation: pictures, videos, texts and stored image vectors, as CLIP vectors with their duration."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonolume.config.i2a.im2wav import InferenceOptions
+from sonolume.models.i2a.im2wav.features import read_image_pickle, read_video_pickle
+from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
+from sonolume.utils import manifest
+from sonolume.utils.errors import UserError
+from sonolume.utils.image import open_image
+
+IMAGES_STEM = "CLIP"  # the official script for pictures writes CLIP.pickle, the one for videos {stem}.pickle
+
+LoadEncoder = Callable[[], ImageEncoder]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One input; several samples may be made of it.
+
+    Args:
+        name: stem of the files of its results.
+        frames: (F, V) unit vectors of its frames; F = 1 for a picture or a text.
+        seconds: duration of a video; None for other inputs.
+        source: entry of the sidecar, such as {"image": "dog.png"}.
+    """
+
+    name: str
+    frames: Tensor
+    seconds: float | None
+    source: dict[str, Any]
+    video: Path | None = None
+
+
+def collect(options: InferenceOptions, fps: float, width: int, load_encoder: LoadEncoder) -> list[Subject]:
+    """Encode all inputs of a command, in the order --image, --video, --text, --clip_features.
+
+    Args:
+        fps: image vectors in a second of video.
+        width: V of the model.
+        load_encoder: loads CLIP; called if there are pictures, videos or texts.
+
+    Raises:
+        UserError: an input cannot be used, or a folder contains none.
+    """
+    pictures = _find(options.image, manifest.pictures_in, "--image", "pictures")
+    videos = _find(options.video, manifest.videos_in, "--video", "videos")
+    if any(not text.strip() for text in options.text):
+        raise UserError("--text is empty: describe a sound, such as 'a dog barks'")
+    found: list[Subject] = []
+    if pictures or videos or options.text:
+        encoder = load_encoder()
+        found += [_picture(encoder, path) for path in pictures]
+        found += [_video(encoder, path, fps) for path in videos]
+        found += [Subject(text, encoder.encode_texts([text]), None, {"text": text}) for text in options.text]
+    pickles = _find(options.clip_features, _pickles_in, "--clip_features", "pickles")
+    return found + [subject for path in pickles for subject in _stored(path, fps, width)]
+
+
+def negative(options: InferenceOptions, load_encoder: LoadEncoder) -> Tensor | None:
+    """Vector (1, V) of --negative_text or --negative_image, or None."""
+    if options.negative_text:
+        return load_encoder().encode_texts([options.negative_text])
+    if options.negative_image:
+        return load_encoder().encode_pictures([open_image(options.negative_image)])
+    return None
+
+
+def _pickles_in(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.pickle"))
+
+
+def _find(places: Sequence[Path], files_in: Callable[[Path], list[Path]], flag: str, what: str) -> list[Path]:
+    """List the given files, and the files in given folders, without duplicates."""
+    found: dict[Path, None] = {}
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{flag} {place}: no such file or folder")
+        inside = files_in(place) if place.is_dir() else [place]
+        if not inside:
+            raise UserError(f"{flag} {place}: contains no {what}")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def _picture(encoder: ImageEncoder, path: Path) -> Subject:
+    return Subject(path.stem, encoder.encode_pictures([open_image(path)]), None, {"image": str(path)})
+
+
+def _video(encoder: ImageEncoder, path: Path, fps: float) -> Subject:
+    frames = encoder.encode_video(path, fps)  # (F, V)
+    return Subject(path.stem, frames, len(frames) / fps, {"video": str(path)}, path)
+
+
+def _stored(path: Path, fps: float, width: int) -> Iterator[Subject]:
+    """Vectors in a pickle of the official scripts: frames of a video, or pictures of named objects."""
+    if path.stem == IMAGES_STEM:
+        for name, rows in read_image_pickle(path, width).items():
+            for index, vector in enumerate(torch.from_numpy(rows)):
+                yield Subject(f"{name}_{index}", vector[None], None, {"clip_features": f"{path}: {name} {index}"})
+    else:
+        vectors = torch.from_numpy(read_video_pickle(path, width))                       # (F, V)
+        yield Subject(path.stem, vectors, len(vectors) / fps, {"clip_features": str(path)})

@@ -1,0 +1,71 @@
+"""Frozen models of transformers, loaded from a folder or by hub id; whatever is wrong with one is a UserError."""
+
+import pickle
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+from sonolume.utils import checkpoint
+from sonolume.utils.errors import UserError, first_line
+
+UNREADABLE = (*checkpoint.DAMAGED, SafetensorError, pickle.UnpicklingError)
+UNUSED_WEIGHTS = ("masked_spec_embed",)  # needed in training only
+
+
+def model_settings(where: str, name: str, types: tuple[str, ...], revision: str | None = None) -> dict[str, Any]:
+    """Read the config.json of a model, and check its type.
+
+    Args:
+        where: folder or hub id.
+        name: begins the error messages.
+        types: accepted values of its `model_type`.
+    """
+    try:
+        settings, _ = transformers.PretrainedConfig.get_config_dict(where, revision=revision)
+    except UNREADABLE as error:
+        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
+    if (found := settings.get("model_type")) not in types:
+        raise UserError(f"{name}: holds a model of type {found}, not {types[0]}")
+    return settings
+
+
+def load_model(
+    model_class: Any, where: str, name: str, revision: str | None = None, dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Any:  # fmt: skip
+    """Load a frozen model in evaluation mode on the CPU.
+
+    Args:
+        options: more arguments of `from_pretrained`, such as a part of the config.
+
+    Raises:
+        UserError: missing, damaged, or lacking weights, which transformers would replace by random numbers.
+    """
+    verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # heads that are not used here are reported as missing otherwise
+    logging.disable_progress_bar()
+    try:
+        options |= {"revision": revision, "dtype": dtype, "output_loading_info": True}
+        model, info = model_class.from_pretrained(where, **options)
+    except UNREADABLE as error:
+        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_bars:
+            logging.enable_progress_bar()
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS))
+    if missing:
+        raise UserError(f"{name}: {len(missing)} weights are missing, such as {missing[0]}")
+    return model.eval().requires_grad_(False)
+
+
+def load_processor(loader: Any, where: str, name: str, revision: str | None = None, **settings: Any) -> Any:
+    """Load the tokenizer, image processor or feature extractor of a model."""
+    try:
+        return loader.from_pretrained(where, revision=revision, **settings)
+    except UNREADABLE as error:
+        what = loader.__name__.removeprefix("Auto")
+        raise UserError(f"{name}: its {what} cannot be loaded: {first_line(error)}") from error

@@ -1,0 +1,98 @@
+"""Videos of sounds that stay files: matched with sounds by their stem, checked, or drawn by the miniature world."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sonolume.preprocessors.prepared import LeftOut
+from sonolume.preprocessors.sources import load_wave
+from sonolume.utils import audio, files, video
+from sonolume.utils.errors import UserError
+from sonolume.utils.manifest import Row, is_video, sounds_in
+from sonolume.utils.video import VideoError
+
+VECTORS_SUFFIX = ".pickle"  # of files with image vectors in place of a video
+FOLDER = "films"  # of the miniature world's videos, inside a data set
+CHECKED = 10.0  # seconds of a video in which a picture must be found
+SHORTEST_SHARE = 0.5  # of the announced length that a video must hold
+STEREO = 2  # channels
+
+
+@dataclass(frozen=True)
+class Films:
+    """How a data set with videos is prepared."""
+
+    stereo: bool = False  # keep two channels
+    sounds_only: bool = False  # accept sounds that have neither video nor picture
+    video_dir: Path | None = None  # videos with the stems of the sounds
+    vectors_dir: Path | None = None  # files of image vectors with the stems of the sounds
+
+    def settings(self) -> dict[str, Any]:
+        """What all examples of a folder share."""
+        return {"films": True, "stereo": self.stereo, "video_dir": str(self.video_dir.resolve()) if self.video_dir else ""}
+
+    def match(self, rows: Sequence[Row]) -> list[LeftOut]:
+        """Fill in the video of each row without one, in place; return the rows that several videos would fit.
+
+        A video has the same path inside its folder as the sound, or else the same stem. A file of image vectors stands
+        for a missing video.
+        """
+        by_stem: dict[str, list[Path]] = {}
+        for path in filter(is_video, sounds_in(self.video_dir) if self.video_dir else ()):
+            by_stem.setdefault(path.stem, []).append(path)
+        if self.video_dir and not by_stem:
+            raise UserError(f"{self.video_dir}: contains no videos")
+        left_out = []
+        for row in rows:
+            found = [] if row.video else by_stem.get(Path(row.uid).name, [])
+            same = [path for path in found if path.relative_to(self.video_dir or "").with_suffix("") == Path(row.uid)]
+            if len(same or found) > 1:
+                left_out.append(LeftOut.of(row, "ambiguous video", f"{found[0]} and {found[1]} fit"))
+            row.video = row.video or next(iter(same or found), None) or self.vectors_of(row)
+        return left_out
+
+    def vectors_of(self, row: Row) -> Path | None:
+        """The file of image vectors of a row, if it exists."""
+        path = self.vectors_dir / f"{Path(row.uid).name}{VECTORS_SUFFIX}" if self.vectors_dir else None
+        return path if path and path.is_file() else None
+
+    def load_wave(self, row: Row, sample_rate: int, seconds: float) -> np.ndarray:
+        """As `sources.load_wave`; with `stereo`, sounds of two channels as (2, n); scenes as in their films."""
+        if row.audio is None:
+            from sonolume.preprocessors.miniworld import films, world  # recordings do not need the synthesiser
+
+            return films.delayed_wave(world.Scene.from_dict(row.scene or {}))
+        if not self.stereo:
+            return load_wave(row, sample_rate, seconds)
+        wave = audio.load(row.audio, sample_rate, mono=False, seconds=seconds)
+        return wave if len(wave) == STEREO else wave.mean(axis=0)
+
+
+def draw(row: Row, folder: Path) -> Path:
+    """Draw the film of a scene into the folder of a data set, unless it is there."""
+    path = folder / FOLDER / f"{row.uid}.webp"
+    if not path.is_file():
+        from sonolume.preprocessors.miniworld import films, world
+
+        content = films.encode(films.film(world.Scene.from_dict(row.scene or {})))
+        with files.atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    return path
+
+
+def times_to_check(path: Path, count: int) -> list[float]:
+    """Seconds at which pictures of a video are checked.
+
+    Raises:
+        VideoError: an unusable video, or one that is much shorter than announced.
+    """
+    facts = video.probe(path)
+    if facts.seconds > 1.0:
+        (last,) = video.frames_at(path, [facts.seconds - 0.5])
+        if last.seconds < SHORTEST_SHARE * facts.seconds:
+            raise VideoError(f"{path}: truncated: {last.seconds:.2f} of {facts.seconds:.2f} s", "truncated video")
+    length = min(facts.seconds or CHECKED, CHECKED)
+    return [(index + 0.5) * length / count for index in range(count)]
