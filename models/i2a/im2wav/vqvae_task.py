@@ -14,7 +14,7 @@ from torch import Tensor
 from sonolume.config.i2a.im2wav import Config
 from sonolume.models import previews
 from sonolume.models.i2a.im2wav import parts
-from sonolume.models.i2a.im2wav.data import Batch
+from sonolume.models.i2a.im2wav.data import WaveItem
 from sonolume.models.training import Frozen, optimizers, step_generator
 from sonolume.modules.im2wav.losses import LossScales, reconstruction_loss, spectral_convergence, vqvae_loss
 from sonolume.modules.im2wav.quantizer import draw_rows
@@ -64,7 +64,7 @@ class VqvaeTask(pl.LightningModule):
 
         def windows() -> Iterator[Tensor]:
             for number in range(count):
-                yield data.collate([data.train[0, number * size // count]]).waves  # (1, n)
+                yield data.collate([data.train[0, number * size // count]]).wave  # (1, n)
 
         try:
             return LossScales.estimate(windows())
@@ -72,15 +72,15 @@ class VqvaeTask(pl.LightningModule):
             names = ", ".join(self.config.dataset)
             raise UserError(f"dataset {names}: the training sounds are silent: {error}") from error
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: WaveItem, batch_index: int) -> Tensor:
         draws = step_generator(self.config.train.random_seed, batch_index)  # in the same state in every process
         rank, world = self.global_rank, self.trainer.world_size
 
         def draw(rows: Tensor, count: int) -> Tensor:
             return draw_rows(rows, count, draws, rank, world, self._sum)
 
-        levels = self.vqvae(batch.waves, draw, self._sum)
-        loss = self._log("train", batch.waves, levels)
+        levels = self.vqvae(batch.wave, draw, self._sum)
+        loss = self._log("train", batch.wave, levels)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         for name, level in zip(LEVELS, levels, strict=True):
             for key, value in level.quantized.statistics._asdict().items():
@@ -104,16 +104,16 @@ class VqvaeTask(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.counts = [codebook.counts.new_zeros(len(codebook.counts)) for codebook in self.vqvae.codebooks]
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        levels = self.vqvae(batch.waves)  # before the first step all codes are zero, and stay so
-        loss = self._log("val", batch.waves, levels)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.waves), sync_dist=True)
+    def validation_step(self, batch: WaveItem, batch_index: int) -> None:
+        levels = self.vqvae(batch.wave)  # before the first step all codes are zero, and stay so
+        loss = self._log("val", batch.wave, levels)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.wave), sync_dist=True)
         for name, level, counts in zip(LEVELS, levels, self.counts, strict=True):
-            distance = spectral_convergence(batch.waves, level.wave.float()).mean()
-            self.log(f"val_{name}/spectral_convergence", distance, batch_size=len(batch.waves))
+            distance = spectral_convergence(batch.wave, level.wave.float()).mean()
+            self.log(f"val_{name}/spectral_convergence", distance, batch_size=len(batch.wave))
             counts += torch.bincount(level.quantized.tokens.flatten(), minlength=len(counts))
         if batch_index == 0 and previews.is_due(self):
-            self._preview(batch.waves, levels)
+            self._preview(batch.wave, levels)
 
     def _preview(self, waves: Tensor, levels: Sequence[Reconstruction]) -> None:
         rate, rows = self.config.preprocess.sample_rate, [waves[: previews.COUNT]]
