@@ -71,6 +71,7 @@ class VQVAE(ModelMixin, ConfigMixin):
         dilation_growth: ratio of the dilations of successive blocks.
         decay: decay of the codebooks' moving averages.
         restart_threshold: running count below which a code is replaced.
+        scales: fields of the `LossScales` of the training data, kept with the weights; the network does not use them.
     """
 
     @register_to_config
@@ -85,6 +86,7 @@ class VQVAE(ModelMixin, ConfigMixin):
         dilation_growth: int = 3,
         decay: float = 0.99,
         restart_threshold: float = 1.0,
+        scales: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.hops = [stride ** sum(downs[: level + 1]) for level in range(len(downs))]
