@@ -107,6 +107,12 @@ def onsets(scene: Scene) -> list[list[float]]:
     return [_onsets(event.kind, level) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
 
 
+def appearances(scene: Scene, count: int) -> list[tuple[Appearance, ...]]:
+    """State of every event in each of `count` frames, which `paint` draws; colours and directions are not set."""
+    tracks = [_states(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
+    return list(zip(*tracks, strict=True))
+
+
 def _states(kind: str, level: np.ndarray, count: int) -> list[Appearance]:
     """States of one event in `count` windows of equal length."""
     times = np.array(_onsets(kind, level))
@@ -129,5 +135,4 @@ def frames(scene: Scene, count: int = 8) -> np.ndarray:
     """
     if count < 1:
         raise ValueError(f"count must be at least one, got {count}")
-    tracks = [_states(event.kind, level, count) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
-    return np.stack([paint(scene, states) for states in zip(*tracks, strict=True)])
+    return np.stack([paint(scene, states) for states in appearances(scene, count)])
