@@ -43,9 +43,7 @@ class Task(pl.LightningModule):
         self.config = config
         self.tokenizer = build_tokenizer(config.model.max_tokens, TEXTS)
         self.clip = build(config.model, self.tokenizer)
-        self.processor = CLIPImageProcessorPil(
-            size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}
-        )
+        self.processor = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
 
     def configure_optimizers(self) -> Any:
         return optimizers(self.clip.parameters(), self.config.train)

@@ -44,4 +44,5 @@ def test_both_events_of_a_pair_are_worded_and_every_word_is_one_token() -> None:
 
 def test_held_out_wordings_differ() -> None:
     assert TRAIN.keys() == TEST.keys()
-    assert not {text for texts in TRAIN.values() for text in texts} & {text for texts in TEST.values() for text in texts}
+    train, test = ({text for texts in table.values() for text in texts} for table in (TRAIN, TEST))
+    assert not train & test
