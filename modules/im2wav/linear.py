@@ -33,8 +33,8 @@ class ColumnLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > COLUMNS:
             return F.linear(x, self.weight, self.bias)
-        columns = x.expand(2, -1).contiguous() if len(x) == 1 else x                   # (R or 2, in)
-        product = torch.mm(self.weight, columns.T).T[: len(x)]                         # (R, out)
+        rows = (x.expand(2, -1) if len(x) == 1 else x).contiguous()  # otherwise BLAS takes four times as long
+        product = torch.mm(self.weight, rows.T).T[: len(x)].contiguous()               # (R, out)
         return product if self.bias is None else product + self.bias
 
 
@@ -52,7 +52,7 @@ class PackedLinear(nn.Module):
         self.packed, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows), bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x.float(), self.packed, self.bias, "none", [], "")
 
     @staticmethod
     def is_available() -> bool:

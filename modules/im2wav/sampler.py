@@ -1,7 +1,7 @@
 """Autoregressive sampling of tokens with a step of fixed shape, on static buffers, without host sync.
 
-B clips, R rows: B conditional ones, with guidance B null ones, with a negative condition B negative ones, in this order;
-T positions, W width, K codes.
+B clips, R rows: B conditional ones, then with guidance B null ones, then with a negative condition B negative ones; T
+positions, W width, K codes.
 """
 
 import warnings
@@ -57,7 +57,7 @@ class TokenSampling:
 
     @property
     def branch_scales(self) -> tuple[float, ...]:
-        """Factors of the conditional, null and negative logits; the last ones are left out where they are not needed."""
+        """Factors of the conditional, null and negative logits; only of the branches that are needed."""
         if self.negative_guidance:
             return self.guidance, 1 - self.guidance + self.negative_guidance, -self.negative_guidance
         return (1.0,) if self.guidance == 1 else (self.guidance, 1 - self.guidance)
@@ -195,6 +195,7 @@ class TokenSampler:
                 for _ in range(WARM_UP_STEPS):
                     self.step()
             torch.cuda.synchronize()
+            torch.clear_autocast_cache()  # the graph must not keep tensors of it
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self.step()
