@@ -38,7 +38,7 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """The most likely tokens (B, stop), and the guided logits (steps, K) of the first clip."""
     sampler = TokenSampler(transformer, len(condition.start), GREEDY if null else TokenSampling(temperature=0))
-    sampler.start(condition, null, prefix)
+    sampler.start(*([condition, null] if null else [condition]), prefix=prefix)
     logits = []
     for _ in range(int(sampler.position), stop):
         sampler.step()
