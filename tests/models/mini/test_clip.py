@@ -73,8 +73,8 @@ def test_the_loss_is_that_of_clip_where_every_caption_is_another() -> None:
 def test_training_lowers_the_loss_and_writes_a_stock_folder(config: Config, tmp_path: Path) -> None:
     task, pairs = Task(config, Frozen()), data.training_data(config, Frozen())
     batch = pairs.collate([pairs.train[0, index] for index in range(8)])
-    adam, losses = torch.optim.Adam(task.parameters(), 1e-2), []
-    for _ in range(15):
+    adam, losses = torch.optim.Adam(task.parameters(), 3e-3), []
+    for _ in range(40):
         loss = contrastive_loss(task.cosines(batch), batch.matches, task.clip.logit_scale.exp())
         adam.zero_grad()
         loss.backward()
