@@ -4,7 +4,7 @@ Each row of a weight (out, in) is stored as int8 with one scale: weight = values
 `torch._weight_int8pack_mm` computes the product of few rows in bfloat16 with float32 sums; its float32 kernel is many
 times slower, and sizes that are not multiples of 32 make it read past the end. More rows (a prefix), other sizes and
 builds of PyTorch without the operator use the dequantised weight in the type of the input, with the same values but the
-time of float32 and more.
+time of float32 and more. Logits of transformers of published size with random weights differ by 1 % of their norm.
 """
 
 import torch
