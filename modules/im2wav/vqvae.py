@@ -12,7 +12,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from sonolume.modules.im2wav.convolutions import ResidualBlock, dilations, downsample, upsample
+from sonolume.modules.im2wav.convolutions import dilations, downsample, upsample
 from sonolume.modules.im2wav.quantizer import Codebook, DrawRows, Quantized, Reduce, identity
 
 
@@ -105,27 +105,6 @@ class VQVAE(ModelMixin, ConfigMixin):
             quantized = self.codebooks[level](self._encoded(wave, level), draw_rows, reduce)
             levels.append(Reconstruction(self.decoders[level](quantized.vectors)[:, 0], quantized))
         return levels
-
-    @torch.no_grad()
-    def initialise(self, deviation: float, generator: torch.Generator | None = None) -> None:
-        """Draw new weights for waves of a standard deviation, so that the encoders' outputs have about unit variance.
-
-        Quiet waves would otherwise give vectors that hardly differ, of which few codes represent most. Residual blocks
-        begin near the identity (Fixup, Zhang et al. 2019, arXiv 1901.09321).
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-                overlap = module.stride[0] if isinstance(module, nn.ConvTranspose1d) else 1
-                inputs = module.in_channels * module.kernel_size[0] / overlap
-                module.weight.normal_(std=inputs**-0.5, generator=generator)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                module.conv1.weight.mul_(2**0.5)
-                module.conv2.weight.mul_(0.1)
-        for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
-            encoder[0][0].conv.weight.div_(deviation)  # type: ignore[index, union-attr]
-            decoder.out.weight.mul_(deviation)  # type: ignore[union-attr]
 
     @torch.no_grad()
     def encode(self, wave: Tensor, level: int) -> Tensor:

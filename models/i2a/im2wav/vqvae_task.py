@@ -3,7 +3,6 @@
 B windows, n samples of a window, T tokens of a level, K codes.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,13 +46,10 @@ class VqvaeTask(pl.LightningModule):
         return optimizers(self.vqvae.parameters(), self.config.train)
 
     def on_fit_start(self) -> None:
-        """Estimate the scales of the losses and draw the weights; a resumed run has them from its checkpoint."""
+        """Estimate the scales of the losses; a resumed run has them from its checkpoint."""
         if self.scales is None:
             self.scales = self._estimate_scales()
             self.vqvae.register_to_config(scales=list(self.scales))
-            generator = torch.Generator().manual_seed(self.config.train.random_seed)
-            self.vqvae.cpu().initialise(math.sqrt(self.scales.l2), generator)
-            self.vqvae.to(self.device)
 
     def _estimate_scales(self) -> LossScales:
         """Estimate from evenly spaced training windows, the same ones in every process.
