@@ -20,6 +20,7 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
     "sound_judge_second": ("mini/sound_judge_second.json",),
     "picture_judge": ("mini/picture_judge.json",),
     "beats": ("mini/beats.json",),
+    "clip": ("mini/clip.json",),
     "stable_diffusion": ("mini/clip_text.json", "mini/picture_vae.json", "mini/stable_diffusion.json"),
     "text_to_audio": (
         "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",

@@ -9,15 +9,14 @@ import numpy as np
 
 from sonolume.preprocessors.prepared import LeftOut
 from sonolume.preprocessors.sources import load_wave
-from sonolume.utils import audio, files, video
+from sonolume.utils import audio, files, pickles, video
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, is_video, sounds_in
 from sonolume.utils.video import VideoError
 
 VECTORS_SUFFIX = ".pickle"  # of files with image vectors in place of a video
 FOLDER = "films"  # of the miniature world's videos, inside a data set
-CHECKED = 10.0  # seconds of a video in which a picture must be found
-SHORTEST_SHARE = 0.5  # of the announced length that a video must hold
+CHECKED = 10.0  # seconds of a video in which there must be a picture
 STEREO = 2  # channels
 
 
@@ -83,16 +82,24 @@ def draw(row: Row, folder: Path) -> Path:
     return path
 
 
-def times_to_check(path: Path, count: int) -> list[float]:
-    """Seconds at which pictures of a video are checked.
+def check_vectors(path: Path) -> None:
+    """Raise a VideoError unless a file holds arrays, and nothing that would have to be executed."""
+    try:
+        content = pickles.read_arrays(path)
+    except UserError as error:
+        raise VideoError(str(error), "unreadable image vectors") from error
+    arrays = content.values() if isinstance(content, dict) else ()
+    if not any(isinstance(array, np.ndarray) and array.size for array in arrays):
+        raise VideoError(f"{path}: no image vectors in it", "unreadable image vectors")
+
+
+def sample_frames(path: Path, count: int) -> list[video.Frame]:
+    """Read `count` frames of the beginning of a video, to check it.
 
     Raises:
-        VideoError: an unusable video, or one that is much shorter than announced.
+        VideoError: an unusable video, or one that is cut.
     """
-    facts = video.probe(path)
-    if facts.seconds > 1.0:
-        (last,) = video.frames_at(path, [facts.seconds - 0.5])
-        if last.seconds < SHORTEST_SHARE * facts.seconds:
-            raise VideoError(f"{path}: truncated: {last.seconds:.2f} of {facts.seconds:.2f} s", "truncated video")
-    length = min(facts.seconds or CHECKED, CHECKED)
-    return [(index + 0.5) * length / count for index in range(count)]
+    length = video.probe(path).seconds
+    video.frames_at(path, [length])  # reads on to the end
+    length = min(length or CHECKED, CHECKED)
+    return video.frames_at(path, [(index + 0.5) * length / count for index in range(count)])

@@ -139,9 +139,8 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
         wave = (films.load_wave if films else load_wave)(row, config.sample_rate, config.seconds)
         audio.check_wave(wave, config.sample_rate, str(row.audio or ""), config.min_seconds)
         seconds = wave.shape[-1] / config.sample_rate
-        if films and row.video and row.video.suffix != sound_films.VECTORS_SUFFIX:
-            times = sound_films.times_to_check(row.video, config.frames)
-            _usable([(frame.seconds, frame.picture) for frame in video.frames_at(row.video, times)], f"{row.video}")
+        if films and row.video:
+            _check_video(row.video, config.frames)
         pictures = _usable(_load_pictures(pair, seconds, config), f"{row.image or row.video}") if has_pictures else []
     except (SoundError, VideoError) as error:
         return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
@@ -154,6 +153,14 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
     except soundfile.SoundFileError:  # decoded by PyAV
         low_rate = False
     return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
+
+
+def _check_video(path: Path, count: int) -> None:
+    if path.suffix == sound_films.VECTORS_SUFFIX:
+        sound_films.check_vectors(path)
+    else:
+        frames = sound_films.sample_frames(path, count)
+        _usable([(frame.seconds, frame.picture) for frame in frames], f"{path}")
 
 
 def _save_pictures(pictures: list[Picture], folder: Path, longest_side: int) -> None:

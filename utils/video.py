@@ -99,9 +99,9 @@ def probe(path: Path) -> Facts:
         return Facts(stop, len(frames) / stop if stop else 0.0, *size, has_sound=False)
     with _opened(path) as container:
         track = _picture_track(path, container)
-        length = (track.duration or 0) * (track.time_base or 0) or (container.duration or 0) / 1_000_000
+        length = _length(track) or (container.duration or 0) / 1_000_000
         rate = track.average_rate or 0
-        return Facts(float(length), float(rate), track.width, track.height, bool(container.streams.audio))
+        return Facts(length, float(rate), track.width, track.height, bool(container.streams.audio))
 
 
 def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None) -> Iterator[Frame]:
@@ -185,7 +185,7 @@ def _decoded(path: Path, start: float) -> Iterator[_Interval]:
         begin = _begin(track)
         if begin + start >= SEEK_FROM and track.time_base:
             container.seek(int((begin + start) / track.time_base), stream=track)
-        shown, end = None, 0.0
+        shown, end, gap = None, 0.0, 0.0
         for packet in container.demux():
             if packet.pts is not None and packet.time_base:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -194,17 +194,29 @@ def _decoded(path: Path, start: float) -> Iterator[_Interval]:
                     continue
                 if shown is not None:
                     yield _Interval(shown.time - begin, frame.time - begin, shown)
+                    gap = frame.time - shown.time
                 shown = frame
         _check_length(path, container, end)
         if shown is None:
             raise VideoError(f"{path}: no frame could be decoded")
-        last = float(shown.duration * shown.time_base) if shown.duration else 1 / float(track.average_rate or 1)
+        last = float(shown.duration * shown.time_base) if shown.duration else gap
         yield _Interval(shown.time - begin, shown.time - begin + last, shown)
 
 
 def _begin(track: "VideoStream") -> float:
     """Time of the first frame in seconds, which is not 0 in every file."""
     return float((track.start_time or 0) * (track.time_base or 0))
+
+
+def _length(track: "VideoStream") -> float:
+    """Duration of a track in seconds, 0 if unknown; Matroska and WebM keep it among the tags, as 00:00:10.000."""
+    if track.duration:
+        return float(track.duration * (track.time_base or 0))
+    try:
+        hours, minutes, seconds = map(float, track.metadata.get("DURATION", "").split(":"))
+    except ValueError:
+        return 0.0
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _check_length(path: Path, container: "InputContainer", end: float) -> None:

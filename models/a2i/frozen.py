@@ -32,9 +32,9 @@ def frozen_stable_diffusion(source: str) -> Any:
 
 
 def cached_features(
-    folder: Path, name: str, inputs: Any, network: Any, encode: Callable[[Any], Tensor],
+    folder: Path, name: str, inputs: Any, network: torch.nn.Module, encode: Callable[[Any], Tensor],
     train: TrainConfig, dtype: type[np.generic] = np.float16, exact: bool = False,
-    collate: Callable[[list[Any]], Any] | None = None,
+    collate: Callable[[list[Any]], Any] | None = None, identity: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Features of a frozen network for all inputs, (len(inputs), ...), memory-mapped; computed once.
 
@@ -42,20 +42,20 @@ def cached_features(
         folder: folder of the caches of a data set.
         name: name of the features, for the cache's folder and the progress bar.
         inputs: data set with `versions()`, which decides whether the cached features are still valid.
-        network: a module, or an object with `to` and `content_hash`.
+        network: moved to the device of training and back.
         encode: from a batch of inputs to features; tensors are moved to the network's device before.
         train: its precision and accelerator are used.
         dtype: of the result, such as an integer type for tokens.
         exact: compute in full precision, whatever that of training.
         collate: batches the inputs; by default they are tensors.
+        identity: what decides the features besides the inputs; by default the weights of the network.
     """
     precision = "32-true" if exact else str(train.precision)
 
     @torch.no_grad()
     def compute(unfinished: Path) -> None:
         path, rows, done = unfinished / f"{name}.npy", None, 0
-        use_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
-        device = torch.device("cuda" if use_cuda else "cpu")
+        device = caching_device(train)
         network.to(device)
         loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers, collate_fn=collate)
         for batch in tqdm(loader, desc=f"caching {name}", unit="batch", disable=not len(inputs)):
@@ -72,9 +72,13 @@ def cached_features(
         else:
             rows.flush()
 
-    weights = network.state_dict().values() if isinstance(network, torch.nn.Module) else network.content_hash
-    key = (CACHE_VERSION, precision, inputs.versions(), weights)
+    key = (CACHE_VERSION, precision, inputs.versions(), network.state_dict().values() if identity is None else identity)
     return np.load(cached(folder, key, compute, name) / f"{name}.npy", mmap_mode="r")
+
+
+def caching_device(train: TrainConfig) -> torch.device:
+    """The device on which features are computed before training."""
+    return torch.device("cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def conditioning_weights(sd: Any) -> Iterator[Tensor]:

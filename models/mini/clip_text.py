@@ -6,6 +6,7 @@ split into shorter pieces, at worst into bytes.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -71,14 +72,14 @@ class Task(CaptionTask):
         save_tokenizer(self.tokenizer, folder)
 
 
-def words() -> list[str]:
-    """Every word of captions and prompts, lower case, sorted."""
+def words(more_texts: Sequence[str] = ()) -> list[str]:
+    """Every word of captions, prompts and `more_texts` (or their templates), lower case, sorted."""
     texts = [text for noun, verbs in captions.SUBJECTS.values() for text in (noun, *verbs)]
     texts += [*captions.NAMES.values(), *captions.ING.values(), *captions.PROMPTS]
     texts += [noun for nouns in captions.OTHER_NOUNS.values() for noun in nouns]
     for table in (captions.PITCH, captions.LOUDNESS, captions.COUNTS, captions.DIRECTIONS, captions.TRAIN):
         texts += [text for group in table.values() for text in group]
-    plain = re.sub(r"\{.*?\}", " ", " ".join([*texts, "is an"]))
+    plain = re.sub(r"\{.*?\}", " ", " ".join([*texts, *more_texts, "is an"]))
     return sorted(set(re.findall(r"[a-z]+", plain.lower())))
 
 
@@ -93,18 +94,26 @@ def merges(texts: list[str]) -> list[tuple[str, str]]:
     return found
 
 
-def build_tokenizer(max_tokens: int) -> CLIPTokenizer:
-    """Build the tokenizer, always the same one. `max_tokens` includes the start and end tokens."""
-    pairs, letters = merges(words()), list(bytes_to_unicode().values())
+def build_tokenizer(max_tokens: int, more_texts: Sequence[str] = ()) -> CLIPTokenizer:
+    """Build the tokenizer, always the same one.
+
+    Args:
+        max_tokens: length including the start and end tokens.
+        more_texts: texts or templates whose words are one token each, besides those of captions.
+    """
+    pairs, letters = merges(words(more_texts)), list(bytes_to_unicode().values())
     tokens = [*letters, *(letter + WORD_END for letter in letters), *(a + b for a, b in pairs), START, END]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocabulary, pairs, model_max_length=max_tokens)  # type: ignore[arg-type]  # takes pairs only
 
 
-def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Save as transformers does, and also as vocab.json and merges.txt, which every CLIP tokenizer can load."""
+def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path, more_texts: Sequence[str] = ()) -> None:
+    """Save as transformers does, and also as vocab.json and merges.txt, which every CLIP tokenizer can load.
+
+    `more_texts` are those that the tokenizer was built with.
+    """
     tokenizer.save_pretrained(folder)
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     files.write_json(folder / "vocab.json", dict(vocabulary))
-    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges(words()))]
+    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges(words(more_texts)))]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -6,8 +6,8 @@ attends to
   column:          positions of offset i in all blocks up to b,
   previous block:  all positions of block b - 1; in block 0 the attention output is 0.
 Training runs each pattern as dense attention on reshaped tensors; sampling runs it step by step with a cache of fixed
-shape, bounded by the pattern. B clips, W width, H heads, d head size, M length of the cache. Keys and values are one
-tensor (2, B, H, T, d), so that a step writes both at once.
+shape, bounded by the pattern. B clips, W width, H heads, d head size, M length of the cache. A cache is one tensor
+(M, B, 2, H, d) of keys and values, so that a step writes one position, and selects the keys of its query, in one piece.
 """
 
 from typing import NamedTuple, Protocol
@@ -18,14 +18,17 @@ from torch.nn import functional as F
 
 
 class Cursor(NamedTuple):
-    """Indices of one position as tensors on the device, so that a step needs no host sync; (1,) int64 and two masks."""
+    """Indices of one position as tensors on the device, so that a step needs no host sync; (1,) int64 and two masks.
+
+    The masks are added to the scores: 0 for a key that the query attends to, -inf for others.
+    """
 
     offset: Tensor  # i
     row: Tensor  # i * N + b, index in a cache sorted by offset
     turn: Tensor  # (b mod 2) * S + i, index in a cache of two blocks
     previous: Tensor  # (b + 1) mod 2, half of that cache with block b - 1
-    in_block: Tensor  # (1, S) bool, offsets up to i
-    in_column: Tensor  # (1, N) bool, blocks up to b
+    in_block: Tensor  # (1, S), offsets up to i
+    in_column: Tensor  # (1, N), blocks up to b
 
 
 class Grid(NamedTuple):
@@ -34,21 +37,37 @@ class Grid(NamedTuple):
     blocks: int
     size: int
 
-    def cursor(self, position: Tensor) -> Cursor:
-        """Indices of a position (1,) int64."""
+    def cursor(self, position: Tensor, dtype: torch.dtype = torch.float32) -> Cursor:
+        """Indices of a position (1,) int64, and masks of the type of the queries."""
         offset, block = position % self.size, position // self.size
         return Cursor(
             offset=offset,
             row=offset * self.blocks + block,
             turn=block % 2 * self.size + offset,
             previous=(block + 1) % 2,
-            in_block=(torch.arange(self.size, device=position.device) <= offset)[None],
-            in_column=(torch.arange(self.blocks, device=position.device) <= block)[None],
+            in_block=_mask(self.size, offset, dtype),
+            in_column=_mask(self.blocks, block, dtype),
         )
 
 
+def _mask(count: int, last: Tensor, dtype: torch.dtype) -> Tensor:
+    """(1, count): 0 up to `last`, -inf after it."""
+    later = torch.arange(count, device=last.device) > last
+    return torch.zeros(1, count, dtype=dtype, device=last.device).masked_fill(later, -torch.inf)
+
+
+def _keys_and_values(cache: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, B, 2, H, d) -> views (B, H, M, d)."""
+    return cache[:, :, 0].permute(1, 2, 0, 3), cache[:, :, 1].permute(1, 2, 0, 3)
+
+
+def _to_cache(kv: Tensor) -> Tensor:
+    """(2, B, H, T, d) -> (T, B, 2, H, d)."""
+    return kv.permute(3, 1, 0, 2, 4)
+
+
 class Pattern(Protocol):
-    """One attention pattern on a grid; q, k, v are (B, H, T, d), a cache is (2, B, H, M, d)."""
+    """One attention pattern on a grid; q, k, v are (B, H, T, d), a cache is (M, B, 2, H, d)."""
 
     cache_length: int
 
@@ -61,7 +80,7 @@ class Pattern(Protocol):
         ...
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
-        """Store kv (2, B, H, 1, d) of one position and attend: q (B, H, 1, d) -> (B, H, 1, d)."""
+        """Store kv (1, B, 2, H, d) of one position and attend: q (B, H, 1, d) -> (B, H, 1, d)."""
         ...
 
 
@@ -76,10 +95,10 @@ class OwnBlock:
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
         start = length - length % self.grid.size
-        cache[..., : length - start, :] = kv[..., start:length, :]
+        cache[: length - start] = _to_cache(kv[..., start:length, :])
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
-        k, v = cache.index_copy_(3, cursor.offset, kv)                                             # (B, H, S, d)
+        k, v = _keys_and_values(cache.index_copy_(0, cursor.offset, kv))                           # (B, H, S, d)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=cursor.in_block)
 
 
@@ -93,11 +112,12 @@ class Column:
         return attended.unflatten(0, (-1, self.grid.size)).movedim(1, 3).flatten(2, 3)             # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
-        cache.copy_(kv.unflatten(3, self.grid).transpose(3, 4).flatten(3, 4))  # later positions are masked in `step`
+        by_offset = _to_cache(kv).unflatten(0, self.grid).transpose(0, 1)                          # (S, N, B, 2, H, d)
+        cache.copy_(by_offset.flatten(0, 1))  # later positions are masked in `step`
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
-        columns = cache.index_copy_(3, cursor.row, kv).unflatten(3, (self.grid.size, -1))          # (2, B, H, S, N, d)
-        k, v = columns.index_select(3, cursor.offset).squeeze(3)                                   # (B, H, N, d)
+        columns = cache.index_copy_(0, cursor.row, kv).unflatten(0, (self.grid.size, -1))          # (S, N, B, 2, H, d)
+        k, v = _keys_and_values(columns.index_select(0, cursor.offset)[0])                         # (B, H, N, d)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=cursor.in_column)
 
 
@@ -117,12 +137,12 @@ class PreviousBlock:
         size = self.grid.size
         for block in range(max(0, length // size - 1), -(-length // size)):
             half = block % 2 * size
-            cache[..., half : half + size, :] = kv[..., block * size : (block + 1) * size, :]
+            cache[half : half + size] = _to_cache(kv[..., block * size : (block + 1) * size, :])
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         """In block 0 the attended values are the zeros of the new cache, and so is the result."""
-        halves = cache.index_copy_(3, cursor.turn, kv).unflatten(3, (2, -1))                       # (2, B, H, 2, S, d)
-        k, v = halves.index_select(3, cursor.previous).squeeze(3)                                  # (B, H, S, d)
+        halves = cache.index_copy_(0, cursor.turn, kv).unflatten(0, (2, -1))                       # (2, S, B, 2, H, d)
+        k, v = _keys_and_values(halves.index_select(0, cursor.previous)[0])                        # (B, H, S, d)
         return F.scaled_dot_product_attention(q, k, v)
 
 
@@ -141,7 +161,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, inner: int, heads: int, pattern: Pattern) -> None:
         super().__init__()
-        self.heads, self.pattern = heads, pattern
+        self.heads, self.head_size, self.pattern = heads, inner // heads, pattern
         self.qkv = nn.Linear(width, 3 * inner)
         self.out = nn.Linear(inner, width)
 
@@ -155,6 +175,7 @@ class Attention(nn.Module):
 
     def step(self, x: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         """One position: (B, W) -> (B, W)."""
-        qkv = self.qkv(x).unflatten(1, (3, self.heads, 1, -1)).transpose(0, 1)         # (3, B, H, 1, d)
-        attended = self.pattern.step(qkv[0], qkv[1:].to(cache.dtype), cache, cursor)   # (B, H, 1, d)
+        qkv = self.qkv(x).view(len(x), 3, self.heads, -1)                              # (B, 3, H, d)
+        kv = qkv[:, 1:].to(cache.dtype)[None]                                          # (1, B, 2, H, d)
+        attended = self.pattern.step(qkv[:, 0, :, None], kv, cache, cursor)            # (B, H, 1, d)
         return self.out(attended.flatten(1))                                           # (B, W)

@@ -60,7 +60,10 @@ class TokenTransformer(nn.Module):
 
     Attributes:
         recompute: gradient checkpointing of every layer.
+        output: the product with the token embedding, where a layer replaces it (`linear.py`, `quantized.py`).
     """
+
+    output: nn.Module | None
 
     def __init__(
         self, codes: int, positions: int, width: int, depth: int, heads: int, blocks: int,
@@ -73,6 +76,7 @@ class TokenTransformer(nn.Module):
         self.grid = Grid(blocks, positions // blocks)
         inner, hidden = int(attention_ratio * width), int(mlp_ratio * width)
         self.tokens = nn.Embedding(codes, width)
+        self.register_module("output", None)
         self.places = nn.Parameter(torch.zeros(positions, width))
         patterns = [PATTERNS[layer % len(PATTERNS)](self.grid) for layer in range(depth)]
         self.blocks = nn.ModuleList(
@@ -111,7 +115,7 @@ class TokenTransformer(nn.Module):
             condition: conditions of the B clips at all positions.
             caches: keys and values of all earlier positions; those of this position are added.
         """
-        cursor = self.grid.cursor(position)
+        cursor = self.grid.cursor(position, self.places.dtype)
         added = condition.positions.index_select(1, position)[:, 0]                    # (B, W)
         h = torch.where(position == 0, condition.start, self.tokens(previous))         # (B, W)
         h = h + self.places.index_select(0, position) + added
@@ -120,9 +124,9 @@ class TokenTransformer(nn.Module):
         return self._logits(h, added)
 
     def new_caches(self, batch: int) -> list[Tensor]:
-        """Zeroed key-value caches (2, B, H, M, d) of every layer; M depends on the pattern."""
+        """Zeroed key-value caches (M, B, 2, H, d) of every layer; M depends on the pattern."""
         attentions = [block.attention for block in self.blocks]
-        sizes = [(2, batch, a.heads, a.pattern.cache_length, a.out.in_features // a.heads) for a in attentions]  # type: ignore[union-attr]
+        sizes = [(a.pattern.cache_length, batch, 2, a.heads, a.head_size) for a in attentions]  # type: ignore[union-attr]
         return [self.places.new_zeros(size) for size in sizes]  # type: ignore[arg-type]
 
     def _inputs(self, tokens: Tensor, condition: Condition) -> Tensor:
@@ -131,6 +135,8 @@ class TokenTransformer(nn.Module):
         return h + self.places + condition.positions
 
     def _logits(self, h: Tensor, added: Tensor) -> Tensor:
+        if self.output is not None:
+            return self.output(h + added).float()
         return F.linear(h + added, self.tokens.weight.to(h.dtype)).float()
 
 

@@ -62,26 +62,27 @@ OTHER_NOUNS: dict[str, tuple[str, ...]] = {  # for prompts, besides `NAMES` and 
 }  # fmt: skip
 
 
-def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
+def pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
+    """Draw one of several words or texts."""
     return words[rng.integers(len(words))]
 
 
-def _phrase(event: Event, form: str, rng: np.random.Generator, mention: float) -> str:
+def phrase(event: Event, form: str, rng: np.random.Generator, mention: float) -> str:
     """Word one event as a clause ("s", "is") or a noun phrase ("ing").
 
     Each attribute is mentioned with probability `mention`; a count above one always is, as a listener would.
     """
     noun, verbs = SUBJECTS[event.kind]
-    verb = _pick(rng, verbs)
+    verb = pick(rng, verbs)
     adjectives, adverbs = [], []
     if event.kind in PITCHED and band(event.pitch) and rng.uniform() < mention:
-        adjectives.append(_pick(rng, PITCH[band(event.pitch)]))
+        adjectives.append(pick(rng, PITCH[band(event.pitch)]))
     if event.direction and rng.uniform() < max(mention, 0.7):
-        adjectives.append(_pick(rng, DIRECTIONS[event.direction]))
+        adjectives.append(pick(rng, DIRECTIONS[event.direction]))
     if event.count > 1 or (event.count == 1 and rng.uniform() < 0.5):
-        adverbs.append(_pick(rng, COUNTS[event.count]))
+        adverbs.append(pick(rng, COUNTS[event.count]))
     if band(event.loudness) and rng.uniform() < mention:
-        adverbs.append(_pick(rng, LOUDNESS[band(event.loudness)]))
+        adverbs.append(pick(rng, LOUDNESS[band(event.loudness)]))
     if adjectives:
         bare = noun.split(" ", 1)[-1]
         article = "an" if adjectives[0][0] in "aeiou" else "a"
@@ -95,12 +96,12 @@ def caption(scene: Scene, rng: np.random.Generator, held_out_wording: bool = Fal
     templates = (TEST if held_out_wording else TRAIN)[scene.relation]
     if any(event.count > 1 for event in scene.events):
         templates = tuple(template for template in templates if "{n}" not in template)
-    template = _pick(rng, templates)
+    template = pick(rng, templates)
     clause = "is" if rng.uniform() < 0.25 else "s"
     words = {"n": NAMES[scene.events[0].kind]}
     for name, event in zip("ab", scene.events, strict=False):
         form = "ing" if "{" + name + "n}" in template else clause
-        words[name] = words[name + "n"] = _phrase(event, form, rng, mention)
+        words[name] = words[name + "n"] = phrase(event, form, rng, mention)
     text = template.format(**words)
     text = text[0].upper() + text[1:] if rng.uniform() < 0.5 else text
     return text + ("." if rng.uniform() < 0.3 else "")
@@ -125,8 +126,8 @@ def nouns(kind: str) -> tuple[str, ...]:
 def prompt(kind: str, rng: np.random.Generator) -> str:
     """Draw a short prompt that names a kind and nothing else, such as "a photo of a dog"; half use the usual name."""
     choice = nouns(kind)
-    noun = choice[0] if rng.uniform() < 0.5 else _pick(rng, choice)
-    text = _pick(rng, PROMPTS).format(n=noun)
+    noun = choice[0] if rng.uniform() < 0.5 else pick(rng, choice)
+    text = pick(rng, PROMPTS).format(n=noun)
     return text[0].upper() + text[1:] if rng.uniform() < 0.3 else text
 
 

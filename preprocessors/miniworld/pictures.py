@@ -108,6 +108,15 @@ def onsets(scene: Scene) -> list[list[float]]:
     return [_onsets(event.kind, level) for event, level in zip(scene.events, _envelopes(scene), strict=True)]
 
 
+def appearances(scene: Scene, lefts: np.ndarray, step: float) -> list[tuple[Appearance, ...]]:
+    """States of all events, for `paint`, in windows of `step` seconds that begin at the times `lefts` (N,).
+
+    Nothing has sounded at negative times. Colours and directions are not set.
+    """
+    tracks = [_states(e.kind, level, lefts, step) for e, level in zip(scene.events, _envelopes(scene), strict=True)]
+    return list(zip(*tracks, strict=True))
+
+
 def _states(kind: str, level: np.ndarray, lefts: np.ndarray, step: float) -> list[Appearance]:
     """States of one event in windows of `step` seconds that begin at the times `lefts`, which may be negative."""
     times = np.array(_onsets(kind, level))
@@ -124,13 +133,9 @@ def _states(kind: str, level: np.ndarray, lefts: np.ndarray, step: float) -> lis
 
 
 def animate(scene: Scene, lefts: np.ndarray, step: float) -> np.ndarray:
-    """Draw a scene in windows of `step` seconds that begin at the times `lefts` (N,): uint8 (N, 64, 64, 3).
-
-    Nothing has sounded at negative times. Successive windows of equal state share one drawing.
-    """
-    tracks = [_states(e.kind, level, lefts, step) for e, level in zip(scene.events, _envelopes(scene), strict=True)]
+    """Draw the windows of `appearances`: uint8 (N, 64, 64, 3). Successive windows of equal state share one drawing."""
     drawn: list[np.ndarray] = []
-    for before, states in pairwise([(), *zip(*tracks, strict=True)]):
+    for before, states in pairwise([(), *appearances(scene, lefts, step)]):
         drawn.append(drawn[-1] if states == before else paint(scene, states))
     return np.stack(drawn)
 
@@ -142,5 +147,10 @@ def frames(scene: Scene, count: int = 8) -> np.ndarray:
     """
     if count < 1:
         raise ValueError(f"count must be at least one, got {count}")
+    return animate(scene, *even_windows(count))
+
+
+def even_windows(count: int) -> tuple[np.ndarray, float]:
+    """Starts (count,) and length, in seconds, of equal windows of a scene."""
     step = DURATION / count
-    return animate(scene, np.arange(count) * step, step)
+    return np.arange(count) * step, step

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.image import CELL, open_image, picture_grid
+from sonolume.utils.image import CELL, MAX_PIXELS, open_image, picture_grid
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -91,3 +93,44 @@ def test_open_image_names_the_file_it_cannot_read(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         with pytest.raises(UserError, match=name):
             open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_deep_and_odd_modes_keep_their_brightness(tmp_path: Path, suffix: str) -> None:
+    grey = np.full((4, 6), 128, np.uint8)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    deep.save(tmp_path / f"deep{suffix}")
+    Image.fromarray(grey).convert("P").save(tmp_path / f"palette{suffix}")
+    Image.fromarray(grey).convert("1", dither=Image.Dither.NONE).save(tmp_path / f"bits{suffix}")
+    if suffix == ".tif":
+        Image.fromarray((grey / 255).astype(np.float32)).save(tmp_path / "unit.tif")
+        Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
+        Image.fromarray(grey.astype(np.int32)).save(tmp_path / "wide.tif")
+    for path in tmp_path.iterdir():
+        image = open_image(path)
+        assert image.mode == "RGB" and image.size == (6, 4)
+        assert image.getpixel((0, 0)) == ((255,) * 3 if path.stem == "bits" else (128,) * 3), path.name
+
+
+def test_cmyk_and_one_pixel(tmp_path: Path) -> None:
+    plain((200, 20, 20)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert np.allclose(open_image(tmp_path / "a.jpg").getpixel((5, 5)), (200, 20, 20), atol=12)
+    plain(RED, 1, 1).save(tmp_path / "b.png")
+    assert open_image(tmp_path / "b.png").size == (1, 1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_very_large_pictures_are_reduced(tmp_path: Path, suffix: str) -> None:
+    wide = Image.new("RGB", (20000, 1700), RED)  # 34 million pixels
+    wide.save(tmp_path / f"a{suffix}")
+    found = open_image(tmp_path / f"a{suffix}")
+    assert found.width * found.height <= MAX_PIXELS and found.width / found.height == pytest.approx(20000 / 1700, 0.01)
+    assert np.allclose(found.getpixel((found.width // 2, 100)), RED, atol=4)
+
+
+def test_a_decompression_bomb_is_one_line(tmp_path: Path) -> None:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.png: too large"):
+        open_image(tmp_path / "a.png")

@@ -5,6 +5,7 @@ each epoch has other waves: items then hold waves instead of tokens. B items, W 
 fine tokens of a window, F frames, V width of the image vectors.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -71,24 +72,14 @@ def collate(items: Sequence[Batch]) -> Batch:
 class WaveDataset(Dataset[WaveItem]):
     """Windows of all sounds of a split, in training shifted and blended as the config says."""
 
-    MISSING = "a sound"
-
     def __init__(self, config: Config, split: str) -> None:
-        self.config, self.data = config, config.preprocess
+        self._set_up(config, split, _read_rows(config, split))
+
+    def _set_up(self, config: Config, split: str, rows: Sequence[Row]) -> None:
+        self.config, self.data, self.rows = config, config.preprocess, rows
         self.augmented = split == "train" and (self.data.aug_shift or self.data.aug_blend)
-        self.rows = self._read_rows(split)
-        low = config.model.low
-        self.windows = SoundWindows(self.rows, self.data, round((low.max_seconds - MARGIN) * self.data.sample_rate))
-
-    def _read_rows(self, split: str) -> list[Row]:
-        for dataset in self.config.dataset:
-            path = prepared.dataset_folder(self.data, dataset) / sound_pictures.SETTINGS_FILE
-            if self.data.aug_blend and path.is_file():
-                prepared.check_settings(path, {"stereo": True}, "prepare the data with preprocess.aug_blend=true")
-        return prepared.read_split(self.data, self.config.dataset, split, self._is_complete, self.MISSING)
-
-    def _is_complete(self, row: Row) -> bool:
-        return bool(row.audio and row.audio.is_file())
+        longest = round((config.model.low.max_seconds - MARGIN) * self.data.sample_rate)
+        self.windows = SoundWindows(rows, self.data, longest)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -108,23 +99,19 @@ class WaveDataset(Dataset[WaveItem]):
 class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
     """Windows with their tokens, or waves where each epoch has others, image vectors and times."""
 
-    MISSING = "a sound with a video or a picture"
-
     def __init__(self, config: Config, split: str, frozen: Frozen) -> None:
-        super().__init__(config, split)
-        folder = paths.resolve(self.data.processed_dir) / config.dataset[0] / "cache"
-        self.vectors = ImageVectors(self.rows, self.data, config.train, frozen["clip"], folder, split)
-        self.tokens: dict[str, np.ndarray] = {}
+        data, vqvae = config.preprocess, frozen["vqvae"]
+        folder = paths.resolve(data.processed_dir) / config.dataset[0] / "cache"
+        rows = _read_rows(config, split, images=True)
+        self.vectors = ImageVectors(rows, data, config.train, frozen["clip"], folder, split)
+        self._set_up(config, split, self.vectors.rows)
         levels = {} if self.augmented else {"low": 1} if config.stage is Stage.low else {"low": 1, "up": 0}
+        self.tokens: dict[str, np.ndarray] = {}
         for name, level in levels.items():
-            vqvae = frozen["vqvae"]
             encode = partial(vqvae.encode, level=level)                                       # (b, W) -> (b, T)
             self.tokens[name] = cached_features(
                 folder, f"{name} tokens of {split}", self.windows, vqvae, encode, config.train, np.int16, exact=True
             )
-
-    def _is_complete(self, row: Row) -> bool:
-        return super()._is_complete(row) and has_images(row, self.data)
 
     def __getitem__(self, item: tuple[int, int]) -> Batch:  # type: ignore[override]
         _, number = item
@@ -140,5 +127,20 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
 
         (3,) in samples.
         """
-        size, least = self.windows.size, int(np.ceil(self.config.model.low.min_seconds * self.data.sample_rate))
+        size, least = self.windows.size, math.ceil(self.config.model.low.min_seconds * self.data.sample_rate)
         return torch.tensor([max(int(self.windows.lengths[place.sound]), size, least), place.offset, size])
+
+
+def _read_rows(config: Config, split: str, images: bool = False) -> list[Row]:
+    """Read the rows of a split that have a sound, and image vectors or their source if `images` asks for them."""
+    data = config.preprocess
+    for dataset in config.dataset:
+        path = prepared.dataset_folder(data, dataset) / sound_pictures.SETTINGS_FILE
+        if data.aug_blend and path.is_file():
+            prepared.check_settings(path, {"stereo": True}, "prepare the data with preprocess.aug_blend=true")
+
+    def is_complete(row: Row) -> bool:
+        return bool(row.audio and row.audio.is_file()) and (not images or has_images(row, data))
+
+    missing = "a sound with a video or a picture" if images else "a sound"
+    return prepared.read_split(data, config.dataset, split, is_complete, missing)

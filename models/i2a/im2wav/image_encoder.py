@@ -6,7 +6,6 @@ N pictures or texts, F frames, V width of the space.
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,12 +80,12 @@ class ImageEncoder:
 
         A generator of pictures is read as it is encoded.
         """
-        pixels, rows = map(self._pixels, pictures), [torch.zeros(0, self.width)]
-        for batch in _batches(pixels, BATCH_SIZE):
-            values = torch.stack(batch).to(self.device, self.vision.dtype)  # (B, 3, H, W)
-            embeds = self.vision(pixel_values=values).image_embeds          # (B, V)
-            rows.append(F.normalize(embeds.float(), dim=-1).cpu())
-        return torch.cat(rows)
+        rows, pixels = [torch.zeros(0, self.width)], list[Tensor]()
+        for picture in pictures:
+            pixels.append(self._pixels(picture))
+            if len(pixels) == BATCH_SIZE:
+                rows.append(self._encode(pixels))
+        return torch.cat([*rows, self._encode(pixels)] if pixels else rows)
 
     def encode_video(self, path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None) -> Tensor:
         """Encode the frames that `stream_frames` finds in a film: (F, V) float32 on the CPU, of length 1.
@@ -122,7 +121,8 @@ class ImageEncoder:
         for text in texts:
             if (count := len(tokenizer(text, verbose=False).input_ids)) > limit:
                 print(f"{text:.40}...: {count} tokens, of which CLIP reads the first {limit}", file=sys.stderr)
-        for batch in _batches(iter(texts), BATCH_SIZE):
+        for first in range(0, len(texts), BATCH_SIZE):
+            batch = list(texts[first : first + BATCH_SIZE])
             tokens = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
             embeds = model(**{name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")})
             rows.append(F.normalize(embeds.text_embeds.float(), dim=-1).cpu())
@@ -136,10 +136,21 @@ class ImageEncoder:
         text = pretrained.load_model(model, where, name, revision, self.vision.dtype, config=config)
         return text.to(self.device), pretrained.load_processor(transformers.AutoTokenizer, where, name, revision)
 
+    def _encode(self, pixels: list[Tensor]) -> Tensor:
+        """Encode one batch of (3, H, W), and empty the list: (B, V)."""
+        batch = torch.stack(pixels).to(self.device, self.vision.dtype)  # (B, 3, H, W)
+        pixels.clear()
+        embeds = self.vision(pixel_values=batch).image_embeds           # (B, V)
+        return F.normalize(embeds.float(), dim=-1).cpu()
+
     def _pixels(self, picture: Image) -> Tensor:
         """Scale, crop and normalise a picture: (3, H, W)."""
-        inputs = self.processor(images=_middle(to_rgb(picture)), return_tensors="pt", input_data_format="channels_last")
-        return inputs.pixel_values[0]
+        picture, side = _middle(to_rgb(picture)), self.processor.size.get("shortest_edge")
+        if side and self.processor.do_resize:  # as the processor would, but without two conversions of all pixels
+            shorter = min(picture.size)
+            size = [side * length // shorter for length in picture.size]
+            picture = picture.resize((size[0], size[1]), self.processor.resample)
+        return self.processor(images=picture, return_tensors="pt", input_data_format="channels_last").pixel_values[0]
 
 
 def _tower_config(where: str, name: str, revision: str | None, tower: str) -> Any:
@@ -162,8 +173,3 @@ def _middle(picture: Image) -> Image:
     width, height = (min(side, longest) for side in picture.size)
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, top, left + width, top + height))
-
-
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(islice(items, size)):
-        yield batch

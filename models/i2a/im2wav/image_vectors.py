@@ -12,17 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from sonolume.config.base import TrainConfig
 from sonolume.config.i2a.im2wav import FilmsConfig
-from sonolume.models.a2i.frozen import cached_features
+from sonolume.models.a2i.frozen import cached_features, caching_device
+from sonolume.models.i2a.im2wav.features import encode_videos, load_features, read_video_pickle
 from sonolume.models.i2a.im2wav.windows import Draws, Place
 from sonolume.modules.im2wav.windows import window_frames
 from sonolume.preprocessors.sound_films import VECTORS_SUFFIX
 from sonolume.preprocessors.sound_pictures import pictures_of
-from sonolume.utils import files, paths
-from sonolume.utils.cache import content_hash
+from sonolume.utils import paths
 from sonolume.utils.image import open_image
 from sonolume.utils.manifest import Row
 
@@ -52,22 +51,36 @@ class ImageVectors:
         clip: an `ImageEncoder`.
         folder: folder of the caches.
         split: name of the rows, for the cache.
+
+    Attributes:
+        rows: the rows whose videos could be read.
+
+    Raises:
+        UserError: a given file of image vectors is damaged, or those of another CLIP.
     """
 
     def __init__(
         self, rows: Sequence[Row], config: FilmsConfig, train: TrainConfig, clip: Any, folder: Path, split: str
     ) -> None:
-        self.config = config
-        self.videos = [vectors_file(row, config) for row in rows]
-        for number, row in enumerate(tqdm(rows, f"image vectors of {split}", unit="video", disable=not len(rows))):
-            if self.videos[number] is None and row.video:
-                self.videos[number] = video_features(clip, row.video, config.fps, folder)
-        shown = [number for number, video in enumerate(self.videos) if video is None or config.still_fraction]
-        self.stills = {number: index for index, number in enumerate(n for n in shown if rows[n].image)}
-        pictures = Pictures([pictures_of(rows[number])[0][1] for number in self.stills])
+        self.config, self.width = config, clip.width
+        given = {row_key(row): path for row in rows if (path := vectors_file(row, config))}
+        for path in list(given.values())[:1]:  # all are of one CLIP, as a rule
+            read_video_pickle(path, clip.width)
+        films = [] if config.clip_features else [row for row in rows if row.video and row_key(row) not in given]
+        needed = {row_key(row): row.video for row in films if row.video}
+        clip.vision.to(caching_device(train))
+        encoded = encode_videos(needed, clip, folder, config.fps)
+        clip.vision.to("cpu")
+        lost = {one.uid for one in encoded.left_out}
+        self.rows = [row for row in rows if row_key(row) not in lost]
+        self.videos = [(given | encoded.paths).get(row_key(row)) for row in self.rows]
+        shown = [n for n, video in enumerate(self.videos) if video is None or config.still_fraction]
+        self.stills = {number: index for index, number in enumerate(n for n in shown if self.rows[n].image)}
+        pictures = Pictures([pictures_of(self.rows[number])[0][1] for number in self.stills])
         self.vectors = cached_features(
-            folder, f"picture vectors of {split}", pictures, clip, clip.encode_pictures, train, exact=True, collate=list
-        )
+            folder, f"picture vectors of {split}", pictures, clip.vision, clip.encode_pictures, train, exact=True,
+            collate=list, identity=clip.content_hash,
+        )  # fmt: skip
 
     def of(self, place: Place, drawn: Draws) -> Tensor:
         """Vectors (F, V) of a window: of the frames of its video, or F times that of a picture.
@@ -79,10 +92,10 @@ class ImageVectors:
         rows = window_frames(place.offset, config.window, config.fps, config.sample_rate)
         sees_picture = video is None or drawn.picture < config.still_fraction
         if sees_picture and place.sound in self.stills:
-            vector = self.vectors[self.stills[place.sound]]
-            return torch.from_numpy(vector.astype(np.float32)).expand(rows.stop - rows.start, -1)
+            vector = self.vectors[self.stills[place.sound]].astype(np.float32)
+            return torch.from_numpy(vector).expand(rows.stop - rows.start, -1)
         assert video is not None
-        vectors = read_vectors(video)
+        vectors = read_vectors(video, self.width)
         index = np.arange(rows.start, rows.stop)
         if sees_picture:
             index[:] = rows.start + int(drawn.moment * len(index))
@@ -91,9 +104,8 @@ class ImageVectors:
 
 def has_images(row: Row, config: FilmsConfig) -> bool:
     """Whether a row has image vectors, or a video or picture to compute them from."""
-    if row.image and row.image.is_dir():
-        return True
-    return vectors_file(row, config) is not None or bool(row.video and row.video.is_file() and not config.clip_features)
+    video = vectors_file(row, config) or (None if config.clip_features else row.video)
+    return bool((row.image and row.image.is_dir()) or (video and video.is_file()))
 
 
 def vectors_file(row: Row, config: FilmsConfig) -> Path | None:
@@ -104,18 +116,11 @@ def vectors_file(row: Row, config: FilmsConfig) -> Path | None:
     return row.video if row.video and row.video.suffix == VECTORS_SUFFIX else None
 
 
-def video_features(clip: Any, path: Path, fps: float, folder: Path) -> Path:
-    """Write the image vectors of a video to a file of its own, unless it is there."""
-    written = path.stat()
-    key = content_hash(clip.content_hash, fps, str(path.absolute()), written.st_size, written.st_mtime_ns)
-    place = folder / "video vectors" / f"{path.stem}-{key}.npz"
-    if not place.is_file():
-        vectors = np.asarray(clip.encode_video(path, fps), np.float16)
-        with files.atomic_path(place) as temporary, temporary.open("wb") as file:
-            np.savez(file, vectors=vectors)
-    return place
+def read_vectors(path: Path, width: int) -> np.ndarray:
+    """Read image vectors (frames, V) from the cache or a given file."""
+    return read_video_pickle(path, width) if path.suffix == VECTORS_SUFFIX else load_features(path, width)
 
 
-def read_vectors(path: Path) -> np.ndarray:
-    """Read image vectors (frames, V)."""
-    return np.load(path)["vectors"]
+def row_key(row: Row) -> str:
+    """A name of a row among the rows of several data sets."""
+    return f"{row.dataset}/{row.uid}"

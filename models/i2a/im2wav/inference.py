@@ -16,6 +16,7 @@ from sonolume.models.i2a.im2wav import parts, subjects
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
 from sonolume.models.i2a.im2wav.subjects import Subject
+from sonolume.modules.im2wav.quantized import quantize_int8
 from sonolume.modules.im2wav.sampler import TokenSampling
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.utils import files
@@ -41,6 +42,9 @@ def run(config: Config, options: InferenceOptions) -> None:
         torch.set_num_threads(options.num_threads)
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype, with_up=options.level == "up")
+    if options.int8:
+        for prior in pipe.priors().values():
+            quantize_int8(prior.transformer)
     load_encoder = cache(partial(load_clip, where, pipe))
     found = subjects.collect(options, pipe.fps, pipe.image_width, load_encoder)
     negative = subjects.negative(options, load_encoder)
@@ -91,7 +95,9 @@ def generate(
 ) -> torch.Tensor:  # fmt: skip
     """Waves (B, n) on the CPU of one batch, by the sampling flags of inference and evaluation."""
     scale = pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    sampling = TokenSampling(options.temperature, options.top_k, options.top_p, scale)
+    negative = getattr(options, "negative_scale", None)
+    negative = 0.0 if request.negative is None else scale / 2 if negative is None else negative
+    sampling = TokenSampling(options.temperature, options.top_k, options.top_p, scale, negative)
     try:
         waves = pipe(request, level, sampling, overlap, store, bar.update if bar is not None else None)
     except ValueError as error:

@@ -162,36 +162,46 @@ class Im2WavPipeline:
         hop = max(unit, round((1 - share) * size / unit) * unit)
         starts = window_starts(self._total(level, request.samples), size, hop, unit)
         if not prior.config.has_null:
-            sampling = replace(sampling, guidance=1.0)
+            sampling = replace(sampling, guidance=1.0, negative_guidance=0.0)
         sampler = TokenSampler(prior.transformer, len(request.seeds), sampling)
 
         def sample(start: int, prefix: Tensor | None) -> Tensor:
-            condition, null = self._conditions(level, request, coarse, start, sampling.guidance != 1)
+            conditions = self._conditions(level, request, coarse, start, sampling)
             generators = self._generators(request.seeds, level, start)
-            return sampler.generate(condition, null, generators, prefix, progress=progress)
+            return sampler.generate(*conditions[:2], generators, prefix, None, progress, *conditions[2:])
 
         done = store.load(level)
         return sample_windows(starts, size, sample, done, lambda tokens: store.save(level, tokens))
 
     def _conditions(
-        self, level: str, request: Request, coarse: Tensor | None, start: int, guided: bool
-    ) -> tuple[Condition, Condition | None]:
-        """Conditions of one window, and the same without images if the sampling is guided."""
-        hop, device = self.vqvae.hops[LEVELS[level]], self.low.device
-        offset, total = start * hop, self._total(level, request.samples) * hop
-        frames = window_rows(request.frames, offset, self.window, self.fps, self.sample_rate).to(device)
-        none = torch.zeros(len(frames), dtype=torch.bool, device=device)
+        self, level: str, request: Request, coarse: Tensor | None, start: int, sampling: TokenSampling
+    ) -> list[Condition | None]:
+        """Conditions of one window: with the images, without images if guided, and with the negative ones if given."""
+        guided, negated = len(sampling.branch_scales) > 1, sampling.negative_guidance > 0
+        offset, device = start * self.vqvae.hops[LEVELS[level]], self.low.device
+        frames = window_rows(request.frames, offset, self.window, self.fps, self.sample_rate)
+        frames = request.frames if level == "up" and self.settings["mean_over_clip"] else frames
+        images = [frames, *([frames] if guided else [None]), *([request.negative] if negated else [])]
+        none = torch.zeros(len(request.seeds), dtype=torch.bool, device=device)
+        keeps = [None, none, None]
+        return [
+            None if rows is None else self._condition(level, rows.to(device), request, coarse, offset, keep)
+            for rows, keep in zip(images, keeps, strict=False)
+        ]
+
+    def _condition(
+        self, level: str, frames: Tensor, request: Request, coarse: Tensor | None, offset: int, keep: Tensor | None
+    ) -> Condition:
+        """Condition of one window, which begins at the sample `offset`, given image vectors (B, F, V)."""
         if level == "low":
-            total = max(total, round(self.low.config.min_seconds * self.sample_rate))
-            times = torch.tensor([[total, offset, self.window]], device=device).expand(len(frames), 3)
-            conditions = [self.low.conditioner(frames, times, keep) for keep in ([None, none] if guided else [None])]
-        else:
-            assert self.up is not None and coarse is not None
-            ratio = self.vqvae.hops[1] // hop
-            window = coarse[:, start // ratio : (start * hop + self.window) // self.vqvae.hops[1]]
-            images = (request.frames.to(device) if self.settings["mean_over_clip"] else frames).mean(dim=1)
-            conditions = [self.up.conditioner(images, window, keep) for keep in ([None, none] if guided else [None])]
-        return conditions[0], conditions[1] if guided else None
+            least = round(self.low.config.min_seconds * self.sample_rate)
+            total = max(self._total("low", request.samples) * self.vqvae.hops[1], least)
+            times = torch.tensor([[total, offset, self.window]], device=frames.device).expand(len(frames), 3)
+            return self.low.conditioner(frames, times, keep)
+        assert self.up is not None and coarse is not None
+        first = offset // self.vqvae.hops[1]
+        window = coarse[:, first : first + self.window // self.vqvae.hops[1]]
+        return self.up.conditioner(frames.mean(dim=1), window, keep)
 
     def _generators(self, seeds: Sequence[int], level: str, start: int) -> list[torch.Generator]:
         """One generator for each clip and window, so that a continued run draws what an unbroken one does."""

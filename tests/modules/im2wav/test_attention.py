@@ -34,7 +34,7 @@ def dense(attention: Attention, x: Tensor) -> Tensor:
 
 
 def new_cache(attention: Attention, batch: int) -> Tensor:
-    return torch.zeros(2, batch, 2, attention.pattern.cache_length, 4)
+    return torch.zeros(attention.pattern.cache_length, batch, 2, 2, 4)
 
 
 def test_in_parallel(attention: Attention):

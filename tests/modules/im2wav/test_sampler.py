@@ -1,6 +1,7 @@
 """Sampled tokens and their logits equal the official ones; draws follow the softmax and belong to their clip."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +39,7 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """The most likely tokens (B, stop), and the guided logits (steps, K) of the first clip."""
     sampler = TokenSampler(transformer, len(condition.start), GREEDY if null else TokenSampling(temperature=0))
-    sampler.start(condition, null, prefix)
+    sampler.start(*([condition, null] if null else [condition]), prefix=prefix)
     logits = []
     for _ in range(int(sampler.position), stop):
         sampler.step()
@@ -112,6 +113,48 @@ def test_tokens_belong_to_their_clip():
     assert not torch.equal(pair.noise[0], pair.noise[1])
 
 
+def test_negative_branch():
+    """null + s (conditional - null) - n (negative - null), for every branch in one batch; 0 is the sampler of two."""
+    transformer, parts = tiny(), [condition_for(tiny(), 2, seed) for seed in range(3)]
+    single = TokenSampler(transformer, 2, TokenSampling(temperature=0))
+    alone = []
+    for part in parts:
+        single.start(part)
+        single.step()
+        alone.append(single.logits.clone())
+    both = TokenSampler(transformer, 2, TokenSampling(temperature=0, guidance=3.0, negative_guidance=1.5))
+    both.start(*parts)
+    both.step()
+    expected = alone[1] + 3.0 * (alone[0] - alone[1]) - 1.5 * (alone[2] - alone[1])
+    torch.testing.assert_close(both.logits, expected, rtol=1e-4, atol=1e-4)
+    tokens = both.generate(parts[0], parts[1], prefix=single.tokens[:, :3], negative=parts[2])
+    assert torch.equal(tokens, both.generate(parts[0], parts[1], prefix=tokens[:, :5], negative=parts[2]))
+
+
+def test_without_cuda_the_step_stays_and_the_reason_is_given():
+    sampler = TokenSampler(tiny(), 1, TokenSampling(temperature=0))
+    step = sampler.step
+    with pytest.warns(UserWarning, match="without a CUDA graph: "):
+        sampler.capture()
+    assert sampler.step == step
+
+
+def test_the_replayed_graph_takes_the_place_of_the_step(monkeypatch: pytest.MonkeyPatch):
+    """With stand-ins for CUDA: captured once, and every step of `generate` is a replay."""
+    transformer, calls = tiny(), []
+    condition = condition_for(transformer, 1)
+    sampler = TokenSampler(transformer, 1, TokenSampling(temperature=0))
+    tokens, step = sampler.generate(condition), sampler.step
+    graph = SimpleNamespace(replay=lambda: (calls.append("replay"), step()))
+    for name in ("Stream", "current_stream", "default_stream", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, lambda: SimpleNamespace(wait_stream=lambda _: None))
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda captured: (calls.append("capture"), nullcontext())[1])
+    sampler.capture()
+    assert torch.equal(sampler.generate(condition), tokens) and calls == ["capture"] + ["replay"] * 8
+
+
 def test_a_prefix_is_kept_and_continued():
     transformer = tiny()
     condition = condition_for(transformer, 2)
@@ -170,6 +213,8 @@ def test_half_precision():
         lambda sampler, condition: sampler.generate(
             condition, condition, generators(0, 1), torch.zeros(2, 5, dtype=torch.long), stop=4
         ),
+        lambda sampler, condition: sampler.generate(condition, condition, generators(0, 1), negative=condition),
+        lambda sampler, condition: TokenSampling(negative_guidance=-1),
         lambda sampler, condition: TokenSampling(temperature=-1),
         lambda sampler, condition: TokenSampling(top_k=-1),
         lambda sampler, condition: TokenSampling(top_p=1.1),

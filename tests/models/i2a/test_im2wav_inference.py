@@ -1,0 +1,129 @@
+"""Inference of Im2Wav with a tiny untrained model: lengths, seeds, batches, negatives, films, and killed runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from sonolume.bins import inference
+from sonolume.models.i2a.im2wav import inference as im2wav
+from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
+from sonolume.utils import cli
+
+CONFIG = "egs/i2a/im2wav/tiny.json"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of two pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, colour in (("red", (250, 0, 0)), ("blue", (0, 0, 250))):
+        Image.new("RGB", (48, 64), colour).save(folder / f"{name}.png")
+    return folder
+
+
+def run(root: Path, model: Path, *arguments: Any) -> int:
+    flags = ["--config", str(root / CONFIG), "--checkpoint", str(model), "--device", "cpu", *map(str, arguments)]
+    return cli.run(inference.main, flags)
+
+
+def waves(folder: Path) -> dict[str, np.ndarray]:
+    return {path.stem: soundfile.read(path, dtype="float32")[0] for path in sorted(folder.glob("*.wav"))}
+
+
+def test_pictures_become_sounds_of_the_asked_length(root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = run(root, tiny_im2wav, "--image", pictures, "--duration", "3.3", "--num_samples", 2, "--output_dir", out)
+    assert code == 0
+    found = waves(out)
+    assert sorted(found) == ["blue_0", "blue_1", "red_0", "red_1"]
+    assert {len(wave) for wave in found.values()} == {round(3.3 * 16000)}
+    assert not np.array_equal(found["red_0"], found["red_1"])
+    sidecar = json.loads((out / "red_1.json").read_text())
+    assert sidecar["seed"] == 1 and sidecar["image"].endswith("red.png") and (out / "red_1.png").is_file()
+    assert not (out / im2wav.UNFINISHED).exists()
+
+
+def test_a_sound_does_not_depend_on_its_batch(root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path) -> None:
+    run(root, tiny_im2wav, "--image", pictures, "--level", "low", "--output_dir", tmp_path / "both")
+    run(root, tiny_im2wav, "--image", pictures / "red.png", "--level", "low", "--output_dir", tmp_path / "one")
+    assert np.abs(waves(tmp_path / "both")["red_0"] - waves(tmp_path / "one")["red_0"]).max() < 1e-3
+
+
+def test_texts_and_negatives(root: Path, tiny_im2wav: Path, tmp_path: Path) -> None:
+    plain, negative = tmp_path / "plain", tmp_path / "negative"
+    assert run(root, tiny_im2wav, "--text", "a dog barks", "--output_dir", plain) == 0
+    assert run(root, tiny_im2wav, "--text", "a dog barks", "--negative_text", "rain falls", "--output_dir", negative) == 0
+    (name,) = waves(plain)
+    assert not np.array_equal(waves(plain)[name], waves(negative)[name])
+
+
+class Killed(BaseException):
+    """Stands in for a signal."""
+
+
+def test_a_killed_run_continues_after_its_last_window(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("--image", pictures, "--duration", "6", "--batch_size", 1)
+    assert run(root, tiny_im2wav, *flags, "--output_dir", tmp_path / "whole") == 0
+    save, count = im2wav.DiskStore.save, [0]
+
+    def dies(self: Any, level: str, tokens: torch.Tensor) -> None:
+        save(self, level, tokens)
+        count[0] += 1
+        if count[0] == 12:  # in the second picture
+            raise Killed
+
+    monkeypatch.setattr(im2wav.DiskStore, "save", dies)
+    out = tmp_path / "broken"
+    with pytest.raises(Killed):
+        run(root, tiny_im2wav, *flags, "--output_dir", out)
+    assert list(waves(out)) == ["blue_0"]
+    count[0] = -1000
+    assert run(root, tiny_im2wav, *flags, "--output_dir", out) == 0
+    assert 0 < 1000 + count[0] < 10  # not all windows were sampled again
+    for name, wave in waves(tmp_path / "whole").items():
+        assert np.array_equal(wave, waves(out)[name])
+    assert len(waves(out)) == 2 and not (out / im2wav.UNFINISHED).exists()
+
+
+def test_every_level_continues_exactly(tiny_im2wav: Path) -> None:
+    pipe = Im2WavPipeline.from_pretrained(tiny_im2wav)
+    request = Request(torch.randn(2, 100, 16), [3, 4], 70000)
+    store = TokenStore()
+    whole = pipe(request, store=store)
+    assert whole.shape == (2, 70000)
+    for level, size in (("low", 40), ("up", 160)):
+        part = TokenStore()
+        part.levels = store.levels | {level: store.levels[level][:, :size]}
+        assert torch.equal(pipe(request, store=part), whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--image"),
+        (("--image", "absent.png"), "absent.png"),
+        (("--image", "{pictures}", "--mux"), "--video"),
+        (("--image", "{pictures}", "--top_k", "5", "--top_p", "0.5"), "--top_k"),
+        (("--image", "{pictures}", "--negative_scale", "2"), "--negative_scale"),
+        (("--image", "{pictures}", "--duration", "601"), "601"),
+        (("--text", " "), "--text"),
+        (("--video", "{pictures}/red.png"), "red.png"),
+    ],
+)
+def test_mistakes_are_one_line(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...], message: str,
+) -> None:  # fmt: skip
+    given = [one.replace("{pictures}", str(pictures)) for one in arguments]
+    assert run(root, tiny_im2wav, *given, "--output_dir", tmp_path / "never") == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1 and message in errors[0]
