@@ -58,7 +58,8 @@ def _mask(count: int, last: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _keys_and_values(cache: Tensor) -> tuple[Tensor, Tensor]:
     """(M, B, 2, H, d) -> views (B, H, M, d)."""
-    return cache[:, :, 0].permute(1, 2, 0, 3), cache[:, :, 1].permute(1, 2, 0, 3)
+    k, v = cache.permute(2, 1, 3, 0, 4).unbind(0)
+    return k, v
 
 
 def _to_cache(kv: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ class Column:
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         columns = cache.index_copy_(0, cursor.row, kv).unflatten(0, (self.grid.size, -1))          # (S, N, B, 2, H, d)
-        k, v = _keys_and_values(columns.index_select(0, cursor.offset)[0])                         # (B, H, N, d)
+        k, v = _keys_and_values(columns.index_select(0, cursor.offset).squeeze(0))                 # (B, H, N, d)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=cursor.in_column)
 
 
@@ -142,7 +143,7 @@ class PreviousBlock:
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         """In block 0 the attended values are the zeros of the new cache, and so is the result."""
         halves = cache.index_copy_(0, cursor.turn, kv).unflatten(0, (2, -1))                       # (2, S, B, 2, H, d)
-        k, v = _keys_and_values(halves.index_select(0, cursor.previous)[0])                        # (B, H, S, d)
+        k, v = _keys_and_values(halves.index_select(0, cursor.previous).squeeze(0))                # (B, H, S, d)
         return F.scaled_dot_product_attention(q, k, v)
 
 
@@ -176,6 +177,7 @@ class Attention(nn.Module):
     def step(self, x: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         """One position: (B, W) -> (B, W)."""
         qkv = self.qkv(x).view(len(x), 3, self.heads, -1)                              # (B, 3, H, d)
-        kv = qkv[:, 1:].to(cache.dtype)[None]                                          # (1, B, 2, H, d)
-        attended = self.pattern.step(qkv[:, 0, :, None], kv, cache, cursor)            # (B, H, 1, d)
+        kv = qkv.narrow(1, 1, 2).to(cache.dtype).unsqueeze(0)                          # (1, B, 2, H, d)
+        q = qkv.select(1, 0).unsqueeze(2)                                              # (B, H, 1, d)
+        attended = self.pattern.step(q, kv, cache, cursor)                             # (B, H, 1, d)
         return self.out(attended.flatten(1))                                           # (B, W)
