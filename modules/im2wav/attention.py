@@ -67,6 +67,20 @@ def _to_cache(kv: Tensor) -> Tensor:
     return kv.permute(3, 1, 0, 2, 4)
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
+    """Scaled dot-product attention; (..., T, d) each.
+
+    Training on a CPU uses separate operations: the backward pass of PyTorch's fused kernel is slower there.
+    """
+    if q.device.type != "cpu" or not (torch.is_grad_enabled() and q.requires_grad):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+    scores = q @ k.mT * q.shape[-1] ** -0.5                                                        # (..., T, T)
+    if is_causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores.softmax(dim=-1).to(v.dtype) @ v                                                  # (..., T, d)
+
+
 class Pattern(Protocol):
     """One attention pattern on a grid; q, k, v are (B, H, T, d), a cache is (M, B, 2, H, d)."""
 
@@ -91,7 +105,7 @@ class OwnBlock:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(2, self.grid).transpose(1, 2).flatten(0, 1) for x in (q, k, v))     # (B N, H, S, d)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)                         # (B N, H, S, d)
+        attended = attention(q, k, v, is_causal=True)                                              # (B N, H, S, d)
         return attended.unflatten(0, (-1, self.grid.blocks)).transpose(1, 2).flatten(2, 3)         # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
@@ -109,7 +123,7 @@ class Column:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(2, self.grid).movedim(3, 1).flatten(0, 1) for x in (q, k, v))       # (B S, H, N, d)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)                         # (B S, H, N, d)
+        attended = attention(q, k, v, is_causal=True)                                              # (B S, H, N, d)
         return attended.unflatten(0, (-1, self.grid.size)).movedim(1, 3).flatten(2, 3)             # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
@@ -130,7 +144,7 @@ class PreviousBlock:
         batch, size = len(q), self.grid.size
         shifted = (q[:, :, size:], k[:, :, :-size], v[:, :, :-size])                               # (B, H, T - S, d)
         q, k, v = (x.unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1) for x in shifted)      # (B N-B, H, S, d)
-        attended = F.scaled_dot_product_attention(q, k, v)                                         # (B N-B, H, S, d)
+        attended = attention(q, k, v)                                                              # (B N-B, H, S, d)
         attended = attended.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)                # (B, H, T - S, d)
         return F.pad(attended, (0, 0, size, 0))                                                    # (B, H, T, d)
 
