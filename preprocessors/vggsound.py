@@ -15,7 +15,8 @@ from sonolume.preprocessors.prepared import LeftOut
 from sonolume.utils import pickles
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import read_json
-from sonolume.utils.manifest import Row, is_video, sounds_in
+from sonolume.utils.manifest import Row
+from sonolume.utils.paths import is_video, sounds_in
 
 TABLE = "vggsound.csv"
 CONSTANTS = "constants"  # folder of the lists in the official repository

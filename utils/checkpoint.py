@@ -10,7 +10,7 @@ import torch
 
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import read_json
-from sonolume.utils.hub import CONVERT
+from sonolume.utils.paths import CONVERT
 
 # raised by torch.load for truncated files and for other kinds of files
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)

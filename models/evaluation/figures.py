@@ -12,7 +12,7 @@ from sonolume.models.evaluation.samples import Files, Samples, read_sound
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import CELL, open_image, picture_grid
-from sonolume.utils.manifest import AUDIO_SUFFIXES
+from sonolume.utils.paths import AUDIO_SUFFIXES
 from sonolume.utils.spectrogram import colours, spectrogram_grid
 
 ROWS = 8  # of a sheet
