@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sonolume.config import options
 from sonolume.config.base import MiniworldConfig, Strict
+from sonolume.config.options import option
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import option
 
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
 SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width

@@ -12,9 +12,9 @@ from typing import Any
 from sonolume.config import options as shared
 from sonolume.config import sources
 from sonolume.config.load import merge, recipe_module, recipe_of, recipes
+from sonolume.config.options import Options, declared
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import Options, declared
 
 USAGE = "%(prog)s [--config FILE] [--flag VALUE ...] [key=value ...]"
 

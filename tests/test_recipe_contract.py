@@ -21,11 +21,11 @@ from safetensors import safe_open
 from sonolume.bins import evaluate, inference, preprocess, train
 from sonolume.config import options as shared
 from sonolume.config.load import load_config, recipe_module
+from sonolume.config.options import Options, declared
 from sonolume.models.callbacks import export_folder
 from sonolume.models.recipes import recipe_code
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils import audio, cli, paths
-from sonolume.utils.options import Options, declared
 from tests import runs
 
 EGS = Path(__file__).resolve().parent.parent / "egs"

@@ -7,7 +7,7 @@ import pytest
 
 from sonolume.config import load
 from sonolume.config.base import RunConfig
-from sonolume.utils.options import declared
+from sonolume.config.options import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(p for suffix in ("json", "yaml") for p in (ROOT / "egs").rglob(f"*.{suffix}"))
