@@ -212,6 +212,7 @@ class FinetuneOptions(Options):
         metavar="FOLDER_OR_ID",
     )
     method: str | None = option(
-        help="full: train all weights of the U-Net; lora: train small adapters (default: full)", choices=tuple(Method.__members__)
+        help="full: train all weights of the U-Net; lora: train small adapters (default: full)",
+        choices=tuple(Method.__members__),
     )
     resume: bool = option(help="continue the run from checkpoints/last.ckpt")
