@@ -30,21 +30,22 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Load, merge and check the `Config` of the recipe named in the file.
 
     Raises:
+        UserError: the file or one of its bases cannot be read.
         ConfigError: `FILE: full.key: mistake`, FILE being the one that contains the mistake.
     """
-    return merge([*sources.read(Path(path)), *sources.overrides(overrides)], sources.display_path(Path(path)))
+    return merge([*sources.read(Path(path)), *sources.overrides(overrides)])
 
 
-def merge(given: Sequence[sources.Source], name: str) -> Any:
+def merge(given: Sequence[sources.Source]) -> Any:
     """Check the sources of a config one by one and merge them; older key names in them are replaced in place.
 
     Args:
         given: files, the deepest base first, then overrides.
-        name: config file, for mistakes that belong to no single source.
     """
-    config_class = recipe_module(recipe_of(given, name), name).Config
-    if any("recipe" in source.content for source in given if source.name == sources.COMMAND_LINE):
+    files = [source for source in given if source.name != sources.COMMAND_LINE]
+    if any("recipe" in source.content for source in given[len(files) :]):
         raise ConfigError(f"{sources.COMMAND_LINE}: recipe cannot be overridden: choose another --config")
+    config_class, name = recipe_module(recipe_of(files)).Config, files[-1].name
     for source in given:
         sources.rename(source.content, getattr(config_class, "RENAMED", {}))
         check(source.content, config_class, f"{source.name}: ")
@@ -74,21 +75,24 @@ def recipes() -> list[str]:
     return sorted(f"{file.parent.name}/{file.stem}" for file in folder.glob("*/*.py") if file.stem != "__init__")
 
 
-def recipe_module(recipe: str, source: str) -> ModuleType:
-    """Import the config module of a recipe; a ConfigError names the `source`, the file with an unknown name."""
-    if recipe not in recipes():
-        raise ConfigError(f"{source}: recipe: no recipe '{recipe}' (there are: {', '.join(recipes())})")
+def recipe_module(recipe: str) -> ModuleType:
+    """Import the config module of a recipe."""
     return importlib.import_module("sonolume.config." + recipe.replace("/", "."))
 
 
-def recipe_of(given: Sequence[sources.Source], name: str) -> str:
-    """Find the TASK/RECIPE of a config without checking anything else."""
-    files = [source for source in given if source.name != sources.COMMAND_LINE]
-    named = [source.content["recipe"] for source in files if "recipe" in source.content]
+def recipe_of(files: Sequence[sources.Source]) -> str:
+    """Find the TASK/RECIPE in the files of a config, checking nothing else; a ConfigError for a missing or unknown one.
+
+    Args:
+        files: the deepest base first.
+    """
+    name, known = files[-1].name, f"(there are: {', '.join(recipes())})"
+    named = [str(source.content["recipe"]) for source in files if "recipe" in source.content]
     if not named:
-        example = '"recipe": "tta/audioldm"'
-        raise ConfigError(f"{name}: recipe: missing, for example {example} (there are: {', '.join(recipes())})")
-    return str(named[-1])
+        raise ConfigError(f'{name}: recipe: missing, for example "recipe": "tta/audioldm" {known}')
+    if named[-1] not in recipes():
+        raise ConfigError(f"{name}: recipe: no recipe '{named[-1]}' {known}")
+    return named[-1]
 
 
 def check(content: Mapping[str, Any], schema: type, prefix: str) -> None:

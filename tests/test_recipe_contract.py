@@ -121,7 +121,7 @@ def inputs(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in FILES if hasattr(recipe_module(CONFIGS[file].recipe, ""), "InferenceOptions")], ids=name
+    "file", [file for file in FILES if hasattr(recipe_module(CONFIGS[file].recipe), "InferenceOptions")], ids=name
 )
 def test_inference_from_the_export(workshop: Workshop, file: Path, tmp_path: Path) -> None:
     flags = {flag.name for flag in declared(options(file, "InferenceOptions"))}
@@ -142,7 +142,7 @@ COMMANDS = {"inference": ("InferenceOptions", inference), "evaluate": ("Evaluati
 
 
 def options(file: Path, kind: str) -> type[Options]:
-    return getattr(recipe_module(CONFIGS[file].recipe, ""), kind, None) or getattr(shared, kind, Options)
+    return getattr(recipe_module(CONFIGS[file].recipe), kind, None) or getattr(shared, kind, Options)
 
 
 @pytest.mark.parametrize("script", COMMANDS)

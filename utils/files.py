@@ -102,16 +102,24 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
-def read_json(path: str | Path, what: str = "a settings file") -> dict[str, Any]:
-    """Read the object of a JSON file; `what`, the expected kind of file, ends the UserError of every other file."""
-    path = Path(path)
+def read_text(path: str | Path, what: str = "a text file") -> str:
+    """Read UTF-8, with or without a byte order mark; `what`, the expected kind of file, is part of the UserErrors."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file: expected {what}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): expected {what}") from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    except UnicodeDecodeError as error:
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+        raise UserError(f"{path}:{line}: not UTF-8 (byte {byte:#04x}); save the file as UTF-8") from error
+
+
+def read_json(path: str | Path, what: str = "a settings file") -> dict[str, Any]:
+    """Read the object of a JSON file; a UserError, as of `read_text`, names the mistake in every other file."""
+    try:
+        content = json.loads(read_text(path, what))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({first_line(error)}): expected {what}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not an object: expected {what}")

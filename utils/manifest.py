@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import write_json
+from sonolume.utils.files import read_text, write_json
 from sonolume.utils.paths import is_video, sounds_in
 
 COLUMNS = ("Dataset", "Uid", "Caption", "Captions", "Audio", "Image", "Video", "Label", "Split", "Duration", "Scene")
@@ -81,7 +81,7 @@ def read_cells(path: Path) -> list[Cell]:
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:
         raise UserError(f"{path}: a manifest is a folder or one of {', '.join(MANIFEST_SUFFIXES)}")
-    text = _read_text(path)
+    text = read_text(path)
     if suffix == ".json":
         content = _parse_json(text, path)
         if not isinstance(content, list):
@@ -139,15 +139,6 @@ def _hash(uid: str) -> float:
     return int.from_bytes(hashlib.sha256(uid.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
 
 
-def _read_text(path: Path) -> str:
-    """Read UTF-8 with or without a byte order mark."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-        raise UserError(f"{path}:{line}: not UTF-8 (byte {byte:#04x}); save the file as UTF-8") from error
-
-
 def _parse_csv(text: str, path: Path, delimiter: str) -> list[tuple[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -180,7 +171,7 @@ def _read_folder(folder: Path, dataset: str) -> list[Row]:
 def sidecar_captions(audio: Path) -> list[str]:
     """Read the captions in the text file next to a sound file, one per line; [] without one."""
     sidecar = audio.with_suffix(".txt")
-    lines = _read_text(sidecar).splitlines() if sidecar.is_file() else []
+    lines = read_text(sidecar).splitlines() if sidecar.is_file() else []
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -28,7 +28,7 @@ def test_a_shipped_config_is_right(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["InferenceOptions", "EvaluationOptions", "FinetuneOptions"])
 @pytest.mark.parametrize("recipe", load.recipes())
 def test_options_of_a_recipe(recipe: str, kind: str) -> None:
-    options = getattr(load.recipe_module(recipe, "test"), kind, None)
+    options = getattr(load.recipe_module(recipe), kind, None)
     if options is not None:
         flags = {flag.name: flag for flag in declared(options)}
         assert "checkpoint" in flags and len(flags) == len(declared(options))
