@@ -12,8 +12,8 @@ from sonolume.models import runtime
 from sonolume.modules.mel import MelSettings
 from sonolume.utils import audio, files
 from sonolume.utils.errors import UserError
+from sonolume.utils.image import spectrogram_grid
 from sonolume.utils.paths import find_sounds
-from sonolume.utils.spectrogram import spectrogram_grid
 
 Rebuilt = tuple[Tensor, Tensor, Tensor]  # ln mel (M, T) of the input, ln mel (M, T) of the result, result (n,)
 

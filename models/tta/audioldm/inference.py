@@ -16,7 +16,7 @@ from sonolume.models.tta.audioldm.pipeline import LONGEST, SoundOutput, TextToAu
 from sonolume.modules.inpainting import default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.spectrogram import spectrogram_png
+from sonolume.utils.image import spectrogram_png
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
