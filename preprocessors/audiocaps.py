@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sonolume.utils import manifest
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import sounds_in
 from sonolume.utils.manifest import FOLDER_MANIFESTS, Row
-from sonolume.utils.paths import sounds_in
 
 COLUMNS = ("youtube_id", "start_time", "caption")
 CLIP_SECONDS = 10

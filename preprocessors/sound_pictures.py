@@ -22,7 +22,6 @@ from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
 from sonolume.utils.manifest import Row
-from sonolume.utils.paths import is_video
 from sonolume.utils.video import VideoError
 
 SETTINGS_FILE = "pairs.json"
@@ -101,7 +100,7 @@ def _recordings(
     else:
         found = vggsound.VGGSound(manifest.read_manifest(source, dataset, ("Audio|Video",), media_dir))
         for row in found.rows:  # a video is its sound track, too, and labelled by its folder
-            row.video = row.video or (row.audio if row.audio and is_video(row.audio) else None)
+            row.video = row.video or (row.audio if row.audio and files.is_video(row.audio) else None)
             row.audio = row.audio or row.video
             row.label = row.label or Path(row.uid).parent.name.replace("_", " ") or None
     rows, left_out = screen(found.rows, images=True)

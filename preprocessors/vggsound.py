@@ -12,11 +12,10 @@ from pathlib import Path
 
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors.prepared import LeftOut
-from sonolume.utils.checkpoint import read_plain
+from sonolume.utils import pickles
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import read_json, read_text
+from sonolume.utils.files import is_video, read_json, read_text, sounds_in
 from sonolume.utils.manifest import Row
-from sonolume.utils.paths import is_video, sounds_in
 
 TABLE = "vggsound.csv"
 CONSTANTS = "constants"  # folder of the lists in the official repository
@@ -105,7 +104,7 @@ def _read_ids(table: Path, folder: Path, name: str) -> set[str]:
     if path is None:
         return set()
     is_text = path.suffix == ".txt"
-    ids = path.read_text(encoding="utf-8", errors="replace").split() if is_text else read_plain(path)
+    ids = path.read_text(encoding="utf-8", errors="replace").split() if is_text else pickles.read_plain(path)
     if not isinstance(ids, list | tuple | set | frozenset) or not all(isinstance(entry, str) for entry in ids):
         raise UserError(f"{path}: expected a list of YouTube ids")
     return {entry[:ID_LENGTH] for entry in ids}

@@ -1,4 +1,4 @@
-"""Safe reading of checkpoints, exported folders and pickles: executes nothing, and names what is wrong with a file."""
+"""Safe reading of checkpoints and exported folders: executes nothing, and names what is wrong with a file."""
 
 import pickle
 import zipfile
@@ -12,13 +12,9 @@ from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import read_json
 from sonolume.utils.paths import CONVERT
 
-# raised by torch.load and by pickle for truncated files and for other kinds of files
+# raised by torch.load for truncated files and for other kinds of files
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
 OFFICIAL = ("*.pt", "checkpoints/*.pt", "*/checkpoints/*.pt", "g_*")  # files of official training runs
-PLAIN_GLOBALS = frozenset({
-    ("builtins", "set"), ("builtins", "frozenset"), ("collections", "OrderedDict"),
-    ("__builtin__", "set"), ("__builtin__", "frozenset"),  # the names in Python 2
-})  # fmt: skip
 
 
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
@@ -54,26 +50,6 @@ def _check_header(path: Path) -> None:
         raise UserError(f"{path}: a Git LFS pointer, not the file itself: run 'git lfs pull' or download it again")
     if beginning and not beginning.startswith(b"\x80"):  # neither zip nor pickle; an empty file was cut
         raise UserError(f"{path}: no checkpoint of torch: name a .pt, .ckpt or g_* file")
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Accepts numbers, text and containers; any other global is refused before it is imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in PLAIN_GLOBALS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
-
-
-def read_plain(path: Path) -> Any:
-    """Load a pickle of lists, dictionaries, sets, text and numbers; a UserError if it needs a class or function."""
-    try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file).load()
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: not a pickle of plain data, refused ({first_line(error)})") from error
-    except (*DAMAGED, ImportError, OverflowError, MemoryError) as error:
-        raise UserError(f"{path}: not a readable pickle ({first_line(error, 120)})") from error
 
 
 def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import read_text, write_json
-from sonolume.utils.paths import is_video, sounds_in
+from sonolume.utils.files import is_video, read_text, sounds_in, write_json
 
 COLUMNS = ("Dataset", "Uid", "Caption", "Captions", "Audio", "Image", "Video", "Label", "Split", "Duration", "Scene")
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")

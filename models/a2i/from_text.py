@@ -20,7 +20,7 @@ from sonolume.models.tta.audioldm import evaluate as text_to_audio
 from sonolume.models.tta.audioldm.inference import load
 from sonolume.modules.metrics.interval import Share
 from sonolume.utils import paths
-from sonolume.utils.paths import AUDIO_SUFFIXES
+from sonolume.utils.files import AUDIO_SUFFIXES
 
 FOLDER = "from_text"
 REAL = "real sound"  # column of the trips that start from real sounds

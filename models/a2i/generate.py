@@ -23,7 +23,6 @@ from sonolume.utils import audio, files
 from sonolume.utils.audio import SILENCE_PEAK, SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
-from sonolume.utils.paths import find_sounds
 
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
 
@@ -65,7 +64,7 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
         UserError: an input cannot be used.
         ComputationError: the result is NaN, or of one colour.
     """
-    paths = find_sounds(*options.audio)
+    paths = files.find_sounds(*options.audio)
     places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
     if options.together and places != len(paths):
         raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {len(paths)} sounds, "

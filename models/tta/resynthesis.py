@@ -13,7 +13,6 @@ from sonolume.modules.mel import MelSettings
 from sonolume.utils import audio, files
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import spectrogram_grid
-from sonolume.utils.paths import find_sounds
 
 Rebuilt = tuple[Tensor, Tensor, Tensor]  # ln mel (M, T) of the input, ln mel (M, T) of the result, result (n,)
 
@@ -31,7 +30,7 @@ def run(
     Raises:
         UserError: there is not one readable sound.
     """
-    paths = find_sounds(*options.audio)
+    paths = files.find_sounds(*options.audio)
     folder, done = runtime.make_folder(options.output_dir), 0
     for path in tqdm(paths, unit="clip", disable=len(paths) < 2):
         try:

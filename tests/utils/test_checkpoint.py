@@ -1,6 +1,4 @@
 import json
-import pickle
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -110,31 +108,3 @@ def test_a_wrong_folder_is_one_line(folder: Path, tmp_path: Path):
     refused("config.json:1: not UTF-8", checkpoint.check_folder, folder, "X")
     (folder / "config.json").unlink()
     refused("no config.json in it: not an exported model", checkpoint.check_folder, folder, "X")
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("content", [["abc", "déf"], {"a": [1, 2.5, None]}, {"x", "y"}, OrderedDict(a=(1, b"2"))])
-def test_plain_data_comes_back(tmp_path: Path, content: object, protocol: int) -> None:
-    if protocol < 3 and isinstance(content, OrderedDict):
-        content = OrderedDict(a=(1, "2"))  # old protocols rebuild bytes by a function
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
-    assert checkpoint.read_plain(tmp_path / "a.pkl") == content
-
-
-def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps([Trap(tmp_path / "made")]))
-    with pytest.raises(UserError, match=r"a\.pkl: not a pickle of plain data, refused \(it asks for pathlib\.[\w.]+\)"):
-        checkpoint.read_plain(tmp_path / "a.pkl")
-    assert not (tmp_path / "made").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04]\x94(\x8c\x03ab", pickle.dumps(["a" * 99])[:-20]])
-def test_damaged_pickles_are_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.pkl").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.pkl: not a"):
-        checkpoint.read_plain(tmp_path / "a.pkl")
-
-
-def test_an_absent_pickle(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="(?i)no such file"):
-        checkpoint.read_plain(tmp_path / "a.pkl")

@@ -15,7 +15,7 @@ from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import audio, paths
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
-from sonolume.utils.paths import find_sounds
+from sonolume.utils.files import find_sounds
 
 SHIPPED_BEATS = "pretrained/mini/beats"  # used where the config's does not exist
 WINDOW = 10.0  # seconds, as AudioSet's clips; the probabilities of a longer recording are the mean over its windows
