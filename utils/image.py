@@ -1,5 +1,6 @@
 """Load images, and draw contact sheets and spectrograms."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
 
 CELL = 192  # pixels of the longer side of an image in a contact sheet
-_GAP, _LINE, _SIZE = 8, 17, 14  # margins, line height and font size, in pixels
+_GAP, _LINE, _SIZE, _CHARACTER = 8, 17, 14, 7  # margin, line height, font size and width of a character, in pixels
 _LINES = 3  # lines of one title; a longer one ends in dots
 _INK, _PAPER, _EMPTY = (40, 40, 40), "white", (238, 238, 238)
 _ANCHORS = np.array(  # dark blue to pale yellow, of increasing brightness
@@ -57,17 +58,16 @@ def picture_grid(
     if len(titles) != len(columns) or len(labels) not in (0, rows):
         raise ValueError(f"{path}: {len(titles)} titles, {len(labels)} labels for {len(columns)} columns, {rows} rows")
     width, height = cell
-    wrapped = [_wrapped(title, width) for title in titles]
-    over = [_wrapped(label, len(columns) * (width + _GAP)) for label in labels] or [[]] * rows
+    titled = [_text(title, width) for title in titles]
+    over = [_text(label, len(columns) * (width + _GAP)) for label in labels] or [_text("", width)] * rows
     left = [_GAP + number * (width + _GAP) for number in range(len(columns) + 1)]
-    y = _GAP + _LINE * max(map(len, wrapped))
-    sheet = Image.new("RGB", (left[-1], y + sum(_LINE * len(lines) + height + _GAP for lines in over)), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for lines, x in zip(wrapped, left, strict=False):
-        _write(draw, lines, x, _GAP // 2)
-    for row, lines in enumerate(over):
-        _write(draw, lines, _GAP, y)
-        y += _LINE * len(lines)
+    y = _GAP + max(title.height for title in titled)
+    sheet = Image.new("RGB", (left[-1], y + sum(label.height + height + _GAP for label in over)), _PAPER)
+    for title, x in zip(titled, left, strict=False):
+        sheet.paste(title, (x, _GAP // 2))
+    for row, label in enumerate(over):
+        sheet.paste(label, (_GAP, y))
+        y += label.height
         for column, x in zip(columns, left, strict=False):
             sheet.paste(_fitted(column[row], cell) if row < len(column) else Image.new("RGB", cell, _EMPTY), (x, y))
         y += height + _GAP
@@ -122,32 +122,14 @@ def _save(image: Image.Image, path: Path | str) -> None:
         image.save(temporary, format="PNG")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """Wrap a title to lines of `width` pixels, at most `_LINES`."""
-    font, lines = ImageFont.load_default(_SIZE), list[str]()
-    for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(_cut(word, width))
-    if len(lines) > _LINES:
-        lines = [*lines[: _LINES - 1], _cut(f"{lines[_LINES - 1]} ...", width)]
-    return lines
-
-
-def _cut(text: str, width: int) -> str:
-    """Shorten a text to `width` pixels, dots included."""
-    font = ImageFont.load_default(_SIZE)
-    if font.getlength(text) <= width:
-        return text
-    fits = next(end for end in range(len(text), -1, -1) if font.getlength(f"{text[:end]}...") <= width)
-    return f"{text[:fits]}..."
-
-
-def _write(draw: ImageDraw.ImageDraw, lines: list[str], x: int, y: int) -> None:
-    font = ImageFont.load_default(_SIZE)
+def _text(text: str, width: int) -> Image.Image:
+    """Draw a title in lines that fit into `width` pixels, at most `_LINES`; a longer one ends in dots."""
+    lines = textwrap.wrap(text, max(3, width // _CHARACTER), max_lines=_LINES, placeholder="...")
+    drawn = Image.new("RGB", (width, _LINE * len(lines)), _PAPER)  # cuts a line of unusually wide characters
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(_SIZE)
     for number, line in enumerate(lines):
-        draw.text((x, y + number * _LINE), line, fill=_INK, font=font)
+        draw.text((0, number * _LINE), line, fill=_INK, font=font)
+    return drawn
 
 
 def _fitted(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:
