@@ -15,8 +15,7 @@ from PIL import Image
 
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors import parallel, prepared, vggsound
-from sonolume.preprocessors.prepared import LeftOut, Outcome
-from sonolume.preprocessors.sources import load_wave, screen, world_rows
+from sonolume.preprocessors.prepared import LeftOut, Outcome, load_wave, screen, world_rows
 from sonolume.utils import audio, files, manifest, video
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
