@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from sonolume.config.audio_to_image import PairsConfig
-from sonolume.config.base import PreprocessConfig
+from sonolume.config.base import DataConfig
 from sonolume.utils import audio, files, manifest, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
 REPORT_FILE = "report.json"
-DataConfig = PreprocessConfig | PairsConfig
 
 
 @dataclass(frozen=True)

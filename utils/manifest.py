@@ -118,16 +118,11 @@ def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
     write_json(path, records)
 
 
-def split_of(uid: str, valid_fraction: float) -> str:
-    """Choose "train" or "valid" by a hash of the Uid, independent of all other rows."""
-    return "valid" if _hash(uid) < valid_fraction else "train"
-
-
 def assign_splits(rows: Sequence[Row], valid_fraction: float) -> None:
-    """Fill in missing splits by hash, in place; at least one row is assigned to "valid"."""
+    """Fill in missing splits by a hash of the Uid alone, in place; at least one row is assigned to "valid"."""
     undecided = [row for row in rows if row.split is None]
     for row in undecided:
-        row.split = split_of(row.uid, valid_fraction)
+        row.split = "valid" if _hash(row.uid) < valid_fraction else "train"
     no_valid = all(row.split != "valid" for row in rows)
     if valid_fraction > 0 and no_valid and undecided and len(rows) > 1:
         min(undecided, key=lambda row: _hash(row.uid)).split = "valid"
