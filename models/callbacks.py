@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
 
-from sonolume.models import lightning_internals, previews
+from sonolume.models import lightning_internals
 from sonolume.utils import checkpoint
 from sonolume.utils.files import TEMPORARY, atomic_folder, naming
 
@@ -72,8 +72,9 @@ class EMA(EMAWeightAveraging):
 class ProgressBar(TQDMProgressBar):
     """Lightning's progress bar with the correct total after a resume; a line for each validation in a log file."""
 
-    def __init__(self) -> None:
+    def __init__(self, position: Position) -> None:
         super().__init__(refresh_rate=10 if sys.stderr.isatty() else 0)
+        self.position = position
 
     def on_train_start(self, *_: Any) -> None:
         super().on_train_start(*_)
@@ -86,7 +87,7 @@ class ProgressBar(TQDMProgressBar):
         super().on_validation_end(trainer, pl_module)
         if self.is_disabled and trainer.is_global_zero:
             losses = ", ".join(f"{name} {loss:.4g}" for name, loss in trainer.progress_bar_metrics.items())
-            print(f"step {previews.steps_of(pl_module)}: {losses}", file=sys.stderr, flush=True)
+            print(f"batch {self.position.batches} of {trainer.num_training_batches}: {losses}", file=sys.stderr, flush=True)
 
 
 class FirstValidation(pl.Callback):

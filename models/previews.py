@@ -14,7 +14,7 @@ QUIET, LOUD = float(np.log(1e-5)), 2.0  # ln mel that is drawn black and white
 
 def is_due(task: pl.LightningModule) -> bool:
     """True in the process that writes previews, after the first training step."""
-    return steps_of(task) > 0 and task.logger is not None and task.trainer.is_global_zero
+    return _step(task) > 0 and task.logger is not None and task.trainer.is_global_zero
 
 
 def generators(count: int) -> list[torch.Generator]:
@@ -27,22 +27,22 @@ def log_sounds(
 ) -> None:
     """Waves (n,) in -1..1 as {tag}/0, {tag}/1 ..., with their captions."""
     for number, wave in enumerate(waves):
-        _board(task).add_audio(f"{tag}/{number}", wave.float().cpu().numpy(), steps_of(task), sample_rate)
+        _board(task).add_audio(f"{tag}/{number}", wave.float().cpu().numpy(), _step(task), sample_rate)
     for number, caption in enumerate(captions):
-        _board(task).add_text(f"{tag}/{number}", caption, steps_of(task))
+        _board(task).add_text(f"{tag}/{number}", caption, _step(task))
 
 
 def log_spectrograms(task: pl.LightningModule, tag: str, rows: Sequence[Tensor]) -> None:
     """Rows of ln mels (N, M, T) as one image, one row below the other, low frequencies at the bottom of each."""
     lines = [torch.cat(list(row.float().flip(1)), dim=-1) for row in rows]                    # (M, N T)
     image = ((torch.cat(lines).cpu() - QUIET) / (LOUD - QUIET)).clamp(0, 1)
-    _board(task).add_image(tag, image[None], steps_of(task))
+    _board(task).add_image(tag, image[None], _step(task))
 
 
 def log_pictures(task: pl.LightningModule, tag: str, rows: Sequence[Tensor]) -> None:
     """Rows of pictures (N, 3, H, W) in 0..1 as one image, one row below the other."""
     lines = [torch.cat(list(row.float()), dim=-1) for row in rows]                            # (3, H, N W)
-    _board(task).add_image(tag, torch.cat(lines, dim=-2).cpu().clamp(0, 1), steps_of(task))
+    _board(task).add_image(tag, torch.cat(lines, dim=-2).cpu().clamp(0, 1), _step(task))
 
 
 def _board(task: pl.LightningModule) -> Any:
@@ -50,6 +50,6 @@ def _board(task: pl.LightningModule) -> Any:
     return task.logger.experiment  # type: ignore[attr-defined]
 
 
-def steps_of(task: pl.LightningModule) -> int:
+def _step(task: pl.LightningModule) -> int:
     """Batches of a GAN, whose `global_step` counts every optimizer; optimizer steps otherwise."""
     return getattr(task, "steps_done", task.global_step)

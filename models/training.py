@@ -236,7 +236,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     lightning_internals.silence()
     position, validate_every = Position(), min(train.valid_interval, train.max_steps) * train.accumulate  # batches
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
-    callbacks: list[pl.Callback] = [position, ProgressBar()]
+    callbacks: list[pl.Callback] = [position, ProgressBar(position)]
     callbacks += [EMA(decay=train.ema_decay)] if train.ema_decay else []
     if section := _evaluation(config):
         from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
