@@ -87,7 +87,8 @@ class ProgressBar(TQDMProgressBar):
         super().on_validation_end(trainer, pl_module)
         if self.is_disabled and trainer.is_global_zero:
             losses = ", ".join(f"{name} {loss:.4g}" for name, loss in trainer.progress_bar_metrics.items())
-            print(f"batch {self.position.batches} of {trainer.num_training_batches}: {losses}", file=sys.stderr, flush=True)
+            place = f"batch {self.position.batches} of {trainer.num_training_batches}"
+            print(f"{place}: {losses}", file=sys.stderr, flush=True)
 
 
 class FirstValidation(pl.Callback):
