@@ -9,10 +9,8 @@ from omegaconf import MISSING
 from sonolume.utils import paths
 from sonolume.utils.errors import ConfigError
 
-
-class LRSchedule(StrEnum):
-    constant = "constant"
-    cosine = "cosine"
+LRSchedule = StrEnum("LRSchedule", ["constant", "cosine"])
+LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution"])
 
 
 class Strict:
@@ -147,12 +145,6 @@ class PreprocessConfig(DataConfig):
     def duration(self) -> float:
         """Duration of one item in seconds."""
         return self.frames * self.hop_size / self.sample_rate
-
-
-class LoraTarget(StrEnum):
-    attention = "attention"
-    feedforward = "feedforward"
-    convolution = "convolution"
 
 
 @dataclass
