@@ -122,7 +122,7 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
 
 
 @dataclass(kw_only=True)
-class EvaluationOptions(options.ReportOptions, options.SamplingOptions, options.FolderOptions, options.EmbedderOptions):
+class EvaluationOptions(options.ReportOptions, options.SamplingOptions, options.FolderOptions):
     """Flags of run_eval.sh."""
 
     batch_size: int = 16

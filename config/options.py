@@ -256,19 +256,8 @@ class ReportOptions(ModelOptions):
 
 
 @dataclass(kw_only=True)
-class EmbedderOptions(Options):
-    """Frozen feature extractors used for scoring."""
-
-    embedder: list[str] = option(
-        help="feature extractor used for scoring, such as clap:laion/clap-htsat-unfused; may be given several times",
-        metavar="KIND:SOURCE",
-    )
-    cache_dir: Path | None = option(help="folder of cached features (default: in the output folder)", metavar="FOLDER")
-
-
-@dataclass(kw_only=True)
-class FolderOptions(EmbedderOptions):
-    """Existing files to score instead of generating."""
+class FolderOptions(Options):
+    """Existing files to score instead of generating, and frozen feature extractors used for scoring."""
 
     generated: Path | None = option(
         help="folder of sounds or pictures to score; nothing is generated", metavar="FOLDER", must_exist=True
@@ -276,6 +265,11 @@ class FolderOptions(EmbedderOptions):
     reference: Path | None = option(
         help="real sounds or pictures to compare with", metavar="FOLDER_OR_MANIFEST", must_exist=True
     )
+    embedder: list[str] = option(
+        help="feature extractor used for scoring, such as clap:laion/clap-htsat-unfused; may be given several times",
+        metavar="KIND:SOURCE",
+    )
+    cache_dir: Path | None = option(help="folder of cached features (default: in the output folder)", metavar="FOLDER")
 
 
 @dataclass(kw_only=True)
