@@ -48,7 +48,7 @@ def build(part: str, output_dir: Path, work_dir: Path) -> Path:
         dataset = config.dataset[0]
         if hasattr(config, "preprocess") and not (work_dir / "data" / dataset / "train.json").is_file():
             prepared = config_of(PREPARED_BY[dataset], work_dir)
-            options = getattr(recipe_module(prepared.recipe, dataset), "PreprocessOptions", PreprocessOptions)
+            options = getattr(recipe_module(prepared.recipe), "PreprocessOptions", PreprocessOptions)
             recipe_code(prepared.recipe, "data").preprocess(prepared, options(dataset=dataset))
         resume = (config.run_dir / "checkpoints" / "last.ckpt").is_file()
         if resume:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sonolume.config.base import RunConfig
-from sonolume.utils import audio, files, hub, paths
+from sonolume.utils import audio, files, paths
 from sonolume.utils.errors import UserError, first_line
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
@@ -26,10 +26,10 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
     if checkpoint is not None:
         given = Path(checkpoint).expanduser()
         if given.is_file():
-            raise UserError(f"--checkpoint {checkpoint}: is a file, not the folder of a model{hub.CONVERT}")
+            raise UserError(f"--checkpoint {checkpoint}: is a file, not the folder of a model{paths.CONVERT}")
         if (given / "pipeline").is_dir() and (given / "checkpoints").is_dir():
             raise UserError(f"--checkpoint {checkpoint}: is a run; its model is {given / 'pipeline'}")
-        return str(given.resolve()) if given.exists() else hub.locate(checkpoint, "--checkpoint")
+        return str(given.resolve()) if given.exists() else paths.locate(checkpoint, "--checkpoint")
     trained = config.run_dir / "pipeline"
     if trained.is_dir():
         return str(trained)

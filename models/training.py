@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import transformers
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -213,6 +214,7 @@ def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
     function `task.build_task` with the same arguments; `data.training_data(config, frozen)`; and, if it uses frozen
     networks, `task.load_frozen(config)`.
     """
+    transformers.utils.logging.disable_progress_bar()  # of loading, which takes a second
     module = recipe_code(config.recipe, "task")
     frozen = module.load_frozen(config) if hasattr(module, "load_frozen") else Frozen()
     data = recipe_code(config.recipe, "data").training_data(config, frozen)
@@ -234,7 +236,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     lightning_internals.silence()
     position, validate_every = Position(), min(train.valid_interval, train.max_steps) * train.accumulate  # batches
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
-    callbacks: list[pl.Callback] = [position, ProgressBar(refresh_rate=10)]
+    callbacks: list[pl.Callback] = [position, ProgressBar(position)]
     callbacks += [EMA(decay=train.ema_decay)] if train.ema_decay else []
     if section := _evaluation(config):
         from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed

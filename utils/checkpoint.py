@@ -1,16 +1,16 @@
 """Safe reading of checkpoints and exported folders: executes nothing, and names what is wrong with a file."""
 
-import json
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import read_json
-from sonolume.utils.hub import CONVERT
+from sonolume.utils.paths import CONVERT
 
 # raised by torch.load for truncated files and for other kinds of files
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
@@ -89,18 +89,8 @@ def check_folder(folder: Path, *kinds: str) -> None:
     if found not in kinds:
         raise UserError(f"{folder}: holds a {found}, not a {kinds[0]}{hint}")
     for weights in sorted(folder.rglob("*.safetensors")):
-        _check_safetensors(weights)
-
-
-def _check_safetensors(path: Path) -> None:
-    """Raise a UserError unless the file ends with the last tensor of its header."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
         try:
-            header = json.loads(file.read(header_size)) if 8 + header_size <= size else {}
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):  # another format
-            ends = []
-    if not ends or 8 + header_size + max(ends) != size:
-        raise UserError(f"{path}: cut or damaged: {size} bytes are not what its header promises; copy it again")
+            safe_open(weights, "pt")  # compares the header with the length of the file
+        except (SafetensorError, OSError) as error:
+            size = weights.stat().st_size
+            raise UserError(f"{weights}: cut or damaged ({size} bytes: {first_line(error)}); copy it again") from error

@@ -1,6 +1,15 @@
-"""Locations. Paths in a config are relative to the repository root, paths in flags to the working directory."""
+"""Locations. Paths in a config are relative to the repository root, paths in flags to the working directory.
 
+A pretrained part is named by a local folder, or by an id of the model hub.
+"""
+
+import re
 from pathlib import Path
+
+from sonolume.utils.errors import UserError
+
+CONVERT = "; bins/convert.py turns official checkpoints into folders (see its --help)"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def root() -> Path:
@@ -12,3 +21,29 @@ def root() -> Path:
 def resolve(path: str | Path) -> Path:
     """Make a path from a config absolute: relative to `root()`, with `~` expanded."""
     return root() / Path(path).expanduser()
+
+
+def locate(source: str, key: str, remedy: str = "") -> str:
+    """Resolve the path of a pretrained model, as `resolve`, to its folder, or return the id of the model hub unchanged.
+
+    A UserError names the `key` (config key or flag) of a file or a missing folder, and the `remedy` for the latter.
+    """
+    folder = resolve(source)
+    if folder.is_dir():
+        return str(folder)
+    if folder.exists():
+        raise UserError(f"{key} {source}: is a file, not the folder of a model{CONVERT}")
+    if HUB_ID.fullmatch(source) and not source.startswith("."):
+        return source
+    raise UserError(f"{key} {source}: no such folder{f'; {remedy}' if remedy else ''}")
+
+
+def is_local(located: str) -> bool:
+    """Check whether a result of `locate` is a local folder rather than a hub id."""
+    return Path(located).is_absolute()
+
+
+def inside(located: str, component: str) -> str:
+    """Return the folder of a component if `located` is a local pipeline folder, else `located` itself."""
+    is_pipeline = is_local(located) and (Path(located) / "model_index.json").is_file()
+    return str(Path(located) / component) if is_pipeline else located

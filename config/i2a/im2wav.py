@@ -11,8 +11,8 @@ from pathlib import Path
 from sonolume.config import options
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.options import LARGEST_SEED, option
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import LARGEST_SEED, option
 
 
 class Stage(StrEnum):

@@ -17,12 +17,15 @@ from sonolume.config.options import (
     FolderOptions,
     GenerationOptions,
     ModelOptions,
+    Options,
     OutputOptions,
     ReportOptions,
     SamplingOptions,
+    Spans,
+    option,
+    parse_spans,
 )
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import Options, Spans, option, parse_spans
 
 BetaSchedule = StrEnum("BetaSchedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 PredictionType = StrEnum("PredictionType", ["epsilon", "v_prediction", "flow"])
@@ -208,7 +211,8 @@ class FinetuneOptions(Options):
         help="pipeline to start from (default: the recipe's trained one, else the shipped miniature one)",
         metavar="FOLDER_OR_ID",
     )
-    method: Method | None = option(
-        help="full: train all weights of the U-Net; lora: train small adapters (default: full)"
+    method: str | None = option(
+        help="full: train all weights of the U-Net; lora: train small adapters (default: full)",
+        choices=tuple(Method.__members__),
     )
     resume: bool = option(help="continue the run from checkpoints/last.ckpt")

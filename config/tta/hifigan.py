@@ -129,9 +129,7 @@ class Config(RunConfig):
         self.require(product == hop, message)
 
 
-@dataclass(kw_only=True)
-class InferenceOptions(ReconstructionOptions):
-    pass
+InferenceOptions = ReconstructionOptions
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from sonolume.models.a2i import loading
 from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline
 from sonolume.models.a2i.sound_encoder import SoundEncoder, remove_placeholder
-from sonolume.utils import audio, files, manifest
+from sonolume.utils import audio, files
 from sonolume.utils.audio import SILENCE_PEAK, SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
@@ -64,7 +64,7 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
         UserError: an input cannot be used.
         ComputationError: the result is NaN, or of one colour.
     """
-    paths = find_sounds(options.audio)
+    paths = files.find_sounds(*options.audio)
     places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
     if options.together and places != len(paths):
         raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {len(paths)} sounds, "
@@ -86,11 +86,6 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
     if rejected:
         print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",
               file=sys.stderr)  # fmt: skip
-
-
-def find_sounds(places: Sequence[Path]) -> list[Path]:
-    """List the sound files of --audio without duplicates, those of folders sorted; errors as `manifest.find_sounds`."""
-    return list(dict.fromkeys(path for place in places for path in manifest.find_sounds(place)))
 
 
 def call_settings(

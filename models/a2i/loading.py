@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from sonolume.models import runtime
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, SoundEncoder
-from sonolume.utils import checkpoint, files, hub
+from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def load(
     folder, settings = read_settings(source, recipe)
     if stable_diffusion is None:
         key = f"{folder / SETTINGS_FILE}: stable_diffusion"
-        sd_source = hub.locate(settings["stable_diffusion"], key, "choose another one with --stable_diffusion")
+        sd_source = paths.locate(settings["stable_diffusion"], key, "choose another one with --stable_diffusion")
     else:
         given, key = Path(stable_diffusion).expanduser(), "--stable_diffusion"
-        sd_source = str(given.resolve()) if given.is_dir() else hub.locate(stable_diffusion, key)
+        sd_source = str(given.resolve()) if given.is_dir() else paths.locate(stable_diffusion, key)
     encoder = load_encoder(folder, settings, place, kind)
     sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
     has_lora = (folder / LORA).is_dir()
@@ -73,12 +73,12 @@ def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
         UserError: not an exported folder, damaged, or of another recipe.
     """
     try:
-        folder = Path(source) if hub.is_local(source) else Path(snapshot_download(source))
+        folder = Path(source) if paths.is_local(source) else Path(snapshot_download(source))
     except (OSError, ValueError) as error:
         raise UserError(f"{source}: cannot be downloaded: {first_line(error)}") from error
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        raise UserError(f"{source}: no {SETTINGS_FILE} in it: not an exported folder of {recipe}{hub.CONVERT}")
+        raise UserError(f"{source}: no {SETTINGS_FILE} in it: not an exported folder of {recipe}{paths.CONVERT}")
     settings = files.read_json(path, f"the settings of {recipe}")
     found = settings.get("recipe")
     if found != recipe or "stable_diffusion" not in settings:
@@ -90,13 +90,13 @@ def load_network(kind: Any, place: str, name: str, dtype: torch.dtype = torch.fl
     """Load a frozen network of the class `kind`, saved by its `save_pretrained`, on the CPU.
 
     Args:
-        place: folder or hub id, as `hub.locate` returns it.
+        place: folder or hub id, as `paths.locate` returns it.
         name: begins the error messages; `remedy` ends them.
 
     Raises:
         UserError: missing, damaged or of another class.
     """
-    if hub.is_local(place):
+    if paths.is_local(place):
         checkpoint.check_folder(Path(place), kind.__name__)
     try:
         return kind.from_pretrained(place, dtype=dtype).eval().requires_grad_(False)
@@ -110,13 +110,13 @@ def load_stable_diffusion(
     """Load Stable Diffusion 1.x or 2.x on the CPU.
 
     Args:
-        source: folder or hub id, as `hub.locate` returns it; `key` is its flag or config key, for messages.
+        source: folder or hub id, as `paths.locate` returns it; `key` is its flag or config key, for messages.
         safety_checker: keep the safety checker of the folder, if it has one.
 
     Raises:
         UserError: a component is missing (the message names it), damaged, or of another kind of model.
     """
-    if hub.is_local(source):
+    if paths.is_local(source):
         _check_folder(Path(source), key, safety_checker)
     options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
     name, logs = f"{key} {source}", (diffusers.utils.logging, transformers.utils.logging)

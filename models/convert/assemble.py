@@ -17,7 +17,7 @@ from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.schedulers import objective_of, preset
-from sonolume.utils import checkpoint, files, hub
+from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 
 MAX_POSITION_CHANNELS = 2  # channels of a U-Net's input that are coordinates
@@ -136,7 +136,7 @@ def _official(source: str, network: str) -> Path | None:
 def _locate(source: str, key: str) -> str:
     """Resolve a folder, relative to the working directory as in flags, or a hub id."""
     path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else hub.locate(source, key)
+    return str(path.resolve()) if path.exists() else paths.locate(source, key)
 
 
 def _stored(folder: Path, name: str) -> dict[str, Any]:

@@ -41,6 +41,15 @@ def test_both_stages_and_resume(run: Train, tmp_path: Path):
     assert (code, again) == (0, printed)
 
 
+def test_a_log_file_has_a_line_for_each_validation_and_no_bars(
+    tiny_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(tiny_config("tta/autoencoderkl")), "train.max_steps=2"]
+    assert cli.run(train.main, arguments) == 0
+    printed = capsys.readouterr().err
+    assert "batch 4 of 4: val/loss" in printed and "%|" not in printed
+
+
 @pytest.mark.parametrize(
     ("recipe", "arguments", "message"),
     [

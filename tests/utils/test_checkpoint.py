@@ -105,6 +105,6 @@ def test_a_wrong_folder_is_one_line(folder: Path, tmp_path: Path):
         (folder / "config.json").write_text(content)
         refused(message, checkpoint.check_folder, folder, "X")
     (folder / "config.json").write_bytes(b"\xff\xff")
-    refused("not valid JSON", checkpoint.check_folder, folder, "X")
+    refused("config.json:1: not UTF-8", checkpoint.check_folder, folder, "X")
     (folder / "config.json").unlink()
     refused("no config.json in it: not an exported model", checkpoint.check_folder, folder, "X")

@@ -14,7 +14,7 @@ from sonolume.models.a2i.loading import load_network
 from sonolume.models.a2i.sound_encoder import SETTINGS_FILE, repeat_to_length
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, tokenise
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
-from sonolume.utils import files, hub
+from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 
 RECIPE = "a2i/audiotoken"
@@ -72,7 +72,7 @@ def load_beats(source: str, key: str = "model.beats", dtype: torch.dtype = torch
         UserError: missing, damaged or another model; the message names the command that makes the folder.
     """
     remedy = "make it from the published file: python bins/convert.py beats FILE.pt FOLDER"
-    beats: BEATs = load_network(BEATs, hub.locate(source, key, remedy), f"{key} {source}", dtype, f"; {remedy}")
+    beats: BEATs = load_network(BEATs, paths.locate(source, key, remedy), f"{key} {source}", dtype, f"; {remedy}")
     if beats.config.encoder_layers < 3:
         raise UserError(f"{key} {source}: has {beats.config.encoder_layers} layers, AudioToken needs at least 3")
     return beats

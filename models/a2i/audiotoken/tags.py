@@ -9,12 +9,13 @@ import torch
 from sonolume.config.a2i.audiotoken import Config, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.a2i.audiotoken.encoder import load_beats
-from sonolume.models.a2i.generate import find_sounds, report_unusable
+from sonolume.models.a2i.generate import report_unusable
 from sonolume.models.a2i.loading import read_settings
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import audio, paths
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import find_sounds
 
 SHIPPED_BEATS = "pretrained/mini/beats"  # used where the config's does not exist
 WINDOW = 10.0  # seconds, as AudioSet's clips; the probabilities of a longer recording are the mean over its windows
@@ -35,7 +36,7 @@ def run(config: Config, options: InferenceOptions, shipped: str) -> None:
     Raises:
         UserError: no sound is usable, or BEATs has no classification head.
     """
-    sounds = find_sounds(options.audio)
+    sounds = find_sounds(*options.audio)
     beats = find_beats(config, options.checkpoint, shipped)
     beats.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
     errors: list[SoundError] = []

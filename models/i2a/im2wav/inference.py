@@ -22,7 +22,7 @@ from sonolume.modules.mel import MelSpectrogram
 from sonolume.utils import files
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import ComputationError, UserError
-from sonolume.utils.spectrogram import spectrogram_png
+from sonolume.utils.image import spectrogram_png
 from sonolume.utils.video import mux
 
 SHIPPED = "pretrained/mini/im2wav"  # the miniature exported folder, used where the run has none

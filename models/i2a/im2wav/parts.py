@@ -14,7 +14,7 @@ from sonolume.config.i2a.im2wav import Config
 from sonolume.models.a2i.loading import load_network
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.vqvae import VQVAE
-from sonolume.utils import files, hub
+from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError, first_line
 
 RECIPE = "i2a/im2wav"
@@ -52,12 +52,12 @@ def read_settings(source: str) -> tuple[Path, dict[str, Any]]:
         UserError: no such folder, not an exported folder of this recipe, or damaged.
     """
     try:
-        folder = Path(source) if hub.is_local(source) else Path(snapshot_download(source))
+        folder = Path(source) if paths.is_local(source) else Path(snapshot_download(source))
     except (OSError, ValueError) as error:
         raise UserError(f"{source}: cannot be downloaded: {first_line(error)}") from error
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        raise UserError(f"{source}: no {SETTINGS_FILE} in it: not an exported folder of {RECIPE}{hub.CONVERT}")
+        raise UserError(f"{source}: no {SETTINGS_FILE} in it: not an exported folder of {RECIPE}{paths.CONVERT}")
     values = files.read_json(path, f"the settings of {RECIPE}")
     if values.get("recipe") != RECIPE:
         raise UserError(f"{path}: made by {values.get('recipe')}, not by {RECIPE}: choose another --checkpoint")
@@ -79,7 +79,7 @@ def load(folder: Path, name: str, key: str, dtype: torch.dtype = torch.float32) 
 def locate(source: str, key: str, name: str) -> Path:
     """Resolve a config key that names an exported folder with the network `name`."""
     remedy = f"train it with egs/i2a/im2wav/run_train.sh --config egs/i2a/im2wav/{TRAINED_BY[name]}"
-    return read_settings(hub.locate(source, key, remedy))[0]
+    return read_settings(paths.locate(source, key, remedy))[0]
 
 
 def load_vqvae(source: str, key: str) -> VQVAE:

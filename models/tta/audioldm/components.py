@@ -12,7 +12,7 @@ from sonolume.config.tta.audioldm import AudioLDMConfig, Config, NoiseSchedulerC
 from sonolume.models.training import Frozen
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
-from sonolume.utils import checkpoint, hub
+from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError, first_line
 
 MAX_TOKENS = 512  # T5's training length; longer texts are cut
@@ -100,9 +100,9 @@ class TextEncoder:
     """
 
     def __init__(self, source: str, masked: bool = True, key: str = "model.text_encoder") -> None:
-        where = hub.locate(source, key)
-        tokens, model = hub.inside(where, "tokenizer"), hub.inside(where, "text_encoder")
-        if hub.is_local(model):
+        where = paths.locate(source, key)
+        tokens, model = paths.inside(where, "tokenizer"), paths.inside(where, "text_encoder")
+        if paths.is_local(model):
             checkpoint.check_folder(Path(model), "T5EncoderModel", "T5ForConditionalGeneration")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(tokens)

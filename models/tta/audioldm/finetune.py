@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from sonolume.config.sources import Source
 from sonolume.config.tta.audioldm import Config, FinetuneOptions, Method
 from sonolume.models.tta.audioldm import run_config
-from sonolume.utils import files, hub, manifest, paths
+from sonolume.utils import files, manifest, paths
 from sonolume.utils.errors import ConfigError, UserError, first_line
 
 TRAINED = "audioldm/pipeline"  # in log_dir, exported by run_train.sh
@@ -67,8 +67,8 @@ def prepare(config: Config, options: FinetuneOptions) -> None:
 
 def locate(source: str) -> Path:
     """The local folder of a pipeline, which is downloaded first if `source` is a hub id."""
-    where = hub.locate(source, "--checkpoint")
-    if hub.is_local(where):
+    where = paths.locate(source, "--checkpoint")
+    if paths.is_local(where):
         return Path(where)
     from huggingface_hub import snapshot_download
 

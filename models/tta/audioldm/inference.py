@@ -14,9 +14,9 @@ from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.tta.audioldm.pipeline import LONGEST, SoundOutput, TextToAudioPipeline
 from sonolume.modules.inpainting import default_strength, mask_samples, runs
-from sonolume.utils import audio, checkpoint, files, hub
+from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.spectrogram import spectrogram_png
+from sonolume.utils.image import spectrogram_png
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
@@ -82,7 +82,7 @@ def load(where: str, device: str = "auto", dtype: str = "float32", **components:
     Raises:
         UserError: damaged or of another kind.
     """
-    if hub.is_local(where):
+    if paths.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
     place = runtime.pick_device(device)
     if dtype == "float16" and place.type == "cpu":

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sonolume.config import schema, sources
+from sonolume.config import load, sources
 from sonolume.config.tta.audioldm import Config
 from sonolume.utils import files
 from sonolume.utils.errors import UserError, first_line
@@ -46,7 +46,7 @@ def read(folder: Path) -> dict[str, Any]:
     index, path = _index(folder), folder / FILE
     content = files.read_json(path) if path.is_file() else _from_components(folder, index)
     sources.rename(content, Config.RENAMED)
-    schema.check(content, Config, f"{path if path.is_file() else folder}: ")
+    load.check(content, Config, f"{path if path.is_file() else folder}: ")
     run: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), content), enum_to_str=True)
     model = run["model"]
     return {

@@ -15,7 +15,7 @@ from sonolume.models.tta.autoencoderkl import model
 from sonolume.models.tta.autoencoderkl.inference import SHIPPED, mel_settings, reconstruct
 from sonolume.models.tta.features import SILENCE, MelDataset
 from sonolume.modules.mel import MelSettings
-from sonolume.utils.spectrogram import spectrogram_grid
+from sonolume.utils.image import spectrogram_grid
 
 
 def run(config: Config, options: EvaluationOptions) -> None:

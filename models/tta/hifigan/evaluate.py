@@ -21,7 +21,7 @@ from sonolume.models.tta.hifigan.data import WaveDataset
 from sonolume.models.tta.hifigan.inference import SHIPPED, load, resynthesise
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.utils.spectrogram import spectrogram_grid
+from sonolume.utils.image import spectrogram_grid
 
 BATCH_SIZE = 16
 REFINE_ROUNDS = 16  # of Griffin-Lim, starting from the vocoder's phases

@@ -14,7 +14,7 @@ from sonolume.config.tta.hifigan import HifiGanConfig
 from sonolume.models.tta import stored_mel
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.waveform_discriminators import official_weights
-from sonolume.utils import checkpoint, files, hub
+from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 
 
@@ -52,9 +52,9 @@ def load(
     Raises:
         UserError: it cannot be loaded, or takes other mels.
     """
-    located = hub.locate(source, key, remedy)
-    where = hub.inside(located, "vocoder")
-    if hub.is_local(where):
+    located = paths.locate(source, key, remedy)
+    where = paths.inside(located, "vocoder")
+    if paths.is_local(where):
         checkpoint.check_folder(Path(where), "SpeechT5HifiGan")
     try:
         vocoder = SpeechT5HifiGan.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
