@@ -16,7 +16,7 @@ from sonolume.models.evaluation.report import Report, finish, measurement_condit
 from sonolume.models.mini import judges
 from sonolume.models.mini.scores import IGNORE, Judgement, score_judgement
 from sonolume.models.training import optimizers, step_generator
-from sonolume.modules.judges import Judge
+from sonolume.modules.judges import Judge, judge_version
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
 
@@ -103,7 +103,7 @@ def evaluate(
     folder = Path(runtime.find_checkpoint(options.checkpoint, config, f"pretrained/mini/{config.exp_name}"))
     scenes, device = list(world.scenes("test", options.num_samples, TEST_SEED)), runtime.pick_device(options.device)
     judgement = judges.run_judge(judges.load_judge(judge_class, folder).to(device), render(scenes))
-    uids, facts = [scene.uid for scene in scenes], {"judge": judges.judge_version(folder)}
+    uids, facts = [scene.uid for scene in scenes], {"judge": judge_version(folder)}
     conditions = measurement_conditions([], uids, len(scenes), seed=TEST_SEED, world=WORLD, judged=rendered)
     report = Report(conditions, facts=facts | {"real renderings": len(scenes), "world": WORLD})
     judges.add_shares(report, score_judgement(judgement, scenes), HEADLINES, {})
