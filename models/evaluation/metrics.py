@@ -18,11 +18,9 @@ from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.report import Report, Score
 from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples, is_silent, read_sound
-from sonolume.modules.metrics import distribution, onsets
-from sonolume.modules.metrics.classes import inception_score, is_correct, paired_divergence
-from sonolume.modules.metrics.distribution import Moments, frechet_distance
+from sonolume.modules.metrics import distribution, onsets, pairs
+from sonolume.modules.metrics.distribution import Moments, frechet_distance, inception_score
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
-from sonolume.modules.metrics.retrieval import cosine_matrix, cosines, rank_distribution, rank_share, ranks
 from sonolume.utils.errors import UserError
 
 RECALLS = (1, 5, 10)
@@ -138,17 +136,17 @@ class Scorer:
             return
         if ours.logits is not None and theirs.logits is not None:
             for kind, multilabel in (("softmax", False), ("sigmoid", True)):
-                divergence = paired_divergence(theirs.logits, ours.logits, multilabel)
+                divergence = pairs.paired_divergence(theirs.logits, ours.logits, multilabel)
                 self.report.add_mean(f"KL {kind} {self.name}", divergence, ours.uids, better="down", unit="nats")
         if medium is PICTURE:
-            self._add_rank_share("IIS", cosine_matrix(ours.rows, theirs.rows), ours.uids, "references", "picture")
+            self._add_rank_share("IIS", pairs.cosine_matrix(ours.rows, theirs.rows), ours.uids, "references", "picture")
 
     def _add_cosines(self, title: str, made: Embeddings, other: Embeddings, note: str = "") -> list[Embeddings]:
         """Add the mean cosine of samples and their counterparts, and return the pairs, in the order of the samples."""
         uids = self._common_uids(other, made)
         ours, theirs = made.select(uids), other.select(uids)
         if uids:
-            self.report.add_mean(f"{title} {self.name}", cosines(ours.rows, theirs.rows), uids, note=note)
+            self.report.add_mean(f"{title} {self.name}", pairs.cosines(ours.rows, theirs.rows), uids, note=note)
         return [ours, theirs]
 
     def _common_uids(self, *sets: Embeddings) -> list[str]:
@@ -175,7 +173,7 @@ class Scorer:
             return False
         logits, targets = made.select(uids).logits, torch.tensor([index[labels[uid].lower()] for uid in uids])
         assert logits is not None
-        share = Share.of(is_correct(logits, targets))
+        share = Share.of(pairs.is_correct(logits, targets))
         self.report.add_share(f"class accuracy {self.name}", share, chance=1 / known, note=f"of {known} classes")
         return True
 
@@ -190,7 +188,7 @@ class Scorer:
             self.report.facts[medium.zero_shot] = f"left out, {self.name} cannot embed all of {len(names)} class names"
             return
         targets = torch.tensor([names.index(labels[uid]) for uid in uids])
-        share = Share.of(is_correct(cosine_matrix(made.select(uids).rows, prompts), targets))
+        share = Share.of(pairs.is_correct(pairs.cosine_matrix(made.select(uids).rows, prompts), targets))
         note = f'zero-shot among {len(names)} names, "{medium.prompt}"'
         self.report.add_share(f"{medium.zero_shot} {self.name}", share, chance=1 / len(names), note=note)
 
@@ -207,7 +205,7 @@ class Scorer:
             reason = f"left out, {self.name} distinguishes only {distinct} of {different} captions"
             self.report.facts["retrieval by text"] = reason
         else:
-            self._add_retrieval("text", medium.name, cosine_matrix(texts.rows, ours.rows), wordings, ours.uids)
+            self._add_retrieval("text", medium.name, pairs.cosine_matrix(texts.rows, ours.rows), wordings, ours.uids)
 
     def _embed_texts(self, texts: list[str]) -> Tensor:
         return cache.embed(texts, "texts", self.embedder, self.folder, self.batch_size).embeddings
@@ -219,7 +217,7 @@ class Scorer:
         ours, theirs = self._add_cosines("AIS cosine", made, given, f"raw cosine of {medium} and its own {other}")
         if not ours.uids:
             return
-        similarity = cosine_matrix(ours.rows, theirs.rows)
+        similarity = pairs.cosine_matrix(ours.rows, theirs.rows)
         self._add_rank_share("AIS", similarity, ours.uids, f"{other}s", medium)
         self._add_retrieval(other, medium, similarity.T, [str(samples.inputs[uid]) for uid in ours.uids], ours.uids)
 
@@ -228,7 +226,7 @@ class Scorer:
         if len(uids) > 1:
             note = f"rank form: the share of the other {len(uids) - 1} {others} less like the {medium} than its own"
             more = {"chance": 0.5, "note": note, "list_worst": False}
-            self.report.add_mean(f"{title} {self.name}", rank_share(similarity), uids, **more)
+            self.report.add_mean(f"{title} {self.name}", pairs.rank_share(similarity), uids, **more)
 
     def _add_retrieval(
         self, query: str, answer: str, similarity: Tensor, contents: Sequence[str], uids: Sequence[str]
@@ -239,10 +237,10 @@ class Scorer:
         number = {content: index for index, content in enumerate(dict.fromkeys(contents))}
         group = torch.tensor([number[content] for content in contents])
         right = group[:, None] == group
-        random, note = rank_distribution(right), f"among {len(uids)}"
+        random, note = pairs.rank_distribution(right), f"among {len(uids)}"
         mrr_chance = float((random / torch.arange(1, len(random) + 1)).sum())
         for way, matrix in ((f"{query} to {answer}", similarity), (f"{answer} to {query}", similarity.T)):
-            found = ranks(matrix, right)
+            found = pairs.ranks(matrix, right)
             for k in (k for k in RECALLS if k < len(uids)):
                 share, chance = Share.of(found <= k), float(random[:k].sum())
                 self.report.add_share(f"R@{k} {way} {self.name}", share, chance=chance, note=note)

@@ -19,13 +19,13 @@ from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
 from sonolume.models.mini.clip_text import save_tokenizer
-from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS
-from sonolume.models.mini.stable_diffusion.components import load_frozen as load_frozen
+from sonolume.models.mini.stable_diffusion.data import load_frozen as load_frozen
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
 from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.unet import zero_init
 from sonolume.preprocessors.miniworld.pictures import SIZE
 
+NUM_STEPS, GUIDANCE_SCALE = 20, 4.0  # defaults of previews and evaluation
 MEASURED = 2048  # pictures from which the latents' standard deviation is estimated
 PREVIEWS = 8  # pictures in TensorBoard
 

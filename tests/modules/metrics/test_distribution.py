@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from sonolume.modules.metrics import distribution
-from sonolume.modules.metrics.distribution import frechet_distance, frechet_infinity, kernel_distance
+from sonolume.modules.metrics.distribution import frechet_distance, frechet_infinity, inception_score, kernel_distance
 
 
 def whitened(count: int, dim: int, seed: int = 0) -> torch.Tensor:
@@ -144,3 +146,19 @@ def test_bad_input_of_the_kernel_distance() -> None:
         kernel_distance(torch.zeros(1, 3), torch.zeros(5, 3))
     with pytest.raises(ValueError, match="width"):
         kernel_distance(torch.zeros(4, 3), torch.zeros(5, 2))
+
+
+def test_inception_score_is_the_number_of_classes_at_most_and_one_at_least() -> None:
+    sure = 1000 * torch.eye(10).repeat(5, 1)
+    assert inception_score(sure) == pytest.approx(10)
+    assert inception_score(torch.zeros(20, 10)) == pytest.approx(1)
+    assert inception_score(sure[:1].repeat(7, 1)) == pytest.approx(1)  # sure, but always the same
+
+
+def test_inception_score_by_hand() -> None:
+    p = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).double().log()
+    marginal = [0.55, 0.45]
+    gains = [
+        sum(a * math.log(a / m) for a, m in zip(row, marginal, strict=True)) for row in ([0.9, 0.1], [0.2, 0.8])
+    ]
+    assert inception_score(p) == pytest.approx(math.exp(sum(gains) / 2))
