@@ -53,11 +53,15 @@ class Share:
         return cls(int(right.sum()), len(right))
 
     @property
+    def value(self) -> float:
+        return self.right / self.total if self.total else math.nan
+
+    @property
     def cell(self) -> tuple[float, float, float]:
         """The value and the bounds of its interval."""
         if not self.total:
             return math.nan, math.nan, math.nan
-        p, n, z2 = self.right / self.total, self.total, Z95**2
+        p, n, z2 = self.value, self.total, Z95**2
         half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
         low, high = ((p + z2 / (2 * n) + side) / (1 + z2 / n) for side in (-half, half))
         return p, max(0.0, low), min(1.0, high)
