@@ -80,8 +80,7 @@ class Score:
     note: str = ""
     chance: float | None = None  # the score of a model that ignores its input
     unit: str = ""  # "dB", "nats" ...; "%" for a share, which is 0 to 1 here and printed times 100
-    baselines: Mapping[str, Cell] = field(default_factory=dict)
-    """the same score of other samples, such as real ones or reconstructions, by column"""
+    baselines: Mapping[str, Cell] = field(default_factory=dict)  # of other samples, such as real ones, by column
     headline: bool = False  # included in the README's table of results
 
 
