@@ -158,6 +158,17 @@ def optimizers(parameters: Any, config: TrainConfig) -> Any:
     return [adamw], [{"scheduler": rate, "interval": "step"}]
 
 
+class RecipeTask(pl.LightningModule):
+    """Base of the tasks that train all their parameters with one AdamW."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def configure_optimizers(self) -> Any:
+        return optimizers(self.parameters(), self.config.train)
+
+
 def _trainer(
     config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback], manual: bool, validate_every: int
 ) -> pl.Trainer:
@@ -208,7 +219,7 @@ def run(config: RunConfig, resume: bool) -> Path:
 
 
 def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
-    """Load the frozen networks of a recipe once, and build its data and its task.
+    """Load the frozen networks of a recipe once, and build its data and its task from the seed of the config.
 
     A recipe has `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)`, or a
     function `task.build_task` with the same arguments; `data.training_data(config, frozen)`; and, if it uses frozen
@@ -218,6 +229,7 @@ def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
     module = recipe_code(config.recipe, "task")
     frozen = module.load_frozen(config) if hasattr(module, "load_frozen") else Frozen()
     data = recipe_code(config.recipe, "data").training_data(config, frozen)
+    torch.manual_seed(config.train.random_seed)
     return getattr(module, "build_task", module.Task)(config, frozen), data
 
 

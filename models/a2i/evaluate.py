@@ -54,7 +54,7 @@ def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, ship
     The model is the run's own export, else the miniature one in the folder `shipped`.
     """
     if options.generated is not None or options.reference is not None:
-        score_folder(options, options.batch_size)
+        score_folder(options, runtime.pick_device(options.device), options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, shipped)
     in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)

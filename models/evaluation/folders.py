@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from PIL import Image
 
-from sonolume.models import runtime
 from sonolume.models.evaluation import figures, reconstruction
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
@@ -34,13 +34,14 @@ class FolderScoring(Protocol):
     generated: Path | None
     reference: Path | None
     embedder: list[str]
-    device: str
     output_dir: Path
     cache_dir: Path | None
 
 
-def score_folder(options: FolderScoring, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None) -> None:
-    """Write report.json, report.md and sheets of the samples.
+def score_folder(
+    options: FolderScoring, device: torch.device, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None
+) -> None:
+    """Write report.json, report.md and sheets of the samples, which are embedded on `device`.
 
     With the `mel` of recipes that reconstruct sounds, also score each sound by its distance to the reference of its
     Uid, and require no embedder.
@@ -58,7 +59,7 @@ def score_folder(options: FolderScoring, batch_size: int = BATCH_SIZE, mel: MelS
         raise UserError("--generated needs --embedder KIND:SOURCE, such as clap:laion/clap-htsat-unfused or mel:")
     report = Report({}, facts={"generated": str(generated), "reference": str(reference or "none")})
     samples = collect(generated, reference, report)
-    embedders = load_all(options.embedder, runtime.pick_device(options.device))
+    embedders = load_all(options.embedder, device)
     for embedder in embedders:
         embedder.require(samples.medium.plural)
     takes = {medium for embedder in embedders for medium in embedder.takes}

@@ -81,9 +81,9 @@ def held_out_scenes(mini: MiniworldConfig, count: int, pairs: bool) -> dict[str,
 
 
 def scenes_with_files(
-    mini: MiniworldConfig, count: int, sounds: Path, pictures: Path | None = None, pairs: bool | None = None
+    mini: MiniworldConfig, count: int, sounds: Path | None, pictures: Path | None = None, pairs: bool | None = None
 ) -> HeldOut:
-    """Render test scenes into folders of sounds and, if needed, pictures, with captions that mention every attribute.
+    """Render test scenes into folders of sounds and pictures, if named, with captions that mention every attribute.
 
     Args:
         pairs: also scenes of two events (default: as configured).
@@ -99,7 +99,7 @@ def scenes_with_files(
     render = lambda uids, _: [world.render(scenes[uid]) for uid in uids]  # noqa: E731
     draw = lambda uids, _: [Image.fromarray(world.picture(scenes[uid])) for uid in uids]  # noqa: E731
     more = {"seed": TEST_SEED, "title": "render"}
-    waves = generate_files(sounds, captions, source, render, wave_saver(SAMPLE_RATE), **more)
+    waves = generate_files(sounds, captions, source, render, wave_saver(SAMPLE_RATE), **more) if sounds else {}
     drawn = generate_files(pictures, captions, source, draw, save_picture, suffix=".png", **more) if pictures else {}
     return HeldOut(captions, waves, source, drawn, labels, list(scenes.values()))
 

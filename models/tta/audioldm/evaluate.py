@@ -41,7 +41,7 @@ MAX_TOKENS = 512
 def run(config: Config, options: EvaluationOptions) -> None:
     """Generate and score sounds, or score a folder; write report.json, report.md and sheets of samples."""
     if options.generated is not None:
-        score_folder(options, options.batch_size)
+        score_folder(options, runtime.pick_device(options.device), options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     in_world = options.reference is None and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED)
