@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 from PIL import Image, ImageSequence
 
-from sonolume.utils import audio
+from sonolume.utils import audio, files
 from sonolume.utils.audio import PYAV_REMEDY
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
