@@ -100,7 +100,7 @@ def _recordings(
     else:
         found = vggsound.VGGSound(manifest.read_manifest(source, dataset, ("Audio|Video",), media_dir))
         for row in found.rows:  # a video is its sound track, too, and labelled by its folder
-            row.video = row.video or (row.audio if row.audio and manifest.is_video(row.audio) else None)
+            row.video = row.video or (row.audio if row.audio and files.is_video(row.audio) else None)
             row.audio = row.audio or row.video
             row.label = row.label or Path(row.uid).parent.name.replace("_", " ") or None
     rows, left_out = screen(found.rows, images=True)

@@ -14,8 +14,8 @@ from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors.prepared import LeftOut
 from sonolume.utils import pickles
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import read_json
-from sonolume.utils.manifest import Row, is_video, sounds_in
+from sonolume.utils.files import is_video, read_json, sounds_in
+from sonolume.utils.manifest import Row
 
 TABLE = "vggsound.csv"
 CONSTANTS = "constants"  # folder of the lists in the official repository

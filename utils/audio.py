@@ -10,8 +10,7 @@ import soundfile
 import soxr
 
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.files import atomic_path
-from sonolume.utils.manifest import PYAV_SUFFIXES
+from sonolume.utils.files import PYAV_SUFFIXES, atomic_path
 
 BLOCK_FRAMES = 65536  # read at a time, so that hours of sound are never in memory at their original rate
 MIN_SAMPLE_RATE = 1000  # Hz; a header with a lower rate is wrong

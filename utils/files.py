@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, JSON files, and portable file names."""
+"""Atomic writing of files and folders, JSON files, portable file names, and the sounds and pictures in a folder."""
 
 import errno
 import itertools
@@ -8,7 +8,7 @@ import shutil
 import sys
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -18,6 +18,10 @@ from sonolume.utils.errors import UserError, first_line
 MAX_NAME_BYTES = 200  # file systems allow 255; the rest is left to counters and suffixes
 MAX_UID_BYTES = 240  # per folder level; the rest is left to suffixes such as _w12.npy
 TEMPORARY = ".tmp-"  # prefix of unfinished files and folders
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # used for their sound track too
+PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # unsupported by libsndfile
+AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 PARTIAL_WRITE = "requested and"  # numpy: "80000 requested and 1234 written"
 
 
@@ -148,3 +152,38 @@ def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
     """Return the first of `stem.suffix`, `stem-2.suffix`, `stem-3.suffix` ... that does not exist in `folder`."""
     names = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
     return next(path for name in names if not (path := Path(folder) / f"{name}{suffix}").exists())
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_sounds(path: Path) -> list[Path]:
+    """Return a sound file itself, or all sound files in a folder and below, sorted; at least one, else a UserError."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    found = sounds_in(path) if path.is_dir() else [path]
+    if not found:
+        raise UserError(f"{path}: contains no sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
+    return found
+
+
+def sounds_in(folder: Path) -> list[Path]:
+    """List sound files and videos in a folder and below, sorted, videos last; follows linked folders."""
+    return sorted(_files_in(folder, AUDIO_SUFFIXES), key=lambda file: (is_video(file), file))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """List image files in a folder and below, sorted; follows linked folders."""
+    return sorted(_files_in(folder, PICTURE_SUFFIXES))
+
+
+def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
+    found, visited = [], set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in visited:  # a link to a parent folder would never end
+            subfolders.clear()
+            continue
+        visited.add(os.path.realpath(place))
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
+    return [file for file in found if file.is_file()]

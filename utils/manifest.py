@@ -7,21 +7,16 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import write_json
+from sonolume.utils.files import is_video, sounds_in, write_json
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # used for their sound track too
-PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # unsupported by libsndfile
-AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 COLUMNS = ("Dataset", "Uid", "Caption", "Captions", "Audio", "Image", "Video", "Label", "Split", "Duration", "Scene")
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")
 SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train", "testing": "test"}
@@ -102,41 +97,6 @@ def read_cells(path: Path) -> list[Cell]:
         if not isinstance(cell, dict):
             raise UserError(f"{where}: expected an object with columns such as Uid, Audio, Caption; found {cell!r:.60}")
     return [(where, {str(key).strip().lower(): value for key, value in cell.items()}) for where, cell in found]
-
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def find_sounds(path: Path) -> list[Path]:
-    """Return a sound file itself, or all sound files in a folder and below, sorted; at least one, else a UserError."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    found = sounds_in(path) if path.is_dir() else [path]
-    if not found:
-        raise UserError(f"{path}: contains no sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
-    return found
-
-
-def sounds_in(folder: Path) -> list[Path]:
-    """List sound files and videos in a folder and below, sorted, videos last; follows linked folders."""
-    return sorted(_files_in(folder, AUDIO_SUFFIXES), key=lambda file: (is_video(file), file))
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """List image files in a folder and below, sorted; follows linked folders."""
-    return sorted(_files_in(folder, PICTURE_SUFFIXES))
-
-
-def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
-    found, visited = [], set()
-    for place, subfolders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(place) in visited:  # a link to a parent folder would never end
-            subfolders.clear()
-            continue
-        visited.add(os.path.realpath(place))
-        found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
-    return [file for file in found if file.is_file()]
 
 
 def write_manifest(rows: Sequence[Row], path: Path | str) -> None:

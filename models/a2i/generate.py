@@ -19,7 +19,7 @@ from sonolume.models.a2i import loading
 from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline
 from sonolume.models.a2i.sound_encoder import SoundEncoder, remove_placeholder
-from sonolume.utils import audio, files, manifest
+from sonolume.utils import audio, files
 from sonolume.utils.audio import SILENCE_PEAK, SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
@@ -89,8 +89,8 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
 
 
 def find_sounds(places: Sequence[Path]) -> list[Path]:
-    """List the sound files of --audio without duplicates, those of folders sorted; errors as `manifest.find_sounds`."""
-    return list(dict.fromkeys(path for place in places for path in manifest.find_sounds(place)))
+    """List the sound files of --audio without duplicates, those of folders sorted; errors as `files.find_sounds`."""
+    return list(dict.fromkeys(path for place in places for path in files.find_sounds(place)))
 
 
 def call_settings(
@@ -102,11 +102,8 @@ def call_settings(
         UserError: no such sampler, a text is too long, or the networks cannot draw the size.
     """
     prompt = options.prompt or pipe.encoder.prompt
+    runtime.choose_sampler(pipe, options.preset, options.scheduler)
     try:
-        if options.preset:
-            pipe.use_preset(options.preset)
-        if options.scheduler:
-            pipe.use_scheduler(options.scheduler)
         texts = [remove_placeholder(prompt), options.negative_text, *options.text]
         pipe.encode_texts(texts, pipe.sd.tokenizer.model_max_length)
         height, width = pipe.size(options.height, options.width)

@@ -6,7 +6,7 @@ Amphion publishes `ckpts/tta/RUN/checkpoints/step-*.pt` and `ckpts/tta/hifigan_c
 import re
 from pathlib import Path
 
-from sonolume.utils import files
+from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
 RUNS = {  # network -> latent size -> name of the published run
@@ -38,12 +38,8 @@ def find_files(source: Path, *patterns: str) -> list[Path]:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether `save_pretrained` wrote a folder; the config.json of a published vocoder is of another kind."""
-    try:
-        config = files.read_json(folder / "config.json")
-    except UserError:
-        config = {}
-    return (folder / "model_index.json").is_file() or "_class_name" in config or "architectures" in config
+    """Whether `save_pretrained` wrote a folder; the config.json of a published vocoder names no class."""
+    return bool(paths.kind_of(folder))
 
 
 def weights_file(source: Path, network: str) -> Path:

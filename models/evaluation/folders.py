@@ -119,7 +119,7 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     sounds = {uid: path for uid, row in rows.items() if (path := row.audio or row.video)}
     pictures = {uid: row.image for uid, row in rows.items() if row.image}
     videos = {uid: row.video for uid, row in rows.items() if row.video}
-    if found[0].suffix.lower() in manifest.AUDIO_SUFFIXES:
+    if found[0].suffix.lower() in files.AUDIO_SUFFIXES:
         samples = Samples(SOUND, made, sounds, captions, labels, pictures, videos)
     else:
         samples = Samples(PICTURE, made, pictures, captions, labels, sounds)
@@ -182,14 +182,14 @@ def _generated_files(path: Path) -> tuple[list[Path], int]:
     """List the sounds, else the pictures, and count the pictures next to sounds."""
     if not path.exists():
         raise UserError(f"--generated {path}: no such file or folder")
-    found = [path] if path.is_file() else [*manifest.sounds_in(path), *manifest.pictures_in(path)]
-    sounds = [file for file in found if file.suffix.lower() in manifest.AUDIO_SUFFIXES]
-    pictures = [file for file in found if file.suffix.lower() in manifest.PICTURE_SUFFIXES]
+    found = [path] if path.is_file() else [*files.sounds_in(path), *files.pictures_in(path)]
+    sounds = [file for file in found if file.suffix.lower() in files.AUDIO_SUFFIXES]
+    pictures = [file for file in found if file.suffix.lower() in files.PICTURE_SUFFIXES]
     if sounds:
         return sounds, len(pictures)
     if pictures := [file for file in pictures if "windows" not in _sidecar(file)]:  # no storyboards of run_inference.sh
         return pictures, 0
-    known = ", ".join(sorted(manifest.AUDIO_SUFFIXES | manifest.PICTURE_SUFFIXES))
+    known = ", ".join(sorted(files.AUDIO_SUFFIXES | files.PICTURE_SUFFIXES))
     raise UserError(f"--generated {path}: holds neither sounds nor pictures ({known})")
 
 
@@ -201,7 +201,7 @@ def _reference_rows(path: Path | None) -> tuple[dict[str, Row], int]:
     rows = _rows_of_folder(path) if is_plain else manifest.read_manifest(path)
     found: dict[str, Row] = {}
     for row in rows:
-        if row.audio and row.audio.suffix.lower() in manifest.PICTURE_SUFFIXES:  # a column Path is read as Audio
+        if row.audio and row.audio.suffix.lower() in files.PICTURE_SUFFIXES:  # a column Path is read as Audio
             row.image, row.audio = row.image or row.audio, None
         found.setdefault(row.uid, row)
     return found, len(rows) - len(found)
@@ -209,10 +209,10 @@ def _reference_rows(path: Path | None) -> tuple[dict[str, Row], int]:
 
 def _rows_of_folder(folder: Path) -> list[Row]:
     """Make one row of the sounds and pictures of one name."""
-    sounds = manifest.sounds_in(folder)
+    sounds = files.sounds_in(folder)
     by_uid(sounds, folder)
     rows = {row.uid: row for row in manifest.read_manifest(folder)} if sounds else {}
-    for uid, path in by_uid(manifest.pictures_in(folder), folder).items():
+    for uid, path in by_uid(files.pictures_in(folder), folder).items():
         row = rows.setdefault(uid, Row(folder.resolve().name, uid, captions=manifest.sidecar_captions(path)))
         row.image = path
     if not rows:

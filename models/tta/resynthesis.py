@@ -10,7 +10,7 @@ from tqdm import tqdm
 from sonolume.config.options import ReconstructionOptions
 from sonolume.models import runtime
 from sonolume.modules.mel import MelSettings
-from sonolume.utils import audio, files, manifest
+from sonolume.utils import audio, files
 from sonolume.utils.errors import UserError
 from sonolume.utils.spectrogram import spectrogram_grid
 
@@ -30,7 +30,7 @@ def run(
     Raises:
         UserError: there is not one readable sound.
     """
-    paths = [path for given in options.audio for path in manifest.find_sounds(given)]
+    paths = [path for given in options.audio for path in files.find_sounds(given)]
     folder, done = runtime.make_folder(options.output_dir), 0
     for path in tqdm(paths, unit="clip", disable=len(paths) < 2):
         try:

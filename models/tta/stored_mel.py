@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sonolume.utils import files, hub
+from sonolume.utils import files, paths
 
 MEL_FILE = "mel.json"  # fields of `MelSettings`; of an autoencoder also "frames"
 
@@ -18,9 +18,9 @@ def read(located: str) -> dict[str, Any]:
         UserError: the file is broken.
     """
     folder = Path(located)
-    if hub.is_local(located) and (folder / MEL_FILE).is_file():
+    if paths.is_local(located) and (folder / MEL_FILE).is_file():
         return files.read_json(folder / MEL_FILE)
-    if hub.is_local(located) and (folder / "model_index.json").is_file():
+    if paths.is_local(located) and (folder / "model_index.json").is_file():
         index = files.read_json(folder / "model_index.json")
         return index.get("mel", {}) | {name: index[name] for name in ("frames",) if name in index}
     return {}

@@ -209,9 +209,9 @@ def damage(kind: str) -> Callable[[Path], Path]:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("vae", "it holds a AutoencoderKL"),
+        ("vae", "holds AutoencoderKL"),
         ("run", "pipeline?"),
-        ("other", "holds a StableDiffusionPipeline, not a TextToAudioPipeline"),
+        ("other", "holds StableDiffusionPipeline, not TextToAudioPipeline"),
         ("no unet", "unet/config.json: no such file"),
         ("broken", "scheduler_config.json"),
         ("unet", "unet/config.json"),

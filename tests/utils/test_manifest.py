@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import Row, assign_splits, find_sounds, read_manifest, split_of, write_manifest
+from sonolume.utils.files import find_sounds
+from sonolume.utils.manifest import Row, assign_splits, read_manifest, split_of, write_manifest
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -14,8 +14,8 @@ from sonolume.config.tta.hifigan import HifiGanConfig
 from sonolume.models.tta import stored_mel
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.waveform_discriminators import official_weights
-from sonolume.utils import checkpoint, files, hub
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils import checkpoint, files, paths
+from sonolume.utils.errors import UserError
 
 
 def build(config: HifiGanConfig, settings: MelSettings) -> SpeechT5HifiGan:
@@ -52,15 +52,8 @@ def load(
     Raises:
         UserError: it cannot be loaded, or takes other mels.
     """
-    located = hub.locate(source, key, remedy)
-    where = hub.inside(located, "vocoder")
-    if hub.is_local(where):
-        checkpoint.check_folder(Path(where), "SpeechT5HifiGan")
-    try:
-        vocoder = SpeechT5HifiGan.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error
-    found, wanted = mel_facts(vocoder, located), asdict(settings) if settings else {}
+    vocoder = checkpoint.load_network(SpeechT5HifiGan, source, key, "vocoder", remedy, dtype)
+    found, wanted = mel_facts(vocoder, paths.locate(source, key)), asdict(settings) if settings else {}
     wrong = [f"{name} {found[name]}, not {value}" for name, value in wanted.items() if found.get(name, value) != value]
     if wrong:
         raise UserError(f"{key} {source}: a vocoder of other mel settings: {'; '.join(wrong)}")

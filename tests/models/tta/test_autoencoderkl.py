@@ -62,9 +62,9 @@ def test_what_cannot_be_loaded_is_one_line(folder: Path, tiny_checkpoint: Path, 
         assert "\n" not in str(caught.value)
 
     refused(tmp_path / "absent", "model.autoencoder_path .*absent: no such folder; train the autoencoder first")
-    refused(tiny_checkpoint / "unet", "holds a UNet2DConditionModel, not a AutoencoderKL")
+    refused(tiny_checkpoint / "unet", "holds UNet2DConditionModel, not AutoencoderKL")
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     refused(folder, "cannot be loaded")
     shutil.rmtree(folder)
     folder.mkdir()
-    refused(folder, "no config.json in it")
+    refused(folder, "holds no exported model")

@@ -229,7 +229,7 @@ def test_a_stock_folder_is_checked_by_its_config(vocoder: Path):
 def test_broken_vocoder_folders(vocoder: Path, tiny_checkpoint: Path, tmp_path: Path):
     absent = f"{tmp_path}/none"
     refused(f"model.vocoder {absent}: no such folder; train one", load_vocoder, absent, MelSettings())
-    refused("holds a AutoencoderKL", load_vocoder, str(tiny_checkpoint / "vae"), MelSettings())
+    refused("holds AutoencoderKL", load_vocoder, str(tiny_checkpoint / "vae"), MelSettings())
     (vocoder / "mel.json").write_text("{")
     refused("mel.json", load_vocoder, str(vocoder), MelSettings())
 
