@@ -17,13 +17,14 @@ from sonolume.config.base import RunConfig
 from sonolume.models import runtime
 from sonolume.models.a2i import loading
 from sonolume.models.a2i.loading import LoadEncoder
-from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline
-from sonolume.models.a2i.sound_encoder import SoundEncoder, remove_placeholder
+from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, SoundEncoder, remove_placeholder
 from sonolume.utils import audio, files
 from sonolume.utils.audio import SILENCE_PEAK, SoundError
 from sonolume.utils.errors import UserError
-from sonolume.utils.image import open_image
+from sonolume.utils.image import CELL, open_image, picture_grid
 
+COLUMNS = 6  # pictures in a row of a storyboard
+EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
 
 
@@ -266,8 +267,6 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
 
 def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
     """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path."""
-    from sonolume.models.a2i.storyboard import write_sheet
-
     boards: dict[tuple[Path, str, int], dict[int | None, tuple[Clip, Path]]] = {}
     for subject, seed, path in pictures:
         clip = subject.clips[0]
@@ -280,3 +279,25 @@ def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder:
         facts = {"audio": str(audio_path), "seed": seed, "windows": windows}
         files.write_json(path.with_suffix(".json"), facts | sidecar)
         print(path)
+
+
+def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:
+    """Write a contact sheet (PNG) with the start time of each row above it, and the offset above each column.
+
+    Args:
+        pictures: files in the order of time; None for a silent window, which stays grey.
+        hop: seconds from one window to the next.
+    """
+    width = min(COLUMNS, len(pictures))
+    blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOUR)
+    images = [blank if picture is None else open_image(picture) for picture in pictures]
+    titles = ["" if not column else f"+{column * hop:g} s" for column in range(width)]
+    starts = [format_time(first * hop) for first in range(0, len(pictures), width)]
+    picture_grid(path, [images[column::width] for column in range(width)], titles, starts)
+
+
+def format_time(seconds: float) -> str:
+    """Format seconds as minutes and seconds: 75.5 -> "1:15.5"."""
+    minutes, rest = divmod(round(seconds, 2), 60)
+    text = f"{int(minutes)}:{rest:05.2f}"
+    return text.rstrip("0").removesuffix(".") if rest % 1 else text.removesuffix(".00")

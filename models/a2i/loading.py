@@ -9,8 +9,7 @@ import torch
 import transformers.utils.logging
 
 from sonolume.models import runtime
-from sonolume.models.a2i.pipeline import AudioToImagePipeline
-from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, SoundEncoder
+from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 

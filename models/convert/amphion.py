@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
-from sonolume.models.convert import common, layout
+from sonolume.models.convert import amphion_weights, common, layout
 from sonolume.models.tta import stored_mel
 from sonolume.models.tta.audioldm.components import build_unet, noise_settings
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.models.tta.hifigan import model as hifigan
-from sonolume.modules import amphion_names, amphion_sizes
 from sonolume.modules.mel import MelSettings
 from sonolume.utils import files
 from sonolume.utils.errors import ConfigError, UserError
@@ -87,28 +86,28 @@ def read(network: str, path: Path, config: Path | None = None) -> Converted:
 
 def _read_vae(weights: dict[str, Tensor]) -> Converted:
     with torch.device("meta"):
-        vae = autoencoderkl.build(amphion_sizes.vae_sizes(weights))
+        vae = autoencoderkl.build(amphion_weights.vae_sizes(weights))
     mel = asdict(MelSettings()) | {"frames": FRAMES}
-    return Converted(common.fill(vae, amphion_names.vae_weights(weights)), mel=mel)
+    return Converted(common.fill(vae, amphion_weights.vae_weights(weights)), mel=mel)
 
 
 def _read_audioldm(weights: dict[str, Tensor], trained: dict[str, Any], latent: str | None) -> Converted:
     schedule, known = trained.get("noise_scheduler", {}), {one.name for one in fields(NoiseSchedulerConfig)}
     noise = NoiseSchedulerConfig(**{name: value for name, value in schedule.items() if name in known})
     with torch.device("meta"):
-        unet = build_unet(amphion_sizes.unet_sizes(weights, trained.get("audioldm", {}).get("num_heads", 8)))
+        unet = build_unet(amphion_weights.unet_sizes(weights, trained.get("audioldm", {}).get("num_heads", 8)))
     objective = str(PredictionType(noise.prediction_type))
     facts = {"objective": objective, "noise": noise_settings(noise), "text_mask": False}
     facts |= {"latent": latent} if latent else {}
-    return Converted(common.fill(unet, amphion_names.unet_weights(weights)), facts)
+    return Converted(common.fill(unet, amphion_weights.unet_weights(weights)), facts)
 
 
 def _read_hifigan(weights: dict[str, Tensor], settings: dict[str, Any]) -> Converted:
     if str(settings.get("resblock", "1")) != "1":
         raise ValueError(f'resblock "{settings["resblock"]}" of its config.json is not supported, only "1" is')
-    sizes = amphion_sizes.hifigan_sizes(weights, settings)
+    sizes = amphion_weights.hifigan_sizes(weights, settings)
     mel = MelSettings(**{ours: settings[key] for key, ours in MEL_KEYS.items() if settings.get(key) is not None})
-    renamed = amphion_names.hifigan_weights(weights)
+    renamed = amphion_weights.hifigan_weights(weights)
     for name, value in {"hop_size": prod(sizes.upsample_rates), "n_mel": len(renamed["mean"])}.items():
         if value != getattr(mel, name):
             raise ValueError(f"it has {name} {value}, but {getattr(mel, name)} in its mel settings (config.json)")

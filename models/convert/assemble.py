@@ -16,7 +16,7 @@ from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.schedulers import objective_of, preset
+from sonolume.modules.sampling import objective_of, preset
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sonolume.models import lora
 from sonolume.models.a2i.audiotoken import encoder
-from sonolume.models.a2i.sound_encoder import LORA
+from sonolume.models.a2i.pipeline import LORA
 from sonolume.models.convert import common, layout
 from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.utils.errors import UserError

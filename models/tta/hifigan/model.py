@@ -13,7 +13,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from sonolume.config.tta.hifigan import HifiGanConfig
 from sonolume.models.tta import stored_mel
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.waveform_discriminators import official_weights
+from sonolume.modules.vocoder_loss import official_weights
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError
 

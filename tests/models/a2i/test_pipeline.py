@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from sonolume.models.a2i.loading import load_stable_diffusion
-from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
-from sonolume.models.a2i.sound_encoder import remove_placeholder
+from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted, remove_placeholder
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import ComputationError, UserError
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sonolume.bins import convert as bins_convert
 from sonolume.models import lora
-from sonolume.models.a2i.sound_encoder import SETTINGS_FILE
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.models.convert import audiotoken
 from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.utils import cli

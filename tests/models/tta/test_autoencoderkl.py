@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.models.convert.amphion_weights import vae_weights
 from sonolume.models.tta.autoencoderkl import model
-from sonolume.modules.amphion_names import vae_weights
 from sonolume.utils.errors import UserError
 
 LATENTS = {"4_5_39": [1, 1, 2, 2, 4], "4_10_78": [1, 2, 2, 4]}  # ch_mult of the two published networks

@@ -21,7 +21,7 @@ from sonolume.models.tta.hifigan import model
 from sonolume.models.tta.hifigan.data import WaveDataset, training_data
 from sonolume.models.tta.hifigan.task import Task
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.modules.waveform_discriminators import WaveformDiscriminator
+from sonolume.modules.vocoder_loss import WaveformDiscriminator
 from sonolume.preprocessors import text_audio
 from sonolume.utils import audio, checkpoint, cli
 from sonolume.utils.errors import UserError
