@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.options import FolderOptions, ReconstructionOptions, ReportOptions
+from sonolume.config.tta.autoencoderkl import EvaluationOptions as EvaluationOptions
+from sonolume.config.tta.autoencoderkl import InferenceOptions as InferenceOptions
 
 
 @dataclass
@@ -127,13 +128,3 @@ class Config(RunConfig):
         product = math.prod(rates)
         message = f"model.hifigan.upsample_rates {rates} multiply to {product}, not to preprocess.hop_size {hop}"
         self.require(product == hop, message)
-
-
-@dataclass(kw_only=True)
-class InferenceOptions(ReconstructionOptions):
-    pass
-
-
-@dataclass(kw_only=True)
-class EvaluationOptions(ReportOptions, FolderOptions):
-    pass

@@ -115,7 +115,7 @@ def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
     if trained.is_dir():
         print(f"fine-tuning {trained} {hint}", file=sys.stderr)
         return str(trained)
-    print(f"no trained pipeline at {trained}: fine-tuning the shipped miniature one, {SHIPPED} {hint}", file=sys.stderr)
+    print(f"no trained pipeline at {trained}: fine-tuning {SHIPPED} {hint}", file=sys.stderr)
     return SHIPPED
 
 
