@@ -17,8 +17,8 @@ class HifiGanPreprocessConfig(PreprocessConfig):
         super().__post_init__()
         self.at_least("preprocess", 1, "segment_size")
         self.at_least("preprocess", 0, "train_clips")
+        self.divisible("preprocess", "segment_size", "hop_size")
         size, hop = self.segment_size, self.hop_size
-        self.require(size % hop == 0, f"preprocess.segment_size {size} is not divisible by hop_size {hop}")
         limits = f"above (n_fft {self.n_fft} - hop_size {hop}) / 2 and at most frames {self.frames} x hop_size"
         valid = (self.n_fft - hop) // 2 < size <= self.frames * hop
         self.require(valid, f"preprocess.segment_size {size} must be {limits}")

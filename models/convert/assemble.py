@@ -10,10 +10,10 @@ from diffusers import UNet2DConditionModel
 
 from sonolume.models.convert import amphion, layout
 from sonolume.models.convert.common import SOURCE_FILE, disable_progress_bars
-from sonolume.models.tta import stored_mel
 from sonolume.models.tta.audioldm.components import TextEncoder
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
+from sonolume.models.tta.features import MEL_FILE, stored_mel
 from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.sampling import objective_of, preset
@@ -81,9 +81,9 @@ def _load_vae(source: str) -> Part:
         return Part(converted.model, str(official), converted.mel)
     where = paths.locate(source, "vae", flag=True)
     vae = autoencoderkl.load(where, "vae")
-    mel = stored_mel.read(where) or stored_mel.read(str(Path(where).parent))  # the folder of a part has none
+    mel = stored_mel(where) or stored_mel(str(Path(where).parent))  # the folder of a part has none
     if "frames" not in mel:
-        raise UserError(f"vae {source}: no {stored_mel.MEL_FILE} in it, so its mel settings are unknown")
+        raise UserError(f"vae {source}: no {MEL_FILE} in it, so its mel settings are unknown")
     return Part(vae, source, asdict(MelSettings()) | mel)
 
 

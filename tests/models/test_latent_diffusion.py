@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sonolume.config.tta.audioldm import AudioLDMConfig
-from sonolume.models.convert.amphion_weights import unet_weights
+from sonolume.models.convert.amphion import unet_weights
 from sonolume.models.latent_diffusion import alphas_cumprod, diffusion_loss, draw_times, make_target
 from sonolume.models.tta.audioldm.components import build_unet
 

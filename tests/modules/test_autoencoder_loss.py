@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.models.convert.amphion_weights import vae_weights
+from sonolume.models.convert.amphion import vae_weights
 from sonolume.models.tta.autoencoderkl.model import build
 from sonolume.modules.autoencoder_loss import (
     PatchDiscriminator,

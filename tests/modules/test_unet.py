@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sonolume.config.tta.audioldm import AudioLDMConfig
-from sonolume.models.convert.amphion_weights import unet_weights
+from sonolume.models.convert.amphion import unet_weights
 from sonolume.models.tta.audioldm.components import build_unet
 from sonolume.modules.unet import use_crop_upsampling, with_positions, zero_init
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.models.tta.stored_mel import MEL_FILE
+from sonolume.models.tta.features import MEL_FILE
 from sonolume.utils import checkpoint, files
 
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from sonolume.models.convert import amphion
-from sonolume.models.convert.amphion_weights import unet_weights
+from sonolume.models.convert.amphion import unet_weights
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings

@@ -10,7 +10,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig, T5Config, T5Enc
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.models.convert.amphion_weights import hifigan_weights, unet_weights, vae_weights
+from sonolume.models.convert.amphion import hifigan_weights, unet_weights, vae_weights
 from sonolume.models.tta.audioldm.components import TextEncoder, build_unet, noise_settings
 from sonolume.models.tta.audioldm.inference import batches
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline

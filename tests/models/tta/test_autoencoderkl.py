@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.models.convert.amphion_weights import vae_weights
+from sonolume.models.convert.amphion import vae_weights
 from sonolume.models.tta.autoencoderkl import model
 from sonolume.utils.errors import UserError
 
