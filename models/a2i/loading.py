@@ -69,8 +69,9 @@ def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
         UserError: not an exported folder, damaged, or of another recipe.
     """
     folder = paths.download(source, "--checkpoint")
-    path, kind = folder / SETTINGS_FILE, paths.kind_of(folder)
+    path = folder / SETTINGS_FILE
     if not path.is_file():
+        kind = paths.kind_of(folder)
         found = f"holds {kind}" if kind else f"no {SETTINGS_FILE} in it{paths.CONVERT}"
         raise UserError(f"{source}: not an exported folder of {recipe}: {found}")
     settings = files.read_json(path, f"the settings of {recipe}")

@@ -29,17 +29,12 @@ def find_files(source: Path, *patterns: str) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
-    if is_model_folder(source):
-        raise UserError(f"{source}: is a folder of diffusers or transformers already: nothing to convert")
+    if kind := paths.kind_of(source):  # the config.json of a published vocoder names none
+        raise UserError(f"{source}: holds {kind} already: nothing to convert")
     found = next((found for pattern in patterns if (found := sorted(source.glob(pattern)))), [])
     if not found:
         raise UserError(f"{source}: no {' or '.join(patterns)} in it; it holds: {_list(source)}")
     return found
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether `save_pretrained` wrote a folder; the config.json of a published vocoder names no class."""
-    return bool(paths.kind_of(folder))
 
 
 def weights_file(source: Path, network: str) -> Path:
