@@ -26,48 +26,6 @@ class DiffusionTarget(NamedTuple):
     weight: Tensor  # (B,) weight of each item's squared error
 
 
-def alphas_cumprod(schedule: str, start: float, end: float, steps: int) -> Tensor:
-    """Cumulative product of alphas, (steps,) float32, of diffusers' noise schedule of that name."""
-    return DDPMScheduler(steps, start, end, schedule).alphas_cumprod  # type: ignore[arg-type]  # a Literal of its names
-
-
-def draw_times(batch: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
-    """Noise times in 0..1, (B,): "uniform", or "logit_normal" (Esser et al. 2024), which favours the middle."""
-    if sampling == "logit_normal":
-        return torch.sigmoid(torch.randn(batch, generator=generator))
-    return torch.rand(batch, generator=generator)
-
-
-def make_target(
-    latents: Tensor, noise: Tensor, times: Tensor, objective: str, schedule: Tensor, min_snr_gamma: float = 0.0
-) -> DiffusionTarget:
-    """Noise the latents at `times` (B,) in 0..1 and compute the target of the objective.
-
-    Args:
-        schedule: `alphas_cumprod` of "epsilon" and "v_prediction"; its length is the number of steps.
-        min_snr_gamma: weight by min(snr, gamma) (Hang et al. 2023); 0 weights all times equally. Not for "flow".
-    """
-    if objective == "flow":
-        t = times.view(-1, 1, 1, 1).to(latents)
-        return DiffusionTarget((1 - t) * latents + t * noise, noise - latents, 1000 * times, torch.ones_like(times))
-    steps = len(schedule)
-    timesteps = (times * steps).long().clamp(max=steps - 1)
-    signal = schedule.to(latents)[timesteps].view(-1, 1, 1, 1)
-    noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
-    velocity = signal.sqrt() * noise - (1 - signal).sqrt() * latents
-    weight = torch.ones_like(times)
-    if min_snr_gamma > 0:
-        snr = (signal / (1 - signal)).flatten()
-        weight = snr.clamp(max=min_snr_gamma) / (snr if objective == "epsilon" else snr + 1)
-    return DiffusionTarget(noisy, noise if objective == "epsilon" else velocity, timesteps, weight)
-
-
-def diffusion_loss(prediction: Tensor, target: DiffusionTarget) -> Tensor:
-    """Weighted mean squared error, a scalar, in float32."""
-    error = F.mse_loss(prediction.float(), target.target.float(), reduction="none").mean(dim=(1, 2, 3))  # (B,)
-    return (error * target.weight.to(error)).mean()
-
-
 @dataclass(frozen=True)
 class DiffusionObjective:
     """Prediction target of the network, and the noise times it is trained at."""
@@ -77,15 +35,39 @@ class DiffusionObjective:
     alphas_cumprod: Tensor
     """(steps,) of the noise schedule; not used by flow"""
     timestep_sampling: str = "uniform"
-    """uniform or logit_normal"""
+    """uniform, or logit_normal (Esser et al. 2024), which favours the middle"""
     min_snr_gamma: float = 0.0
-    """largest signal-to-noise ratio that weights the loss (Hang et al. 2023); 0 = no weighting"""
+    """weight by min(snr, gamma) (Hang et al. 2023); 0 weights all times equally. Not for flow"""
 
     @classmethod
     def from_config(cls, noise: NoiseSchedulerConfig) -> Self:
         """Build the objective from the section `noise_scheduler` of a config."""
-        schedule = alphas_cumprod(str(noise.beta_schedule), noise.beta_start, noise.beta_end, noise.num_train_timesteps)
-        return cls(str(noise.prediction_type), schedule, str(noise.timestep_sampling), noise.min_snr_gamma)
+        schedule: Any = str(noise.beta_schedule)  # diffusers' name
+        scheduler = DDPMScheduler(noise.num_train_timesteps, noise.beta_start, noise.beta_end, schedule)
+        kind, sampling = str(noise.prediction_type), str(noise.timestep_sampling)
+        return cls(kind, scheduler.alphas_cumprod, sampling, noise.min_snr_gamma)
+
+    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw noise times in 0..1, (count,)."""
+        if self.timestep_sampling == "logit_normal":
+            return torch.sigmoid(torch.randn(count, generator=generator))
+        return torch.rand(count, generator=generator)
+
+    def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> DiffusionTarget:
+        """Noise the latents (B, z, h, w) at `times` (B,) in 0..1, and compute what the network must predict."""
+        if self.prediction_type == "flow":
+            t = times.view(-1, 1, 1, 1).to(latents)
+            return DiffusionTarget((1 - t) * latents + t * noise, noise - latents, 1000 * times, torch.ones_like(times))
+        steps, is_epsilon = len(self.alphas_cumprod), self.prediction_type == "epsilon"
+        timesteps = (times * steps).long().clamp(max=steps - 1)
+        signal = self.alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
+        noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+        velocity = signal.sqrt() * noise - (1 - signal).sqrt() * latents
+        weight = torch.ones_like(times)
+        if self.min_snr_gamma > 0:
+            snr = (signal / (1 - signal)).flatten()
+            weight = snr.clamp(max=self.min_snr_gamma) / (snr if is_epsilon else snr + 1)
+        return DiffusionTarget(noisy, noise if is_epsilon else velocity, timesteps, weight)
 
 
 def draw_target(
@@ -102,13 +84,14 @@ def draw_target(
     def normal(count: int, random: torch.Generator) -> Tensor:
         return torch.randn(count, *mean.shape[1:], generator=random)
 
-    def time(count: int, random: torch.Generator) -> Tensor:
-        return draw_times(count, objective.timestep_sampling, random)
-
     mean, logvar = moments.chunk(2, dim=1)                                     # (B, z, h, w)
     sample, noise = draws(normal).to(mean), draws(normal).to(mean)             # (B, z, h, w)
-    times = draws(time).to(mean)                                               # (B,)
+    times = draws(objective.draw_times).to(mean)                               # (B,)
     latents = normalise(mean + (0.5 * logvar).exp() * sample, vae)             # (B, z, h, w)
-    return make_target(
-        latents, noise, times, objective.prediction_type, objective.alphas_cumprod, objective.min_snr_gamma
-    )
+    return objective.target(latents, noise, times)
+
+
+def diffusion_loss(prediction: Tensor, target: DiffusionTarget) -> Tensor:
+    """Weighted mean squared error, a scalar, in float32."""
+    error = F.mse_loss(prediction.float(), target.target.float(), reduction="none").mean(dim=(1, 2, 3))  # (B,)
+    return (error * target.weight.to(error)).mean()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
-from sonolume.models.latent_diffusion import alphas_cumprod
+from sonolume.models.latent_diffusion import DiffusionObjective
 from sonolume.models.tta.audioldm.components import noise_settings
 from sonolume.modules.sampling import PRESETS, SCHEDULERS, Guidance, objective_of, preset, scheduler
 
@@ -33,7 +33,7 @@ def start() -> torch.Tensor:
 
 def denoise(sampler, objective: str, steps: int, x: torch.Tensor) -> torch.Tensor:
     """Sample with the exact answer of a network trained on numbers drawn from N(0, SCALE^2)."""
-    kept = alphas_cumprod("scaled_linear", 0.00085, 0.012, 1000)
+    kept = DiffusionObjective.from_config(NoiseSchedulerConfig()).alphas_cumprod
     sampler.set_timesteps(steps)
     x = x * getattr(sampler, "init_noise_sigma", 1.0)
     for t in sampler.timesteps:
