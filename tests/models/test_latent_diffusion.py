@@ -95,9 +95,10 @@ def test_the_loss_weighs_items(pair):
 
 @pytest.mark.parametrize(("sampling", "middle"), [("uniform", 0.5), ("logit_normal", 0.729)])
 def test_times(sampling: str, middle: float):
-    times = DiffusionObjective("flow", SCHEDULE, sampling).draw_times(20000, torch.Generator().manual_seed(0))
+    objective = DiffusionObjective("flow", SCHEDULE, sampling)
+    times = objective.draw_times(20000, torch.Generator().manual_seed(0))
     assert times.min() >= 0 and times.max() <= 1
     assert times.mean().item() == pytest.approx(0.5, abs=0.01)
     share = ((times > 0.25) & (times < 0.75)).float().mean().item()
     assert share == pytest.approx(middle, abs=0.015)
-    assert times.equal(DiffusionObjective("flow", SCHEDULE, sampling).draw_times(20000, torch.Generator().manual_seed(0)))
+    assert times.equal(objective.draw_times(20000, torch.Generator().manual_seed(0)))
