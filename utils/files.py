@@ -8,7 +8,7 @@ import shutil
 import sys
 import unicodedata
 import uuid
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -158,14 +158,17 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_sounds(path: Path) -> list[Path]:
-    """Return a sound file itself, or all sound files in a folder and below, sorted; at least one, else a UserError."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    found = sounds_in(path) if path.is_dir() else [path]
-    if not found:
-        raise UserError(f"{path}: contains no sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
-    return found
+def find_sounds(places: Iterable[Path]) -> list[Path]:
+    """List sound files, and those of folders and below, sorted, without duplicates; a UserError if a place has none."""
+    found: dict[Path, None] = {}
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{place}: no such file or folder")
+        inside = sounds_in(place) if place.is_dir() else [place]
+        if not inside:
+            raise UserError(f"{place}: contains no sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
+        found |= dict.fromkeys(inside)
+    return list(found)
 
 
 def sounds_in(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Generation of pictures and their sidecars from sounds: run_inference.sh of every audio-to-image recipe."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,7 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
         UserError: an input cannot be used.
         ComputationError: the result is NaN, or of one colour.
     """
-    paths = find_sounds(options.audio)
+    paths = files.find_sounds(options.audio)
     places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
     if options.together and places != len(paths):
         raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {len(paths)} sounds, "
@@ -87,11 +86,6 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
     if rejected:
         print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",
               file=sys.stderr)  # fmt: skip
-
-
-def find_sounds(places: Sequence[Path]) -> list[Path]:
-    """List the sound files of --audio without duplicates, those of folders sorted; errors as `files.find_sounds`."""
-    return list(dict.fromkeys(path for place in places for path in files.find_sounds(place)))
 
 
 def call_settings(
@@ -163,7 +157,7 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
             clips, waves = zip(*waiting, strict=True)
             encoded += zip(clips, pipe.encode_audio(waves), strict=True)
             waiting = []
-    report_unusable(errors, len(paths))
+    audio.report_unusable(errors, len(paths))
     groups = [encoded] if options.together else [[one] for one in encoded]
     return [
         Subject([clip for clip, _ in group], torch.cat([tokens for _, tokens in group]), text)
@@ -206,23 +200,6 @@ def split_windows(seconds: float, window: float, hop: float, shortest: float) ->
         start = len(spans) * hop
         spans.append((start, min(start + window, seconds)))
     return spans
-
-
-def report_unusable(errors: Sequence[SoundError], count: int) -> None:
-    """Print which of `count` sounds were left out, and why.
-
-    Raises:
-        UserError: not a single sound is usable.
-    """
-    if len(errors) == count == 1:
-        raise errors[0]
-    for error in errors:
-        print(f"left out: {error}", file=sys.stderr)
-    reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(e.reason for e in errors).most_common())
-    if len(errors) == count:
-        raise UserError(f"none of the {count} sounds can be used: {reasons}")
-    if errors:
-        print(f"{len(errors)} of {count} sounds were left out: {reasons}", file=sys.stderr)
 
 
 def _draw(

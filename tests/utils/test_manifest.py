@@ -72,7 +72,7 @@ def test_a_folder_of_links_and_videos(tmp_path: Path):
     rows = read_manifest(tmp_path / "data")
     assert [row.uid for row in rows] == ["c", "linked/b", "a", "linked/b"]  # sounds come before videos
     assert [row.video is not None for row in rows] == [False, False, True, True]
-    assert find_sounds(tmp_path / "data") == [row.audio for row in rows]
+    assert find_sounds([tmp_path / "data"]) == [row.audio for row in rows]
 
 
 def test_files_of_a_manifest_may_lie_elsewhere(tmp_path: Path):

@@ -15,7 +15,7 @@ from sonolume.models.a2i import generate
 from sonolume.models.a2i.audiotoken.encoder import load, load_beats
 from sonolume.models.a2i.loading import read_settings
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
-from sonolume.utils import audio, paths
+from sonolume.utils import audio, files, paths
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
 
@@ -47,7 +47,7 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
     Raises:
         UserError: no sound is usable, or BEATs has no classification head.
     """
-    sounds = generate.find_sounds(options.audio)
+    sounds = files.find_sounds(options.audio)
     beats = find_beats(config, options.checkpoint)
     beats.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
     errors: list[SoundError] = []
@@ -59,7 +59,7 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
             continue
         print(f"{path}  {duration:.2f} s")
         print("\n".join(f"  {probability:6.1%}  {name}" for name, probability in tags))
-    generate.report_unusable(errors, len(sounds))
+    audio.report_unusable(errors, len(sounds))
 
 
 def find_beats(config: Config, checkpoint: str | None) -> BEATs:
