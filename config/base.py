@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from sonolume.utils import paths
 from sonolume.utils.errors import ConfigError
@@ -197,3 +198,7 @@ class RunConfig(Strict):
     def run_dir(self) -> Path:
         """The folder of this run, with config.json, checkpoints/, tensorboard/ and pipeline/."""
         return paths.resolve(self.log_dir) / self.exp_name
+
+    def to_dict(self) -> Any:
+        """All values, of which JSON can be read by `load_config`."""
+        return OmegaConf.to_container(OmegaConf.structured(self), resolve=True, enum_to_str=True)

@@ -19,7 +19,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sonolume.config import sources
-from sonolume.utils import files
 from sonolume.utils.errors import ConfigError
 
 REQUIRED = ("exp_name", "dataset", "model")  # no defaults: two runs must not share a folder by accident
@@ -61,12 +60,6 @@ def merge(given: Sequence[sources.Source]) -> Any:
     except OmegaConfBaseException as error:
         message, _, rest = str(error).partition("\n    full_key: ")
         raise ConfigError(f"{name}: {rest.split()[0]}: {message}" if rest else f"{name}: {message}") from None
-
-
-def save_config(config: Any, path: str | Path) -> None:
-    """Write all values as JSON that `load_config` can read."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
-    files.write_json(path, container)
 
 
 def recipes() -> list[str]:

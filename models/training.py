@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
-from sonolume.config.load import save_config
 from sonolume.models import lightning_internals
 from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped, export_folder
 from sonolume.models.recipes import recipe_code
-from sonolume.utils import checkpoint, paths
+from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 
 Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> a row of random numbers for each
@@ -265,7 +264,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
             network.compile()
     config.run_dir.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
-        save_config(config, config.run_dir / "config.json")
+        files.write_json(config.run_dir / "config.json", config.to_dict())
     try:
         loaders = Loaders(data, train, position)
         trainer.fit(task, datamodule=loaders, ckpt_path=str(last) if resume else None, weights_only=True)

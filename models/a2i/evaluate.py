@@ -122,10 +122,7 @@ def _sampling_settings(
     pipe: AudioToImagePipeline, where: str, components: Mapping[str, Any], options: EvaluationOptions
 ) -> dict[str, Any]:
     """Apply the preset, and collect everything that determines a picture besides its sound and seed."""
-    try:
-        pipe.use_preset(options.preset or "balanced")
-    except ValueError as error:
-        raise UserError(f"--preset: {error}") from error
+    runtime.choose_sampler(pipe, options.preset)
     pipe.sd.set_progress_bar_config(disable=True)
     return {
         "model": weights_version(where),

@@ -35,9 +35,7 @@ def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> 
     Raises:
         UserError: --text_to_audio is no such pipeline, or can read none of the captions.
     """
-    given = str(options.text_to_audio)
-    local = Path(given).expanduser()
-    where = str(local.resolve()) if local.is_dir() else paths.locate(given, "--text_to_audio")
+    where = paths.locate(str(options.text_to_audio), "--text_to_audio", flag=True)
     pipe = load(where, options.device)
     settings = text_to_audio.sampling_settings(pipe, where, options.preset, options.num_steps, None)
     tests = text_to_audio.readable(pipe, real)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sonolume.config.load import load_config, recipes, save_config
+from sonolume.config.load import load_config, recipes
+from sonolume.utils import files
 from sonolume.utils.errors import UserError
 
 TOP = '"recipe": "tta/audioldm", "exp_name": "x", "dataset": ["A"]'
@@ -53,7 +54,7 @@ def test_chain_merges_sections_and_replaces_lists() -> None:
 
 def test_a_saved_config_loads_again() -> None:
     config = load_config(write("c.json", f'{{{TOP}, "model": {{"noise_scheduler": {{"prediction_type": "flow"}}}}}}'))
-    save_config(config, "out/config.json")
+    files.write_json("out/config.json", config.to_dict())
     assert load_config(Path("out/config.json")) == config
 
 

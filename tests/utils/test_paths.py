@@ -52,3 +52,9 @@ def test_a_component_of_a_pipeline(tmp_path: Path):
     (tmp_path / "model_index.json").touch()
     assert paths.inside(str(tmp_path), "vae") == str(tmp_path / "vae")
     assert paths.inside("owner/name", "vae") == "owner/name"
+
+
+def test_the_kind_of_an_exported_folder(root: Path, tmp_path: Path) -> None:
+    assert paths.kind_of(root / "pretrained/mini/text_to_audio") == "TextToAudioPipeline"
+    assert paths.kind_of(root / "pretrained/mini/audiotoken") == "a2i/audiotoken"
+    assert paths.kind_of(tmp_path) == ""

@@ -16,11 +16,10 @@ from torch import Tensor
 from sonolume.config.mini.stable_diffusion import Config, UNetConfig
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models import previews
-from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
+from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.mini.clip_text import save_tokenizer
 from sonolume.models.mini.stable_diffusion.data import load_frozen as load_frozen
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
-from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.unet import zero_init
 from sonolume.preprocessors.miniworld.pictures import SIZE
 

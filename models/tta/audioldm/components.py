@@ -1,6 +1,5 @@
 """Components of the latent diffusion model: the U-Net built from its config, and the frozen networks."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,18 +99,12 @@ class TextEncoder:
     """
 
     def __init__(self, source: str, masked: bool = True, key: str = "model.text_encoder") -> None:
-        where = paths.locate(source, key)
-        tokens, model = paths.inside(where, "tokenizer"), paths.inside(where, "text_encoder")
-        if paths.is_local(model):
-            checkpoint.check_folder(Path(model), "T5EncoderModel", "T5ForConditionalGeneration")
+        remedy, also = "a folder or a hub id of a T5 encoder", ["T5ForConditionalGeneration"]
+        self.model = checkpoint.load_network(T5EncoderModel, source, key, "text_encoder", remedy, also=also)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(tokens)
-            self.model = T5EncoderModel.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)
+            self.tokenizer = AutoTokenizer.from_pretrained(paths.inside(paths.locate(source, key), "tokenizer"))
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{key} {source!r} cannot be loaded: {first_line(error)} "
-                "(a folder or a hub id of a T5 encoder; the hub needs a network or an earlier download)"
-            ) from error
+            raise UserError(f"{key} {source}: its tokenizer cannot be loaded: {first_line(error)}") from error
         self.masked = masked
 
     def count(self, texts: list[str]) -> list[int]:

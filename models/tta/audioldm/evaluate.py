@@ -24,7 +24,7 @@ from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files, wave_saver, weights_version
 from sonolume.models.mini import judges
-from sonolume.models.tta.audioldm.inference import SHIPPED, choose_sampler, load
+from sonolume.models.tta.audioldm.inference import SHIPPED, load
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import DURATION, WORLD
@@ -101,7 +101,7 @@ def sampling_settings(
     pipe: TextToAudioPipeline, where: str, preset: str | None, num_steps: int | None, guidance_scale: float | None
 ) -> dict[str, Any]:
     """Apply a preset, and collect everything that determines a sound besides its caption and seed."""
-    choose_sampler(pipe, preset)
+    runtime.choose_sampler(pipe, preset)
     pipe.set_progress_bar_config(disable=True)
     return {
         "model": weights_version(where),
