@@ -104,7 +104,11 @@ def test_the_average_has_the_codebooks_of_the_training(write: Callable[..., Path
 def test_validation_leaves_the_codebooks_alone(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
     """Before the first step they are empty; the first batch fills them."""
     logged: list[dict[str, float]] = []
-    monkeypatch.setattr(TensorBoardLogger, "log_metrics", lambda _, metrics, step: logged.append({**metrics, "step": step}))
+
+    def log(logger: Any, metrics: dict[str, float], step: int) -> None:
+        logged.append({**metrics, "step": step})
+
+    monkeypatch.setattr(TensorBoardLogger, "log_metrics", log)
     states: list[tuple[bool, float]] = []
     end = VqvaeTask.on_validation_epoch_end
 
