@@ -192,7 +192,8 @@ def test_the_cache_goes_on_after_a_kill_and_names_bad_videos(
     assert seen == ["a", "bad", "b", "bad", "b", "c", "gone"]
     assert list(found.paths) == ["a", "b", "c"] and found.computed == 2
     assert [(one.uid, one.reason) for one in found.left_out] == [("bad", "unreadable video"), ("gone", "missing")]
-    assert all(word in capsys.readouterr().err for word in ("2 of 5", "1 missing", "bad.mp4"))
+    message = capsys.readouterr().err
+    assert all(word in message for word in ("2 of 5", "1 missing", "bad.mp4"))
     for uid, path in found.paths.items():
         expected = encode(encoder, videos[uid]).numpy().astype(np.float16)
         assert np.array_equal(features.load_features(path, WIDTH), expected)
@@ -239,8 +240,11 @@ class Runs:
 
 @pytest.mark.parametrize(
     "content",
-    [{"a": Runs()}, {"image": {"a": Runs()}}, {"b": 1, "c": 2}, {}, [1], {"image": {}},
-     {"image": {"a": np.ones((2, 3, 4))}}, {"a": np.full((1, 4), np.nan)}, {"a": np.ones((2, 3), int)}, {"a": np.array([Runs()], object)}],
+    [
+        {"a": Runs()}, {"image": {"a": Runs()}}, {"b": 1, "c": 2}, {}, [1], {"image": {}},
+        {"image": {"a": np.ones((2, 3, 4))}}, {"a": np.full((1, 4), np.nan)}, {"a": np.ones((2, 3), int)},
+        {"a": np.array([Runs()], object)},
+    ],
 )  # fmt: skip
 def test_other_pickles_are_one_line(in_folder: Path, content: Any) -> None:
     (in_folder / "a.pickle").write_bytes(pickle.dumps(content))
