@@ -195,6 +195,8 @@ class Scorer:
     def add_text_scores(self, medium: Medium, made: Embeddings, captions: Mapping[str, str]) -> None:
         """Add the cosine of each sample and its caption, and retrieval both ways."""
         uids = [uid for uid in made.uids if uid in captions]
+        if not uids:
+            return
         texts = Embeddings(uids, self._embed_texts([captions[uid] for uid in uids]), None)
         ours, texts = self._add_cosines(medium.agreement, made, texts, "mean cosine, not times 100 and not cut at 0")
         if not ours.uids:
