@@ -26,7 +26,8 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
         "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",
     ),
     "audiotoken": ("a2i/audiotoken/tiny.json",),  # trained with the shipped stable_diffusion and beats
-    "im2wav": ("i2a/im2wav/tiny_vqvae.json", "i2a/im2wav/tiny_low.json", "i2a/im2wav/tiny.json"),  # with the shipped clip
+    # trained with the shipped clip
+    "im2wav": ("i2a/im2wav/tiny_vqvae.json", "i2a/im2wav/tiny_low.json", "i2a/im2wav/tiny.json"),
 }  # fmt: skip
 COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the run that trains this component
     "mini/stable_diffusion.json": {"vae": "mini/picture_vae", "text_encoder": "mini/clip_text"},
