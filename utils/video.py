@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 from PIL import Image, ImageSequence
 
-from sonolume.utils import audio, manifest
+from sonolume.utils import audio, files
 from sonolume.utils.audio import PYAV_REMEDY
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
@@ -83,7 +83,7 @@ class _Interval:
 def is_film(path: Path) -> bool:
     """Check for a video file, by its suffix, or an animated picture, by its content."""
     if path.suffix.lower() not in ANIMATED_SUFFIXES:
-        return manifest.is_video(path)
+        return files.is_video(path)
     try:
         with Image.open(path) as file:
             return getattr(file, "is_animated", False)
@@ -266,7 +266,7 @@ def _audio_frame(sound: np.ndarray, start: int) -> "AudioFrame":
 
 def check_mux(video: Path) -> None:
     """Raise a VideoError unless the file is a video to which `mux` can add sound."""
-    if video.suffix.lower() in ANIMATED_SUFFIXES | manifest.PICTURE_SUFFIXES:
+    if video.suffix.lower() in ANIMATED_SUFFIXES | files.PICTURE_SUFFIXES:
         raise VideoError(f"{video}: a picture, and pictures take no sound: mux needs a video such as mp4", "no video")
     probe(video)
 
@@ -287,7 +287,7 @@ def mux(video: Path, wave: np.ndarray, sample_rate: int, out_path: Path, keep_so
         VideoError: `video` is a picture, or unusable, or its pictures do not fit into the container of `out_path`.
     """
     check_mux(video)
-    if out_path.suffix.lower() not in manifest.VIDEO_SUFFIXES | {video.suffix.lower()}:
+    if out_path.suffix.lower() not in files.VIDEO_SUFFIXES | {video.suffix.lower()}:
         raise VideoError(f"{out_path}: not the name of a video: choose one such as {video.stem}.mp4", "no fit")
     seconds = probe(video).seconds
     sound = _mixed(video, wave, sample_rate, seconds, keep_sound)

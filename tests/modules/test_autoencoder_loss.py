@@ -4,10 +4,15 @@ import pytest
 import torch
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.models.convert.amphion import vae_weights
 from sonolume.models.tta.autoencoderkl.model import build
-from sonolume.modules.amphion_names import vae_weights
-from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
-from sonolume.modules.discriminator import PatchDiscriminator
+from sonolume.modules.autoencoder_loss import (
+    PatchDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+    nll_loss,
+)
 
 CANCELLED = 1e-6
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import torch
 
-from sonolume.modules.discriminator import PatchDiscriminator
+from sonolume.modules.autoencoder_loss import PatchDiscriminator
 
 
 def official(goldens: SimpleNamespace) -> PatchDiscriminator:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import spectral_norm, weight_norm
 
-from sonolume.modules.waveform_discriminators import PeriodDiscriminator, WaveformDiscriminator, official_weights
+from sonolume.modules.vocoder_loss import PeriodDiscriminator, WaveformDiscriminator, official_weights
 
 PERIODS = (2, 3, 5, 7, 11)
 

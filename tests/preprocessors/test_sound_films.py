@@ -28,7 +28,8 @@ def config_for(folder: Path, **more: object) -> FilmsConfig:
 
 def rows_of(folder: Path) -> list[Row]:
     """All prepared rows, sorted by Uid."""
-    rows = [row for split in ("train", "valid") for row in read_manifest(folder / f"data/mine/{split}.json")]
+    paths = [folder / f"data/mine/{split}.json" for split in ("train", "valid")]
+    rows = [row for path in paths if json.loads(path.read_text()) for row in read_manifest(path)]
     return sorted(rows, key=lambda row: row.uid)
 
 

@@ -65,6 +65,7 @@ def test_a_film_that_was_cut(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"a\.mp4: "):
         video.frames_at(path, [0.0])
 
+
 RATES = {
     "5": [i / 5 for i in range(10)], "25": [i / 25 for i in range(25)], "30": [i / 30 for i in range(30)],
     "120": [i / 120 for i in range(60)], "variable": [0, 0.1, 0.15, 0.5, 0.51, 0.52, 0.9, 1.4, 1.5], "one": [0.0],
