@@ -99,11 +99,12 @@ class VqvaeTask(pl.LightningModule):
         losses = [reconstruction_loss(waves, level.wave, scales) for level in levels]
         for name, level, found in zip(LEVELS, levels, losses, strict=True):
             values = {**found._asdict(), "commitment": level.quantized.commitment}
-            self.log_dict({f"{split}_{name}/{key}": value for key, value in values.items()}, batch_size=len(waves))
+            named = {f"{split}_{name}/{key}": value for key, value in values.items()}
+            self.log_dict(named, batch_size=len(waves), sync_dist=split == "val")
         loss = vqvae_loss(losses, levels)
         if self.config.model.vqvae.mel_weight:
             distance = self._mel_distance(waves, levels)
-            self.log(f"{split}/mel", distance, batch_size=len(waves))
+            self.log(f"{split}/mel", distance, batch_size=len(waves), sync_dist=split == "val")
             loss = loss + self.config.model.vqvae.mel_weight * distance
         return loss
 
@@ -123,12 +124,12 @@ class VqvaeTask(pl.LightningModule):
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.wave), sync_dist=True)
         for name, level, counts in zip(LEVELS, levels, self.counts, strict=True):
             distance = spectral_convergence(batch.wave, level.wave.float()).mean()
-            self.log(f"val_{name}/spectral_convergence", distance, batch_size=len(batch.wave))
+            self.log(f"val_{name}/spectral_convergence", distance, batch_size=len(batch.wave), sync_dist=True)
             counts += torch.bincount(level.quantized.tokens.flatten(), minlength=len(counts))
         if batch_index == 0 and previews.is_due(self):
-            self._preview(batch.wave, levels)
+            self._log_samples(batch.wave, levels)
 
-    def _preview(self, waves: Tensor, levels: Sequence[Reconstruction]) -> None:
+    def _log_samples(self, waves: Tensor, levels: Sequence[Reconstruction]) -> None:
         rate, rows = self.config.preprocess.sample_rate, [waves[: previews.COUNT]]
         for name, level in zip(LEVELS, levels, strict=True):
             rows.append(level.wave[: previews.COUNT].float().clamp(-1, 1))
@@ -140,7 +141,8 @@ class VqvaeTask(pl.LightningModule):
         for name, counts in zip(LEVELS, self.counts, strict=True):
             share = counts / counts.sum().clamp(min=1)
             perplexity = torch.exp(-torch.xlogy(share, share).sum())
-            self.log_dict({f"val_{name}/perplexity": perplexity, f"val_{name}/used": (counts > 0).float().sum()})
+            used = (counts > 0).float().sum()
+            self.log_dict({f"val_{name}/perplexity": perplexity, f"val_{name}/used": used}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.scales is not None
