@@ -177,7 +177,8 @@ def test_tokens_are_cached_once(
     batch = data.collate([item, data.train[0, 4]])
     assert batch.low_tokens.shape == (2, 64) and batch.waves is None
     files = sorted((tmp_path / "data/mine/cache").rglob("* tokens of *.npy"))
-    assert [path.stem for path in files] == [f"{name} tokens of {split}" for name in levels for split in ("train", "valid")]
+    expected = [f"{name} tokens of {split}" for name in levels for split in ("train", "valid")]
+    assert [path.stem for path in files] == expected
     assert {np.load(path).dtype for path in files} == {np.dtype(np.int16)}
 
     monkeypatch.setattr(vqvae, "encode", lambda *_, **__: 1 / 0)
@@ -230,7 +231,8 @@ def test_pictures_in_place_of_videos(tmp_path: Path, frozen: Frozen) -> None:
     video = film(tmp_path / "a.mp4", seconds=1, fps=30, sound=False)
     sound = noise(tmp_path / "a.wav", WINDOW)
     write(
-        tmp_path, Row("mine", "video", sound, video=video), Row("mine", "still", sound, image=colour(tmp_path / "b", 51)),
+        tmp_path, Row("mine", "video", sound, video=video),
+        Row("mine", "still", sound, image=colour(tmp_path / "b", 51)),
         Row("mine", "both", sound, video=video, image=colour(tmp_path / "c", 102)),
     )  # fmt: skip
     plain = training_data(config_for(tmp_path), frozen).train
