@@ -229,12 +229,9 @@ def test_frames_follow_the_window(tmp_path: Path, frozen: Frozen) -> None:
 
 def test_pictures_in_place_of_videos(tmp_path: Path, frozen: Frozen) -> None:
     video = film(tmp_path / "a.mp4", seconds=1, fps=30, sound=False)
-    sound = noise(tmp_path / "a.wav", WINDOW)
-    write(
-        tmp_path, Row("mine", "video", sound, video=video),
-        Row("mine", "still", sound, image=colour(tmp_path / "b", 51)),
-        Row("mine", "both", sound, video=video, image=colour(tmp_path / "c", 102)),
-    )  # fmt: skip
+    sound, dark, light = noise(tmp_path / "a.wav", WINDOW), colour(tmp_path / "b", 51), colour(tmp_path / "c", 102)
+    rows = [Row("mine", "video", sound, video=video), Row("mine", "still", sound, image=dark)]
+    write(tmp_path, *rows, Row("mine", "both", sound, video=video, image=light))
     plain = training_data(config_for(tmp_path), frozen).train
     half = training_data(config_for(tmp_path, still_fraction=0.5), frozen).train
     batch = torch.stack([plain[0, item].frames for item in range(3)])
