@@ -57,8 +57,8 @@ class Store:
         for path in sorted(folder.glob("[0-9a-f]*.safetensors")) if folder else []:
             shard = _load(path)
             columns = shard["embeddings"], shard["logits"], shard["flags"].tolist()
-            for key, *row in zip(shard["keys"].numpy(), *columns, strict=True):
-                self.rows[key.tobytes()] = Row(*row)
+            for key, embedding, logits, flags in zip(shard["keys"].numpy(), *columns, strict=True):
+                self.rows[key.tobytes()] = Row(embedding, logits, flags)
 
     def add(self, key: bytes, row: Row) -> None:
         """Add a row; it is on disk after the next `flush`, which also happens by itself from time to time."""
@@ -250,9 +250,9 @@ def _encode(
         encode = embedder.encode_audio if medium == "sounds" else embedder.encode_images
         found = encode(contents, batch_size)
     logits = torch.zeros(len(contents), 0) if found.logits is None else found.logits
-    for (key, (_, flags)), *row in zip(opened.items(), found.embeddings, logits, strict=True):
-        if all(values.isfinite().all() for values in row):
-            store.add(key, Row(*row, flags))
+    for (key, (_, flags)), embedding, row in zip(opened.items(), found.embeddings, logits, strict=True):
+        if embedding.isfinite().all() and row.isfinite().all():
+            store.add(key, Row(embedding, row, flags))
         else:
             faults[key] = "its embedding is not finite"
     return faults

@@ -50,7 +50,7 @@ class SoundWindows(Dataset[Tensor]):
         self.ends = np.cumsum(np.maximum(self.lengths, self.size))
 
     def _length(self, row: Row) -> int:
-        facts = soundfile.info(row.audio)
+        facts = soundfile.info(row.audio or "")
         if facts.samplerate != self.sample_rate:
             raise UserError(f"{row.audio}: has {facts.samplerate} Hz, preprocess.sample_rate is {self.sample_rate}: "
                             "prepare the data again with this value, under another --dataset")  # fmt: skip
@@ -74,7 +74,7 @@ class SoundWindows(Dataset[Tensor]):
 
     def read(self, place: Place, weight: float = 0.5) -> Tensor:
         """The wave (W,) of a window; `weight` of the first of two channels."""
-        with soundfile.SoundFile(self.rows[place.sound].audio) as file:
+        with soundfile.SoundFile(self.rows[place.sound].audio or "") as file:
             file.seek(place.offset)
             wave = file.read(min(self.size, file.frames - place.offset), dtype="float32", always_2d=True)
         mixed = weight * wave[:, 0] + (1 - weight) * wave[:, 1] if wave.shape[1] > 1 else wave[:, 0]
