@@ -31,7 +31,8 @@ class Films:
 
     def settings(self) -> dict[str, Any]:
         """What all examples of a folder share."""
-        return {"films": True, "stereo": self.stereo, "video_dir": str(self.video_dir.resolve()) if self.video_dir else ""}
+        videos = str(self.video_dir.resolve()) if self.video_dir else ""
+        return {"films": True, "stereo": self.stereo, "video_dir": videos}
 
     def match(self, rows: Sequence[Row]) -> list[LeftOut]:
         """Fill in the video of each row without one, in place; return the rows that several videos would fit.

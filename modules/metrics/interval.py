@@ -20,7 +20,8 @@ def bootstrap_mean(values: Tensor, draws: int = 2000) -> tuple[float, float]:
     if not len(values):
         raise ValueError("the mean of no values is undefined")
     chosen = torch.randint(len(values), (draws, len(values)), generator=torch.Generator().manual_seed(0))
-    low, high = values.double()[chosen].mean(dim=1).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = values.double()[chosen].mean(dim=1).quantile(bounds).tolist()
     return low, high
 
 

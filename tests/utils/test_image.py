@@ -9,7 +9,6 @@ from PIL import Image
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import (
     CELL,
-    MAX_PIXELS,
     colours,
     open_image,
     picture_grid,

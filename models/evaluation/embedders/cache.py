@@ -56,9 +56,8 @@ class Store:
         self._unsaved, self._saved_at = list[bytes](), time.monotonic()
         for path in sorted(folder.glob("[0-9a-f]*.safetensors")) if folder else []:
             shard = _load(path)
-            columns = shard["embeddings"], shard["logits"], shard["flags"].tolist()
-            for key, *row in zip(shard["keys"].numpy(), *columns, strict=True):
-                self.rows[key.tobytes()] = Row(*row)
+            rows = map(Row, shard["embeddings"], shard["logits"], shard["flags"].tolist())
+            self.rows |= {key.tobytes(): row for key, row in zip(shard["keys"].numpy(), rows, strict=True)}
 
     def add(self, key: bytes, row: Row) -> None:
         """Add a row; it is on disk after the next `flush`, which also happens by itself from time to time."""
@@ -250,9 +249,9 @@ def _encode(
         encode = embedder.encode_audio if medium == "sounds" else embedder.encode_images
         found = encode(contents, batch_size)
     logits = torch.zeros(len(contents), 0) if found.logits is None else found.logits
-    for (key, (_, flags)), *row in zip(opened.items(), found.embeddings, logits, strict=True):
-        if all(values.isfinite().all() for values in row):
-            store.add(key, Row(*row, flags))
+    for (key, (_, flags)), embedding, own in zip(opened.items(), found.embeddings, logits, strict=True):
+        if embedding.isfinite().all() and own.isfinite().all():
+            store.add(key, Row(embedding, own, flags))
         else:
             faults[key] = "its embedding is not finite"
     return faults

@@ -83,13 +83,15 @@ def collate(items: Sequence[Batch]) -> Batch:
 
 
 class WaveDataset(Dataset[WaveItem]):
-    """Windows of all sounds of a split, in training shifted and blended as the config says."""
+    """Windows of sounds of a split, in training shifted and blended as the config says.
 
-    def __init__(self, config: Config, split: str) -> None:
-        self._set_up(config, split, _read_rows(config, split))
+    Args:
+        rows: the sounds, by default all of the split.
+    """
 
-    def _set_up(self, config: Config, split: str, rows: Sequence[Row]) -> None:
-        self.config, self.data, self.rows = config, config.preprocess, rows
+    def __init__(self, config: Config, split: str, rows: Sequence[Row] | None = None) -> None:
+        self.config, self.data = config, config.preprocess
+        self.rows = rows = _read_rows(config, split) if rows is None else rows
         self.augmented = split == "train" and (self.data.aug_shift or self.data.aug_blend)
         longest = round((config.model.low.max_seconds - MARGIN) * self.data.sample_rate)
         self.windows = SoundWindows(rows, self.data, longest)
@@ -117,7 +119,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
         folder = paths.resolve(data.processed_dir) / config.dataset[0] / "cache"
         rows = _read_rows(config, split, images=True)
         self.vectors = ImageVectors(rows, data, config.train, frozen["clip"], folder, split)
-        self._set_up(config, split, self.vectors.rows)
+        super().__init__(config, split, self.vectors.rows)
         levels = {} if self.augmented else {"low": 1} if config.stage is Stage.low else {"low": 1, "up": 0}
         self.tokens: dict[str, np.ndarray] = {}
         for name, level in levels.items():

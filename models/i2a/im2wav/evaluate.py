@@ -40,7 +40,7 @@ WORLD_EMBEDDERS = ("mini:sound_judge", "mini:sound_judge_second", "mel:")
 def run(config: Config, options: EvaluationOptions) -> None:
     """Generate and score sounds, or score a folder; write report.json, report.md and sheets of samples."""
     if options.generated is not None or options.reference is not None:
-        score_folder(options, options.batch_size)
+        score_folder(options, runtime.pick_device(options.device), options.batch_size)
         return
     if config.stage is Stage.vqvae:
         from sonolume.models.i2a.im2wav import evaluate_vqvae

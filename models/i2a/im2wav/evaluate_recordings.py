@@ -1,9 +1,7 @@
 """Evaluate Im2Wav on recordings: sounds of prepared videos and pictures, or of the pictures of ImageHear."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +13,7 @@ from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
 from sonolume.models.evaluation.embedders.load import load_all
 from sonolume.models.evaluation.metrics import Scorer, add_onset_scores, add_scores_with_baselines
-from sonolume.models.evaluation.report import Report, finish, measurement_conditions
+from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
 from sonolume.models.evaluation.samples import SOUND, Files, Samples, choose
 from sonolume.models.i2a.im2wav import imagehear
 from sonolume.models.i2a.im2wav.generator import Generator
@@ -140,7 +138,7 @@ def add_class_accuracy(report: Report, made: Files, embedders: list[Embedder], c
         report.add_share(f"ImageHear accuracy {embedder.name}", share, chance=1 / len(imagehear.CLASSES), headline=True)
 
 
-def conditions(inputs: Inputs, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Mapping[str, Any]:
+def conditions(inputs: Inputs, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:
     """Everything that must agree before two reports are compared."""
     contents = [content_hash(path) for path in inputs.shown.values()]
     return measurement_conditions(

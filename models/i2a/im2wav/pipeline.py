@@ -166,28 +166,28 @@ class Im2WavPipeline:
         sampler = TokenSampler(prior.transformer, len(request.seeds), sampling)
 
         def sample(start: int, prefix: Tensor | None) -> Tensor:
-            conditions = self._conditions(level, request, coarse, start, sampling)
+            condition, null, negative = self._conditions(level, request, coarse, start, sampling)
             generators = self._generators(request.seeds, level, start)
-            return sampler.generate(*conditions[:2], generators, prefix, None, progress, *conditions[2:])
+            return sampler.generate(condition, null, generators, prefix, progress=progress, negative=negative)
 
         done = store.load(level)
         return sample_windows(starts, size, sample, done, lambda tokens: store.save(level, tokens))
 
     def _conditions(
         self, level: str, request: Request, coarse: Tensor | None, start: int, sampling: TokenSampling
-    ) -> list[Condition | None]:
+    ) -> tuple[Condition, Condition | None, Condition | None]:
         """Conditions of one window: with the images, without images if guided, and with the negative ones if given."""
-        guided, negated = len(sampling.branch_scales) > 1, sampling.negative_guidance > 0
         offset, device = start * self.vqvae.hops[LEVELS[level]], self.low.device
         frames = window_rows(request.frames, offset, self.window, self.fps, self.sample_rate)
         frames = request.frames if level == "up" and self.settings["mean_over_clip"] else frames
-        images = [frames, *([frames] if guided else [None]), *([request.negative] if negated else [])]
+
+        def condition(rows: Tensor, keep: Tensor | None = None) -> Condition:
+            return self._condition(level, rows.to(device), request, coarse, offset, keep)
+
         none = torch.zeros(len(request.seeds), dtype=torch.bool, device=device)
-        keeps = [None, none, None]
-        return [
-            None if rows is None else self._condition(level, rows.to(device), request, coarse, offset, keep)
-            for rows, keep in zip(images, keeps, strict=False)
-        ]
+        null = condition(frames, none) if len(sampling.branch_scales) > 1 else None
+        unwanted = request.negative if sampling.negative_guidance > 0 else None
+        return condition(frames), null, None if unwanted is None else condition(unwanted)
 
     def _condition(
         self, level: str, frames: Tensor, request: Request, coarse: Tensor | None, offset: int, keep: Tensor | None

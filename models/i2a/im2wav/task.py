@@ -53,7 +53,7 @@ def build_prior(config: Config, hops: list[int], codes: int, image_width: int) -
     if window % hops[1] or window // hop % prior.blocks:
         raise ConfigError(f"preprocess.window {window} must be a multiple of {hops[1]}, the coarse hop of the VQ-VAE, "
                           f"and of blocks {prior.blocks} tokens of {hop} samples")  # fmt: skip
-    shared = {
+    shared: dict[str, Any] = {
         "codes": codes, "positions": window // hop, "width": prior.width, "depth": prior.depth, "heads": prior.heads,
         "blocks": prior.blocks, "attention_ratio": prior.attention_ratio, "mlp_ratio": prior.mlp_ratio,
         "init_scale": prior.init_scale, "image_width": image_width, "image_dropout": prior.image_dropout,
@@ -64,8 +64,8 @@ def build_prior(config: Config, hops: list[int], codes: int, image_width: int) -
         times = {"time_bins": low.time_bins, "min_seconds": low.min_seconds, "max_seconds": low.max_seconds}
         return LowPrior(**shared, **times, sample_rate=config.preprocess.sample_rate)
     up = config.model.up
-    convolutions = {"conv_width": up.conv_width, "conv_depth": up.conv_depth, "dilation_growth": up.dilation_growth}
-    return UpPrior(**shared, **convolutions, dilation_cycle=up.dilation_cycle, rates=parts.rates(hops))
+    shared |= {"conv_width": up.conv_width, "conv_depth": up.conv_depth, "dilation_growth": up.dilation_growth}
+    return UpPrior(**shared, dilation_cycle=up.dilation_cycle, rates=parts.rates(hops))
 
 
 class Task(pl.LightningModule):

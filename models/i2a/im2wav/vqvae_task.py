@@ -116,7 +116,8 @@ class VqvaeTask(pl.LightningModule):
         return torch.stack([F.l1_loss(mel(level.wave.float()), real) for level in levels]).sum()
 
     def on_validation_epoch_start(self) -> None:
-        self.counts = [codebook.counts.new_zeros(len(codebook.counts)) for codebook in self.vqvae.codebooks]
+        codes = self.vqvae.config.codes
+        self.counts = [torch.zeros(codes, device=self.device) for _ in self.vqvae.codebooks]
 
     def validation_step(self, batch: WaveItem, batch_index: int) -> None:
         levels = self.vqvae(batch.wave)  # before the first step all codes are zero, and stay so

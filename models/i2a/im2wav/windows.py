@@ -4,6 +4,7 @@ W samples of a window.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,13 +47,14 @@ class SoundWindows(Dataset[Tensor]):
 
     def __init__(self, rows: Sequence[Row], config: FilmsConfig, longest: int) -> None:
         self.rows, self.size, self.sample_rate = rows, config.window, config.sample_rate
-        self.lengths = np.array([min(self._length(row), longest) for row in rows], np.int64)
+        self.files = [row.audio for row in rows if row.audio]  # every row has one
+        self.lengths = np.array([min(self._length(file), longest) for file in self.files], np.int64)
         self.ends = np.cumsum(np.maximum(self.lengths, self.size))
 
-    def _length(self, row: Row) -> int:
-        facts = soundfile.info(row.audio)
+    def _length(self, path: Path) -> int:
+        facts = soundfile.info(path)
         if facts.samplerate != self.sample_rate:
-            raise UserError(f"{row.audio}: has {facts.samplerate} Hz, preprocess.sample_rate is {self.sample_rate}: "
+            raise UserError(f"{path}: has {facts.samplerate} Hz, preprocess.sample_rate is {self.sample_rate}: "
                             "prepare the data again with this value, under another --dataset")  # fmt: skip
         return facts.frames
 
@@ -74,7 +76,7 @@ class SoundWindows(Dataset[Tensor]):
 
     def read(self, place: Place, weight: float = 0.5) -> Tensor:
         """The wave (W,) of a window; `weight` of the first of two channels."""
-        with soundfile.SoundFile(self.rows[place.sound].audio) as file:
+        with soundfile.SoundFile(self.files[place.sound]) as file:
             file.seek(place.offset)
             wave = file.read(min(self.size, file.frames - place.offset), dtype="float32", always_2d=True)
         mixed = weight * wave[:, 0] + (1 - weight) * wave[:, 1] if wave.shape[1] > 1 else wave[:, 0]
@@ -85,7 +87,8 @@ class SoundWindows(Dataset[Tensor]):
 
     def versions(self) -> list[Any]:
         """Everything that decides the waves, for the key of a cache."""
-        written = [(row.dataset, row.uid, row.audio.stat().st_mtime_ns) for row in self.rows if row.audio]
+        rows = zip(self.rows, self.files, strict=True)
+        written = [(row.dataset, row.uid, file.stat().st_mtime_ns) for row, file in rows]
         return [self.sample_rate, self.size, self.lengths.tolist(), written]
 
 

@@ -177,7 +177,8 @@ def test_tokens_are_cached_once(
     batch = data.collate([item, data.train[0, 4]])
     assert batch.low_tokens.shape == (2, 64) and batch.waves is None
     files = sorted((tmp_path / "data/mine/cache").rglob("* tokens of *.npy"))
-    assert [path.stem for path in files] == [f"{name} tokens of {split}" for name in levels for split in ("train", "valid")]
+    expected = [f"{name} tokens of {split}" for name in levels for split in ("train", "valid")]
+    assert [path.stem for path in files] == expected
     assert {np.load(path).dtype for path in files} == {np.dtype(np.int16)}
 
     monkeypatch.setattr(vqvae, "encode", lambda *_, **__: 1 / 0)
@@ -228,11 +229,9 @@ def test_frames_follow_the_window(tmp_path: Path, frozen: Frozen) -> None:
 
 def test_pictures_in_place_of_videos(tmp_path: Path, frozen: Frozen) -> None:
     video = film(tmp_path / "a.mp4", seconds=1, fps=30, sound=False)
-    sound = noise(tmp_path / "a.wav", WINDOW)
-    write(
-        tmp_path, Row("mine", "video", sound, video=video), Row("mine", "still", sound, image=colour(tmp_path / "b", 51)),
-        Row("mine", "both", sound, video=video, image=colour(tmp_path / "c", 102)),
-    )  # fmt: skip
+    sound, dark, light = noise(tmp_path / "a.wav", WINDOW), colour(tmp_path / "b", 51), colour(tmp_path / "c", 102)
+    rows = [Row("mine", "video", sound, video=video), Row("mine", "still", sound, image=dark)]
+    write(tmp_path, *rows, Row("mine", "both", sound, video=video, image=light))
     plain = training_data(config_for(tmp_path), frozen).train
     half = training_data(config_for(tmp_path, still_fraction=0.5), frozen).train
     batch = torch.stack([plain[0, item].frames for item in range(3)])
