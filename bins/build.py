@@ -26,6 +26,8 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
         "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",
     ),
     "audiotoken": ("a2i/audiotoken/tiny.json",),  # trained with the shipped stable_diffusion and beats
+    # trained with the shipped clip
+    "im2wav": ("i2a/im2wav/tiny_vqvae.json", "i2a/im2wav/tiny_low.json", "i2a/im2wav/tiny.json"),
 }  # fmt: skip
 COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the run that trains this component
     "mini/stable_diffusion.json": {"vae": "mini/picture_vae", "text_encoder": "mini/clip_text"},
@@ -34,8 +36,13 @@ COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the
         "text_encoder": "mini/text_encoder",
         "vocoder": "tta/tiny_hifigan",
     },
+    "i2a/im2wav/tiny_low.json": {"vqvae_path": "i2a/tiny_im2wav_vqvae"},
+    "i2a/im2wav/tiny.json": {"vqvae_path": "i2a/tiny_im2wav_vqvae", "low_path": "i2a/tiny_im2wav_low"},
 }
-PREPARED_BY = {"miniworld": "tta/autoencoderkl/tiny.json", "miniworld_pairs": "a2i/audiotoken/tiny.json"}  # by data set
+PREPARED_BY = {  # by data set
+    "miniworld": "tta/autoencoderkl/tiny.json", "miniworld_pairs": "a2i/audiotoken/tiny.json",
+    "miniworld_sounds": "i2a/im2wav/tiny_vqvae.json", "miniworld_films": "i2a/im2wav/tiny_low.json",
+}  # fmt: skip
 
 
 def build(part: str, output_dir: Path, work_dir: Path) -> Path:
@@ -48,7 +55,7 @@ def build(part: str, output_dir: Path, work_dir: Path) -> Path:
         dataset = config.dataset[0]
         if hasattr(config, "preprocess") and not (work_dir / "data" / dataset / "train.json").is_file():
             prepared = config_of(PREPARED_BY[dataset], work_dir)
-            options = getattr(recipe_module(prepared.recipe, dataset), "PreprocessOptions", PreprocessOptions)
+            options = getattr(recipe_module(prepared.recipe), "PreprocessOptions", PreprocessOptions)
             recipe_code(prepared.recipe, "data").preprocess(prepared, options(dataset=dataset))
         resume = (config.run_dir / "checkpoints" / "last.ckpt").is_file()
         if resume:

@@ -1,12 +1,12 @@
 """Config sections and flags shared by the audio-to-image recipes, which inherit them in their own config modules."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sonolume.config import options
-from sonolume.config.base import MiniworldConfig, Strict
+from sonolume.config.base import DataConfig
+from sonolume.config.options import option
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import option
 
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
 SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width
@@ -14,15 +14,11 @@ TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --win
 
 
 @dataclass
-class PairsConfig(Strict):
+class PairsConfig(DataConfig):
     """Prepared pairs: {processed_dir}/{dataset} holds {audio_dir}/{Uid}.wav, and pictures in {frames_dir}/{Uid}/."""
 
-    processed_dir: str = "data"  # folder of all data sets
     audio_dir: str = "audio"  # inside a data set
     frames_dir: str = "frames"  # inside a data set: one folder per Uid, pictures named by their second (003.500.jpg)
-    train_file: str = "train.json"  # manifest inside a data set
-    valid_file: str = "valid.json"  # manifest inside a data set
-    sample_rate: int = 16000  # Hz
     seconds: float = 10.0  # longest part of a clip that is kept
     min_seconds: float = 1.0  # shorter clips are left out
     frames: int = 10  # pictures taken from one video, evenly over the part with sound
@@ -30,14 +26,10 @@ class PairsConfig(Strict):
     filter_frames: bool = True  # of VGGSound train videos, take the frames listed in best_frames.json, if it exists
     filter_unmatch_videos: bool = True  # leave out train videos listed in unmatch_videos
     filter_low_quality_imgs: bool = True  # leave out train videos listed in low_quality_videos
-    valid_fraction: float = 0.05  # share of Uids used for validation where the source has no split
-    num_workers: int = 2  # processes that read files
-    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # data made by the miniature world
 
     def __post_init__(self) -> None:
-        self.at_least("preprocess", 1, "sample_rate", "frames", "longest_side")
-        self.at_least("preprocess", 0, "num_workers")
-        self.fraction("preprocess", "valid_fraction")
+        super().__post_init__()
+        self.at_least("preprocess", 1, "frames", "longest_side")
         self.require(
             0 < self.min_seconds <= self.seconds,
             f"preprocess: 0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} does not hold",
@@ -130,7 +122,7 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
 
 
 @dataclass(kw_only=True)
-class EvaluationOptions(options.ReportOptions, options.SamplingOptions, options.FolderOptions, options.EmbedderOptions):
+class EvaluationOptions(options.ReportOptions, options.SamplingOptions, options.FolderOptions):
     """Flags of run_eval.sh."""
 
     batch_size: int = 16

@@ -3,16 +3,15 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from sonolume.utils import paths
 from sonolume.utils.errors import ConfigError
 
-
-class LRSchedule(StrEnum):
-    constant = "constant"
-    cosine = "cosine"
+LRSchedule = StrEnum("LRSchedule", ["constant", "cosine"])
+LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution"])
 
 
 class Strict:
@@ -102,15 +101,29 @@ class MiniworldConfig(Strict):
 
 
 @dataclass
-class PreprocessConfig(Strict):
-    """Mel-spectrograms, stored as {processed_dir}/{dataset}/{melspec_dir}/{Uid}.npy."""
+class DataConfig(Strict):
+    """Prepared data sets: {processed_dir}/{dataset} holds the manifests and what the recipe computes from raw files."""
 
     processed_dir: str = "data"  # folder of all data sets
-    melspec_dir: str = "mel"  # inside a data set
-    wav_dir: str = "wav"  # inside a data set
     train_file: str = "train.json"  # manifest inside a data set
     valid_file: str = "valid.json"  # manifest inside a data set
     sample_rate: int = 16000  # Hz
+    valid_fraction: float = 0.05  # share of validation Uids if the source has no splits
+    num_workers: int = 2  # processes that read files and compute features
+    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # synthetic data of the miniature world
+
+    def __post_init__(self) -> None:
+        self.at_least("preprocess", 1, "sample_rate")
+        self.at_least("preprocess", 0, "num_workers")
+        self.fraction("preprocess", "valid_fraction")
+
+
+@dataclass
+class PreprocessConfig(DataConfig):
+    """Mel-spectrograms, stored as {processed_dir}/{dataset}/{melspec_dir}/{Uid}.npy."""
+
+    melspec_dir: str = "mel"  # inside a data set
+    wav_dir: str = "wav"  # inside a data set
     n_fft: int = 1024  # samples
     win_size: int = 1024  # samples of the periodic Hann window
     hop_size: int = 256  # samples between frames
@@ -119,14 +132,11 @@ class PreprocessConfig(Strict):
     fmax: float = 8000.0  # Hz
     frames: int = 624  # frames of one item; shorter clips are padded with silence
     windows: int = 1  # largest number of consecutive items from one clip
-    valid_fraction: float = 0.05  # share of validation Uids if the manifest has no splits
-    num_workers: int = 2  # feature extraction processes
-    miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # synthetic data of the miniature world
 
     def __post_init__(self) -> None:
-        self.at_least("preprocess", 1, "sample_rate", "n_fft", "win_size", "hop_size", "n_mel", "frames", "windows")
-        self.at_least("preprocess", 0, "fmin", "num_workers")
-        self.fraction("preprocess", "valid_fraction")
+        super().__post_init__()
+        self.at_least("preprocess", 1, "n_fft", "win_size", "hop_size", "n_mel", "frames", "windows")
+        self.at_least("preprocess", 0, "fmin")
         sizes = f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
         self.require(self.hop_size <= self.win_size <= self.n_fft, f"preprocess: {sizes} does not hold")
         band = f"fmin {self.fmin} < fmax {self.fmax} <= half of sample_rate {self.sample_rate}"
@@ -136,12 +146,6 @@ class PreprocessConfig(Strict):
     def duration(self) -> float:
         """Duration of one item in seconds."""
         return self.frames * self.hop_size / self.sample_rate
-
-
-class LoraTarget(StrEnum):
-    attention = "attention"
-    feedforward = "feedforward"
-    convolution = "convolution"
 
 
 @dataclass
@@ -194,3 +198,7 @@ class RunConfig(Strict):
     def run_dir(self) -> Path:
         """The folder of this run, with config.json, checkpoints/, tensorboard/ and pipeline/."""
         return paths.resolve(self.log_dir) / self.exp_name
+
+    def to_dict(self) -> Any:
+        """All values, of which JSON can be read by `load_config`."""
+        return OmegaConf.to_container(OmegaConf.structured(self), resolve=True, enum_to_str=True)

@@ -12,9 +12,9 @@ from typing import Any
 from sonolume.config import options as shared
 from sonolume.config import sources
 from sonolume.config.load import merge, recipe_module, recipe_of, recipes
+from sonolume.config.options import Options, declared
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import Options, declared
 
 USAGE = "%(prog)s [--config FILE] [--flag VALUE ...] [key=value ...]"
 
@@ -39,9 +39,8 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     """
     program = os.environ.get("SONOLUME_COMMAND", f"{script}.py")  # egs/_run.sh sets the name of the shell script
     path = _config_file(program, kind, description, argv)
-    files, name = sources.read(path), sources.display_path(path)
-    recipe = recipe_of(files, name)
-    recipe_module(recipe, name)  # a wrong name is reported with its file
+    files = sources.read(path)
+    recipe, name = recipe_of(files), files[-1].name
     options = _options_class(recipe, kind)
     if options is None:
         raise UserError(f"{name}: {recipe} has no {script} command (there is one of {', '.join(_recipes_with(kind))})")
@@ -54,7 +53,7 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     namespace = parser.parse_args(argv)
     _check_overrides(namespace.overrides, argv, options, program)
     given = [*files, *sources.overrides(namespace.overrides)]
-    return Command(merge(given, name), options.from_arguments(namespace), given, path)
+    return Command(merge(given), options.from_arguments(namespace), given, path)
 
 
 def _config_file(program: str, kind: str, description: str, argv: list[str]) -> Path:
@@ -72,7 +71,7 @@ def _config_file(program: str, kind: str, description: str, argv: list[str]) -> 
 
 def _options_class(recipe: str, kind: str) -> type[Options] | None:
     """The recipe's own class, else the shared one for preprocessing and training, else None."""
-    return getattr(recipe_module(recipe, recipe), kind, None) or getattr(shared, kind, None)
+    return getattr(recipe_module(recipe), kind, None) or getattr(shared, kind, None)
 
 
 def _recipes_with(kind: str) -> list[str]:

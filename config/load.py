@@ -3,8 +3,14 @@
 config = load_config(Path("egs/tta/audioldm/exp_config.json"), ["train.batch_size=4"])
 """
 
+import difflib
 import importlib
-from collections.abc import Sequence
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,35 +18,36 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sonolume.config import schema, sources
-from sonolume.utils import files
+from sonolume.config import sources
 from sonolume.utils.errors import ConfigError
 
 REQUIRED = ("exp_name", "dataset", "model")  # no defaults: two runs must not share a folder by accident
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Load, merge and check the `Config` of the recipe named in the file.
 
     Raises:
+        UserError: the file or one of its bases cannot be read.
         ConfigError: `FILE: full.key: mistake`, FILE being the one that contains the mistake.
     """
-    return merge([*sources.read(Path(path)), *sources.overrides(overrides)], sources.display_path(Path(path)))
+    return merge([*sources.read(Path(path)), *sources.overrides(overrides)])
 
 
-def merge(given: Sequence[sources.Source], name: str) -> Any:
+def merge(given: Sequence[sources.Source]) -> Any:
     """Check the sources of a config one by one and merge them; older key names in them are replaced in place.
 
     Args:
         given: files, the deepest base first, then overrides.
-        name: config file, for mistakes that belong to no single source.
     """
-    config_class = recipe_module(recipe_of(given, name), name).Config
-    if any("recipe" in source.content for source in given if source.name == sources.COMMAND_LINE):
+    files = [source for source in given if source.name != sources.COMMAND_LINE]
+    if any("recipe" in source.content for source in given[len(files) :]):
         raise ConfigError(f"{sources.COMMAND_LINE}: recipe cannot be overridden: choose another --config")
+    config_class, name = recipe_module(recipe_of(files)).Config, files[-1].name
     for source in given:
         sources.rename(source.content, getattr(config_class, "RENAMED", {}))
-        schema.check(source.content, config_class, f"{source.name}: ")
+        check(source.content, config_class, f"{source.name}: ")
     for key in REQUIRED:
         if not any(key in source.content for source in given):
             raise ConfigError(f"{name}: {key}: missing{' section' if key == 'model' else ''}")
@@ -55,30 +62,95 @@ def merge(given: Sequence[sources.Source], name: str) -> Any:
         raise ConfigError(f"{name}: {rest.split()[0]}: {message}" if rest else f"{name}: {message}") from None
 
 
-def save_config(config: Any, path: str | Path) -> None:
-    """Write all values as JSON that `load_config` can read."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
-    files.write_json(path, container)
-
-
 def recipes() -> list[str]:
     """List every TASK/RECIPE that has a schema."""
     folder = Path(__file__).parent
     return sorted(f"{file.parent.name}/{file.stem}" for file in folder.glob("*/*.py") if file.stem != "__init__")
 
 
-def recipe_module(recipe: str, source: str) -> ModuleType:
-    """Import the config module of a recipe; a ConfigError names the `source`, the file with an unknown name."""
-    if recipe not in recipes():
-        raise ConfigError(f"{source}: recipe: no recipe '{recipe}' (there are: {', '.join(recipes())})")
+def recipe_module(recipe: str) -> ModuleType:
+    """Import the config module of a recipe."""
     return importlib.import_module("sonolume.config." + recipe.replace("/", "."))
 
 
-def recipe_of(given: Sequence[sources.Source], name: str) -> str:
-    """Find the TASK/RECIPE of a config without checking anything else."""
-    files = [source for source in given if source.name != sources.COMMAND_LINE]
-    named = [source.content["recipe"] for source in files if "recipe" in source.content]
+def recipe_of(files: Sequence[sources.Source]) -> str:
+    """Find the TASK/RECIPE in the files of a config, checking nothing else; a ConfigError for a missing or unknown one.
+
+    Args:
+        files: the deepest base first.
+    """
+    name, known = files[-1].name, f"(there are: {', '.join(recipes())})"
+    named = [str(source.content["recipe"]) for source in files if "recipe" in source.content]
     if not named:
-        example = '"recipe": "tta/audioldm"'
-        raise ConfigError(f"{name}: recipe: missing, for example {example} (there are: {', '.join(recipes())})")
-    return str(named[-1])
+        raise ConfigError(f'{name}: recipe: missing, for example "recipe": "tta/audioldm" {known}')
+    if named[-1] not in recipes():
+        raise ConfigError(f"{name}: recipe: no recipe '{named[-1]}' {known}")
+    return named[-1]
+
+
+def check(content: Mapping[str, Any], schema: type, prefix: str) -> None:
+    """Check plain content before OmegaConf, which accepts "12" as an integer and names neither file nor nearest key.
+
+    Raises:
+        ConfigError: `prefix` (such as "FILE: train.") + `key: mistake`, for the first mistake in a section.
+    """
+    hints = typing.get_type_hints(schema)
+    for name, value in content.items():
+        if name not in hints:
+            raise ConfigError(f"{prefix}{name}: no such field{_did_you_mean(str(name), schema)}")
+        _check_value(value, hints[name], f"{prefix}{name}")
+
+
+def _did_you_mean(name: str, schema: type) -> str:
+    """Suggest the nearest field of this section, else of its subsections (`lrr` in train: 'adam.lr'), else list all."""
+    inside = {path.rpartition(".")[2]: path for path in reversed(_paths(schema))}
+    direct = list(typing.get_type_hints(schema))
+    near = difflib.get_close_matches(name, direct, n=1) or difflib.get_close_matches(name, inside, n=1)
+    return f" (did you mean '{inside[near[0]]}'?)" if near else f" (there are: {', '.join(direct)})"
+
+
+def _paths(schema: type) -> list[str]:
+    """List the fields and then those of all subsections, as dotted paths."""
+    hints = typing.get_type_hints(schema)
+    sections = [(name, typing.cast(type, hint)) for name, hint in hints.items() if is_dataclass(hint)]
+    return [*hints, *(f"{name}.{path}" for name, section in sections for path in _paths(section))]
+
+
+def _check_value(value: Any, hint: Any, where: str) -> None:
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: needs a section {{...}}, got {_show(value)}")
+        check(value, typing.cast(type, hint), f"{where}.")
+    elif isinstance(value, str) and "${" in value:
+        return  # an interpolation: OmegaConf resolves and converts it
+    elif typing.get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: needs a list [...], got {_show(value)}")
+        for i, item in enumerate(value):
+            _check_value(item, typing.get_args(hint)[0], f"{where}[{i}]")
+    elif typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is not None:
+            (inner,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+            _check_value(value, inner, where)
+    elif issubclass(hint, Enum):
+        if value not in list(hint.__members__):
+            raise ConfigError(f"{where}: needs one of {', '.join(hint.__members__)}, got {_show(value)}")
+    elif not _is_a(value, hint):
+        raise ConfigError(f"{where}: needs {NAMES[hint]}, got {_show(value)}")
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is type(value)
+    if kind is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (str, int, float) if kind is str else kind)  # devices: 2 means "2"
+
+
+def _show(value: Any) -> str:
+    """Describe a value by its type and its JSON notation."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping | list):
+        return "a list [...]" if isinstance(value, list) else "a section {...}"
+    return f"the text '{value}'" if isinstance(value, str) else f"the number {value}"

@@ -1,14 +1,184 @@
-"""Groups of flags that several recipes share; a recipe inherits the groups it uses and adds flags of its own.
+"""Command-line flags as typed dataclasses: the name, type and default of a field are those of the flag.
 
-The config module of a recipe declares `InferenceOptions`, `EvaluationOptions` and `FinetuneOptions`; without a class it
-lacks that command. `PreprocessOptions` and `TrainOptions` below serve every recipe that does not declare its own.
+    @dataclass(kw_only=True)
+    class InferenceOptions(Options):
+        text: list[str] = option(help="description of the sound; may be given several times", metavar="TEXT")
+        duration: float | None = option(help="length of the sound (default: one clip)", low=0.5, high=600, unit="s")
+
+A subclass inherits flags, adds its own, and changes a default by a plain assignment: `batch_size: int = 16`.
+Library functions take such an object, never an `argparse.Namespace`.
+
+The config module of a recipe declares `InferenceOptions`, `EvaluationOptions` and `FinetuneOptions` from the groups
+below and flags of its own; without a class it lacks that command. `PreprocessOptions` and `TrainOptions` below serve
+every recipe that does not declare its own.
 """
 
-from dataclasses import dataclass
+import argparse
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, Self
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import LARGEST_SEED, Options, option
+
+LARGEST_SEED = 2**62  # torch takes 64 bits; the samples of one run count on from the seed
+SPAN = re.compile(r"(\d{1,6}(?:\.\d*)?|\.\d+)-(\d{1,6}(?:\.\d*)?|\.\d+)?")
+
+Spans = list[tuple[float, float | None]]  # start and end in seconds; None is the end of the sound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """Everything about a flag except its default."""
+
+    help: str  # one line; the default is appended where it is a number, a text or a path
+    metavar: str | tuple[str, ...] | None = None
+    choices: tuple[str, ...] | None = None
+    low: float = -math.inf  # smallest allowed number
+    high: float = math.inf  # largest allowed number
+    above: float = -math.inf  # the number must be larger than this
+    multiple: int | None = None  # the number must be divisible by this
+    unit: str = ""  # unit of the number, for error messages
+    must_exist: bool = False  # the path must name a file or folder
+    needs: tuple[str, ...] = ()  # other flags, one of which must be given together with this one
+    parse: Callable[[str], Any] | None = None  # converts the text instead of the type; its result extends a list
+    positional: bool = False  # an argument without a name; required, a list takes all that remain
+    name: str = ""
+    type: Any = None  # of the field; X if that is `X | None`
+
+    @property
+    def is_list(self) -> bool:
+        """True for a flag that may be repeated."""
+        return typing.get_origin(self.type) is list
+
+
+def option(default: Any = None, **settings: Any) -> Any:
+    """Declare a dataclass field that is a command-line flag.
+
+    Args:
+        default: if left out, None; False for a `bool`; an empty list for a `list[X]`, which may be repeated.
+        settings: the fields of `Flag`; `help` is required.
+    """
+    return field(default=default, metadata={"flag": Flag(**settings)})
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Base class of all groups of flags; a UserError names the flag of a wrong value or a missing path."""
+
+    def __post_init__(self) -> None:
+        for flag in declared(type(self)):
+            value = getattr(self, flag.name)
+            if value is None and (flag.is_list or flag.type is bool):
+                setattr(self, flag.name, [] if flag.is_list else False)
+            for one in value if isinstance(value, list | tuple) else [value]:
+                _check(flag, one)
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare all flags; one that is not given stays absent from the namespace."""
+        defaults = {one.name: one.default for one in fields(cls)}
+        for flag in declared(cls):
+            name = flag.name if flag.positional else f"--{flag.name}"
+            parser.add_argument(name, **_argument(flag, defaults[flag.name]))
+
+    @classmethod
+    def from_arguments(cls, namespace: argparse.Namespace) -> Self:
+        """Build the options from the given flags and the defaults of all others; check that flags have what they need.
+
+        Raises:
+            UserError: a flag is given without the flag it needs, or a value is not allowed.
+        """
+        given = {flag.name: getattr(namespace, flag.name) for flag in declared(cls) if hasattr(namespace, flag.name)}
+        for flag in declared(cls):
+            if flag.name in given and flag.needs and not given.keys() & set(flag.needs):
+                raise UserError(f"--{flag.name} needs --{' or --'.join(flag.needs)}")
+        return cls(**given)
+
+
+def declared(options: type[Options]) -> list[Flag]:
+    """List the flags of a class: its own first, then those of its bases in their order."""
+    hints, found = typing.get_type_hints(options), {}
+    for base in options.__mro__:
+        for name in inspect.get_annotations(base):
+            flag = vars(base)["__dataclass_fields__"][name].metadata.get("flag")  # None: another default only
+            if flag and name not in found:
+                hint = hints[name]
+                optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
+                kind = next(arg for arg in typing.get_args(hint) if arg is not type(None)) if optional else hint
+                found[name] = replace(flag, name=name, type=kind)
+    return list(found.values())
+
+
+def parse_spans(text: str) -> Spans:
+    """Parse "1.5-3,4-" -> [(1.5, 3.0), (4.0, None)], in seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: another notation, or an empty or reversed span.
+    """
+    spans: Spans = []
+    for part in text.split(","):
+        match = SPAN.fullmatch(part.strip())
+        if not match:
+            raise argparse.ArgumentTypeError(f"{text!r} is not written as START-END or START- in seconds, like 1.5-3.0")
+        start, end = float(match[1]), float(match[2]) if match[2] else None
+        if end is not None and end <= start:
+            what = "empty" if end == start else "reversed"
+            raise argparse.ArgumentTypeError(f"{start:g}-{end:g} is {what}: its end must be after its start")
+        spans.append((start, end))
+    return spans
+
+
+def _argument(flag: Flag, default: Any) -> dict[str, Any]:
+    """Keyword arguments of `ArgumentParser.add_argument`."""
+    kind, inner = flag.type, typing.get_args(flag.type)
+    found: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(flag, default)}
+    if kind is bool:
+        return found | {"action": "store_true"}
+    if flag.is_list:
+        repeated = {"nargs": "+"} if flag.positional else {"action": "extend" if flag.parse else "append"}
+        found |= repeated | {"type": flag.parse or inner[0]}
+    elif typing.get_origin(kind) is tuple:
+        found |= {"nargs": len(inner), "type": flag.parse or inner[0]}
+    else:
+        found |= {"type": flag.parse or kind}
+    shown = {"metavar": flag.metavar, "choices": flag.choices}
+    return found | {name: value for name, value in shown.items() if value}
+
+
+def _help(flag: Flag, default: Any) -> str:
+    """The help with the default, which argparse itself cannot append because absent flags stay absent."""
+    text = flag.help.replace("%", "%%")
+    if "(default" in text or default is None or isinstance(default, bool) or default == "":
+        return text
+    shown = " ".join(f"{part:g}" for part in default) if isinstance(default, tuple) else str(default)
+    return f"{text} (default: {shown.replace('%', '%%')})"
+
+
+def _check(flag: Flag, value: Any) -> None:
+    """Raise a UserError for a missing path or a number that is not allowed."""
+    if flag.must_exist and isinstance(value, Path) and not value.exists():
+        raise UserError(f"--{flag.name} {value}: no such file or folder")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if not math.isfinite(value):
+        raise UserError(f"--{flag.name} must be a finite number, got {value}")
+    bounds = f"at least {flag.low:g}" if flag.high == math.inf else f"at most {flag.high:g}"
+    if math.isfinite(flag.low) and math.isfinite(flag.high):
+        bounds = f"from {flag.low:g} to {flag.high:g}"
+    rules = (
+        (flag.low <= value <= flag.high, bounds),
+        (value > flag.above, f"above {flag.above:g}"),
+        (not flag.multiple or value % flag.multiple == 0, f"a multiple of {flag.multiple}"),
+    )
+    for holds, rule in rules:
+        if not holds:
+            raise UserError(f"--{flag.name} must be {rule}{f' {flag.unit}' if flag.unit else ''}, got {value:g}")
 
 
 @dataclass(kw_only=True)
@@ -86,19 +256,8 @@ class ReportOptions(ModelOptions):
 
 
 @dataclass(kw_only=True)
-class EmbedderOptions(Options):
-    """Frozen feature extractors used for scoring."""
-
-    embedder: list[str] = option(
-        help="feature extractor used for scoring, such as clap:laion/clap-htsat-unfused; may be given several times",
-        metavar="KIND:SOURCE",
-    )
-    cache_dir: Path | None = option(help="folder of cached features (default: in the output folder)", metavar="FOLDER")
-
-
-@dataclass(kw_only=True)
-class FolderOptions(EmbedderOptions):
-    """Existing files to score instead of generating."""
+class FolderOptions(Options):
+    """Existing files to score instead of generating, and frozen feature extractors used for scoring."""
 
     generated: Path | None = option(
         help="folder of sounds or pictures to score; nothing is generated", metavar="FOLDER", must_exist=True
@@ -106,6 +265,11 @@ class FolderOptions(EmbedderOptions):
     reference: Path | None = option(
         help="real sounds or pictures to compare with", metavar="FOLDER_OR_MANIFEST", must_exist=True
     )
+    embedder: list[str] = option(
+        help="feature extractor used for scoring, such as clap:laion/clap-htsat-unfused; may be given several times",
+        metavar="KIND:SOURCE",
+    )
+    cache_dir: Path | None = option(help="folder of cached features (default: in the output folder)", metavar="FOLDER")
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,10 @@ from typing import Any
 import json5
 
 from sonolume.utils.errors import ConfigError
+from sonolume.utils.files import read_text
 
 COMMAND_LINE = "command line"  # name of the source of overrides
+CONFIG_FILE = "a config file, such as exp_config.json"
 
 
 @dataclass
@@ -22,18 +24,18 @@ class Source:
     content: dict[str, Any]
 
 
-def display_path(path: Path) -> str:
-    """Shorten a path inside the working directory to a relative one."""
-    absolute = Path.cwd() / path
-    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
-
-
 def read(path: Path) -> list[Source]:
     """Read a file and the chain of its `base_config`, the deepest base first; Hydra reads .yaml, all else is JSON5."""
-    text = _text(path)
+    path = _shorten(path)
     if path.suffix == ".yml":
-        raise ConfigError(f"{display_path(path)}: Hydra reads only files that end in .yaml: rename it")
-    return [_yaml(path)] if path.suffix == ".yaml" else _json_chain(path, text, [])
+        raise ConfigError(f"{path}: Hydra reads only files that end in .yaml: rename it")
+    return [_yaml(path)] if path.suffix == ".yaml" else _json_chain(path, [])
+
+
+def _shorten(path: Path) -> Path:
+    """Make a path inside the working directory relative to it, and any other one absolute."""
+    absolute = Path.cwd() / path
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def rename(content: dict[str, Any], renamed: Mapping[str, str]) -> None:
@@ -51,48 +53,33 @@ def rename(content: dict[str, Any], renamed: Mapping[str, str]) -> None:
             section.setdefault(new.rpartition(".")[2], section.pop(name))
 
 
-def _text(path: Path) -> str:
-    where = display_path(path)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"{where}: no such config file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{where}: is a folder, a config is a file such as exp_config.json in it") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
-
-
-def _json_chain(path: Path, text: str, children: list[Path]) -> list[Source]:
-    where = display_path(path)
+def _json_chain(path: Path, children: list[Path]) -> list[Source]:
     if path.resolve() in children:
         cycle = [*children[children.index(path.resolve()) :], path.resolve()]
-        raise ConfigError(f"{where}: base_config is circular: {' -> '.join(map(display_path, cycle))}")
-    content = _json(where, text)
+        raise ConfigError(f"{path}: base_config is circular: {' -> '.join(str(_shorten(one)) for one in cycle)}")
+    content = _json(path)
     base = content.pop("base_config", None)
     if base is None:
-        return [Source(where, content)]
+        return [Source(str(path), content)]
     if not isinstance(base, str):
-        raise ConfigError(f"{where}: base_config: must be a path relative to this file, got {base!r}")
-    parent = path.parent / base
+        raise ConfigError(f"{path}: base_config: must be a path relative to this file, got {base!r}")
+    parent = _shorten(path.parent / base)
     if not parent.exists():
-        raise ConfigError(f"{where}: base_config: no such file: {base} (it is relative to this file)")
-    return [*_json_chain(parent, _text(parent), [*children, path.resolve()]), Source(where, content)]
+        raise ConfigError(f"{path}: base_config: no such file: {base} (it is relative to this file)")
+    return [*_json_chain(parent, [*children, path.resolve()]), Source(str(path), content)]
 
 
-def _json(where: str, text: str) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json5.loads(text, allow_duplicate_keys=False)
+        content = json5.loads(read_text(path, CONFIG_FILE), allow_duplicate_keys=False)
     except RecursionError:
-        raise ConfigError(f"{where}: sections are nested too deeply") from None
+        raise ConfigError(f"{path}: sections are nested too deeply") from None
     except ValueError as error:  # <string>:3 Unexpected "}" at column 4
         match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", str(error), re.DOTALL)
         reason = f"{match[1]}:{match[3]}: {match[2]}" if match else " " + str(error).replace("<string>:", "line ")
-        raise ConfigError(f"{where}:{reason}") from None
+        raise ConfigError(f"{path}:{reason}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{where}: must be one object {{...}}")
+        raise ConfigError(f"{path}: must be one object {{...}}")
     return content
 
 
@@ -104,21 +91,22 @@ def _yaml(path: Path) -> Source:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    path = Path.cwd() / path
+    read_text(path, CONFIG_FILE)  # names a missing file, or one that is not UTF-8, as for JSON
+    folder = str((Path.cwd() / path).parent)
     try:
-        with warnings.catch_warnings(), initialize_config_dir(config_dir=str(path.parent), version_base="1.3"):
+        with warnings.catch_warnings(), initialize_config_dir(config_dir=folder, version_base="1.3"):
             warnings.simplefilter("error", UserWarning)  # a list of defaults without _self_
             content = OmegaConf.to_container(compose(config_name=path.stem), resolve=False)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}:" if mark else ":"
-        raise ConfigError(f"{display_path(path)}{place} {error.problem}") from None
+        raise ConfigError(f"{path}{place} {error.problem}") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning) as error:
         reason = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
-        raise ConfigError(f"{display_path(path)}: Hydra cannot compose it: {reason}") from None
+        raise ConfigError(f"{path}: Hydra cannot compose it: {reason}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{display_path(path)}: must have keys and values at its top level")
-    return Source(display_path(path), {str(key): value for key, value in content.items()})
+        raise ConfigError(f"{path}: must have keys and values at its top level")
+    return Source(str(path), {str(key): value for key, value in content.items()})
 
 
 def overrides(arguments: Sequence[str]) -> list[Source]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,11 @@ class EMA(EMAWeightAveraging):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar with the correct total after a resume, and without the version number."""
+    """Lightning's progress bar with the correct total after a resume; a line for each validation in a log file."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(refresh_rate=10 if sys.stderr.isatty() else 0)
+        self.position = position
 
     def on_train_start(self, *_: Any) -> None:
         super().on_train_start(*_)
@@ -81,6 +86,13 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         return {name: one for name, one in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if self.is_disabled and trainer.is_global_zero:
+            losses = ", ".join(f"{name} {loss:.4g}" for name, loss in trainer.progress_bar_metrics.items())
+            place = f"batch {self.position.batches} of {trainer.num_training_batches}"
+            print(f"{place}: {losses}", file=sys.stderr, flush=True)
 
 
 class FirstValidation(pl.Callback):

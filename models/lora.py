@@ -99,7 +99,7 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
             weights, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(f"{path}: cut, damaged or no safetensors file ({first_line(error)})") from error
-    pairs, alpha = _pairs(weights, path), _alpha(header, path)
+    pairs, alpha = pair_up(weights, path), _alpha(header, path)
     layers = dict(pipe.unet.named_modules())
     for name, (down, up) in pairs.items():
         _check(name, layers.get(name), down, up, path)
@@ -112,7 +112,7 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
         weight.copy_(weight.float() + factor * change.to(weight.device))
 
 
-def _pairs(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def pair_up(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Layer name -> (A (r, i), B (o, r)), with kernel dimensions (k, k) and (1, 1) for convolutions."""
     if not weights:
         raise UserError(f"{path}: holds no weights")

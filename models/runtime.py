@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sonolume.config.base import RunConfig
-from sonolume.utils import audio, files, hub, paths
+from sonolume.utils import audio, files, paths
 from sonolume.utils.errors import UserError, first_line
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
@@ -25,16 +25,13 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
     """
     if checkpoint is not None:
         given = Path(checkpoint).expanduser()
-        if given.is_file():
-            raise UserError(f"--checkpoint {checkpoint}: is a file, not the folder of a model{hub.CONVERT}")
         if (given / "pipeline").is_dir() and (given / "checkpoints").is_dir():
             raise UserError(f"--checkpoint {checkpoint}: is a run; its model is {given / 'pipeline'}")
-        return str(given.resolve()) if given.exists() else hub.locate(checkpoint, "--checkpoint")
+        return paths.locate(checkpoint, "--checkpoint", flag=True)
     trained = config.run_dir / "pipeline"
     if trained.is_dir():
         return str(trained)
-    print(f"no trained pipeline at {trained}: using the shipped miniature one, {shipped} "
-          "(another: --checkpoint FOLDER, or exp_name and log_dir in the config)", file=sys.stderr)  # fmt: skip
+    print(f"no trained pipeline at {trained}: using {shipped} (another: --checkpoint FOLDER)", file=sys.stderr)
     return str(paths.root() / shipped)
 
 
@@ -50,6 +47,24 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: not on this machine ({first_line(error)})") from error
     return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the precision of --dtype."""
+    if name == "float16" and device.type == "cpu":
+        raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
+    return DTYPES[name]
+
+
+def choose_sampler(pipe: Any, preset: str | None, scheduler: str | None = None) -> None:
+    """Switch a pipeline to the sampler of --preset and --scheduler; raises a UserError for an unknown one."""
+    try:
+        if preset:
+            pipe.use_preset(preset)
+        if scheduler:
+            pipe.use_scheduler(scheduler)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def generators(seed: int, count: int) -> list[torch.Generator]:

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import transformers
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
-from sonolume.config.load import save_config
 from sonolume.models import lightning_internals
 from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped, export_folder
 from sonolume.models.recipes import recipe_code
-from sonolume.utils import checkpoint, paths
+from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 
 Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> a row of random numbers for each
@@ -157,6 +157,17 @@ def optimizers(parameters: Any, config: TrainConfig) -> Any:
     return [adamw], [{"scheduler": rate, "interval": "step"}]
 
 
+class RecipeTask(pl.LightningModule):
+    """Base of the tasks that train all their parameters with one AdamW."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def configure_optimizers(self) -> Any:
+        return optimizers(self.parameters(), self.config.train)
+
+
 def _trainer(
     config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback], manual: bool, validate_every: int
 ) -> pl.Trainer:
@@ -207,15 +218,17 @@ def run(config: RunConfig, resume: bool) -> Path:
 
 
 def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
-    """Load the frozen networks of a recipe once, and build its data and its task.
+    """Load the frozen networks of a recipe once, and build its data and its task from the seed of the config.
 
     A recipe has `task.Task(config, frozen)`, a LightningModule that logs "val/loss" and has `export(folder)`, or a
     function `task.build_task` with the same arguments; `data.training_data(config, frozen)`; and, if it uses frozen
     networks, `task.load_frozen(config)`.
     """
+    transformers.utils.logging.disable_progress_bar()  # of loading, which takes a second
     module = recipe_code(config.recipe, "task")
     frozen = module.load_frozen(config) if hasattr(module, "load_frozen") else Frozen()
     data = recipe_code(config.recipe, "data").training_data(config, frozen)
+    torch.manual_seed(config.train.random_seed)
     return getattr(module, "build_task", module.Task)(config, frozen), data
 
 
@@ -234,7 +247,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     lightning_internals.silence()
     position, validate_every = Position(), min(train.valid_interval, train.max_steps) * train.accumulate  # batches
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
-    callbacks: list[pl.Callback] = [position, ProgressBar(refresh_rate=10)]
+    callbacks: list[pl.Callback] = [position, ProgressBar(position)]
     callbacks += [EMA(decay=train.ema_decay)] if train.ema_decay else []
     if section := _evaluation(config):
         from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
@@ -251,7 +264,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
             network.compile()
     config.run_dir.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
-        save_config(config, config.run_dir / "config.json")
+        files.write_json(config.run_dir / "config.json", config.to_dict())
     try:
         loaders = Loaders(data, train, position)
         trainer.fit(task, datamodule=loaders, ckpt_path=str(last) if resume else None, weights_only=True)

@@ -122,7 +122,7 @@ def tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     return torch.tensor(rows)
 
 
-def inject(text_encoder: Any, ids: Tensor, vectors: Tensor, placeholder_id: int = PLACEHOLDER_ID) -> Any:
+def inject(text_encoder: Any, ids: Tensor, vectors: Tensor) -> Any:
     """Run the text encoder with `vectors` at the placeholders, and return its output (`last_hidden_state` (B, L, D)).
 
     A forward hook replaces the input embeddings of the placeholders for one call: no table is resized, no weight
@@ -130,14 +130,14 @@ def inject(text_encoder: Any, ids: Tensor, vectors: Tensor, placeholder_id: int 
 
     Args:
         text_encoder: transformers' CLIPTextModel.
-        ids: (B, L) with `placeholder_id` in the place of each vector.
+        ids: (B, L) with `PLACEHOLDER_ID` in the place of each vector.
         vectors: (B, K, D). With K = 1 every placeholder of a prompt takes its one vector; otherwise a prompt has K
             placeholders, which take the vectors in their order.
 
     Raises:
         ValueError: a prompt has no placeholder, or their number or the width does not fit the vectors.
     """
-    embeddings, mask, needed = text_encoder.get_input_embeddings(), ids == placeholder_id, vectors.shape[1]
+    embeddings, mask, needed = text_encoder.get_input_embeddings(), ids == PLACEHOLDER_ID, vectors.shape[1]
     width, counts = embeddings.weight.shape[1], mask.sum(dim=1)
     if vectors.shape[0] != len(mask) or vectors.shape[2] != width:
         raise ValueError(f"{len(mask)} prompts of width {width} cannot take vectors of shape {tuple(vectors.shape)}")

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sonolume.modules.sampling import add_noise, begin, scale_noise
+
 STRENGTH = 0.8  # default without a mask
 FADE_SECONDS = 0.02  # cross-fade from the original into the generated sound, inside the mask
 SILENT = 1e-4  # a wave with a lower peak counts as silent
@@ -202,36 +204,3 @@ def splice(original: Tensor, generated: Tensor, mask: Tensor, fade: int) -> Tens
             weight[end - length : end] = ramp.flip(0)
     weight = weight.to(generated.device)
     return torch.where(weight > 0, weight * generated + (1 - weight) * original, original)
-
-
-def begin(scheduler: Any, steps: int, strength: float, device: torch.device) -> int:
-    """Set the timesteps; returns the index of the first one to run: the last `strength` of all, at least one."""
-    scheduler.set_timesteps(steps, device=device)
-    first, times = steps - max(1, round(steps * strength)), scheduler.timesteps
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
-    elif first and len(times) > 2 and times[1] == times[2]:
-        rest = times.unique().flip(0)[first:]  # PNDM runs its second step twice, wherever it starts
-        scheduler.timesteps = torch.cat([rest[:2], rest[1:]])
-        return 0
-    return first
-
-
-def scale_noise(scheduler: Any, noise: Tensor) -> Tensor:
-    """Noise at the level of the first timestep."""
-    return noise * getattr(scheduler, "init_noise_sigma", 1.0)
-
-
-def scale_model_input(scheduler: Any, latents: Tensor, t: Tensor) -> Tensor:
-    """Input of the network; schedulers of rectified flow do not scale it."""
-    return scheduler.scale_model_input(latents, t) if hasattr(scheduler, "scale_model_input") else latents
-
-
-def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tensor:
-    """`clean` at the noise level of timestep number `index`, the next one to run; `clean` itself after the last."""
-    if index == len(scheduler.timesteps):
-        return clean
-    time = scheduler.timesteps[index : index + 1]
-    if hasattr(scheduler, "scale_noise"):
-        return scheduler.scale_noise(clean, time, noise)
-    return scheduler.add_noise(clean, noise, time)

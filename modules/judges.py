@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sonolume.utils import checkpoint, files
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import read_json
 
@@ -78,6 +79,11 @@ class Judge(nn.Module):
             raise UserError(f"{folder / WEIGHTS_FILE}: does not fit the folder's config.json: {difference}")
         judge.load_state_dict(weights)
         return judge.eval().requires_grad_(False)
+
+
+def judge_version(folder: Path) -> str:
+    """NAME@HASH of a judge's folder, for reports and conditions."""
+    return f"{folder.name}@{content_hash(folder / 'config.json', folder / WEIGHTS_FILE)}"
 
 
 class SoundJudge(Judge):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sonolume.utils import manifest
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import FOLDER_MANIFESTS, Row, sounds_in
+from sonolume.utils.files import sounds_in
+from sonolume.utils.manifest import FOLDER_MANIFESTS, Row
 
 COLUMNS = ("youtube_id", "start_time", "caption")
 CLIP_SECONDS = 10

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from sonolume.preprocessors.prepared import LeftOut
-from sonolume.preprocessors.sources import load_wave
+from sonolume.preprocessors.prepared import LeftOut, load_wave
 from sonolume.utils import audio, files, pickles, video
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import Row, is_video, sounds_in
+from sonolume.utils.files import is_video, sounds_in
+from sonolume.utils.manifest import Row
 from sonolume.utils.video import VideoError
 
 VECTORS_SUFFIX = ".pickle"  # of files with image vectors in place of a video

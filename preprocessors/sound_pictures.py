@@ -16,9 +16,8 @@ from PIL import Image
 
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors import parallel, prepared, sound_films, vggsound
-from sonolume.preprocessors.prepared import LeftOut, Outcome
+from sonolume.preprocessors.prepared import LeftOut, Outcome, load_wave, screen, world_rows
 from sonolume.preprocessors.sound_films import Films
-from sonolume.preprocessors.sources import load_wave, screen, world_rows
 from sonolume.utils import audio, files, manifest, video
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
@@ -111,7 +110,7 @@ def _recordings(
     else:
         found = vggsound.VGGSound(manifest.read_manifest(source, dataset, ("Audio|Video",), media_dir))
         for row in found.rows:  # a video is its sound track, too, and labelled by its folder
-            row.video = row.video or (row.audio if row.audio and manifest.is_video(row.audio) else None)
+            row.video = row.video or (row.audio if row.audio and files.is_video(row.audio) else None)
             row.audio = row.audio or row.video
             row.label = row.label or Path(row.uid).parent.name.replace("_", " ") or None
     left_out = films.match(found.rows) if films else []

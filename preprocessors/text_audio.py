@@ -18,8 +18,7 @@ import torch
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors import audiocaps, parallel, prepared
-from sonolume.preprocessors.prepared import LeftOut, Outcome
-from sonolume.preprocessors.sources import load_wave, screen, world_rows
+from sonolume.preprocessors.prepared import LeftOut, Outcome, load_wave, screen, world_rows
 from sonolume.utils import audio
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError

@@ -14,8 +14,8 @@ from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors.prepared import LeftOut
 from sonolume.utils import pickles
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import read_json
-from sonolume.utils.manifest import Row, is_video, sounds_in
+from sonolume.utils.files import is_video, read_json, read_text, sounds_in
+from sonolume.utils.manifest import Row
 
 TABLE = "vggsound.csv"
 CONSTANTS = "constants"  # folder of the lists in the official repository
@@ -71,9 +71,8 @@ def read(source: Path, dataset: str, config: PairsConfig, media_dir: Path | None
 def _read_table(path: Path) -> dict[str, tuple[str, str]]:
     """Read (label, set) by YouTube id; the first row of a video counts."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        rows = list(csv.reader(read_text(path).split("\n"), strict=True))
+    except csv.Error as error:
         raise UserError(f"{path}: not a readable csv ({error})") from error
     names = [cell.strip().lower() for cell in rows[0]] if rows else []
     header = {key: names.index(name) for key, known in HEADERS.items() for name in reversed(known) if name in names}

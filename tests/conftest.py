@@ -63,7 +63,7 @@ def make_pipeline() -> Callable[..., Any]:
         from sonolume.models.tta.audioldm.components import build_unet
         from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
         from sonolume.models.tta.autoencoderkl.model import build
-        from sonolume.modules.schedulers import preset
+        from sonolume.modules.sampling import preset
 
         torch.manual_seed(0)
         text = T5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)

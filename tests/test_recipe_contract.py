@@ -21,11 +21,11 @@ from safetensors import safe_open
 from sonolume.bins import evaluate, inference, preprocess, train
 from sonolume.config import options as shared
 from sonolume.config.load import load_config, recipe_module
+from sonolume.config.options import Options, declared
 from sonolume.models.callbacks import export_folder
 from sonolume.models.recipes import recipe_code
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils import audio, cli, paths
-from sonolume.utils.options import Options, declared
 from tests import runs
 
 EGS = Path(__file__).resolve().parent.parent / "egs"
@@ -121,7 +121,7 @@ def inputs(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in FILES if hasattr(recipe_module(CONFIGS[file].recipe, ""), "InferenceOptions")], ids=name
+    "file", [file for file in FILES if hasattr(recipe_module(CONFIGS[file].recipe), "InferenceOptions")], ids=name
 )
 def test_inference_from_the_export(workshop: Workshop, file: Path, tmp_path: Path) -> None:
     flags = {flag.name for flag in declared(options(file, "InferenceOptions"))}
@@ -142,7 +142,7 @@ COMMANDS = {"inference": ("InferenceOptions", inference), "evaluate": ("Evaluati
 
 
 def options(file: Path, kind: str) -> type[Options]:
-    return getattr(recipe_module(CONFIGS[file].recipe, ""), kind, None) or getattr(shared, kind, Options)
+    return getattr(recipe_module(CONFIGS[file].recipe), kind, None) or getattr(shared, kind, Options)
 
 
 @pytest.mark.parametrize("script", COMMANDS)

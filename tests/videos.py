@@ -65,7 +65,8 @@ def numbered_film(path: Path, times: list[float], rotation: int = 0, codec: str 
     """
     av = pytest.importorskip("av")
     with av.open(str(path), "w", options=options) as container:
-        track = container.add_stream(codec, rate=Fraction(1 / times[1] if len(times) > 1 else 25).limit_denominator(1001))
+        rate = Fraction(1 / times[1] if len(times) > 1 else 25).limit_denominator(1001)
+        track = container.add_stream(codec, rate=rate)
         track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
         track.codec_context.thread_count = 1  # threads wait for each other on a busy machine
         track.codec_context.time_base = track.time_base = Fraction(1, 24000)

@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,7 @@ import soundfile
 import soxr
 
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.files import atomic_path
-from sonolume.utils.manifest import PYAV_SUFFIXES
+from sonolume.utils.files import PYAV_SUFFIXES, atomic_path
 
 BLOCK_FRAMES = 65536  # read at a time, so that hours of sound are never in memory at their original rate
 MIN_SAMPLE_RATE = 1000  # Hz; a header with a lower rate is wrong
@@ -157,6 +158,23 @@ def check_wave(
     peak = np.abs(wave).max()
     if peak < SILENCE_PEAK and not silent_ok:
         raise SoundError(f"{where}silent: its peak is {peak:.1e} of full scale", "silent")
+
+
+def report_unusable(errors: Sequence[SoundError], count: int) -> None:
+    """Print which of `count` sounds were left out, and why.
+
+    Raises:
+        UserError: not a single sound is usable.
+    """
+    if len(errors) == count == 1:
+        raise errors[0]
+    for error in errors:
+        print(f"left out: {error}", file=sys.stderr)
+    reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(e.reason for e in errors).most_common())
+    if len(errors) == count:
+        raise UserError(f"none of the {count} sounds can be used: {reasons}")
+    if errors:
+        print(f"{len(errors)} of {count} sounds were left out: {reasons}", file=sys.stderr)
 
 
 def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, float]:

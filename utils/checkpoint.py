@@ -1,16 +1,16 @@
 """Safe reading of checkpoints and exported folders: executes nothing, and names what is wrong with a file."""
 
-import json
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.files import read_json
-from sonolume.utils.hub import CONVERT
+from sonolume.utils.paths import CONVERT, inside, is_local, kind_of, locate
 
 # raised by torch.load for truncated files and for other kinds of files
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
@@ -79,28 +79,37 @@ def check_folder(folder: Path, *kinds: str) -> None:
     """Check that a folder was written by `save_pretrained` of one of the classes `kinds`, before a library loads it."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    hint = CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
-    name = "model_index.json" if (folder / "model_index.json").exists() else "config.json"
-    if not (folder / name).is_file():
-        raise UserError(f"{folder}: no {name} in it: not an exported model{hint}")
-    config = read_json(folder / name, what="the settings of an exported model")
-    found = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
-    found = found[-1] if isinstance(found, list) else found
+    found = kind_of(folder)
     if found not in kinds:
-        raise UserError(f"{folder}: holds a {found}, not a {kinds[0]}{hint}")
+        hint = CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
+        raise UserError(f"{folder}: holds {found or 'no exported model'}, not {kinds[0]}{hint}")
     for weights in sorted(folder.rglob("*.safetensors")):
-        _check_safetensors(weights)
-
-
-def _check_safetensors(path: Path) -> None:
-    """Raise a UserError unless the file ends with the last tensor of its header."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
         try:
-            header = json.loads(file.read(header_size)) if 8 + header_size <= size else {}
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):  # another format
-            ends = []
-    if not ends or 8 + header_size + max(ends) != size:
-        raise UserError(f"{path}: cut or damaged: {size} bytes are not what its header promises; copy it again")
+            safe_open(weights, "pt")  # compares the header with the length of the file
+        except (SafetensorError, OSError) as error:
+            size = weights.stat().st_size
+            raise UserError(f"{weights}: cut or damaged ({size} bytes: {first_line(error)}); copy it again") from error
+
+
+def load_network(
+    kind: Any, source: str, key: str, component: str = "", remedy: str = "", dtype: torch.dtype = torch.float32,
+    also: Sequence[str] = (),
+) -> Any:  # fmt: skip
+    """Load a frozen network of diffusers' or transformers' class `kind` on the CPU.
+
+    Args:
+        source: its folder, a pipeline folder that holds it as `component`, or a hub id.
+        key: config key or flag of `source`, for messages; `remedy` is the advice for a missing folder.
+        also: names of other classes whose folders hold such a network.
+
+    Raises:
+        UserError: missing, damaged or of another class.
+    """
+    where = inside(locate(source, key, remedy), component)
+    if is_local(where):
+        check_folder(Path(where), kind.__name__, *also)
+    try:
+        return kind.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
+    except DAMAGED as error:
+        hint = f"; {remedy}" * bool(remedy) if is_local(where) else "; a hub id needs a network or an earlier download"
+        raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}{hint}") from error

@@ -62,6 +62,8 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     """Call `main(argv)` and return the exit code; expected errors become one line on stderr."""
     # Threads that spin while they wait slow everything down on busy cores; OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "60")  # seconds: progress bars do not fill log files
     try:
         main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

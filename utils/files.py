@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, JSON files, and portable file names."""
+"""Atomic writing of files and folders, JSON files, portable file names, and the sounds and pictures in a folder."""
 
 import errno
 import itertools
@@ -8,7 +8,7 @@ import shutil
 import sys
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -18,6 +18,10 @@ from sonolume.utils.errors import UserError, first_line
 MAX_NAME_BYTES = 200  # file systems allow 255; the rest is left to counters and suffixes
 MAX_UID_BYTES = 240  # per folder level; the rest is left to suffixes such as _w12.npy
 TEMPORARY = ".tmp-"  # prefix of unfinished files and folders
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # used for their sound track too
+PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # unsupported by libsndfile
+AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 PARTIAL_WRITE = "requested and"  # numpy: "80000 requested and 1234 written"
 
 
@@ -102,16 +106,24 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
-def read_json(path: str | Path, what: str = "a settings file") -> dict[str, Any]:
-    """Read the object of a JSON file; `what`, the expected kind of file, ends the UserError of every other file."""
-    path = Path(path)
+def read_text(path: str | Path, what: str = "a text file") -> str:
+    """Read UTF-8, with or without a byte order mark; `what`, the expected kind of file, is part of the UserErrors."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file: expected {what}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): expected {what}") from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    except UnicodeDecodeError as error:
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+        raise UserError(f"{path}:{line}: not UTF-8 (byte {byte:#04x}); save the file as UTF-8") from error
+
+
+def read_json(path: str | Path, what: str = "a settings file") -> dict[str, Any]:
+    """Read the object of a JSON file; a UserError, as of `read_text`, names the mistake in every other file."""
+    try:
+        content = json.loads(read_text(path, what))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({first_line(error)}): expected {what}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not an object: expected {what}")
@@ -148,3 +160,46 @@ def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
     """Return the first of `stem.suffix`, `stem-2.suffix`, `stem-3.suffix` ... that does not exist in `folder`."""
     names = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
     return next(path for name in names if not (path := Path(folder) / f"{name}{suffix}").exists())
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_sounds(*places: Path) -> list[Path]:
+    """List sound files and those in folders and below, sorted, each once; a UserError names a place without one."""
+    found: list[Path] = []
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{place}: no such file or folder")
+        sounds = sounds_in(place) if place.is_dir() else [place]
+        if not sounds:
+            raise UserError(f"{place}: contains no sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
+        found += sounds
+    return list(dict.fromkeys(found))
+
+
+def sounds_in(folder: Path) -> list[Path]:
+    """List sound files and videos in a folder and below, sorted, videos last; follows linked folders."""
+    return sorted(_files_in(folder, AUDIO_SUFFIXES), key=lambda file: (is_video(file), file))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """List image files in a folder and below, sorted; follows linked folders."""
+    return sorted(_files_in(folder, PICTURE_SUFFIXES))
+
+
+def videos_in(folder: Path) -> list[Path]:
+    """List video files in a folder and below, sorted; follows linked folders."""
+    return sorted(_files_in(folder, VIDEO_SUFFIXES))
+
+
+def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
+    found, visited = [], set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in visited:  # a link to a parent folder would never end
+            subfolders.clear()
+            continue
+        visited.add(os.path.realpath(place))
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
+    return [file for file in found if file.is_file()]

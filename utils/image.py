@@ -1,6 +1,7 @@
-"""Load images, and draw contact sheets."""
+"""Load images, and draw contact sheets and spectrograms."""
 
 import math
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,15 @@ from sonolume.utils.files import atomic_path
 MAX_PIXELS = 2**25  # of an opened image, 100 MB as RGB; larger ones are reduced
 # raised by Pillow for damaged and foreign files
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-CELL = 192  # pixels of the longer side of every image
-_GAP, _LINE, _SIZE = 8, 17, 14  # margins, line height and font size, in pixels
+CELL = 192  # pixels of the longer side of an image in a contact sheet
+_GAP, _LINE, _SIZE, _CHARACTER = 8, 17, 14, 7  # margin, line height, font size and width of a character, in pixels
 _LINES = 3  # lines of one title; a longer one ends in dots
 _INK, _PAPER, _EMPTY = (40, 40, 40), "white", (238, 238, 238)
+_ANCHORS = np.array(  # dark blue to pale yellow, of increasing brightness
+    [[6, 8, 28], [38, 22, 92], [104, 28, 118], [176, 46, 96], [232, 92, 58], [252, 168, 60], [255, 248, 196]]
+)
+_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
+_LEFT, _BOTTOM, _TOP, _RIGHT = 46, 30, 8, 12  # margins of a spectrogram with axes, in pixels
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` reduces such images
 
 
@@ -72,12 +78,16 @@ def _shrink_jpeg(file: Image.Image) -> None:
 
 
 def picture_grid(
-    path: Path | str, columns: list[list[Image.Image]], titles: list[str], labels: Sequence[str] = ()
-) -> None:
+    path: Path | str, columns: list[list[Image.Image]], titles: list[str], labels: Sequence[str] = (),
+    cell: tuple[int, int] = (CELL, CELL),
+) -> None:  # fmt: skip
     """Write a PNG that compares images: column i shows `columns[i]` under `titles[i]`.
 
-    Images of any size are fitted into squares of `CELL`, small ones enlarged by a whole factor without blurring. A
-    column shorter than the others ends in grey squares. `labels` stand above the rows.
+    Images of any size are fitted into cells, small ones enlarged by a whole factor without blurring. A column shorter
+    than the others ends in grey cells. `labels` stand above the rows.
+
+    Args:
+        cell: width and height of a cell, in pixels.
 
     Raises:
         ValueError: no images, or the wrong number of titles or labels.
@@ -87,60 +97,109 @@ def picture_grid(
         raise ValueError(f"{path}: no pictures")
     if len(titles) != len(columns) or len(labels) not in (0, rows):
         raise ValueError(f"{path}: {len(titles)} titles, {len(labels)} labels for {len(columns)} columns, {rows} rows")
-    wrapped = [_wrapped(title, CELL) for title in titles]
-    over = [_wrapped(label, len(columns) * (CELL + _GAP)) for label in labels] or [[]] * rows
-    left = [_GAP + number * (CELL + _GAP) for number in range(len(columns) + 1)]
-    y = _GAP + _LINE * max(map(len, wrapped))
-    sheet = Image.new("RGB", (left[-1], y + sum(_LINE * len(lines) + CELL + _GAP for lines in over)), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for lines, x in zip(wrapped, left, strict=False):
-        _write(draw, lines, x, _GAP // 2)
-    for row, lines in enumerate(over):
-        _write(draw, lines, _GAP, y)
-        y += _LINE * len(lines)
+    width, height = cell
+    titled = [_text(title, width) for title in titles]
+    over = [_text(label, len(columns) * (width + _GAP)) for label in labels] or [_text("", width)] * rows
+    left = [_GAP + number * (width + _GAP) for number in range(len(columns) + 1)]
+    y = _GAP + max(title.height for title in titled)
+    sheet = Image.new("RGB", (left[-1], y + sum(label.height + height + _GAP for label in over)), _PAPER)
+    for title, x in zip(titled, left, strict=False):
+        sheet.paste(title, (x, _GAP // 2))
+    for row, label in enumerate(over):
+        sheet.paste(label, (_GAP, y))
+        y += label.height
         for column, x in zip(columns, left, strict=False):
-            sheet.paste(_cell(column[row] if row < len(column) else None), (x, y))
-        y += CELL + _GAP
+            sheet.paste(_fitted(column[row], cell) if row < len(column) else Image.new("RGB", cell, _EMPTY), (x, y))
+        y += height + _GAP
+    _save(sheet, path)
+
+
+def spectrogram_grid(path: Path, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()) -> None:
+    """Write a PNG that compares clips: a row for each clip with its label above, a titled column for each source.
+
+    Args:
+        columns: (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
+    """
+    plots = [[_plot(log_mel) for log_mel in column[: len(labels)]] for column in columns]
+    bands, frames = columns[0].shape[1:]
+    picture_grid(path, plots, list(titles or [""] * len(columns)), labels, cell=(2 * frames, 2 * bands))
+
+
+def spectrogram_png(
+    path: Path, log_mel: np.ndarray, sample_rate: int = 16000, hop_size: int = 256, fmin: float = 0, fmax: float = 8000
+) -> None:
+    """Write a PNG of finite (bands, frames) ln mel magnitudes, with axes in seconds and Hz."""
+    if log_mel.ndim != 2 or not log_mel.size or not np.isfinite(log_mel).all():
+        raise ValueError(f"{path}: expected finite values (bands, frames), found shape {log_mel.shape}")
+    scale = (max(1, round(480 / log_mel.shape[1])), max(1, round(240 / log_mel.shape[0])))
+    size = (log_mel.shape[1] * scale[0], log_mel.shape[0] * scale[1])
+    picture = Image.new("RGB", (_LEFT + size[0] + _RIGHT, _TOP + size[1] + _BOTTOM), _PAPER)
+    picture.paste(_plot(log_mel).resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
+    draw = ImageDraw.Draw(picture)
+    _time_axis(draw, size, log_mel.shape[1] * hop_size / sample_rate)
+    _frequency_axis(draw, size, fmin, fmax)
+    _save(picture, path)
+
+
+def colours(log_mel: np.ndarray, dynamic_range: float = 9.0) -> np.ndarray:
+    """Colour ln magnitudes (bands, frames) -> uint8 (bands, frames, 3), from dark to the brightness of the maximum.
+
+    `dynamic_range` in nepers below the maximum is dark; 9 nepers are 78 dB. Pure silence stays dark.
+    """
+    top = max(float(log_mel.max()), dynamic_range - 11.5)  # silence is ln(1e-5) = -11.5
+    level = np.clip((log_mel - top) / dynamic_range + 1.0, 0.0, 1.0)
+    steps = np.linspace(0.0, 1.0, len(_ANCHORS))
+    return np.stack([np.interp(level, steps, channel) for channel in _ANCHORS.T], axis=-1).round().astype(np.uint8)
+
+
+def _plot(log_mel: np.ndarray) -> Image.Image:
+    """Draw (bands, frames) ln mel magnitudes with a pixel for each value, band 0 at the bottom."""
+    return Image.fromarray(np.ascontiguousarray(colours(log_mel)[::-1]))
+
+
+def _save(image: Image.Image, path: Path | str) -> None:
     with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        image.save(temporary, format="PNG")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """Wrap a title to lines of `width` pixels, at most `_LINES`."""
-    font, lines = ImageFont.load_default(_SIZE), list[str]()
-    for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(_cut(word, width))
-    if len(lines) > _LINES:
-        lines = [*lines[: _LINES - 1], _cut(f"{lines[_LINES - 1]} ...", width)]
-    return lines
-
-
-def _cut(text: str, width: int) -> str:
-    """Shorten a text to `width` pixels, dots included."""
-    font = ImageFont.load_default(_SIZE)
-    if font.getlength(text) <= width:
-        return text
-    fits = next(end for end in range(len(text), -1, -1) if font.getlength(f"{text[:end]}...") <= width)
-    return f"{text[:fits]}..."
-
-
-def _write(draw: ImageDraw.ImageDraw, lines: list[str], x: int, y: int) -> None:
-    font = ImageFont.load_default(_SIZE)
+def _text(text: str, width: int) -> Image.Image:
+    """Draw a title in lines that fit into `width` pixels, at most `_LINES`; a longer one ends in dots."""
+    lines = textwrap.wrap(text, max(3, width // _CHARACTER), max_lines=_LINES, placeholder="...")
+    drawn = Image.new("RGB", (width, _LINE * len(lines)), _PAPER)  # cuts a line of unusually wide characters
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(_SIZE)
     for number, line in enumerate(lines):
-        draw.text((x, y + number * _LINE), line, fill=_INK, font=font)
+        draw.text((0, number * _LINE), line, fill=_INK, font=font)
+    return drawn
 
 
-def _cell(picture: Image.Image | None) -> Image.Image:
-    """Centre an image in a square; without an image the square is grey."""
-    square = Image.new("RGB", (CELL, CELL), _EMPTY if picture is None else _PAPER)
-    if picture is None:
-        return square
-    longest = max(picture.size)
-    scale = CELL // longest if longest <= CELL else CELL / longest
+def _fitted(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:
+    """Centre an image in a cell, enlarged or reduced to fit."""
+    ratio = min(cell[0] / picture.width, cell[1] / picture.height)
+    scale = int(ratio) if ratio >= 1 else ratio
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     fitted = picture.convert("RGB").resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
-    square.paste(fitted, ((CELL - fitted.width) // 2, (CELL - fitted.height) // 2))
-    return square
+    centred = Image.new("RGB", cell, _PAPER)
+    centred.paste(fitted, ((cell[0] - fitted.width) // 2, (cell[1] - fitted.height) // 2))
+    return centred
+
+
+def _slaney(hertz: float) -> float:
+    """Convert Hz to mel: linear below 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998)."""
+    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
+
+
+def _time_axis(draw: ImageDraw.ImageDraw, size: tuple[int, int], seconds: float) -> None:
+    step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 8), seconds / 4)
+    for tick in np.arange(0, seconds + 1e-6, step):
+        x = _LEFT + round(tick / seconds * size[0])
+        draw.line([(x, _TOP + size[1]), (x, _TOP + size[1] + 4)], fill=_INK)
+        draw.text((x, _TOP + size[1] + 6), f"{tick:.3g}", fill=_INK, anchor="ma")
+    draw.text((4, _TOP + size[1] + 6), "Hz / s", fill=_INK)
+
+
+def _frequency_axis(draw: ImageDraw.ImageDraw, size: tuple[int, int], fmin: float, fmax: float) -> None:
+    low, high = _slaney(fmin), _slaney(fmax)
+    for tick in (hertz for hertz in _TICKS_HZ if fmin <= hertz <= fmax):
+        y = _TOP + size[1] - round((_slaney(tick) - low) / (high - low) * size[1])
+        draw.line([(_LEFT - 4, y), (_LEFT, y)], fill=_INK)
+        draw.text((_LEFT - 6, y), f"{tick}", fill=_INK, anchor="rm")

@@ -7,21 +7,16 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import write_json
+from sonolume.utils.files import is_video, read_text, sounds_in, write_json
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # used for their sound track too
-PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # unsupported by libsndfile
-AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 COLUMNS = ("Dataset", "Uid", "Caption", "Captions", "Audio", "Image", "Video", "Label", "Split", "Duration", "Scene")
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")
 SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train", "testing": "test"}
@@ -85,7 +80,7 @@ def read_cells(path: Path) -> list[Cell]:
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:
         raise UserError(f"{path}: a manifest is a folder or one of {', '.join(MANIFEST_SUFFIXES)}")
-    text = _read_text(path)
+    text = read_text(path)
     if suffix == ".json":
         content = _parse_json(text, path)
         if not isinstance(content, list):
@@ -102,46 +97,6 @@ def read_cells(path: Path) -> list[Cell]:
         if not isinstance(cell, dict):
             raise UserError(f"{where}: expected an object with columns such as Uid, Audio, Caption; found {cell!r:.60}")
     return [(where, {str(key).strip().lower(): value for key, value in cell.items()}) for where, cell in found]
-
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def find_sounds(path: Path) -> list[Path]:
-    """Return a sound file itself, or all sound files in a folder and below, sorted; at least one, else a UserError."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    found = sounds_in(path) if path.is_dir() else [path]
-    if not found:
-        raise UserError(f"{path}: contains no sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
-    return found
-
-
-def sounds_in(folder: Path) -> list[Path]:
-    """List sound files and videos in a folder and below, sorted, videos last; follows linked folders."""
-    return sorted(_files_in(folder, AUDIO_SUFFIXES), key=lambda file: (is_video(file), file))
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """List image files in a folder and below, sorted; follows linked folders."""
-    return sorted(_files_in(folder, PICTURE_SUFFIXES))
-
-
-def videos_in(folder: Path) -> list[Path]:
-    """List video files in a folder and below, sorted; follows linked folders."""
-    return sorted(_files_in(folder, VIDEO_SUFFIXES))
-
-
-def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
-    found, visited = [], set()
-    for place, subfolders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(place) in visited:  # a link to a parent folder would never end
-            subfolders.clear()
-            continue
-        visited.add(os.path.realpath(place))
-        found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
-    return [file for file in found if file.is_file()]
 
 
 def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
@@ -163,16 +118,11 @@ def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
     write_json(path, records)
 
 
-def split_of(uid: str, valid_fraction: float) -> str:
-    """Choose "train" or "valid" by a hash of the Uid, independent of all other rows."""
-    return "valid" if _hash(uid) < valid_fraction else "train"
-
-
 def assign_splits(rows: Sequence[Row], valid_fraction: float) -> None:
-    """Fill in missing splits by hash, in place; at least one row is assigned to "valid"."""
+    """Fill in missing splits by a hash of the Uid alone, in place; at least one row is assigned to "valid"."""
     undecided = [row for row in rows if row.split is None]
     for row in undecided:
-        row.split = split_of(row.uid, valid_fraction)
+        row.split = "valid" if _hash(row.uid) < valid_fraction else "train"
     no_valid = all(row.split != "valid" for row in rows)
     if valid_fraction > 0 and no_valid and undecided and len(rows) > 1:
         min(undecided, key=lambda row: _hash(row.uid)).split = "valid"
@@ -181,15 +131,6 @@ def assign_splits(rows: Sequence[Row], valid_fraction: float) -> None:
 def _hash(uid: str) -> float:
     """Hash to a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(uid.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
-
-
-def _read_text(path: Path) -> str:
-    """Read UTF-8 with or without a byte order mark."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-        raise UserError(f"{path}:{line}: not UTF-8 (byte {byte:#04x}); save the file as UTF-8") from error
 
 
 def _parse_csv(text: str, path: Path, delimiter: str) -> list[tuple[str, Any]]:
@@ -224,7 +165,7 @@ def _read_folder(folder: Path, dataset: str) -> list[Row]:
 def sidecar_captions(audio: Path) -> list[str]:
     """Read the captions in the text file next to a sound file, one per line; [] without one."""
     sidecar = audio.with_suffix(".txt")
-    lines = _read_text(sidecar).splitlines() if sidecar.is_file() else []
+    lines = read_text(sidecar).splitlines() if sidecar.is_file() else []
     return [line.strip() for line in lines if line.strip()]
 
 

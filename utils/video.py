@@ -3,19 +3,20 @@
 Animated pictures (WebP, GIF, PNG) are films without sound; Pillow reads them.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import soxr
 from PIL import Image, ImageSequence
 
-from sonolume.utils import audio, manifest
+from sonolume.utils import audio, files
 from sonolume.utils.audio import PYAV_REMEDY
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
@@ -83,7 +84,7 @@ class _Interval:
 def is_film(path: Path) -> bool:
     """Check for a video file, by its suffix, or an animated picture, by its content."""
     if path.suffix.lower() not in ANIMATED_SUFFIXES:
-        return manifest.is_video(path)
+        return files.is_video(path)
     try:
         with Image.open(path) as file:
             return getattr(file, "is_animated", False)
@@ -168,7 +169,8 @@ def _animation(path: Path) -> Iterator[_Interval]:
         with Image.open(path) as file:
             for picture in ImageSequence.Iterator(file):
                 image = to_rgb(picture.copy())
-                seconds = float(picture.info.get("duration") or 0) / 1000 or UNTIMED
+                untimed = UNTIMED if getattr(file, "is_animated", False) else 0.0
+                seconds = float(picture.info.get("duration") or 0) / 1000 or untimed
                 yield _Interval(start, start + seconds, image)
                 start += seconds
     except UNREADABLE as error:
@@ -192,15 +194,17 @@ def _decoded(path: Path, start: float) -> Iterator[_Interval]:
             for frame in packet.decode() if packet.stream is track else ():
                 if frame.time is None:
                     continue
+                time = frame.time - begin
                 if shown is not None:
-                    yield _Interval(shown.time - begin, frame.time - begin, shown)
-                    gap = frame.time - shown.time
-                shown = frame
+                    shown.stop, gap = time, time - shown.start
+                    yield shown
+                shown = _Interval(time, time, frame)
         _check_length(path, container, end)
         if shown is None:
             raise VideoError(f"{path}: no frame could be decoded")
-        last = float(shown.duration * shown.time_base) if shown.duration else gap
-        yield _Interval(shown.time - begin, shown.time - begin + last, shown)
+        last = shown.source
+        shown.stop += float(last.duration * last.time_base) if last.duration else gap
+        yield shown
 
 
 def _begin(track: "VideoStream") -> float:
@@ -266,7 +270,7 @@ def _audio_frame(sound: np.ndarray, start: int) -> "AudioFrame":
 
 def check_mux(video: Path) -> None:
     """Raise a VideoError unless the file is a video to which `mux` can add sound."""
-    if video.suffix.lower() in ANIMATED_SUFFIXES | manifest.PICTURE_SUFFIXES:
+    if video.suffix.lower() in ANIMATED_SUFFIXES | files.PICTURE_SUFFIXES:
         raise VideoError(f"{video}: a picture, and pictures take no sound: mux needs a video such as mp4", "no video")
     probe(video)
 
@@ -287,12 +291,35 @@ def mux(video: Path, wave: np.ndarray, sample_rate: int, out_path: Path, keep_so
         VideoError: `video` is a picture, or unusable, or its pictures do not fit into the container of `out_path`.
     """
     check_mux(video)
-    if out_path.suffix.lower() not in manifest.VIDEO_SUFFIXES | {video.suffix.lower()}:
+    if out_path.suffix.lower() not in files.VIDEO_SUFFIXES | {video.suffix.lower()}:
         raise VideoError(f"{out_path}: not the name of a video: choose one such as {video.stem}.mp4", "no fit")
     seconds = probe(video).seconds
     sound = _mixed(video, wave, sample_rate, seconds, keep_sound)
-    with _opened(video) as source, atomic_path(out_path) as temporary, temporary.open("wb") as file:
-        _write(source, _picture_track(video, source), sound, out_path, file)
+    with atomic_path(out_path) as temporary, _Output(temporary) as file:
+        try:
+            with _opened(video) as source:
+                _write(source, _picture_track(video, source), sound, out_path, file)
+        except VideoError as error:
+            raise file.error or error  # noqa: B904  # a full disk is no damaged video
+
+
+class _Output(io.FileIO):
+    """A file that remembers why it could not be written: PyAV hides it."""
+
+    error: OSError | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w")
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return len(data)
 
 
 def _mixed(video: Path, wave: np.ndarray, sample_rate: int, seconds: float, keep_sound: float | None) -> np.ndarray:
@@ -323,7 +350,7 @@ def _fitted(sound: np.ndarray, length: int) -> np.ndarray:
     return np.pad(sound[:, :length], ((0, 0), (0, max(0, length - sound.shape[1]))))
 
 
-def _write(source: "InputContainer", track: "VideoStream", sound: np.ndarray, out_path: Path, file: IO[bytes]) -> None:
+def _write(source: "InputContainer", track: "VideoStream", sound: np.ndarray, out_path: Path, file: io.FileIO) -> None:
     """Copy the packets of the pictures, from time 0 on, interleaved with the encoded sound (channels, n)."""
     import av
 
@@ -332,7 +359,7 @@ def _write(source: "InputContainer", track: "VideoStream", sound: np.ndarray, ou
         try:
             pictures = target.add_stream_from_template(track)
             codec, layout = SOUND_CODECS.get(out_path.suffix.lower(), "aac"), "stereo" if len(sound) > 1 else "mono"
-            tone = target.add_stream(codec, rate=MUX_RATE, layout=layout)
+            tone: Any = target.add_stream(codec, rate=MUX_RATE, layout=layout)
             target.start_encoding()
         except (av.FFmpegError, ValueError) as error:
             message = f"takes no pictures in {track.codec_context.name}: choose another type of file, such as mkv"

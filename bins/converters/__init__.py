@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from sonolume.utils import options as flags
-from sonolume.utils.options import option
+from sonolume.config import options as flags
+from sonolume.config.options import option
 
 
 @dataclass(kw_only=True)

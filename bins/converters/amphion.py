@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonolume.bins.converters import ConverterOptions
+from sonolume.config.options import option
 from sonolume.models.convert import layout
-from sonolume.utils.options import option
 
 
 @dataclass(kw_only=True)

@@ -4,9 +4,9 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonolume.utils import options as flags
+from sonolume.config import options as flags
+from sonolume.config.options import option
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import option
 
 KINDS = {  # kind of pipeline -> its required parts, its optional ones; models/convert/assemble.py has its function
     "text-to-audio": (("vae", "unet", "text_encoder"), ("vocoder", "text_mask", "preset")),

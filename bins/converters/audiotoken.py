@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonolume.bins.converters import ConverterOptions
-from sonolume.utils.options import option
+from sonolume.config.options import option
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from sonolume.config import audio_to_image
 from sonolume.config.audio_to_image import PLACEHOLDER, TrainingPairsConfig
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
-from sonolume.utils.options import option
+from sonolume.config.options import option
 
 
 @dataclass

@@ -11,8 +11,8 @@ from pathlib import Path
 from sonolume.config import options
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.options import LARGEST_SEED, option
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import LARGEST_SEED, option
 
 
 class Stage(StrEnum):
@@ -57,12 +57,14 @@ class VqvaeConfig(Strict):
     dilation_growth: int = 3  # ratio of the dilations of successive blocks
     decay: float = 0.99  # of the codebooks' moving averages, per step
     restart_threshold: float = 1.0  # running count below which a code is replaced by a row of the batch
+    mel_weight: float = 0.0  # of the L1 distance of log-mels, an extra loss for the quiet parts; 0 = as published
     scale_seconds: float = 600.0  # seconds of training sounds from which the scales of the losses are estimated
 
     def __post_init__(self) -> None:
         self.at_least(
             "model.vqvae", 1, "embedding_width", "codes", "width", "depth", "dilation_growth", "scale_seconds"
         )
+        self.at_least("model.vqvae", 0, "mel_weight")
         self.at_least("model.vqvae", 2, "stride")
         self.fraction("model.vqvae", "decay")
         valid = len(self.downs) == 2 and min(self.downs) >= 1

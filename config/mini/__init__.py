@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, MiniworldConfig, RunConfig, TrainConfig
-from sonolume.utils.options import Options
+from sonolume.config.options import Options
 
 
 @dataclass

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from sonolume.config.base import AdamConfig, Strict, TrainConfig
 from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
-from sonolume.config.options import ReportOptions
+from sonolume.config.options import LARGEST_SEED, ReportOptions, option
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
-from sonolume.utils.options import LARGEST_SEED, option
 
 
 @dataclass

@@ -4,25 +4,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from sonolume.config.base import (
-    AdamConfig,
-    EvaluationConfig,
-    LoraConfig,
-    PreprocessConfig,
-    RunConfig,
-    Strict,
-    TrainConfig,
-)
-from sonolume.config.options import (
-    FolderOptions,
-    GenerationOptions,
-    ModelOptions,
-    OutputOptions,
-    ReportOptions,
-    SamplingOptions,
-)
+from sonolume.config import base, options
+from sonolume.config.base import AdamConfig, LoraConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.options import Options, Spans, option, parse_spans
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import Options, Spans, option, parse_spans
 
 BetaSchedule = StrEnum("BetaSchedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 PredictionType = StrEnum("PredictionType", ["epsilon", "v_prediction", "flow"])
@@ -32,7 +17,7 @@ Method = StrEnum("Method", ["full", "lora"])
 
 
 @dataclass
-class AudioLDMPreprocessConfig(PreprocessConfig):
+class AudioLDMPreprocessConfig(base.PreprocessConfig):
     cond_mask_prob: float = 0.1  # share of captions replaced by "" in training, for classifier-free guidance
 
     def __post_init__(self) -> None:
@@ -139,7 +124,7 @@ class Config(RunConfig):
     preprocess: AudioLDMPreprocessConfig = field(default_factory=AudioLDMPreprocessConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=5e-5)))
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: base.EvaluationConfig = field(default_factory=base.EvaluationConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,24 +133,20 @@ class Config(RunConfig):
 
 
 @dataclass(kw_only=True)
-class InferenceOptions(ModelOptions, OutputOptions, GenerationOptions):
+class InferenceOptions(options.ModelOptions, options.OutputOptions, options.GenerationOptions):
     text: list[str] = option(help="description of the sound; may be given several times", metavar="TEXT")
     text_file: Path | None = option(help="file with one description per line (UTF-8)", metavar="FILE", must_exist=True)
     duration: float | None = option(
         help="length of the sound (default: one clip)", low=0.5, high=600, unit="s", metavar="SECONDS"
     )
     guidance_rescale: float = option(
-        0.0,
-        help="rescaling of the guided prediction, 0 (off) to 1; 0.7 is usual with strong guidance",
-        low=0,
-        high=1,
-        metavar="SHARE",
-    )
+        0.0, help="rescaling of the guided prediction, 0 (off) to 1; 0.7 is usual with strong guidance",
+        low=0, high=1, metavar="SHARE",
+    )  # fmt: skip
     guidance_interval: tuple[float, float] = option(
-        (0.0, 1.0),
-        help="apply guidance only between these two noise times, from 0 (clean) to 1 (noise)",
+        (0.0, 1.0), help="apply guidance only between these two noise times, from 0 (clean) to 1 (noise)",
         metavar="TIME",
-    )
+    )  # fmt: skip
     window_overlap: float = option(
         0.5, help="overlap of the windows of a sound longer than one clip", low=0, high=0.9, metavar="SHARE"
     )
@@ -194,7 +175,7 @@ class InferenceOptions(ModelOptions, OutputOptions, GenerationOptions):
 
 
 @dataclass(kw_only=True)
-class EvaluationOptions(ReportOptions, FolderOptions, SamplingOptions):
+class EvaluationOptions(options.ReportOptions, options.FolderOptions, options.SamplingOptions):
     batch_size: int = option(16, help="samples generated at once", low=1, metavar="N")
 
 
@@ -208,7 +189,8 @@ class FinetuneOptions(Options):
         help="pipeline to start from (default: the recipe's trained one, else the shipped miniature one)",
         metavar="FOLDER_OR_ID",
     )
-    method: Method | None = option(
-        help="full: train all weights of the U-Net; lora: train small adapters (default: full)"
+    method: str | None = option(
+        help="full: train all weights of the U-Net; lora: train small adapters (default: full)",
+        choices=tuple(Method.__members__),
     )
     resume: bool = option(help="continue the run from checkpoints/last.ckpt")

@@ -81,9 +81,7 @@ class Config(RunConfig):
             self.require(size % factor == 0, f"preprocess.{name} {size} is not divisible by {reason}")
 
 
-@dataclass(kw_only=True)
-class InferenceOptions(ReconstructionOptions):
-    pass
+InferenceOptions = ReconstructionOptions
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, field
 
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.options import FolderOptions, ReconstructionOptions, ReportOptions
+from sonolume.config.tta.autoencoderkl import EvaluationOptions as EvaluationOptions
+from sonolume.config.tta.autoencoderkl import InferenceOptions as InferenceOptions
 
 
 @dataclass
@@ -16,8 +17,8 @@ class HifiGanPreprocessConfig(PreprocessConfig):
         super().__post_init__()
         self.at_least("preprocess", 1, "segment_size")
         self.at_least("preprocess", 0, "train_clips")
+        self.divisible("preprocess", "segment_size", "hop_size")
         size, hop = self.segment_size, self.hop_size
-        self.require(size % hop == 0, f"preprocess.segment_size {size} is not divisible by hop_size {hop}")
         limits = f"above (n_fft {self.n_fft} - hop_size {hop}) / 2 and at most frames {self.frames} x hop_size"
         valid = (self.n_fft - hop) // 2 < size <= self.frames * hop
         self.require(valid, f"preprocess.segment_size {size} must be {limits}")
@@ -127,13 +128,3 @@ class Config(RunConfig):
         product = math.prod(rates)
         message = f"model.hifigan.upsample_rates {rates} multiply to {product}, not to preprocess.hop_size {hop}"
         self.require(product == hop, message)
-
-
-@dataclass(kw_only=True)
-class InferenceOptions(ReconstructionOptions):
-    pass
-
-
-@dataclass(kw_only=True)
-class EvaluationOptions(ReportOptions, FolderOptions):
-    pass

@@ -54,7 +54,7 @@ def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, ship
     The model is the run's own export, else the miniature one in the folder `shipped`.
     """
     if options.generated is not None or options.reference is not None:
-        score_folder(options, options.batch_size)
+        score_folder(options, runtime.pick_device(options.device), options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, shipped)
     in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)
@@ -122,10 +122,7 @@ def _sampling_settings(
     pipe: AudioToImagePipeline, where: str, components: Mapping[str, Any], options: EvaluationOptions
 ) -> dict[str, Any]:
     """Apply the preset, and collect everything that determines a picture besides its sound and seed."""
-    try:
-        pipe.use_preset(options.preset or "balanced")
-    except ValueError as error:
-        raise UserError(f"--preset: {error}") from error
+    runtime.choose_sampler(pipe, options.preset)
     pipe.sd.set_progress_bar_config(disable=True)
     return {
         "model": weights_version(where),

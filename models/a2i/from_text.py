@@ -19,8 +19,8 @@ from sonolume.models.evaluation.samples import SOUND, Files, Samples
 from sonolume.models.tta.audioldm import evaluate as text_to_audio
 from sonolume.models.tta.audioldm.inference import load
 from sonolume.modules.metrics.interval import Share
-from sonolume.utils import hub
-from sonolume.utils.manifest import AUDIO_SUFFIXES
+from sonolume.utils import paths
+from sonolume.utils.files import AUDIO_SUFFIXES
 
 FOLDER = "from_text"
 REAL = "real sound"  # column of the trips that start from real sounds
@@ -35,9 +35,7 @@ def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> 
     Raises:
         UserError: --text_to_audio is no such pipeline, or can read none of the captions.
     """
-    given = str(options.text_to_audio)
-    local = Path(given).expanduser()
-    where = str(local.resolve()) if local.is_dir() else hub.locate(given, "--text_to_audio")
+    where = paths.locate(str(options.text_to_audio), "--text_to_audio", flag=True)
     pipe = load(where, options.device)
     settings = text_to_audio.sampling_settings(pipe, where, options.preset, options.num_steps, None)
     tests = text_to_audio.readable(pipe, real)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sonolume.config.base import TrainConfig
 from sonolume.models.a2i.loading import load_stable_diffusion
-from sonolume.utils import hub
+from sonolume.utils import paths
 from sonolume.utils.cache import cached
 from sonolume.utils.errors import UserError
 
@@ -23,7 +23,7 @@ BATCH_SIZE = 8  # inputs of one forward pass
 def frozen_stable_diffusion(source: str) -> Any:
     """Load the frozen pipeline of the config key model.stable_diffusion, without its safety checker."""
     key = "model.stable_diffusion"
-    place = hub.locate(source, key, "a folder or a hub id of Stable Diffusion 1.x or 2.x")
+    place = paths.locate(source, key, "a folder or a hub id of Stable Diffusion 1.x or 2.x")
     sd = load_stable_diffusion(place, key, torch.float32, safety_checker=False)
     for network in (sd.unet, sd.vae, sd.text_encoder):
         network.eval().requires_grad_(False)

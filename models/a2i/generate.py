@@ -1,7 +1,6 @@
 """Generation of pictures and their sidecars from sounds: run_inference.sh of every audio-to-image recipe."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,14 @@ from sonolume.config.base import RunConfig
 from sonolume.models import runtime
 from sonolume.models.a2i import loading
 from sonolume.models.a2i.loading import LoadEncoder
-from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline
-from sonolume.models.a2i.sound_encoder import SoundEncoder, remove_placeholder
-from sonolume.utils import audio, files, manifest
+from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, SoundEncoder, remove_placeholder
+from sonolume.utils import audio, files
 from sonolume.utils.audio import SILENCE_PEAK, SoundError
 from sonolume.utils.errors import UserError
-from sonolume.utils.image import open_image
+from sonolume.utils.image import CELL, open_image, picture_grid
 
+COLUMNS = 6  # pictures in a row of a storyboard
+EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
 
 
@@ -64,7 +64,7 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
         UserError: an input cannot be used.
         ComputationError: the result is NaN, or of one colour.
     """
-    paths = find_sounds(options.audio)
+    paths = files.find_sounds(*options.audio)
     places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
     if options.together and places != len(paths):
         raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {len(paths)} sounds, "
@@ -88,11 +88,6 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
               file=sys.stderr)  # fmt: skip
 
 
-def find_sounds(places: Sequence[Path]) -> list[Path]:
-    """List the sound files of --audio without duplicates, those of folders sorted; errors as `manifest.find_sounds`."""
-    return list(dict.fromkeys(path for place in places for path in manifest.find_sounds(place)))
-
-
 def call_settings(
     pipe: AudioToImagePipeline, init_image: Image.Image | None, options: InferenceOptions
 ) -> dict[str, Any]:
@@ -102,11 +97,8 @@ def call_settings(
         UserError: no such sampler, a text is too long, or the networks cannot draw the size.
     """
     prompt = options.prompt or pipe.encoder.prompt
+    runtime.choose_sampler(pipe, options.preset, options.scheduler)
     try:
-        if options.preset:
-            pipe.use_preset(options.preset)
-        if options.scheduler:
-            pipe.use_scheduler(options.scheduler)
         texts = [remove_placeholder(prompt), options.negative_text, *options.text]
         pipe.encode_texts(texts, pipe.sd.tokenizer.model_max_length)
         height, width = pipe.size(options.height, options.width)
@@ -165,7 +157,7 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
             clips, waves = zip(*waiting, strict=True)
             encoded += zip(clips, pipe.encode_audio(waves), strict=True)
             waiting = []
-    report_unusable(errors, len(paths))
+    audio.report_unusable(errors, len(paths))
     groups = [encoded] if options.together else [[one] for one in encoded]
     return [
         Subject([clip for clip, _ in group], torch.cat([tokens for _, tokens in group]), text)
@@ -210,23 +202,6 @@ def split_windows(seconds: float, window: float, hop: float, shortest: float) ->
     return spans
 
 
-def report_unusable(errors: Sequence[SoundError], count: int) -> None:
-    """Print which of `count` sounds were left out, and why.
-
-    Raises:
-        UserError: not a single sound is usable.
-    """
-    if len(errors) == count == 1:
-        raise errors[0]
-    for error in errors:
-        print(f"left out: {error}", file=sys.stderr)
-    reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(e.reason for e in errors).most_common())
-    if len(errors) == count:
-        raise UserError(f"none of the {count} sounds can be used: {reasons}")
-    if errors:
-        print(f"{len(errors)} of {count} sounds were left out: {reasons}", file=sys.stderr)
-
-
 def _draw(
     pipe: AudioToImagePipeline, subjects: list[Subject], settings: dict[str, Any], sidecar: dict[str, Any],
     folder: Path, options: InferenceOptions,
@@ -269,8 +244,6 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
 
 def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
     """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path."""
-    from sonolume.models.a2i.storyboard import write_sheet
-
     boards: dict[tuple[Path, str, int], dict[int | None, tuple[Clip, Path]]] = {}
     for subject, seed, path in pictures:
         clip = subject.clips[0]
@@ -283,3 +256,25 @@ def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder:
         facts = {"audio": str(audio_path), "seed": seed, "windows": windows}
         files.write_json(path.with_suffix(".json"), facts | sidecar)
         print(path)
+
+
+def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:
+    """Write a contact sheet (PNG) with the start time of each row above it, and the offset above each column.
+
+    Args:
+        pictures: files in the order of time; None for a silent window, which stays grey.
+        hop: seconds from one window to the next.
+    """
+    width = min(COLUMNS, len(pictures))
+    blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOUR)
+    images = [blank if picture is None else open_image(picture) for picture in pictures]
+    titles = ["" if not column else f"+{column * hop:g} s" for column in range(width)]
+    starts = [format_time(first * hop) for first in range(0, len(pictures), width)]
+    picture_grid(path, [images[column::width] for column in range(width)], titles, starts)
+
+
+def format_time(seconds: float) -> str:
+    """Format seconds as minutes and seconds: 75.5 -> "1:15.5"."""
+    minutes, rest = divmod(round(seconds, 2), 60)
+    text = f"{int(minutes)}:{rest:05.2f}"
+    return text.rstrip("0").removesuffix(".") if rest % 1 else text.removesuffix(".00")

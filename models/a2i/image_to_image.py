@@ -5,7 +5,7 @@ from typing import Any
 from diffusers import StableDiffusionImg2ImgPipeline
 from torch import Tensor
 
-from sonolume.modules.inpainting import begin
+from sonolume.modules.sampling import begin
 
 
 class ImageToImagePipeline(StableDiffusionImg2ImgPipeline):

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import diffusers.utils.logging
 import torch
 import transformers.utils.logging
-from huggingface_hub import snapshot_download
 
 from sonolume.models import runtime
-from sonolume.models.a2i.pipeline import AudioToImagePipeline
-from sonolume.models.a2i.sound_encoder import LORA, SETTINGS_FILE, SoundEncoder
-from sonolume.utils import checkpoint, files, hub
+from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
+from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -40,16 +38,14 @@ def load(
     Raises:
         UserError: a component is missing, damaged, or does not fit the others.
     """
-    place, kind = runtime.pick_device(device), runtime.DTYPES[dtype]
-    if kind == torch.float16 and place.type == "cpu":
-        raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
+    place = runtime.pick_device(device)
+    kind = runtime.pick_dtype(dtype, place)
     folder, settings = read_settings(source, recipe)
+    key, remedy = "--stable_diffusion", ""
     if stable_diffusion is None:
-        key = f"{folder / SETTINGS_FILE}: stable_diffusion"
-        sd_source = hub.locate(settings["stable_diffusion"], key, "choose another one with --stable_diffusion")
-    else:
-        given, key = Path(stable_diffusion).expanduser(), "--stable_diffusion"
-        sd_source = str(given.resolve()) if given.is_dir() else hub.locate(stable_diffusion, key)
+        key, remedy = f"{folder / SETTINGS_FILE}: stable_diffusion", f"choose another one with {key}"
+    chosen = stable_diffusion or settings["stable_diffusion"]
+    sd_source = paths.locate(chosen, key, remedy, flag=stable_diffusion is not None)
     encoder = load_encoder(folder, settings, place, kind)
     sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
     has_lora = (folder / LORA).is_dir()
@@ -72,36 +68,17 @@ def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
     Raises:
         UserError: not an exported folder, damaged, or of another recipe.
     """
-    try:
-        folder = Path(source) if hub.is_local(source) else Path(snapshot_download(source))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source}: cannot be downloaded: {first_line(error)}") from error
+    folder = paths.download(source, "--checkpoint")
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        raise UserError(f"{source}: no {SETTINGS_FILE} in it: not an exported folder of {recipe}{hub.CONVERT}")
+        kind = paths.kind_of(folder)
+        found = f"holds {kind}" if kind else f"no {SETTINGS_FILE} in it{paths.CONVERT}"
+        raise UserError(f"{source}: not an exported folder of {recipe}: {found}")
     settings = files.read_json(path, f"the settings of {recipe}")
     found = settings.get("recipe")
     if found != recipe or "stable_diffusion" not in settings:
         raise UserError(f"{path}: made by {found or 'no recipe'}, not by {recipe}: choose another --checkpoint")
     return folder, settings
-
-
-def load_network(kind: Any, place: str, name: str, dtype: torch.dtype = torch.float32, remedy: str = "") -> Any:
-    """Load a frozen network of the class `kind`, saved by its `save_pretrained`, on the CPU.
-
-    Args:
-        place: folder or hub id, as `hub.locate` returns it.
-        name: begins the error messages; `remedy` ends them.
-
-    Raises:
-        UserError: missing, damaged or of another class.
-    """
-    if hub.is_local(place):
-        checkpoint.check_folder(Path(place), kind.__name__)
-    try:
-        return kind.from_pretrained(place, dtype=dtype).eval().requires_grad_(False)
-    except checkpoint.DAMAGED as error:
-        raise UserError(f"{name}: cannot be loaded: {first_line(error)}{remedy}") from error
 
 
 def load_stable_diffusion(
@@ -110,13 +87,13 @@ def load_stable_diffusion(
     """Load Stable Diffusion 1.x or 2.x on the CPU.
 
     Args:
-        source: folder or hub id, as `hub.locate` returns it; `key` is its flag or config key, for messages.
+        source: folder or hub id, as `paths.locate` returns it; `key` is its flag or config key, for messages.
         safety_checker: keep the safety checker of the folder, if it has one.
 
     Raises:
         UserError: a component is missing (the message names it), damaged, or of another kind of model.
     """
-    if hub.is_local(source):
+    if paths.is_local(source):
         _check_folder(Path(source), key, safety_checker)
     options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
     name, logs = f"{key} {source}", (diffusers.utils.logging, transformers.utils.logging)

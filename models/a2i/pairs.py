@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sonolume.config.audio_to_image import TrainingPairsConfig
-from sonolume.models.a2i.sound_encoder import repeat_to_length
+from sonolume.models.a2i.pipeline import repeat_to_length
 from sonolume.preprocessors.prepared import read_split
 from sonolume.preprocessors.sound_pictures import pictures_of
 from sonolume.utils import audio, image

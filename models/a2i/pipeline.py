@@ -8,21 +8,23 @@ wave, z latent channels, h x w latent size.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sonolume.models.a2i.sound_encoder import SoundEncoder, remove_placeholder
-from sonolume.modules import schedulers
+from sonolume.config.audio_to_image import PLACEHOLDER
+from sonolume.modules import sampling
 from sonolume.utils.audio import SILENCE_PEAK, check_wave
 from sonolume.utils.errors import ComputationError
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+SETTINGS_FILE = "audio_to_image.json"  # in an exported folder: recipe, stable_diffusion, and settings of the encoder
+LORA = "lora"  # folder of the U-Net's adapters in an exported folder, if they were trained
 STRENGTH = 0.8  # default for `init_image`
 PRESETS = ("reference", "balanced", "fast")
 REFERENCE_STEPS = 50  # of PNDM, as Stable Diffusion 1 was published
@@ -33,6 +35,28 @@ MIN_CONTRAST = 1 / 255  # a picture with less contrast has one colour: the compu
 FLOAT32_HINT = "the settings or the weights are at fault: try another --seed, a lower --guidance_scale, more steps"
 
 Wave = Tensor | np.ndarray
+
+
+class SoundEncoder(Protocol):
+    """Encoder from sound, and the words around it, to Stable Diffusion's `prompt_embeds`."""
+
+    sample_rate: int  # Hz of the input waves
+    min_seconds: float  # duration of the shortest sound that can be encoded
+    window: float  # seconds of one training item; the tokens of a longer sound are the mean over its windows
+    width: int  # D, which must be the text encoder's
+    prompt: str  # default prompt, with `PLACEHOLDER` in the place of an audio token
+
+    def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
+        """Encode waves (n,) of equal length, float32 -> audio tokens (B, K, D) float32."""
+        ...
+
+    def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
+        """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
+
+        Raises:
+            ValueError: a prompt does not fit the tokens, or is longer than the text encoder's input.
+        """
+        ...
 
 
 @dataclass
@@ -64,7 +88,7 @@ class AudioToImagePipeline:
     def use_preset(self, name: str) -> int:
         """Switch to the sampler of one of `PRESETS`, or raise a ValueError, and return its number of steps.
 
-        "reference" is the published PNDM with 50 steps; "balanced" and "fast" are those of `modules/schedulers.py`.
+        "reference" is the published PNDM with 50 steps; "balanced" and "fast" are those of `modules/sampling.py`.
         """
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}: {', '.join(PRESETS)}")
@@ -72,18 +96,18 @@ class AudioToImagePipeline:
             self.use_scheduler("pndm")
             self.num_steps = REFERENCE_STEPS
         else:
-            self.sd.scheduler, self.num_steps = schedulers.preset(name, *self._noise_schedule())
+            self.sd.scheduler, self.num_steps = sampling.preset(name, *self._noise_schedule())
         return self.num_steps
 
     def use_scheduler(self, name: str) -> None:
-        """Switch to a sampler by its short name; arguments and errors as `modules.schedulers.scheduler`."""
-        self.sd.scheduler = schedulers.scheduler(name, *self._noise_schedule())
+        """Switch to a sampler by its short name; arguments and errors as `modules.sampling.scheduler`."""
+        self.sd.scheduler = sampling.scheduler(name, *self._noise_schedule())
 
     def _noise_schedule(self) -> tuple[str, dict[str, Any]]:
         """Objective and noise schedule of training; latents are never clipped, although DDIM's default is to clip."""
         config = self.sd.scheduler.config
         noise = {name: config[name] for name in NOISE if config.get(name) is not None} | {"clip_sample": False}
-        return schedulers.objective_of(self.sd.scheduler), noise
+        return sampling.objective_of(self.sd.scheduler), noise
 
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[Wave]) -> Tensor:
@@ -288,3 +312,14 @@ def _one_each(given: str | Sequence[str], count: int, what: str) -> list[str]:
     if len(found) != count:
         raise ValueError(f"{len(found)} {what} for {count} sounds: give one, or one for each")
     return found
+
+
+def remove_placeholder(prompt: str) -> str:
+    """Reduce a prompt to its words: "a photo of <*>, 4k" -> "a photo of, 4k"."""
+    words = " ".join(prompt.replace(PLACEHOLDER, " ").split())
+    return words.replace(" ,", ",").replace(" .", ".").strip(" ,")
+
+
+def repeat_to_length(wave: Tensor, length: int) -> Tensor:
+    """Repeat a wave (n,) that is shorter than `length` samples up to that length; a longer one stays as it is."""
+    return wave if len(wave) >= length else wave.repeat(length // max(1, len(wave)) + 1)[:length]

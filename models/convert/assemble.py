@@ -10,15 +10,15 @@ from diffusers import UNet2DConditionModel
 
 from sonolume.models.convert import amphion, layout
 from sonolume.models.convert.common import SOURCE_FILE, disable_progress_bars
-from sonolume.models.tta import stored_mel
 from sonolume.models.tta.audioldm.components import TextEncoder
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
+from sonolume.models.tta.features import MEL_FILE, stored_mel
 from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.schedulers import objective_of, preset
-from sonolume.utils import checkpoint, files, hub
-from sonolume.utils.errors import UserError, first_line
+from sonolume.modules.sampling import objective_of, preset
+from sonolume.utils import checkpoint, files, paths
+from sonolume.utils.errors import UserError
 
 MAX_POSITION_CHANNELS = 2  # channels of a U-Net's input that are coordinates
 NORMALISATION = ("scaling_factor", "latents_mean", "latents_std")
@@ -79,11 +79,11 @@ def _load_vae(source: str) -> Part:
     if official := _official(source, "vae"):
         converted = amphion.read("vae", official)
         return Part(converted.model, str(official), converted.mel)
-    where = _locate(source, "vae")
+    where = paths.locate(source, "vae", flag=True)
     vae = autoencoderkl.load(where, "vae")
-    mel = stored_mel.read(where) or stored_mel.read(str(Path(where).parent))  # the folder of a part has none
+    mel = stored_mel(where) or stored_mel(str(Path(where).parent))  # the folder of a part has none
     if "frames" not in mel:
-        raise UserError(f"vae {source}: no {stored_mel.MEL_FILE} in it, so its mel settings are unknown")
+        raise UserError(f"vae {source}: no {MEL_FILE} in it, so its mel settings are unknown")
     return Part(vae, source, asdict(MelSettings()) | mel)
 
 
@@ -92,7 +92,7 @@ def _load_unet(source: str) -> Part:
     if official := _official(source, "audioldm"):
         converted = amphion.read("audioldm", official)
         return Part(converted.model, str(official), converted.source)
-    where = Path(_locate(source, "unet"))
+    where = Path(paths.locate(source, "unet", flag=True))
     pipeline = where if (where / "model_index.json").is_file() else where.parent
     facts = _stored(where, SOURCE_FILE) if pipeline != where else {}
     if not facts and (pipeline / "model_index.json").is_file():
@@ -105,12 +105,7 @@ def _load_unet(source: str) -> Part:
             f"unet {source}: the settings of its training are unknown: give a local pipeline folder that holds it, a "
             f"folder that bins/convert.py wrote ({SOURCE_FILE}), or an official checkpoint"
         )
-    checkpoint.check_folder(where, "UNet2DConditionModel")
-    try:
-        unet = UNet2DConditionModel.from_pretrained(where)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"unet {source}: cannot be loaded: {first_line(error)}") from error
-    return Part(unet.eval().requires_grad_(False), source, facts)
+    return Part(checkpoint.load_network(UNet2DConditionModel, str(where), "unet"), source, facts)
 
 
 def _load_vocoder(source: str, settings: MelSettings) -> Part:
@@ -121,7 +116,7 @@ def _load_vocoder(source: str, settings: MelSettings) -> Part:
             if value != (wanted := getattr(settings, name)):
                 raise UserError(f"vocoder {source}: takes mels with {name} {value}, the autoencoder makes {wanted}")
         return Part(converted.model, str(official), {"refine": 0})
-    where = _locate(source, "vocoder")
+    where = paths.locate(source, "vocoder", flag=True)
     index = _stored(Path(where), "model_index.json")
     refine = index.get("refine", index.get("polish", 0))  # its name in older pipelines
     return Part(hifigan.load(where, "vocoder", settings), source, {"refine": refine})
@@ -130,13 +125,7 @@ def _load_vocoder(source: str, settings: MelSettings) -> Part:
 def _official(source: str, network: str) -> Path | None:
     """Find the official weights in a file or folder; None for a folder of `save_pretrained` or a hub id."""
     path = Path(source).expanduser()
-    return layout.weights_file(path, network) if path.exists() and not layout.is_model_folder(path) else None
-
-
-def _locate(source: str, key: str) -> str:
-    """Resolve a folder, relative to the working directory as in flags, or a hub id."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else hub.locate(source, key)
+    return layout.weights_file(path, network) if path.exists() and not paths.kind_of(path) else None
 
 
 def _stored(folder: Path, name: str) -> dict[str, Any]:

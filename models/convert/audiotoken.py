@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sonolume.models import lora
 from sonolume.models.a2i.audiotoken import encoder
-from sonolume.models.a2i.sound_encoder import LORA
+from sonolume.models.a2i.pipeline import LORA
 from sonolume.models.convert import common, layout
 from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.utils.errors import UserError
@@ -92,8 +92,5 @@ def read_lora(path: Path) -> dict[str, Tensor]:
         block, layer, half = match.groups()
         layer = "to_out.0" if layer == "to_out" else layer
         found[f"{lora.PREFIX}{block}.{layer}.{HALVES[half]}.weight"] = weight.float().contiguous()
-    layers = {name.rpartition(".lora_")[0] for name in found}
-    broken = [name for name in layers if not all(f"{name}.{half}.weight" in found for half in HALVES.values())]
-    if broken:
-        raise UserError(f"{path}: {broken[0]} has only one of down and up: the file is not complete")
+    lora.pair_up(found, path)
     return found

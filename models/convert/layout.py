@@ -6,7 +6,7 @@ Amphion publishes `ckpts/tta/RUN/checkpoints/step-*.pt` and `ckpts/tta/hifigan_c
 import re
 from pathlib import Path
 
-from sonolume.utils import files
+from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
 RUNS = {  # network -> latent size -> name of the published run
@@ -29,21 +29,12 @@ def find_files(source: Path, *patterns: str) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
-    if is_model_folder(source):
-        raise UserError(f"{source}: is a folder of diffusers or transformers already: nothing to convert")
+    if kind := paths.kind_of(source):  # the config.json of a published vocoder names none
+        raise UserError(f"{source}: holds {kind} already: nothing to convert")
     found = next((found for pattern in patterns if (found := sorted(source.glob(pattern)))), [])
     if not found:
         raise UserError(f"{source}: no {' or '.join(patterns)} in it; it holds: {_list(source)}")
     return found
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether `save_pretrained` wrote a folder; the config.json of a published vocoder is of another kind."""
-    try:
-        config = files.read_json(folder / "config.json")
-    except UserError:
-        config = {}
-    return (folder / "model_index.json").is_file() or "_class_name" in config or "architectures" in config
 
 
 def weights_file(source: Path, network: str) -> Path:

@@ -98,7 +98,7 @@ def shipped_parts() -> list[ShippedPart]:
     found, egs = list[ShippedPart](), paths.root() / "egs"
     for config in sorted(path for pattern in CONFIGS for path in egs.glob(pattern)):
         settings = load_config(config)
-        if not hasattr(recipe_module(settings.recipe, str(config)), "EvaluationOptions"):
+        if not hasattr(recipe_module(settings.recipe), "EvaluationOptions"):
             continue
         is_mini = settings.recipe.startswith("mini/")
         title = f"mini/{settings.exp_name}" if is_mini else settings.recipe

@@ -11,9 +11,8 @@ from sonolume.models.evaluation.report import Report
 from sonolume.models.evaluation.samples import Files, Samples, read_sound
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils.errors import UserError
-from sonolume.utils.image import CELL, open_image, picture_grid
-from sonolume.utils.manifest import AUDIO_SUFFIXES
-from sonolume.utils.spectrogram import colours, spectrogram_grid
+from sonolume.utils.files import AUDIO_SUFFIXES
+from sonolume.utils.image import CELL, colours, open_image, picture_grid, spectrogram_grid
 
 ROWS = 8  # of a sheet
 MAX_SECONDS = 10.0  # of a spectrogram

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from PIL import Image
 
-from sonolume.models import runtime
 from sonolume.models.evaluation import figures, reconstruction
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
@@ -34,13 +34,14 @@ class FolderScoring(Protocol):
     generated: Path | None
     reference: Path | None
     embedder: list[str]
-    device: str
     output_dir: Path
     cache_dir: Path | None
 
 
-def score_folder(options: FolderScoring, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None) -> None:
-    """Write report.json, report.md and sheets of the samples.
+def score_folder(
+    options: FolderScoring, device: torch.device, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None
+) -> None:
+    """Write report.json, report.md and sheets of the samples, which are embedded on `device`.
 
     With the `mel` of recipes that reconstruct sounds, also score each sound by its distance to the reference of its
     Uid, and require no embedder.
@@ -58,7 +59,7 @@ def score_folder(options: FolderScoring, batch_size: int = BATCH_SIZE, mel: MelS
         raise UserError("--generated needs --embedder KIND:SOURCE, such as clap:laion/clap-htsat-unfused or mel:")
     report = Report({}, facts={"generated": str(generated), "reference": str(reference or "none")})
     samples = collect(generated, reference, report)
-    embedders = load_all(options.embedder, runtime.pick_device(options.device))
+    embedders = load_all(options.embedder, device)
     for embedder in embedders:
         embedder.require(samples.medium.plural)
     takes = {medium for embedder in embedders for medium in embedder.takes}
@@ -119,7 +120,7 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     sounds = {uid: path for uid, row in rows.items() if (path := row.audio or row.video)}
     pictures = {uid: row.image for uid, row in rows.items() if row.image}
     videos = {uid: row.video for uid, row in rows.items() if row.video}
-    if found[0].suffix.lower() in manifest.AUDIO_SUFFIXES:
+    if found[0].suffix.lower() in files.AUDIO_SUFFIXES:
         samples = Samples(SOUND, made, sounds, captions, labels, pictures, videos)
     else:
         samples = Samples(PICTURE, made, pictures, captions, labels, sounds)
@@ -182,14 +183,14 @@ def _generated_files(path: Path) -> tuple[list[Path], int]:
     """List the sounds, else the pictures, and count the pictures next to sounds."""
     if not path.exists():
         raise UserError(f"--generated {path}: no such file or folder")
-    found = [path] if path.is_file() else [*manifest.sounds_in(path), *manifest.pictures_in(path)]
-    sounds = [file for file in found if file.suffix.lower() in manifest.AUDIO_SUFFIXES]
-    pictures = [file for file in found if file.suffix.lower() in manifest.PICTURE_SUFFIXES]
+    found = [path] if path.is_file() else [*files.sounds_in(path), *files.pictures_in(path)]
+    sounds = [file for file in found if file.suffix.lower() in files.AUDIO_SUFFIXES]
+    pictures = [file for file in found if file.suffix.lower() in files.PICTURE_SUFFIXES]
     if sounds:
         return sounds, len(pictures)
     if pictures := [file for file in pictures if "windows" not in _sidecar(file)]:  # no storyboards of run_inference.sh
         return pictures, 0
-    known = ", ".join(sorted(manifest.AUDIO_SUFFIXES | manifest.PICTURE_SUFFIXES))
+    known = ", ".join(sorted(files.AUDIO_SUFFIXES | files.PICTURE_SUFFIXES))
     raise UserError(f"--generated {path}: holds neither sounds nor pictures ({known})")
 
 
@@ -201,7 +202,7 @@ def _reference_rows(path: Path | None) -> tuple[dict[str, Row], int]:
     rows = _rows_of_folder(path) if is_plain else manifest.read_manifest(path)
     found: dict[str, Row] = {}
     for row in rows:
-        if row.audio and row.audio.suffix.lower() in manifest.PICTURE_SUFFIXES:  # a column Path is read as Audio
+        if row.audio and row.audio.suffix.lower() in files.PICTURE_SUFFIXES:  # a column Path is read as Audio
             row.image, row.audio = row.image or row.audio, None
         found.setdefault(row.uid, row)
     return found, len(rows) - len(found)
@@ -209,10 +210,10 @@ def _reference_rows(path: Path | None) -> tuple[dict[str, Row], int]:
 
 def _rows_of_folder(folder: Path) -> list[Row]:
     """Make one row of the sounds and pictures of one name."""
-    sounds = manifest.sounds_in(folder)
+    sounds = files.sounds_in(folder)
     by_uid(sounds, folder)
     rows = {row.uid: row for row in manifest.read_manifest(folder)} if sounds else {}
-    for uid, path in by_uid(manifest.pictures_in(folder), folder).items():
+    for uid, path in by_uid(files.pictures_in(folder), folder).items():
         row = rows.setdefault(uid, Row(folder.resolve().name, uid, captions=manifest.sidecar_captions(path)))
         row.image = path
     if not rows:

@@ -81,9 +81,9 @@ def held_out_scenes(mini: MiniworldConfig, count: int, pairs: bool) -> dict[str,
 
 
 def scenes_with_files(
-    mini: MiniworldConfig, count: int, sounds: Path, pictures: Path | None = None, pairs: bool | None = None
+    mini: MiniworldConfig, count: int, sounds: Path | None, pictures: Path | None = None, pairs: bool | None = None
 ) -> HeldOut:
-    """Render test scenes into folders of sounds and, if needed, pictures, with captions that mention every attribute.
+    """Render test scenes into folders of sounds and pictures, if named, with captions that mention every attribute.
 
     Args:
         pairs: also scenes of two events (default: as configured).
@@ -99,7 +99,7 @@ def scenes_with_files(
     render = lambda uids, _: [world.render(scenes[uid]) for uid in uids]  # noqa: E731
     draw = lambda uids, _: [Image.fromarray(world.picture(scenes[uid])) for uid in uids]  # noqa: E731
     more = {"seed": TEST_SEED, "title": "render"}
-    waves = generate_files(sounds, captions, source, render, wave_saver(SAMPLE_RATE), **more)
+    waves = generate_files(sounds, captions, source, render, wave_saver(SAMPLE_RATE), **more) if sounds else {}
     drawn = generate_files(pictures, captions, source, draw, save_picture, suffix=".png", **more) if pictures else {}
     return HeldOut(captions, waves, source, drawn, labels, list(scenes.values()))
 
@@ -122,7 +122,7 @@ def recordings(
     """
     preprocess: Any = config.preprocess  # type: ignore[attr-defined]
     origin = str(manifest or ", ".join(config.dataset))
-    rows = {row.uid: row for row in read_manifest(manifest)} if manifest else _read_splits(preprocess, config.dataset)
+    rows = {row.uid: row for row in read_manifest(manifest)} if manifest else read_splits(preprocess, config.dataset)
     chosen, left_out = choose(_captioned(rows, origin), count), list[tuple[str, str]]()
     has_windows = preprocess.windows > 1 and manifest is None
 
@@ -155,7 +155,7 @@ def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     The picture of a video is the frame nearest to its middle; the caption is the row's first, else its label, one of
     which every pair needs. Raises a UserError if there is no such split or pair.
     """
-    splits, names = _read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
+    splits, names = read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
     usable = {uid: row for uid, row in splits.items()
               if row.audio and row.audio.is_file() and row.image and row.image.is_dir()}  # fmt: skip
     chosen = choose(usable, count)
@@ -189,7 +189,7 @@ def _captioned(rows: Mapping[str, Row], source: str) -> dict[str, Row]:
     return found
 
 
-def _read_splits(preprocess: Any, datasets: list[str]) -> dict[str, Row]:
+def read_splits(preprocess: Any, datasets: list[str]) -> dict[str, Row]:
     """Read the rows to test on of all data sets; Uids begin with the data set if there are several."""
     rows: dict[str, Row] = {}
     for dataset in datasets:

@@ -18,11 +18,9 @@ from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.report import Report, Score
 from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples, is_silent, read_sound
-from sonolume.modules.metrics import distribution, onsets
-from sonolume.modules.metrics.classes import inception_score, is_correct, paired_divergence
-from sonolume.modules.metrics.distribution import Moments, frechet_distance
+from sonolume.modules.metrics import distribution, onsets, pairs
+from sonolume.modules.metrics.distribution import Moments, frechet_distance, inception_score
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
-from sonolume.modules.metrics.retrieval import cosine_matrix, cosines, rank_distribution, rank_share, ranks
 from sonolume.utils.errors import UserError
 
 RECALLS = (1, 5, 10)
@@ -97,12 +95,15 @@ class Scorer:
 
     def add_distances(self, medium: Medium, real: Embeddings, made: Embeddings) -> None:
         """Add Frechet and kernel distance of two sets, if both have two samples."""
-        if min(len(real.rows), len(made.rows)) < 2:
+        smaller = min(len(real.rows), len(made.rows))
+        if smaller < 2:
             self.report.facts["distances"] = f"left out, they need 2 {medium.plural} on each side"
             return
         self.add_frechet(medium, Moments.of(real.rows), made)
         mean, deviation = distribution.kernel_distance(real.rows, made.rows)
         note = f"deviation {deviation:.2g} over subsets; no interval" if deviation else "of the whole sets; no interval"
+        if smaller < distribution.RELIABLE_COUNT:
+            note = f"N {smaller}, below {distribution.RELIABLE_COUNT}: unbiased, but mostly chance; {note}"
         self.report.scores.append(Score(f"KID {self.name}", mean, "down", count=len(made.rows), note=note))
 
     def add_frechet(self, medium: Medium, real: Moments, made: Embeddings) -> None:
@@ -111,7 +112,7 @@ class Scorer:
         if count < 2:
             return
         smaller, value = min(real.count, count), frechet_distance(real, made.rows)
-        reliable = distribution.is_reliable(smaller, dim)
+        reliable = smaller >= distribution.RELIABLE_RATIO * dim
         few = f"N {smaller}, below {distribution.RELIABLE_RATIO} x {dim} dimensions"
         low = high = None
         note = f"{few}: mostly the sample's size, so no interval"
@@ -122,24 +123,31 @@ class Scorer:
             note = f"{dim} dimensions; too few for an interval"
         self.report.scores.append(Score(f"{medium.frechet} {self.name}", value, "down", low, high, count, note))
         if count >= MIN_EXTRAPOLATED:
-            line, name = distribution.frechet_infinity(real, made.rows), f"{medium.frechet}-infinity {self.name}"
-            note = f"line in 1/N through N {line.sizes[0]} to {line.sizes[-1]}; no interval"
+            value, sizes = distribution.frechet_infinity(real, made.rows)
+            note = f"line in 1/N through N {sizes[0]} to {sizes[-1]}; no interval"
             note = note if reliable else f"{few}: hardly a line; {note}"
-            self.report.scores.append(Score(name, line.value, "down", count=count, note=note))
+            name = f"{medium.frechet}-infinity {self.name}"
+            self.report.scores.append(Score(name, value, "down", count=count, note=note))
 
     def add_pair_scores(self, medium: Medium, real: Embeddings, made: Embeddings) -> None:
         """Add the cosine and the class divergence of each sample and the reference of its Uid; of pictures also IIS."""
-        uids = self._common_uids(real, made)
-        if not uids:
+        ours, theirs = self._add_cosines("cosine to the reference", made, real)
+        if not ours.uids:
             return
-        ours, theirs = made.select(uids), real.select(uids)
-        self.report.add_mean(f"cosine to the reference {self.name}", cosines(ours.rows, theirs.rows), uids)
         if ours.logits is not None and theirs.logits is not None:
             for kind, multilabel in (("softmax", False), ("sigmoid", True)):
-                divergence = paired_divergence(theirs.logits, ours.logits, multilabel)
-                self.report.add_mean(f"KL {kind} {self.name}", divergence, uids, better="down", unit="nats")
+                divergence = pairs.paired_divergence(theirs.logits, ours.logits, multilabel)
+                self.report.add_mean(f"KL {kind} {self.name}", divergence, ours.uids, better="down", unit="nats")
         if medium is PICTURE:
-            self._add_rank_share("IIS", cosine_matrix(ours.rows, theirs.rows), uids, "references", "picture")
+            self._add_rank_share("IIS", pairs.cosine_matrix(ours.rows, theirs.rows), ours.uids, "references", "picture")
+
+    def _add_cosines(self, title: str, made: Embeddings, other: Embeddings, note: str = "") -> list[Embeddings]:
+        """Add the mean cosine of samples and their counterparts, and return the pairs, in the order of the samples."""
+        uids = self._common_uids(other, made)
+        ours, theirs = made.select(uids), other.select(uids)
+        if uids:
+            self.report.add_mean(f"{title} {self.name}", pairs.cosines(ours.rows, theirs.rows), uids, note=note)
+        return [ours, theirs]
 
     def _common_uids(self, *sets: Embeddings) -> list[str]:
         """Return the Uids in all sets, in the order of the last; Uids with a zero embedding are left out."""
@@ -165,7 +173,7 @@ class Scorer:
             return False
         logits, targets = made.select(uids).logits, torch.tensor([index[labels[uid].lower()] for uid in uids])
         assert logits is not None
-        share = Share.of(is_correct(logits, targets))
+        share = Share.of(pairs.is_correct(logits, targets))
         self.report.add_share(f"class accuracy {self.name}", share, chance=1 / known, note=f"of {known} classes")
         return True
 
@@ -180,27 +188,26 @@ class Scorer:
             self.report.facts[medium.zero_shot] = f"left out, {self.name} cannot embed all of {len(names)} class names"
             return
         targets = torch.tensor([names.index(labels[uid]) for uid in uids])
-        share = Share.of(is_correct(cosine_matrix(made.select(uids).rows, prompts), targets))
+        share = Share.of(pairs.is_correct(pairs.cosine_matrix(made.select(uids).rows, prompts), targets))
         note = f'zero-shot among {len(names)} names, "{medium.prompt}"'
         self.report.add_share(f"{medium.zero_shot} {self.name}", share, chance=1 / len(names), note=note)
 
     def add_text_scores(self, medium: Medium, made: Embeddings, captions: Mapping[str, str]) -> None:
         """Add the cosine of each sample and its caption, and retrieval both ways."""
         uids = [uid for uid in made.uids if uid in captions]
-        texts = Embeddings(uids, self._embed_texts([captions[uid] for uid in uids]), None)
-        uids = self._common_uids(texts, made) if uids else []
         if not uids:
             return
-        ours, texts = made.select(uids), texts.select(uids)
-        note = "mean cosine, not times 100 and not cut at 0"
-        self.report.add_mean(f"{medium.agreement} {self.name}", cosines(ours.rows, texts.rows), uids, note=note)
-        wordings = [captions[uid] for uid in uids]
+        texts = Embeddings(uids, self._embed_texts([captions[uid] for uid in uids]), None)
+        ours, texts = self._add_cosines(medium.agreement, made, texts, "mean cosine, not times 100 and not cut at 0")
+        if not ours.uids:
+            return
+        wordings = [captions[uid] for uid in ours.uids]
         distinct, different = len(texts.rows.unique(dim=0)), len(set(wordings))
         if 2 * distinct < different:  # ties count against a query: the scores would be about captions alone
             reason = f"left out, {self.name} distinguishes only {distinct} of {different} captions"
             self.report.facts["retrieval by text"] = reason
         else:
-            self._add_retrieval("text", medium.name, cosine_matrix(texts.rows, ours.rows), uids, wordings)
+            self._add_retrieval("text", medium.name, pairs.cosine_matrix(texts.rows, ours.rows), wordings, ours.uids)
 
     def _embed_texts(self, texts: list[str]) -> Tensor:
         return cache.embed(texts, "texts", self.embedder, self.folder, self.batch_size).embeddings
@@ -209,25 +216,22 @@ class Scorer:
         """Add the agreement of each sample and its input: AIS as a cosine and by rank, and retrieval both ways."""
         medium, other = samples.medium.name, samples.other.name
         given = self.embed(samples.inputs, samples.other, "input")
-        uids = self._common_uids(given, made)
-        if not uids:
+        ours, theirs = self._add_cosines("AIS cosine", made, given, f"raw cosine of {medium} and its own {other}")
+        if not ours.uids:
             return
-        ours, theirs = made.select(uids), given.select(uids)
-        note = f"raw cosine of {medium} and its own {other}"
-        self.report.add_mean(f"AIS cosine {self.name}", cosines(ours.rows, theirs.rows), uids, note=note)
-        similarity = cosine_matrix(ours.rows, theirs.rows)
-        self._add_rank_share("AIS", similarity, uids, f"{other}s", medium)
-        self._add_retrieval(other, medium, similarity.T, uids, [str(samples.inputs[uid]) for uid in uids])
+        similarity = pairs.cosine_matrix(ours.rows, theirs.rows)
+        self._add_rank_share("AIS", similarity, ours.uids, f"{other}s", medium)
+        self._add_retrieval(other, medium, similarity.T, [str(samples.inputs[uid]) for uid in ours.uids], ours.uids)
 
     def _add_rank_share(self, title: str, similarity: Tensor, uids: Sequence[str], others: str, medium: str) -> None:
         """Add the rank of each sample's own counterpart among all, from similarities (N, N), if there are two."""
         if len(uids) > 1:
             note = f"rank form: the share of the other {len(uids) - 1} {others} less like the {medium} than its own"
             more = {"chance": 0.5, "note": note, "list_worst": False}
-            self.report.add_mean(f"{title} {self.name}", rank_share(similarity), uids, **more)
+            self.report.add_mean(f"{title} {self.name}", pairs.rank_share(similarity), uids, **more)
 
     def _add_retrieval(
-        self, query: str, answer: str, similarity: Tensor, uids: Sequence[str], contents: Sequence[str]
+        self, query: str, answer: str, similarity: Tensor, contents: Sequence[str], uids: Sequence[str]
     ) -> None:
         """Add R@k and mean reciprocal rank both ways from similarities (N, N); equal contents are right answers."""
         if len(uids) < 2:
@@ -235,10 +239,10 @@ class Scorer:
         number = {content: index for index, content in enumerate(dict.fromkeys(contents))}
         group = torch.tensor([number[content] for content in contents])
         right = group[:, None] == group
-        random, note = rank_distribution(right), f"among {len(uids)}"
+        random, note = pairs.rank_distribution(right), f"among {len(uids)}"
         mrr_chance = float((random / torch.arange(1, len(random) + 1)).sum())
         for way, matrix in ((f"{query} to {answer}", similarity), (f"{answer} to {query}", similarity.T)):
-            found = ranks(matrix, right)
+            found = pairs.ranks(matrix, right)
             for k in (k for k in RECALLS if k < len(uids)):
                 share, chance = Share.of(found <= k), float(random[:k].sum())
                 self.report.add_share(f"R@{k} {way} {self.name}", share, chance=chance, note=note)
@@ -277,13 +281,13 @@ def add_scores_with_baselines(
         report.add_chance(scores_of(samples.shuffled()))
 
 
-def add_onset_scores(report: Report, generated: Files, reference: Files, tolerance: float = onsets.TOLERANCE) -> None:
+def add_onset_scores(report: Report, generated: Files, reference: Files) -> None:
     """Add onset F1, precision and recall of sounds against the sound (or sound track) of the same Uid.
 
     The settings become part of the conditions; files that cannot be read are left out; silence has no onsets.
     """
-    settings = {"tolerance": tolerance, "hop": onsets.HOP / onsets.SAMPLE_RATE, "delta": onsets.DELTA}
-    report.conditions["onsets"] = settings
+    step = onsets.HOP / onsets.SAMPLE_RATE
+    report.conditions["onsets"] = {"tolerance": onsets.TOLERANCE, "hop": step, "delta": onsets.DELTA}
 
     def detect(path: Path) -> list[float]:
         wave, _ = read_sound(path, onsets.SAMPLE_RATE)
@@ -297,9 +301,9 @@ def add_onset_scores(report: Report, generated: Files, reference: Files, toleran
             report.leave_out([(uid, str(error))])
     if not made:
         return
-    agreed = torch.tensor([onsets.onset_agreement(made[uid], real[uid], tolerance) for uid in made])  # (N, 3)
-    chance = onsets.shuffled_agreement(list(made.values()), list(real.values()), tolerance) if len(made) > 1 else None
-    note = f"within {tolerance:g} s"
+    agreed = torch.tensor([onsets.onset_agreement(made[uid], real[uid]) for uid in made])  # (N, 3)
+    chance = onsets.shuffled_agreement(list(made.values()), list(real.values())) if len(made) > 1 else None
+    note = f"within {onsets.TOLERANCE:g} s"
     more = {"chance": chance, "note": f"{note}; chance: against the onsets of other references"}
     report.add_mean("onset F1", agreed[:, 2], list(made), **more)
     for column, name in enumerate(("onset precision", "onset recall")):

@@ -5,7 +5,7 @@ B sounds, N samples, M mel bands, T frames.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +24,11 @@ LENGTH_TOLERANCE = 0.05  # seconds by which the lengths of a pair may differ: bo
 Values = dict[str, Tensor]  # one value per sound, (B,), by key of DISTANCES
 
 
-class Distance(NamedTuple):
-    title: str
-    unit: str
-    better: str
-    note: str = ""
-
-
-DISTANCES = {
-    "mel_l1": Distance("mel L1", "nats", "down"),
-    "log_spectral_distance": Distance("log-spectral distance", "dB", "down", "of the mels"),
-    "stft_distance": Distance("STFT distance", "", "down", "multi-resolution"),
-    "si_sdr": Distance("SI-SDR", "dB", "up", "low wherever phases are free"),
+DISTANCES = {  # key -> title, unit, better, note
+    "mel_l1": ("mel L1", "nats", "down", ""),
+    "log_spectral_distance": ("log-spectral distance", "dB", "down", "of the mels"),
+    "stft_distance": ("STFT distance", "", "down", "multi-resolution"),
+    "si_sdr": ("SI-SDR", "dB", "up", "low wherever phases are free"),
 }
 
 

@@ -51,16 +51,20 @@ def measurement_conditions(
 def differences(first: Conditions, second: Conditions) -> list[str]:
     """List the fields in which two conditions differ, with both values; empty if the reports may be ranked."""
     pairs = [(name, first.get(name), second.get(name)) for name in sorted(first.keys() | second.keys())]
-    return [f"{name} {json.dumps(_only(a, b))} / {json.dumps(_only(b, a))}" for name, a, b in pairs if a != b]
+    return [f"{name} {_entries(a, b)} / {_entries(b, a)}" for name, a, b in pairs if a != b]
 
 
-def _only(content: Any, other: Any) -> Any:
-    """Drop the entries that two lists or objects have in common."""
-    if isinstance(content, dict) and isinstance(other, dict):
-        return {key: value for key, value in content.items() if key not in other or other[key] != value}
-    if isinstance(content, list) and isinstance(other, list):
-        return [entry for entry in content if entry not in other]
-    return content
+def _entries(content: Any, other: Any) -> str:
+    """Write a value without the entries of lists and objects that another one has too; "none" if nothing is left."""
+    if isinstance(content, dict):
+        known = other if isinstance(other, dict) else {}
+        found = [f"{key} {_entries(value, known.get(key))}" for key, value in content.items()
+                 if key not in known or known[key] != value]  # fmt: skip
+    elif isinstance(content, list):
+        found = [_entries(entry, None) for entry in content if not isinstance(other, list) or entry not in other]
+    else:
+        found = [] if content is None else [str(content)]
+    return ", ".join(found) or "none"
 
 
 @dataclass
@@ -76,8 +80,7 @@ class Score:
     note: str = ""
     chance: float | None = None  # the score of a model that ignores its input
     unit: str = ""  # "dB", "nats" ...; "%" for a share, which is 0 to 1 here and printed times 100
-    baselines: Mapping[str, Cell] = field(default_factory=dict)
-    """the same score of other samples, such as real ones or reconstructions, by column"""
+    baselines: Mapping[str, Cell] = field(default_factory=dict)  # of other samples, such as real ones, by column
     headline: bool = False  # included in the README's table of results
 
 
@@ -112,11 +115,11 @@ class Report:
         """
         finite = values.isfinite()
         count = int(finite.sum())
-        notes = [note, f"{len(values) - count} of {len(values)} undefined" if count < len(values) else ""]
+        undefined = f"{len(values) - count} of {len(values)} undefined" if count < len(values) else ""
+        note = "; ".join(filter(None, (note, undefined)))
         columns = {column: _mean_cell(other) for column, other in (baselines or {}).items()}
         mean, low, high = _mean_cell(values)
-        text = "; ".join(filter(None, notes))
-        self.scores.append(Score(name, mean, better, low, high, count, text, baselines=columns, **more))
+        self.scores.append(Score(name, mean, better, low, high, count, note, baselines=columns, **more))
         if list_worst:
             order = values.double().argsort(descending=better == "down").tolist()
             worst = [index for index in order if finite[index]][:MAX_OUTLIERS]
@@ -127,9 +130,10 @@ class Report:
         **more: Any,
     ) -> None:  # fmt: skip
         """Add a proportion with Wilson's interval, and the same of other samples by column; `more` as in `Score`."""
-        columns = {column: (other.value, other.low, other.high) for column, other in (baselines or {}).items()}
-        bounds = {"low": share.low, "high": share.high, "count": share.total}
-        self.scores.append(Score(name, share.value, chance=chance, unit="%", baselines=columns, **bounds, **more))
+        columns = {column: other.cell for column, other in (baselines or {}).items()}
+        value, low, high = share.cell
+        bounds = {"low": low, "high": high, "count": share.total}
+        self.scores.append(Score(name, value, chance=chance, unit="%", baselines=columns, **bounds, **more))
 
     def add_baselines(self, other: "Report", column: str) -> None:
         """Put the scores of another report into a column, next to the scores of the same name."""
@@ -157,18 +161,15 @@ def _mean_cell(values: Tensor) -> Cell:
     return (float(found.mean()), *bootstrap_mean(found))
 
 
-def finish(report: Report, folder: Path, figures: Sequence[str] = ()) -> None:
-    """Write a report, and print its page and the path of the json."""
-    path = write(report, folder, figures)
-    print(*page(report, figures), path, sep="\n")
-
-
-def write(report: Report, folder: Path, figures: Sequence[str] = ()) -> Path:
-    """Write report.json and report.md, which shows pictures of `folder`, and return the path of the json."""
-    content = asdict(report) | {"content_hash": content_hash(report.conditions)}
-    files.write_json(folder / "report.json", _nan_to_null(content))
+def finish(report: Report, folder: Path, figures: Sequence[str] = ()) -> Path:
+    """Write report.json and report.md, which shows pictures of `folder`; print the page, and return the json's path."""
+    content = json.dumps(asdict(report) | {"content_hash": content_hash(report.conditions)})
+    nan_to_null = json.loads(content, parse_constant=lambda _: None)  # JSON has neither NaN nor infinity
+    files.write_json(folder / "report.json", nan_to_null)
+    lines = page(report, figures)
     with files.atomic_path(folder / "report.md") as path:
-        path.write_text("\n".join(page(report, figures)) + "\n", encoding="utf-8")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(*lines, folder / "report.json", sep="\n")
     return folder / "report.json"
 
 
@@ -208,12 +209,3 @@ def _score_table(scores: Sequence[Score]) -> list[str]:
         cells = [score.name, value, chance, *others, score.better, str(score.count), score.note]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def _nan_to_null(content: Any) -> Any:
-    """Replace NaN, which JSON does not have."""
-    if isinstance(content, dict):
-        return {key: _nan_to_null(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_nan_to_null(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

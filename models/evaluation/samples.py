@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sonolume.models.evaluation.report import differences
-from sonolume.utils import audio, files, hub
+from sonolume.utils import audio, files, paths
 from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError
 
@@ -85,7 +85,7 @@ def choose(rows: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 def weights_version(where: str) -> str:
     """Return the hash of all weights and settings of a folder, or the commit of a hub id that was loaded."""
-    if not hub.is_local(where):
+    if not paths.is_local(where):
         return Path(snapshot_download(where, local_files_only=True)).name
     suffixes = ("json", "safetensors", "bin")
     return content_hash(*sorted(path for suffix in suffixes for path in Path(where).rglob(f"*.{suffix}")))

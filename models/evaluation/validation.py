@@ -8,12 +8,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
 
 from sonolume.config.base import EvaluationConfig
 from sonolume.models.callbacks import Position
@@ -30,20 +29,12 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
 
-class Generates(Protocol):
-    """Interface of the tasks that can be evaluated while they train."""
-
-    def generate(
-        self, captions: list[str], seeds: list[int], num_steps: int, guidance_scale: float
-    ) -> tuple[Tensor, int]:
-        """Generate (N, samples), each from its own seed, and its sample rate in Hz; 0 means the default."""
-        raise NotImplementedError
-
-
 class Evaluation(pl.Callback):
     """Generate, score and log eval/NAME at every `interval`-th validation, in the first process; others wait.
 
-    Must come after `EMA`, whose averaged weights the task has during a validation.
+    Must come after `EMA`, whose averaged weights the task has during a validation. The task has a method
+    `generate(captions, seeds, num_steps, guidance_scale)`, which generates a sound for each caption from its own seed
+    and returns (N, samples) with the sample rate in Hz; 0 steps or a scale of 0 mean the default.
 
     Args:
         rows: of the validation set; the first captions of some are generated, all are the reference.
@@ -112,7 +103,7 @@ class Evaluation(pl.Callback):
         values |= {"silent": report.counts["silent generated"], "broken": len(self.prompts) - len(samples.generated)}
         return {f"eval/{name}": float(value) for name, value in values.items()}
 
-    def _generate(self, task: Generates, folder: Path) -> dict[str, Path]:
+    def _generate(self, task: Any, folder: Path) -> dict[str, Path]:
         """Generate one file per Uid, except for waves that are not finite."""
         captions = {row.uid: row.captions[0] for row in self.prompts}
 

@@ -5,10 +5,8 @@ Training mixes single sounds anew in every epoch: pieces are cut, moved and adde
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +17,7 @@ from sonolume.config.mini.beats import Config
 from sonolume.models.mini.scene_data import SceneDataset, split_scenes
 from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.mini.scores import presence
-from sonolume.models.training import Frozen, TrainingData, optimizers
+from sonolume.models.training import Frozen, RecipeTask, TrainingData
 from sonolume.modules.beats.beats import BEATs
 from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE, SAMPLES, WORLD, world
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene
@@ -102,17 +100,12 @@ def cut(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return wave
 
 
-class Task(pl.LightningModule):
+class Task(RecipeTask):
     """Multi-label classification of waves (B, n) into presence (B, K)."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        torch.manual_seed(config.train.random_seed)
-        self.config = config
+        super().__init__(config)
         self.beats = BEATs(**asdict(config.model.beats), predictor_class=len(KINDS), labels=list(KINDS))
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
 
     def forward(self, waves: Tensor) -> Tensor:
         """(B, n) -> logits (B, K)."""

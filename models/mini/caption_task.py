@@ -5,9 +5,8 @@ B captions, L tokens, D width, K kinds, T time steps.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +15,7 @@ from transformers import PreTrainedModel
 from sonolume.config.base import MiniworldConfig, RunConfig
 from sonolume.models.mini.scene_data import SceneDataset
 from sonolume.models.mini.scores import BANDS, DIRECTIONS, RELATIONS, activity
-from sonolume.models.training import TrainingData, optimizers
+from sonolume.models.training import RecipeTask, TrainingData
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene, band
 
 STEPS = 20  # time steps of the activity map
@@ -102,17 +101,13 @@ class CaptionReader(nn.Module):
         return CaptionReading(self.activity(time).mT, {name: head(slot) for name, head in self.heads.items()})
 
 
-class CaptionTask(pl.LightningModule):
+class CaptionTask(RecipeTask):
     """An encoder (tokens, attention_mask) -> states of `width`, and prediction heads that are discarded afterwards."""
 
     def __init__(self, encoder: PreTrainedModel, width: int, config: RunConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.encoder: PreTrainedModel = encoder
-        self.config = config
         self.reader = CaptionReader(width, len(KINDS), STEPS)
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
 
     def forward(self, batch: Captions) -> CaptionReading:
         return self.reader(self.encoder(batch.tokens, attention_mask=batch.mask).last_hidden_state, batch.mask)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,8 +14,8 @@ from sonolume.models import runtime
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.mini import judges
 from sonolume.models.mini.scores import IGNORE, Judgement, score_judgement
-from sonolume.models.training import optimizers, step_generator
-from sonolume.modules.judges import Judge
+from sonolume.models.training import RecipeTask, step_generator
+from sonolume.modules.judges import Judge, judge_version
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
 
@@ -43,15 +42,12 @@ def _class_loss(logits: Tensor, wanted: Tensor) -> Tensor:
     return total / (wanted != IGNORE).sum().clamp(min=1)
 
 
-class JudgeTask(pl.LightningModule):
+class JudgeTask(RecipeTask):
     """Train a judge. Batches are (inputs, target)."""
 
     def __init__(self, judge: Judge, config: RunConfig, augment: Augment) -> None:
-        super().__init__()
-        self.judge, self.config, self.augment = judge, config, augment
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.judge.parameters(), self.config.train)
+        super().__init__(config)
+        self.judge, self.augment = judge, augment
 
     def _loss(self, inputs: Tensor, target: Judgement, stage: str) -> Tensor:
         parts = losses(self.judge(inputs), target)
@@ -103,7 +99,7 @@ def evaluate(
     folder = Path(runtime.find_checkpoint(options.checkpoint, config, f"pretrained/mini/{config.exp_name}"))
     scenes, device = list(world.scenes("test", options.num_samples, TEST_SEED)), runtime.pick_device(options.device)
     judgement = judges.run_judge(judges.load_judge(judge_class, folder).to(device), render(scenes))
-    uids, facts = [scene.uid for scene in scenes], {"judge": judges.judge_version(folder)}
+    uids, facts = [scene.uid for scene in scenes], {"judge": judge_version(folder)}
     conditions = measurement_conditions([], uids, len(scenes), seed=TEST_SEED, world=WORLD, judged=rendered)
     report = Report(conditions, facts=facts | {"real renderings": len(scenes), "world": WORLD})
     judges.add_shares(report, score_judgement(judgement, scenes), HEADLINES, {})

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from sonolume.models.evaluation.report import Report
 from sonolume.models.mini.scores import CHANCE, score_judgement
-from sonolume.modules.judges import WEIGHTS_FILE, Judge, PictureJudge, SoundJudge
+from sonolume.modules.judges import Judge, PictureJudge, SoundJudge, judge_version
 from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils import paths
-from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
 
@@ -101,8 +100,3 @@ def sound_judge_versions() -> list[str]:
 def picture_judge_version() -> str:
     """Name of the shipped picture judge with its content hash, for a report's conditions."""
     return judge_version(paths.root() / PICTURE_JUDGE)
-
-
-def judge_version(folder: Path) -> str:
-    """NAME@HASH of a judge's folder."""
-    return f"{folder.name}@{content_hash(folder / 'config.json', folder / WEIGHTS_FILE)}"

@@ -32,7 +32,6 @@ def _item(scene: Scene, epoch: int) -> tuple[Tensor, PictureJudgement]:
 
 class Task(JudgeTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        torch.manual_seed(config.train.random_seed)
         super().__init__(PictureJudge(list(KINDS), config.model.width, WORLD), config, augment)
 
 

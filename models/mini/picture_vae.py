@@ -4,9 +4,7 @@ x, recon: (B, 3, H, W) in -1..1.
 """
 
 from pathlib import Path
-from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -16,7 +14,7 @@ from sonolume.config.mini.picture_vae import Config
 from sonolume.models import previews
 from sonolume.models.mini.scene_data import SceneDataset, draw
 from sonolume.models.mini.scene_data import preprocess as preprocess
-from sonolume.models.training import Frozen, TrainingData, optimizers, training_draws
+from sonolume.models.training import Frozen, RecipeTask, TrainingData, training_draws
 from sonolume.preprocessors.miniworld.pictures import SIZE
 from sonolume.preprocessors.miniworld.scene import Scene
 
@@ -40,14 +38,12 @@ def edge_error(x: Tensor, recon: Tensor) -> Tensor:
     return rows + columns
 
 
-class Task(pl.LightningModule):
+class Task(RecipeTask):
     """Train diffusers' AutoencoderKL; mini/stable_diffusion measures its scaling factor."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        torch.manual_seed(config.train.random_seed)
-        self.config, model = config, config.model
-        levels = len(model.block_out_channels)
+        super().__init__(config)
+        model, levels = config.model, len(config.model.block_out_channels)
         self.vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
             up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
@@ -55,9 +51,6 @@ class Task(pl.LightningModule):
             layers_per_block=model.layers_per_block, latent_channels=model.latent_channels,
             norm_num_groups=model.norm_num_groups, sample_size=SIZE, scaling_factor=1.0, mid_block_add_attention=False,
         )  # fmt: skip
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
 
     def training_step(self, x: Tensor, batch_index: int) -> Tensor:
         posterior = self.vae.encode(x).latent_dist

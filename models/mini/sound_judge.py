@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from sonolume.config.base import PreprocessConfig
 from sonolume.config.mini.sound_judge import Config
@@ -12,7 +12,7 @@ from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
 from sonolume.models.mini.scores import sound_target
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.models.tta.features import load_mel, mel_path, read_rows
+from sonolume.models.tta.features import MelDataset
 from sonolume.modules.judges import STRIDE, SoundJudge, SoundJudgement
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors import text_audio
@@ -37,28 +37,22 @@ def training_data(config: Config, frozen: Frozen) -> TrainingData:
     return TrainingData(train, valid, default_collate)
 
 
-class SceneMels(Dataset[tuple[Tensor, SoundJudgement]]):
+class SceneMels(MelDataset):
     """Log-mels (M, T) with the targets of their scenes; a row without a scene is a UserError."""
 
     def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
-        self.config, self.items = config, []
-        for row in read_rows(config, datasets, split):
+        super().__init__(config, datasets, split)
+        for row in self.rows:
             if row.scene is None:
                 raise UserError(f"{row.dataset}: {row.uid} has no Scene: judges need data of the miniature world")
-            self.items.append((mel_path(config, row), Scene.from_dict(row.scene)))
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, SoundJudgement]:
-        path, scene = self.items[key[1]]
-        mel = load_mel(path, self.config.n_mel, self.config.frames)[0]
-        return mel, sound_target(scene, self.config.frames // STRIDE)
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, SoundJudgement]:  # type: ignore[override]
+        scene = Scene.from_dict(self.rows[item[1]].scene)  # type: ignore[arg-type]
+        return super().__getitem__(item)[0], sound_target(scene, self.config.frames // STRIDE)
 
 
 class Task(JudgeTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        torch.manual_seed(config.train.random_seed)
         model, data = config.model, config.preprocess
         judge = SoundJudge(list(KINDS), model.architecture.value, model.width, data.n_mel, data.frames, WORLD)
         super().__init__(judge, config, augment)

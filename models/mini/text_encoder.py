@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
@@ -39,7 +38,6 @@ class Task(CaptionTask):
     """Train a T5 encoder (gated GELU, relative positions) for ByT5's 384 tokens."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        torch.manual_seed(config.train.random_seed)
         model = config.model.text_encoder
         t5 = T5Config(
             vocab_size=384, **asdict(model), d_kv=model.d_model // model.num_heads, dropout_rate=0.0,

@@ -1,4 +1,4 @@
-"""Datasets of prepared mel features, addressed by (epoch, index)."""
+"""Mel features: datasets of prepared ones, addressed by (epoch, index), and the settings that a model stores."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from torch.utils.data import Dataset
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MEL_FLOOR
 from sonolume.preprocessors import prepared
-from sonolume.utils import paths
+from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
+MEL_FILE = "mel.json"  # of a model: fields of `MelSettings`; of an autoencoder also "frames"
 SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 
@@ -71,3 +72,21 @@ class MelDataset(Dataset[Tensor]):
     def __getitem__(self, item: tuple[int, int]) -> Tensor:
         row = self.rows[item[1]]
         return load_mel(mel_path(self.config, row), self.config.n_mel, self.config.frames)
+
+
+def stored_mel(located: str) -> dict[str, Any]:
+    """Fields of `MelSettings`, and "frames" if known, of a model or pipeline folder; {} if it has none, or on the hub.
+
+    Args:
+        located: a local folder or a hub id.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    folder = Path(located)
+    if paths.is_local(located) and (folder / MEL_FILE).is_file():
+        return files.read_json(folder / MEL_FILE)
+    if paths.is_local(located) and (folder / "model_index.json").is_file():
+        index = files.read_json(folder / "model_index.json")
+        return index.get("mel", {}) | {name: index[name] for name in ("frames",) if name in index}
+    return {}

@@ -1,6 +1,5 @@
 """Inference of the autoencoder and the vocoder: sound files -> rebuilt wav, spectrograms and json."""
 
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -10,9 +9,9 @@ from tqdm import tqdm
 from sonolume.config.options import ReconstructionOptions
 from sonolume.models import runtime
 from sonolume.modules.mel import MelSettings
-from sonolume.utils import audio, files, manifest
-from sonolume.utils.errors import UserError
-from sonolume.utils.spectrogram import spectrogram_grid
+from sonolume.utils import audio, files
+from sonolume.utils.audio import SoundError
+from sonolume.utils.image import spectrogram_grid
 
 Rebuilt = tuple[Tensor, Tensor, Tensor]  # ln mel (M, T) of the input, ln mel (M, T) of the result, result (n,)
 
@@ -30,14 +29,14 @@ def run(
     Raises:
         UserError: there is not one readable sound.
     """
-    paths = [path for given in options.audio for path in manifest.find_sounds(given)]
-    folder, done = runtime.make_folder(options.output_dir), 0
+    paths, errors = files.find_sounds(*options.audio), list[SoundError]()
+    folder = runtime.make_folder(options.output_dir)
     for path in tqdm(paths, unit="clip", disable=len(paths) < 2):
         try:
             wave = audio.load(path, settings.sample_rate)
             audio.check_wave(wave, settings.sample_rate, path, silent_ok=True)
-        except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
+        except SoundError as error:
+            errors.append(error)
             continue
         real, rebuilt, result = rebuild(wave)
         name = files.free_path(folder, f"{files.safe_name(path.stem)}_{suffix}", ".wav")
@@ -46,6 +45,4 @@ def run(
         facts = {"audio": str(path), "model": model, "mel_l1": float((real - rebuilt).abs().mean()), **level}
         files.write_json(name.with_suffix(".json"), runtime.describe(**facts))
         print(name)
-        done += 1
-    if not done:
-        raise UserError("not one readable sound was given")
+    audio.report_unusable(errors, len(paths))

@@ -58,12 +58,27 @@ def _mask(count: int, last: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _keys_and_values(cache: Tensor) -> tuple[Tensor, Tensor]:
     """(M, B, 2, H, d) -> views (B, H, M, d)."""
-    return cache[:, :, 0].permute(1, 2, 0, 3), cache[:, :, 1].permute(1, 2, 0, 3)
+    k, v = cache.permute(2, 1, 3, 0, 4).unbind(0)
+    return k, v
 
 
 def _to_cache(kv: Tensor) -> Tensor:
     """(2, B, H, T, d) -> (T, B, 2, H, d)."""
     return kv.permute(3, 1, 0, 2, 4)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
+    """Scaled dot-product attention; (..., T, d) each.
+
+    Training on a CPU uses separate operations: the backward pass of PyTorch's fused kernel is slower there.
+    """
+    if q.device.type != "cpu" or not (torch.is_grad_enabled() and q.requires_grad):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+    scores = q @ k.mT * q.shape[-1] ** -0.5                                                        # (..., T, T)
+    if is_causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores.softmax(dim=-1).to(v.dtype) @ v                                                  # (..., T, d)
 
 
 class Pattern(Protocol):
@@ -90,7 +105,7 @@ class OwnBlock:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(2, self.grid).transpose(1, 2).flatten(0, 1) for x in (q, k, v))     # (B N, H, S, d)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)                         # (B N, H, S, d)
+        attended = attention(q, k, v, is_causal=True)                                              # (B N, H, S, d)
         return attended.unflatten(0, (-1, self.grid.blocks)).transpose(1, 2).flatten(2, 3)         # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
@@ -108,7 +123,7 @@ class Column:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(2, self.grid).movedim(3, 1).flatten(0, 1) for x in (q, k, v))       # (B S, H, N, d)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)                         # (B S, H, N, d)
+        attended = attention(q, k, v, is_causal=True)                                              # (B S, H, N, d)
         return attended.unflatten(0, (-1, self.grid.size)).movedim(1, 3).flatten(2, 3)             # (B, H, T, d)
 
     def fill(self, cache: Tensor, kv: Tensor, length: int) -> None:
@@ -117,7 +132,7 @@ class Column:
 
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         columns = cache.index_copy_(0, cursor.row, kv).unflatten(0, (self.grid.size, -1))          # (S, N, B, 2, H, d)
-        k, v = _keys_and_values(columns.index_select(0, cursor.offset)[0])                         # (B, H, N, d)
+        k, v = _keys_and_values(columns.index_select(0, cursor.offset).squeeze(0))                 # (B, H, N, d)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=cursor.in_column)
 
 
@@ -129,7 +144,7 @@ class PreviousBlock:
         batch, size = len(q), self.grid.size
         shifted = (q[:, :, size:], k[:, :, :-size], v[:, :, :-size])                               # (B, H, T - S, d)
         q, k, v = (x.unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1) for x in shifted)      # (B N-B, H, S, d)
-        attended = F.scaled_dot_product_attention(q, k, v)                                         # (B N-B, H, S, d)
+        attended = attention(q, k, v)                                                              # (B N-B, H, S, d)
         attended = attended.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)                # (B, H, T - S, d)
         return F.pad(attended, (0, 0, size, 0))                                                    # (B, H, T, d)
 
@@ -142,7 +157,7 @@ class PreviousBlock:
     def step(self, q: Tensor, kv: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         """In block 0 the attended values are the zeros of the new cache, and so is the result."""
         halves = cache.index_copy_(0, cursor.turn, kv).unflatten(0, (2, -1))                       # (2, S, B, 2, H, d)
-        k, v = _keys_and_values(halves.index_select(0, cursor.previous)[0])                        # (B, H, S, d)
+        k, v = _keys_and_values(halves.index_select(0, cursor.previous).squeeze(0))                # (B, H, S, d)
         return F.scaled_dot_product_attention(q, k, v)
 
 
@@ -176,6 +191,7 @@ class Attention(nn.Module):
     def step(self, x: Tensor, cache: Tensor, cursor: Cursor) -> Tensor:
         """One position: (B, W) -> (B, W)."""
         qkv = self.qkv(x).view(len(x), 3, self.heads, -1)                              # (B, 3, H, d)
-        kv = qkv[:, 1:].to(cache.dtype)[None]                                          # (1, B, 2, H, d)
-        attended = self.pattern.step(qkv[:, 0, :, None], kv, cache, cursor)            # (B, H, 1, d)
+        kv = qkv.narrow(1, 1, 2).to(cache.dtype).unsqueeze(0)                          # (1, B, 2, H, d)
+        q = qkv.select(1, 0).unsqueeze(2)                                              # (B, H, 1, d)
+        attended = self.pattern.step(q, kv, cache, cursor)                             # (B, H, 1, d)
         return self.out(attended.flatten(1))                                           # (B, W)

@@ -43,8 +43,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and self.has_kernel and x.ndim == 2 and len(x) <= MOST_ROWS:
-            product = torch._weight_int8pack_mm(x.bfloat16(), self.values, self.scale).to(x.dtype)
-            return product if self.bias is None else product + self.bias
+            product = torch._weight_int8pack_mm(x.bfloat16(), self.values, self.scale)
+            return product.to(x.dtype) if self.bias is None else product + self.bias.to(x.dtype)
         return F.linear(x, self.values.to(x.dtype) * self.scale[:, None].to(x.dtype), self.bias)
 
 

@@ -12,8 +12,11 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from sonolume.modules.im2wav.convolutions import dilations, downsample, upsample
+from sonolume.modules.im2wav.convolutions import ResidualBlock, dilations, downsample, upsample
 from sonolume.modules.im2wav.quantizer import Codebook, DrawRows, Quantized, Reduce, identity
+
+INPUT_GAIN = 10.0  # initial factor from a wave to the network's inner signals: waves have a deviation of about 0.1
+RESIDUAL_GAIN = 0.1  # initial factor on the branch of each residual block
 
 
 class Reconstruction(NamedTuple):
@@ -95,6 +98,27 @@ class VQVAE(ModelMixin, ConfigMixin):
         self.encoders = nn.ModuleList(Encoder(*size) for size in sizes)
         self.decoders = nn.ModuleList(Decoder(*size) for size in sizes)
         self.codebooks = nn.ModuleList(Codebook(codes, embedding_width, decay, restart_threshold) for _ in downs)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Preserve the variance from layer to layer, without biases.
+
+        The default biases of torch are larger than the signal of quiet waves: all rows of the first batch would be
+        nearly the same, and so would be the codes that start from them.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                overlap = module.stride[0] if isinstance(module, nn.ConvTranspose1d) else 1
+                nn.init.normal_(module.weight, std=(module.in_channels * module.kernel_size[0] / overlap) ** -0.5)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.conv1.weight.mul_(2**0.5)  # after a ReLU
+                module.conv2.weight.mul_(RESIDUAL_GAIN)
+        for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
+            encoder[0][0].conv.weight.mul_(INPUT_GAIN)  # type: ignore[index, union-attr, operator]
+            decoder.out.weight.div_(INPUT_GAIN)  # type: ignore[union-attr, operator]
 
     def forward(
         self, wave: Tensor, draw_rows: DrawRows | None = None, reduce: Reduce = identity

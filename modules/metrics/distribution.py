@@ -1,17 +1,20 @@
-"""Distances between two sets of embeddings: Frechet distance and kernel distance.
+"""Distances between two sets of embeddings, Frechet and kernel distance, and the inception score of one set.
 
-N and M samples, d width of an embedding. The Frechet distance is called FAD for sounds, FID for pictures.
+N and M samples, d width of an embedding, K classes. The Frechet distance is called FAD for sounds, FID for pictures.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 RELIABLE_RATIO = 2  # samples per dimension, below which the Frechet distance mostly measures the sample size
+RELIABLE_COUNT = 100  # samples, below which the kernel distance varies by more than it usually differs
+POINTS = 15  # sample sizes of an extrapolation
+SUBSETS = 100  # of a kernel distance
+MIN_PROBABILITY = 1e-12  # keeps logarithms finite
 
 
 def check_embeddings(embeddings: Tensor, dim: int | None = None) -> Tensor:
@@ -67,51 +70,36 @@ def frechet_distance(real: Tensor | Moments, generated: Tensor | Moments) -> flo
     return max(0.0, float((a.mean - b.mean).square().sum() + traces))  # rounding may leave -1e-12
 
 
-def is_reliable(count: int, dim: int) -> bool:
-    """Test whether `count` embeddings of width `dim` suffice for a Frechet distance."""
-    return count >= RELIABLE_RATIO * dim
-
-
-class Extrapolation(NamedTuple):
-    """The line `value + slope / N` through distances at several sample sizes."""
-
-    value: float
-    slope: float
-    sizes: tuple[int, ...]
-
-
-def frechet_infinity(real: Tensor | Moments, generated: Tensor, points: int = 15, seed: int = 0) -> Extrapolation:
+def frechet_infinity(real: Tensor | Moments, generated: Tensor) -> tuple[float, list[int]]:
     """Frechet distance extrapolated to infinitely many generated samples, by a line in 1/N (Chong & Forsyth 2020).
 
     A finite sample makes the distance too large by about slope / N. Raises a ValueError for fewer than 4 generated
     samples, and as `frechet_distance`.
 
-    Args:
-        points: number of subset sizes, evenly spaced from half of N (but more than d where N allows it) to N.
+    Returns:
+        The distance, and the subset sizes, evenly spaced from half of N (but more than d where N allows it) to N.
     """
     count, dim = generated.shape
     if count < 4:
         raise ValueError(f"an extrapolation needs at least 4 generated embeddings, got {count}")
-    first = min(max(count // 2, dim + 1), max(2, count - points))
-    sizes = sorted({int(size) for size in torch.linspace(first, count, points).round().tolist()})
+    first = min(max(count // 2, dim + 1), max(2, count - POINTS))
+    sizes = sorted({int(size) for size in torch.linspace(first, count, POINTS).round().tolist()})
     real = real if isinstance(real, Moments) else Moments.of(real)
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(0)
     subsets = [generated[torch.randperm(count, generator=random)[:size]] for size in sizes]
     distances = torch.tensor([[frechet_distance(real, subset)] for subset in subsets], dtype=torch.float64)
     inverse = 1 / torch.tensor(sizes, dtype=torch.float64)
     line = torch.linalg.lstsq(torch.stack([torch.ones_like(inverse), inverse], dim=1), distances).solution
-    return Extrapolation(float(line[0]), float(line[1]), tuple(sizes))
+    return float(line[0]), sizes
 
 
-def kernel_distance(
-    real: Tensor, generated: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0
-) -> tuple[float, float]:
+def kernel_distance(real: Tensor, generated: Tensor, subset_size: int = 1000) -> tuple[float, float]:
     """Kernel inception distance: unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018).
 
     Sets of equal size up to `subset_size` are compared whole, once. Raises a ValueError as `frechet_distance`.
 
     Returns:
-        Mean and standard deviation over subsets; about 0 for equal distributions, possibly negative.
+        Mean and standard deviation over 100 subsets; about 0 for equal distributions, possibly negative.
     """
     check_embeddings(generated, check_embeddings(real).shape[1])
     size = min(subset_size, len(real), len(generated))
@@ -120,10 +108,17 @@ def kernel_distance(
     real, generated = real.double(), generated.double()
     if size == len(real) == len(generated):
         return float(poly_mmd(real, generated)), 0.0
-    random = torch.Generator().manual_seed(seed)
-
-    def draw(rows: Tensor) -> Tensor:
-        return rows[torch.randperm(len(rows), generator=random)[:size]]
-
-    found = torch.stack([poly_mmd(draw(real), draw(generated)) for _ in range(subsets)])
+    random = torch.Generator().manual_seed(0)
+    draw = lambda rows: rows[torch.randperm(len(rows), generator=random)[:size]]  # noqa: E731
+    found = torch.stack([poly_mmd(draw(real), draw(generated)) for _ in range(SUBSETS)])
     return float(found.mean()), float(found.std(correction=0))
+
+
+def inception_score(logits: Tensor) -> float:
+    """exp of the mean KL(p(y|x) | p(y)) (Salimans et al. 2016), from 1 (all alike) to K.
+
+    Over all samples at once: the customary 10 splits of few samples make it smaller.
+    """
+    log_p = logits.double().log_softmax(1)
+    marginal = log_p.exp().mean(dim=0, keepdim=True).clamp_min(MIN_PROBABILITY).log()
+    return float((log_p.exp() * (log_p - marginal)).sum(dim=1).mean().exp())

@@ -38,7 +38,7 @@ def _spectrogram(scene: Scene) -> Image.Image:
     import torch  # slow to import
 
     from sonolume.modules.mel import MelSpectrogram
-    from sonolume.utils.spectrogram import colours
+    from sonolume.utils.image import colours
 
     log_mel = MelSpectrogram()(torch.from_numpy(render(scene))[None])[0].numpy()  # (80, 160)
     return Image.fromarray(np.ascontiguousarray(colours(log_mel)[::-1])).resize(SPECTROGRAM, Image.Resampling.NEAREST)

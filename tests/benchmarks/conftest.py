@@ -62,7 +62,7 @@ def build_pipeline(build_vae: Callable[..., Any], build_text_encoder: Callable[.
         from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
         from sonolume.models.tta.audioldm.components import build_unet, noise_settings
         from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-        from sonolume.modules.schedulers import preset
+        from sonolume.modules.sampling import preset
 
         torch.manual_seed(0)
         unet = AudioLDMConfig(model_channels=256 // shrink, context_dim=768 // shrink, use_checkpoint=False)

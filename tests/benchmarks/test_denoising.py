@@ -116,7 +116,7 @@ def full_runs(pipe: Any, title: str, runs: int, print_table: Callable[..., None]
 @pytest.mark.benchmark
 def test_miniature(root: Path, print_table: Callable[..., None], one_thread: None) -> None:
     from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-    from sonolume.modules.schedulers import preset
+    from sonolume.modules.sampling import preset
 
     trained = (root / EPSILON_RUN).is_dir()
     folder = root / EPSILON_RUN if trained else root / "pretrained/mini/text_to_audio"

@@ -21,7 +21,7 @@ NEW_CONVERTER = '''"""A system that was not there before."""
 from dataclasses import dataclass
 
 from sonolume.bins.converters import ConverterOptions
-from sonolume.utils.options import option
+from sonolume.config.options import option
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ import pytest
 
 from sonolume.bins import results
 from sonolume.models.evaluation import compare
-from sonolume.models.evaluation.report import Report, Score, write
+from sonolume.models.evaluation.report import Report, Score, finish
 from sonolume.modules.metrics.interval import Share
 from sonolume.utils import cli
 
@@ -44,7 +44,7 @@ def test_the_shipped_judges_are_measured(tmp_path: Path, monkeypatch: pytest.Mon
 def test_rows_are_the_headlines(tmp_path: Path) -> None:
     report = Report({}, [Score("FAD", 1.0, "down"), Score("mel L1", 0.25, "down", 0.2, 0.3, 40, headline=True)])
     report.add_share("single", Share(9, 10), 0.1, {"real": Share(10, 10)}, headline=True)
-    write(report, tmp_path / "a_b")
+    finish(report, tmp_path / "a_b")
     one = compare.ShippedPart("a/b", Path("tiny.json"), Path("part"))
     assert compare.results_table([one], tmp_path)[2:] == [
         "| `a/b` | mel L1 | 0.25 (0.2 to 0.3) |  |  | 40 |",

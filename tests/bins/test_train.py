@@ -41,6 +41,15 @@ def test_both_stages_and_resume(run: Train, tmp_path: Path):
     assert (code, again) == (0, printed)
 
 
+def test_a_log_file_has_a_line_for_each_validation_and_no_bars(
+    tiny_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(tiny_config("tta/autoencoderkl")), "train.max_steps=2"]
+    assert cli.run(train.main, arguments) == 0
+    printed = capsys.readouterr().err
+    assert "batch 4 of 4: val/loss" in printed and "%|" not in printed
+
+
 @pytest.mark.parametrize(
     ("recipe", "arguments", "message"),
     [
@@ -51,7 +60,7 @@ def test_both_stages_and_resume(run: Train, tmp_path: Path):
         ("tta/audioldm", ["model.autoencoder_path=ckpts/no/vae"], "path ckpts/no/vae: no such folder"),
         ("tta/audioldm", ["model.text_encoder=ckpts/no/t5"], "model.text_encoder ckpts/no/t5: no such folder"),
         ("tta/audioldm", ["model.vocoder=ckpts/no/gan"], "model.vocoder ckpts/no/gan: no such folder"),
-        ("tta/audioldm", ["model.text_encoder=no/t5"], "model.text_encoder 'no/t5' cannot be loaded"),
+        ("tta/audioldm", ["model.text_encoder=no/t5"], "model.text_encoder no/t5: cannot be loaded"),
         ("tta/audioldm", ["model.audioldm.context_dim=24"], "model.audioldm.context_dim"),
         ("tta/audioldm", [f"model.audioldm.{name}_channels=8" for name in ("in", "out")], "is 8"),
         ("tta/autoencoderkl", ["train.accelerator=toaster"], "`accelerator='toaster'`"),

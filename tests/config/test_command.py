@@ -11,10 +11,10 @@ import pytest
 
 from sonolume.config import command
 from sonolume.config import options as shared
+from sonolume.config.options import option
 from sonolume.config.tta import autoencoderkl
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
-from sonolume.utils.options import option
 
 
 @dataclass(kw_only=True)

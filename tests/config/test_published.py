@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sonolume.config import load
-from sonolume.modules.schedulers import PRESETS
+from sonolume.modules.sampling import PRESETS
 
 FILES = {"4_5_39": "exp_config.json", "4_10_78": "exp_config_latent_4_10_78.json"}
 ELSEWHERE = {  # official fields that are no fields here, and what they must be

@@ -7,7 +7,7 @@ import pytest
 
 from sonolume.config import load
 from sonolume.config.base import RunConfig
-from sonolume.utils.options import declared
+from sonolume.config.options import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(p for suffix in ("json", "yaml") for p in (ROOT / "egs").rglob(f"*.{suffix}"))
@@ -28,7 +28,7 @@ def test_a_shipped_config_is_right(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["InferenceOptions", "EvaluationOptions", "FinetuneOptions"])
 @pytest.mark.parametrize("recipe", load.recipes())
 def test_options_of_a_recipe(recipe: str, kind: str) -> None:
-    options = getattr(load.recipe_module(recipe, "test"), kind, None)
+    options = getattr(load.recipe_module(recipe), kind, None)
     if options is not None:
         flags = {flag.name: flag for flag in declared(options)}
         assert "checkpoint" in flags and len(flags) == len(declared(options))

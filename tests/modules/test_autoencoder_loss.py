@@ -4,10 +4,15 @@ import pytest
 import torch
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.models.convert.amphion import vae_weights
 from sonolume.models.tta.autoencoderkl.model import build
-from sonolume.modules.amphion_names import vae_weights
-from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
-from sonolume.modules.discriminator import PatchDiscriminator
+from sonolume.modules.autoencoder_loss import (
+    PatchDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+    nll_loss,
+)
 
 CANCELLED = 1e-6
 
@@ -82,3 +87,41 @@ def test_the_adaptive_weight_is_bounded():
 def test_hinge():
     assert discriminator_loss(torch.tensor([2.0, 1.0]), torch.tensor([-1.0, -3.0])) == 0
     assert discriminator_loss(torch.tensor([0.0]), torch.tensor([0.5])) == pytest.approx(0.5 * (1 + 1.5))
+
+
+def official_discriminator(goldens: SimpleNamespace) -> PatchDiscriminator:
+    weights = goldens.weights_for("loss_discriminator")
+    network = PatchDiscriminator()
+    network.load_state_dict({n.removeprefix("discriminator."): w for n, w in weights.items() if n != "logvar"})
+    return network
+
+
+@torch.no_grad()
+def test_equals_the_official_discriminator(goldens: SimpleNamespace):
+    golden = goldens.golden("discriminator")
+    mel = goldens.log_mel_like("loss.mel", (2, 1, 80, 64))
+    network = official_discriminator(goldens).eval()
+    goldens.assert_close(network(mel), golden["logits_eval"], 1e-5)
+    wide = goldens.input_for("vae.mel.624", (1, 1, 80, 624))
+    goldens.assert_close(network(wide), golden["logits_wide_eval"], 1e-5)
+
+
+@torch.no_grad()
+def test_batch_statistics_equal_the_official_ones(goldens: SimpleNamespace):
+    golden = goldens.golden("discriminator")
+    network = official_discriminator(goldens).train()
+    logits = network(goldens.log_mel_like("loss.mel", (2, 1, 80, 64)))
+    goldens.assert_close(logits, golden["logits_train"], 1e-5)
+    running = [name for name in golden if "running" in name]
+    assert len(running) == 6
+    for name in running:
+        goldens.assert_close(network.state_dict()[name.removeprefix("discriminator.")], golden[name], 1e-5)
+
+
+def test_initialisation_and_size():
+    torch.manual_seed(0)
+    network = PatchDiscriminator()
+    assert sum(weight.numel() for weight in network.parameters()) == 2_763_585
+    assert abs(network.main[5].weight.std().item() - 0.02) < 1e-3
+    assert abs(network.main[6].weight.mean().item() - 1) < 0.01
+    assert not network.main[6].bias.any()

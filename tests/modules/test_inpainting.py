@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sonolume.modules import inpainting
-from sonolume.modules.schedulers import PRESETS, SCHEDULERS, make_scheduler
+from sonolume.modules.sampling import PRESETS, SCHEDULERS, make_scheduler
 
 STEPS = 20
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}

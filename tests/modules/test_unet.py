@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sonolume.config.tta.audioldm import AudioLDMConfig
+from sonolume.models.convert.amphion import unet_weights
 from sonolume.models.tta.audioldm.components import build_unet
-from sonolume.modules.amphion_names import unet_weights
 from sonolume.modules.unet import use_crop_upsampling, with_positions, zero_init
 
 SMALL = AudioLDMConfig(model_channels=32, context_dim=24, use_checkpoint=False)

@@ -11,7 +11,7 @@ import torch
 from sonolume.config.base import MiniworldConfig, PreprocessConfig
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors import text_audio
-from sonolume.preprocessors.sources import screen
+from sonolume.preprocessors.prepared import screen
 from sonolume.preprocessors.text_audio import Plan, prepare
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest

@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.image import CELL, MAX_PIXELS, open_image, picture_grid
+from sonolume.utils.image import (
+    CELL,
+    colours,
+    open_image,
+    picture_grid,
+    spectrogram_grid,
+    spectrogram_png,
+)
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -120,17 +127,62 @@ def test_cmyk_and_one_pixel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_very_large_pictures_are_reduced(tmp_path: Path, suffix: str) -> None:
-    wide = Image.new("RGB", (20000, 1700), RED)  # 34 million pixels
-    wide.save(tmp_path / f"a{suffix}")
+def test_very_large_pictures_are_reduced(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sonolume.utils.image.MAX_PIXELS", 20_000)
+    plain(RED, 2000, 170).save(tmp_path / f"a{suffix}")
     found = open_image(tmp_path / f"a{suffix}")
-    assert found.width * found.height <= MAX_PIXELS and found.width / found.height == pytest.approx(20000 / 1700, 0.01)
-    assert np.allclose(found.getpixel((found.width // 2, 100)), RED, atol=4)
+    assert found.width * found.height <= 20_000 and found.width / found.height == pytest.approx(2000 / 170, 0.1)
+    assert np.allclose(found.getpixel((found.width // 2, 5)), RED, atol=4)
 
 
 def test_a_decompression_bomb_is_one_line(tmp_path: Path) -> None:
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, content in ((b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)), (b"IDAT", b"0")):
+        data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(UserError, match=r"a\.png: too large"):
         open_image(tmp_path / "a.png")
+
+
+def test_low_frequencies_are_at_the_bottom_and_time_runs_right(tmp_path: Path):
+    log_mel = np.full((80, 160), -11.5, np.float32)
+    log_mel[:20, 80:] = 0.0  # low and late
+    spectrogram_png(tmp_path / "a.png", log_mel)
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("L"), dtype=float)
+    plot = picture[8:-30, 46:-12]
+    height, width = plot.shape
+    low_late = plot[-height // 8 :, -width // 4 :].mean()
+    assert low_late > 200
+    assert plot[: height // 2].max() < 60
+    assert plot[:, : width // 3].max() < 60
+
+
+def test_axes_are_drawn(tmp_path: Path):
+    spectrogram_png(tmp_path / "a.png", np.zeros((80, 625), np.float32))
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+    assert (picture[:, :46] < 100).sum() > 100  # Hz labels
+    assert (picture[-28:] < 100).sum() > 100  # seconds
+
+
+def test_colours_grow_brighter_and_silence_is_dark():
+    ramp = colours(np.linspace(-11.5, 2.0, 50)[None]).astype(float).sum(-1)[0]
+    assert (np.diff(ramp) >= 0).all()
+    assert ramp[-1] - ramp[0] > 500
+    assert colours(np.full((4, 4), -11.5)).max() < 40
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(5), np.zeros((80, 0)), np.full((2, 2), np.nan)])
+def test_what_is_no_spectrogram_is_refused(tmp_path: Path, wrong: np.ndarray):
+    with pytest.raises(ValueError, match="bands, frames"):
+        spectrogram_png(tmp_path / "a.png", wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_grid_of_spectrograms_shows_each_value_twice_as_large(tmp_path: Path) -> None:
+    log_mel = np.full((8, 40), -11.5, np.float32)
+    log_mel[0, 0] = 0.0
+    spectrogram_grid(tmp_path / "a.png", [np.stack([log_mel, log_mel]), np.zeros((2, 8, 40))], ["one", "two"])
+    sheet = read(tmp_path / "a.png")
+    bright = places(sheet[:, : sheet.shape[1] // 2], tuple(colours(log_mel)[0, 0].tolist()))
+    dark = places(sheet, tuple(colours(log_mel)[1, 1].tolist()))
+    assert bright[3] - bright[2] == 1 and bright[2] == dark[2] and dark[3] - dark[2] == 79

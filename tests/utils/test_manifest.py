@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import Row, assign_splits, find_sounds, read_manifest, split_of, write_manifest
+from sonolume.utils.files import find_sounds
+from sonolume.utils.manifest import Row, assign_splits, read_manifest, write_manifest
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -164,11 +165,14 @@ def test_a_sidecar_that_is_not_utf8_is_named(tmp_path: Path):
 
 
 def test_splits_by_hash_are_stable_and_of_the_asked_size():
-    uids = [f"clip {number}" for number in range(4000)]
-    valid = {uid for uid in uids if split_of(uid, 0.1) == "valid"}
-    assert 0.08 < len(valid) / len(uids) < 0.12
-    assert valid <= {uid for uid in uids if split_of(uid, 0.2) == "valid"}
-    assert split_of("x", 0.0) == "train"
+    def valid(fraction: float, count: int = 4000) -> set[str]:
+        rows = [Row("D", f"clip {number}") for number in range(count)]
+        assign_splits(rows, fraction)
+        return {row.uid for row in rows if row.split == "valid"}
+
+    assert 0.08 < len(valid(0.1)) / 4000 < 0.12
+    assert valid(0.1) <= valid(0.2) and valid(0.1, 2000) <= valid(0.1)
+    assert not valid(0.0)
 
 
 def test_missing_splits_are_filled_and_some_row_is_validated_on():

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.utils import paths
+from sonolume.utils.errors import UserError
 
 
 def test_root_is_the_checkout_wherever_we_stand(root: Path, in_folder: Path) -> None:
@@ -18,3 +19,42 @@ def test_resolve(root: Path, in_folder: Path) -> None:
     assert paths.resolve("data/x") == root / "data/x"
     assert paths.resolve("/abs/x") == Path("/abs/x")
     assert paths.resolve("~/x") == Path.home() / "x"
+
+
+def test_folders_are_absolute_and_relative_to_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    (tmp_path / "ckpts" / "my model").mkdir(parents=True)
+    assert paths.locate("ckpts/my model", "key") == str(tmp_path / "ckpts" / "my model")
+    assert paths.locate(str(tmp_path / "ckpts"), "key") == str(tmp_path / "ckpts")
+    assert paths.is_local(paths.locate("ckpts", "key"))
+
+
+@pytest.mark.parametrize("source", ["google-t5/t5-base", "t5-base", "owner/name.with-all_marks"])
+def test_hub_ids_stay(source: str):
+    assert paths.locate(source, "key") == source
+    assert not paths.is_local(source)
+
+
+@pytest.mark.parametrize("source", ["a/b/c", "./t5", "../t5", "/nowhere/t5", "~/no such", "ö/ä/ü"])
+def test_a_missing_folder_names_its_key(source: str):
+    with pytest.raises(UserError, match="model.text_encoder .*: no such folder; train it"):
+        paths.locate(source, "model.text_encoder", "train it")
+
+
+def test_a_file_is_not_a_model(tmp_path: Path):
+    (tmp_path / "model.ckpt").touch()
+    with pytest.raises(UserError, match="is a file, not the folder of a model"):
+        paths.locate(str(tmp_path / "model.ckpt"), "--checkpoint")
+
+
+def test_a_component_of_a_pipeline(tmp_path: Path):
+    assert paths.inside(str(tmp_path), "vae") == str(tmp_path)
+    (tmp_path / "model_index.json").touch()
+    assert paths.inside(str(tmp_path), "vae") == str(tmp_path / "vae")
+    assert paths.inside("owner/name", "vae") == "owner/name"
+
+
+def test_the_kind_of_an_exported_folder(root: Path, tmp_path: Path) -> None:
+    assert paths.kind_of(root / "pretrained/mini/text_to_audio") == "TextToAudioPipeline"
+    assert paths.kind_of(root / "pretrained/mini/audiotoken") == "a2i/audiotoken"
+    assert paths.kind_of(tmp_path) == ""

@@ -65,6 +65,7 @@ def test_a_film_that_was_cut(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"a\.mp4: "):
         video.frames_at(path, [0.0])
 
+
 RATES = {
     "5": [i / 5 for i in range(10)], "25": [i / 25 for i in range(25)], "30": [i / 30 for i in range(30)],
     "120": [i / 120 for i in range(60)], "variable": [0, 0.1, 0.15, 0.5, 0.51, 0.52, 0.9, 1.4, 1.5], "one": [0.0],
@@ -125,7 +126,7 @@ def test_animated_pictures_are_films(tmp_path: Path, suffix: str, monkeypatch: p
     assert video.is_film(path) and video.is_film(Path("a.mp4"))
     first.save(tmp_path / f"still{suffix}")
     assert not video.is_film(tmp_path / f"still{suffix}") and not video.is_film(tmp_path / "none.webp")
-    assert len(list(video.stream_frames(tmp_path / f"still{suffix}"))) >= 1
+    assert len(list(video.stream_frames(tmp_path / f"still{suffix}"))) == 1
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(VideoError, match="damaged"):
         list(video.stream_frames(path))
@@ -216,6 +217,19 @@ def test_mux_keeps_phone_videos_upright_and_starts_at_0(tmp_path: Path) -> None:
     video.mux(late, chirp(1.0), RATE, tmp_path / "c.mkv")
     assert np.corrcoef(audio.load(tmp_path / "c.mkv", RATE)[:RATE], chirp(1.0))[0, 1] > 0.98
     assert [number_of(frame.picture) for frame in video.stream_frames(tmp_path / "c.mkv", 10)] == list(range(10))
+
+
+def test_a_full_disk_is_no_damaged_video(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path, limits = film(tmp_path / "a.mp4", sound=False), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            video.mux(path, chirp(1.0), RATE, tmp_path / "b.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path / "b.mp4")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_what_cannot_be_muxed_is_one_line(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonolume.models.a2i.loading import load_network
-from sonolume.models.a2i.sound_encoder import SETTINGS_FILE, repeat_to_length
+from sonolume.models.a2i.pipeline import SETTINGS_FILE, repeat_to_length
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, tokenise
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
-from sonolume.utils import files, hub
+from sonolume.utils import files
+from sonolume.utils.checkpoint import load_network
 from sonolume.utils.errors import UserError
 
 RECIPE = "a2i/audiotoken"
@@ -23,7 +23,7 @@ MIN_SECONDS = 0.2
 
 
 class AudioTokenEncoder:
-    """BEATs and the trained embedder, as a `SoundEncoder` (models/a2i/sound_encoder.py).
+    """BEATs and the trained embedder, as a `SoundEncoder` (models/a2i/pipeline.py).
 
     Raises:
         ValueError: the embedder was trained on features of another width than this BEATs returns.
@@ -72,7 +72,7 @@ def load_beats(source: str, key: str = "model.beats", dtype: torch.dtype = torch
         UserError: missing, damaged or another model; the message names the command that makes the folder.
     """
     remedy = "make it from the published file: python bins/convert.py beats FILE.pt FOLDER"
-    beats: BEATs = load_network(BEATs, hub.locate(source, key, remedy), f"{key} {source}", dtype, f"; {remedy}")
+    beats: BEATs = load_network(BEATs, source, key, remedy=remedy, dtype=dtype)
     if beats.config.encoder_layers < 3:
         raise UserError(f"{key} {source}: has {beats.config.encoder_layers} layers, AudioToken needs at least 3")
     return beats
@@ -93,8 +93,7 @@ def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: to
     Raises:
         UserError: a part is missing, damaged, or does not fit the others.
     """
-    place = folder / EMBEDDER
-    embedder: Any = load_network(AudioTokenEmbedder, str(place.absolute()), str(place))
+    embedder: Any = load_network(AudioTokenEmbedder, str((folder / EMBEDDER).absolute()), "the embedder")
     missing = [name for name in ("beats", "prompt", "window") if name not in settings]
     if missing:
         raise UserError(f"{folder / SETTINGS_FILE}: {', '.join(missing)} missing: export the run again")

@@ -21,13 +21,11 @@ from sonolume.models import lora, previews
 from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load_beats, save
 from sonolume.models.a2i.frozen import check_same_weights, conditioning_weights, frozen_stable_diffusion
-from sonolume.models.a2i.pipeline import AudioToImagePipeline
-from sonolume.models.a2i.sound_encoder import LORA
-from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
+from sonolume.models.a2i.pipeline import LORA, AudioToImagePipeline
+from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
-from sonolume.modules.diffusion import diffusion_loss
-from sonolume.modules.schedulers import objective_of
+from sonolume.modules.sampling import objective_of
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 

@@ -5,9 +5,7 @@ sample rate and resampler.
 """
 
 import hashlib
-import io
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,7 +28,7 @@ from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.image import open_image
 
-CACHE_VERSION = 3  # increase it when embeddings are computed differently or flags change their meaning
+CACHE_VERSION = 4  # increase it when embeddings are computed differently or flags change their meaning
 READER_THREADS = 4
 EMPTY, CLIPPED = 1, 2  # flags: a silent sound or a picture of one colour; a sound with flat tops
 REASONS = {"sounds": "silent", "pictures": "of one colour", "texts": ""}  # for leaving out an empty item
@@ -38,13 +36,12 @@ MIN_PIXELS = 16  # of a picture's shorter side: processors take fewer for colour
 PROGRESS_DELAY = 1.0  # seconds until a progress bar appears
 FLUSH_SECONDS = 30.0  # longest work that a crash can lose
 FLUSH_ROWS = 4096
-COLUMNS = ("digests", "embeddings", "logits", "flags")  # arrays of a shard
 EMBEDDINGS = "embeddings"  # folder of the cached embeddings among other caches
 
 
 class Row(NamedTuple):
-    embedding: np.ndarray  # (d,) float32
-    logits: np.ndarray  # (K,) float32, or (0,) without a classifier
+    embedding: Tensor  # (d,) float32
+    logits: Tensor  # (K,) float32, or (0,) without a classifier
     flags: int
 
 
@@ -56,17 +53,11 @@ class Store:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder, self.rows = folder, dict[bytes, Row]()
-        self._unsaved: list[bytes] = []
-        self._saved_at = time.monotonic()
-        for path in sorted(folder.glob("[0-9a-f]*.npz")) if folder else []:
-            try:
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
-                    columns = [shard[name] for name in COLUMNS]
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                reason = f"damaged ({first_line(error, 80)}); remove it to compute it again"
-                raise UserError(f"{path}: {reason}") from error
-            for key, embedding, logits, row_flags in zip(*columns, strict=True):
-                self.rows[key.tobytes()] = Row(embedding, logits, int(row_flags))
+        self._unsaved, self._saved_at = list[bytes](), time.monotonic()
+        for path in sorted(folder.glob("[0-9a-f]*.safetensors")) if folder else []:
+            shard = _load(path)
+            rows = map(Row, shard["embeddings"], shard["logits"], shard["flags"].tolist())
+            self.rows |= {key.tobytes(): row for key, row in zip(shard["keys"].numpy(), rows, strict=True)}
 
     def add(self, key: bytes, row: Row) -> None:
         """Add a row; it is on disk after the next `flush`, which also happens by itself from time to time."""
@@ -79,14 +70,20 @@ class Store:
         """Write the new rows as one shard, named by a hash of their keys."""
         self._saved_at = time.monotonic()
         if self.folder and self._unsaved:
-            rows, keys = [self.rows[key] for key in self._unsaved], b"".join(self._unsaved)
-            embeddings, logits, flags = zip(*rows, strict=True)
-            columns = (np.frombuffer(keys, np.uint8).reshape(len(rows), -1), np.stack(embeddings), np.stack(logits))
-            memory = io.BytesIO()  # numpy hides the system's error (disk full); write_bytes raises it
-            np.savez(memory, **dict(zip(COLUMNS, (*columns, np.array(flags, np.uint8)), strict=True)))
-            with files.atomic_path(self.folder / f"{hashlib.sha256(keys).hexdigest()[:16]}.npz") as path:
-                path.write_bytes(memory.getbuffer())
+            embeddings, logits, flags = zip(*(self.rows[key] for key in self._unsaved), strict=True)
+            shard = {"embeddings": torch.stack(embeddings), "logits": torch.stack(logits), "flags": torch.tensor(flags)}
+            shard["keys"] = torch.tensor([list(key) for key in self._unsaved], dtype=torch.uint8)
+            with files.atomic_path(self.folder / f"{content_hash(*self._unsaved)}.safetensors") as path:
+                save_file(shard, path)
         self._unsaved = []
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    """Read tensors; raises a UserError for a damaged file."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged ({first_line(error, 80)}); remove it to compute it again") from error
 
 
 class Embedded(NamedTuple):
@@ -143,10 +140,6 @@ def embed(
     )
 
 
-class _TooFewError(Exception):
-    """A reference set has fewer than two usable sounds."""
-
-
 def reference_moments(
     key: Any, sounds: Callable[[], Mapping[str, Path]], embedder: Embedder, folder: Path, batch_size: int
 ) -> Moments | None:
@@ -160,21 +153,16 @@ def reference_moments(
 
     def compute(place: Path) -> None:
         found = embed(list(sounds().values()), "sounds", embedder, folder / EMBEDDINGS, batch_size)
-        if len(found.kept) < 2:
-            raise _TooFewError
-        moments = Moments.of(found.embeddings)
-        state = {"mean": moments.mean, "covariance": moments.covariance, "count": torch.tensor(moments.count)}
+        state = {"count": torch.tensor(len(found.kept))}
+        if len(found.kept) > 1:
+            moments = Moments.of(found.embeddings)
+            state |= {"mean": moments.mean, "covariance": moments.covariance}
         save_file(state, place / "moments.safetensors")
 
     facts = {"reference": key, **_facts(embedder, "sounds")}
-    try:
-        place = cached(folder / "statistics", facts, compute, f"{embedder.name:.60} statistics")
-        state = load_file(place / "moments.safetensors")
-    except _TooFewError:
-        return None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / 'statistics'}: damaged ({error}); remove the folder to compute it again") from error
-    return Moments(state["mean"], state["covariance"], int(state["count"]))
+    place = cached(folder / "statistics", facts, compute, f"{embedder.name:.60} statistics")
+    state = _load(place / "moments.safetensors")
+    return Moments(state["mean"], state["covariance"], int(state["count"])) if "mean" in state else None
 
 
 def _facts(embedder: Embedder, medium: str) -> dict[str, Any]:
@@ -229,20 +217,18 @@ def _compute(
     missing: dict[bytes, Any], medium: str, embedder: Embedder, store: Store, batch_size: int
 ) -> dict[bytes, str]:
     """Fill the store; returns the reasons why some items could not be embedded. Reads one batch ahead."""
-    if not missing:
-        return {}
-    faults: dict[bytes, str] = {}
-    title, batches = embedder.name.partition("@")[0], list(batched(list(missing.items()), batch_size))
+    faults, title = dict[bytes, str](), embedder.name.partition("@")[0]
+    batches = [*batched(list(missing.items()), batch_size), []]
     open_item = partial(_open, medium=medium, sample_rate=embedder.sample_rate)
     with (
         ThreadPoolExecutor(READER_THREADS) as pool,
         tqdm(total=len(missing), desc=title, unit=medium[:-1], delay=PROGRESS_DELAY, leave=None) as bar,
     ):
-        pending = [{key: pool.submit(_attempt, open_item, item) for key, item in batches[0]}]
+        ahead = [{key: pool.submit(_attempt, open_item, item) for key, item in batch} for batch in batches[:1]]
         try:
-            for following in [*batches[1:], []]:
-                pending.append({key: pool.submit(_attempt, open_item, item) for key, item in following})
-                results = {key: future.result() for key, future in pending.pop(0).items()}
+            for following in batches[1:]:
+                ahead.append({key: pool.submit(_attempt, open_item, item) for key, item in following})
+                results = {key: future.result() for key, future in ahead.pop(0).items()}
                 faults |= {key: reason for key, (_, reason) in results.items() if reason}
                 opened = {key: content for key, (content, reason) in results.items() if not reason}
                 faults |= _encode(opened, medium, embedder, store, batch_size)
@@ -256,21 +242,20 @@ def _encode(
     opened: dict[bytes, tuple[Any, int]], medium: str, embedder: Embedder, store: Store, batch_size: int
 ) -> dict[bytes, str]:
     """Embed a batch into the store; returns the items whose embedding is not finite."""
-    contents, faults = [content for content, _ in opened.values()], {}
+    contents, faults = [content for content, _ in opened.values()], dict[bytes, str]()
     if medium == "texts":
         found = Features(embedder.encode_texts(contents, batch_size), None)
     else:
         encode = embedder.encode_audio if medium == "sounds" else embedder.encode_images
         found = encode(contents, batch_size)
     logits = torch.zeros(len(contents), 0) if found.logits is None else found.logits
-    for index, (key, (_, flags)) in enumerate(opened.items()):
-        row = Row(found.embeddings[index].numpy(), logits[index].numpy(), flags)
-        if np.isfinite(row.embedding).all() and np.isfinite(row.logits).all():
-            store.add(key, row)
+    for (key, (_, flags)), embedding, own in zip(opened.items(), found.embeddings, logits, strict=True):
+        if embedding.isfinite().all() and own.isfinite().all():
+            store.add(key, Row(embedding, own, flags))
         else:
             faults[key] = "its embedding is not finite"
     return faults
 
 
-def _stack(rows: list[np.ndarray], width: int) -> Tensor:
-    return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, width)
+def _stack(rows: list[Tensor], width: int) -> Tensor:
+    return torch.stack(rows) if rows else torch.zeros(0, width)

@@ -10,11 +10,10 @@ from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from sonolume.models.evaluation.embedders.base import Embedder, Features, pad
-from sonolume.modules.judges import WEIGHTS_FILE, Judge, PictureJudge, SoundJudge
+from sonolume.modules.judges import Judge, PictureJudge, SoundJudge, judge_version
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld.captions import kinds_in
 from sonolume.utils import paths
-from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 
 KINDS = {
@@ -42,49 +41,33 @@ class MelStatistics(Embedder):
 
 
 class JudgeEmbedder(Embedder):
-    """The input of the layer that classifies kinds, and its logits, which are independent: kinds can coincide."""
+    """The input of the layer that classifies kinds, and its logits, which are independent: kinds can coincide.
+
+    Short sounds are padded with silence, as in training; pictures of any size are scaled to 64 x 64.
+    """
 
     def __init__(self, judge: Judge, folder: Path, device: torch.device | str) -> None:
         self.judge, self.device, self.labels = judge.to(device), device, tuple(judge.kinds)
-        self.name = f"mini:{folder.name}@{content_hash(folder / 'config.json', folder / WEIGHTS_FILE)}"
+        self.name, self.takes = f"mini:{judge_version(folder)}", ("pictures",)
+        if isinstance(judge, SoundJudge):
+            self.mel = MelSpectrogram(MelSettings(n_mel=judge.settings["n_mel"]))
+            self.samples = judge.settings["frames"] * self.mel.settings.hop_size
+            self.takes, self.sample_rate = ("sounds",), self.mel.settings.sample_rate
+            self.window = self.samples / self.sample_rate
         classifier: nn.Linear = judge.presence  # type: ignore[assignment]
-        self.dim = classifier.in_features
-        self._inputs: list[Tensor] = []
+        self.dim, self._inputs = classifier.in_features, list[Tensor]()
         classifier.register_forward_pre_hook(lambda _, inputs: self._inputs.append(inputs[0]))
-
-    def _features(self, inputs: Tensor) -> Features:
-        logits = self.judge(inputs.to(self.device)).presence  # (B, K)
-        return Features(self._inputs.pop(), logits)
-
-
-class SoundJudgeEmbedder(JudgeEmbedder):
-    """Short sounds are padded with silence, as in training."""
-
-    takes = ("sounds",)
-
-    def __init__(self, folder: Path, device: torch.device | str) -> None:
-        judge = SoundJudge.from_pretrained(folder)
-        super().__init__(judge, folder, device)
-        self.mel = MelSpectrogram(MelSettings(n_mel=judge.settings["n_mel"]))
-        self.samples = judge.settings["frames"] * self.mel.settings.hop_size
-        self.sample_rate = self.mel.settings.sample_rate
-        self.window = self.samples / self.sample_rate
 
     def audio_features(self, waves: list[np.ndarray]) -> Features:
         return self._features(self.mel(pad(waves, self.samples)))
 
-
-class PictureJudgeEmbedder(JudgeEmbedder):
-    """Pictures of any size are scaled to 64 x 64."""
-
-    takes = ("pictures",)
-
-    def __init__(self, folder: Path, device: torch.device | str) -> None:
-        super().__init__(PictureJudge.from_pretrained(folder), folder, device)
-
     def image_features(self, pictures: list[Image]) -> Features:
         small = [np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Resampling.BICUBIC)) for picture in pictures]
         return self._features(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 255)  # (B, 3, 64, 64)
+
+    def _features(self, inputs: Tensor) -> Features:
+        logits = self.judge(inputs.to(self.device)).presence  # (B, K)
+        return Features(self._inputs.pop(), logits)
 
 
 class WorldEmbedder(Embedder):
@@ -98,8 +81,7 @@ class WorldEmbedder(Embedder):
 
     def __init__(self, device: torch.device | str) -> None:
         shipped = paths.resolve(SHIPPED)
-        self.sound = SoundJudgeEmbedder(shipped / "sound_judge", device)
-        self.picture = PictureJudgeEmbedder(shipped / "picture_judge", device)
+        self.sound, self.picture = (_judge(shipped / name, device) for name in ("sound_judge", "picture_judge"))
         if self.sound.labels != self.picture.labels:
             raise UserError(f"embedder mini:world: {self.sound.name} and {self.picture.name} have different classes")
         self.labels, self.dim = self.sound.labels, len(self.sound.labels)
@@ -131,6 +113,10 @@ def load(kind: str, source: str, device: torch.device | str) -> Embedder:
     folder = shipped if shipped.is_dir() else Path(source).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"embedder mini:{source}: no such judge or folder: write mini:{KINDS[kind][0]}")
+    return _judge(folder, device)
+
+
+def _judge(folder: Path, device: torch.device | str) -> JudgeEmbedder:
     config = folder / "config.json"
     is_picture = config.is_file() and "PictureJudge" in config.read_text(encoding="utf-8", errors="replace")
-    return (PictureJudgeEmbedder if is_picture else SoundJudgeEmbedder)(folder, device)
+    return JudgeEmbedder((PictureJudge if is_picture else SoundJudge).from_pretrained(folder), folder, device)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sonolume.models import pretrained
 from sonolume.models.evaluation.embedders.base import Embedder, Features, pad
-from sonolume.utils import hub
+from sonolume.utils import paths
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 
@@ -43,14 +43,14 @@ class Source(NamedTuple):
         if folder.is_dir():
             return cls(kind, str(folder.resolve()), None)
         name, _, revision = text.partition("@")
-        return cls(kind, hub.locate(name, f"embedder {kind}:", "give a folder or an id of the hub"), revision or None)
+        return cls(kind, paths.locate(name, f"embedder {kind}:", "give a folder or an id of the hub"), revision or None)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.where}"
 
     def versioned_name(self) -> str:
         """Name a local model by the content of its folder, a hub model by its commit."""
-        if not hub.is_local(self.where):
+        if not paths.is_local(self.where):
             path = try_to_load_from_cache(self.where, "config.json", revision=self.revision)
             if not isinstance(path, str):
                 raise UserError(f"embedder {self}: its version is unknown because it is not in the hub's cache")

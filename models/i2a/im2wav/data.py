@@ -6,7 +6,7 @@ fine tokens of a window, F frames, V width of the image vectors.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,11 +20,13 @@ from sonolume.models.a2i.frozen import cached_features
 from sonolume.models.i2a.im2wav.image_vectors import ImageVectors, has_images
 from sonolume.models.i2a.im2wav.windows import Draws, Place, SoundWindows, draw
 from sonolume.models.training import Frozen, TrainingData
+from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors import prepared, sound_pictures
 from sonolume.preprocessors.sound_films import Films
-from sonolume.utils import paths
+from sonolume.utils import audio, paths
 from sonolume.utils.manifest import Row
 
+CLIP_SECONDS = 10.0  # longest sound of an evaluation of the VQ-VAE
 MARGIN = 0.01  # seconds by which a sound is shorter than the range of the Low prior's time tables
 
 
@@ -62,6 +64,17 @@ def training_data(config: Config, frozen: Frozen) -> TrainingData:
     if config.stage is Stage.vqvae:
         return TrainingData(WaveDataset(config, "train"), WaveDataset(config, "valid"), default_collate)
     return TrainingData(PriorDataset(config, "train", frozen), PriorDataset(config, "valid", frozen), collate)
+
+
+def validation_clips(config: Config, mel: MelSpectrogram) -> tuple[list[str], Callable[[int], tuple[Tensor, Tensor]]]:
+    """Uids of the validation sounds, and a function from their number to mel (M, T) and wave (n,) of 10 s at most."""
+    rows, rate = WaveDataset(config, "valid").rows, config.preprocess.sample_rate
+
+    def get(number: int) -> tuple[Tensor, Tensor]:
+        wave = torch.from_numpy(audio.load(rows[number].audio or "", rate, seconds=CLIP_SECONDS))
+        return mel(wave[None])[0], wave
+
+    return [row.uid for row in rows], get
 
 
 def collate(items: Sequence[Batch]) -> Batch:

@@ -4,12 +4,10 @@ In the miniature world, frozen judges of sound score the sounds of still picture
 chance and upper bounds. Recordings are compared by any embedders.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,10 +21,10 @@ from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files, wave_saver, weights_version
-from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
-from sonolume.models.i2a.im2wav.inference import SHIPPED, generate, load, load_clip
-from sonolume.models.i2a.im2wav.pipeline import LEVELS, Im2WavPipeline, Request
+from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files, wave_saver
+from sonolume.models.i2a.im2wav import round_trip
+from sonolume.models.i2a.im2wav.generator import Generator
+from sonolume.models.i2a.im2wav.inference import SHIPPED, load, load_clip
 from sonolume.models.mini import judges
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.modules.metrics import onsets
@@ -37,8 +35,6 @@ from sonolume.utils import audio
 from sonolume.utils.image import open_image
 
 WORLD_EMBEDDERS = ("mini:sound_judge", "mini:sound_judge_second", "mel:")
-
-Encode = Callable[[str], Tensor]  # Uid -> image vectors (F, V)
 
 
 def run(config: Config, options: EvaluationOptions) -> None:
@@ -52,110 +48,39 @@ def run(config: Config, options: EvaluationOptions) -> None:
         evaluate_vqvae.run(config, options)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
-    pipe = load(where, options.device, with_up=config.stage is Stage.up)
-    sampler = Generator(pipe, load_clip(where, pipe), where, options, str(config.stage))
-    if held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED):
-        evaluate_world(config, options, sampler)
+    pipe = load(where, options, with_up=config.stage is Stage.up)
+    generator = Generator(pipe, load_clip(where, pipe), where, options, str(config.stage))
+    if not options.imagehear and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED):
+        evaluate_world(config, options, generator)
     else:
         from sonolume.models.i2a.im2wav import evaluate_recordings
 
-        evaluate_recordings.run(config, options, sampler)
+        evaluate_recordings.run(config, options, generator)
 
 
-@dataclass(frozen=True)
-class Generator:
-    """Generates one sound per Uid into folders below the output folder, which an interrupted run resumes."""
-
-    pipe: Im2WavPipeline
-    encoder: ImageEncoder
-    where: str  # folder or hub id of the model
-    options: EvaluationOptions
-    level: str  # "up", or "low" for drafts
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides a sound besides its image and seed."""
-        names = ("temperature", "top_k", "top_p", "int8")
-        scale = self.options.guidance_scale
-        return {
-            "model": weights_version(self.where),
-            "clip": self.encoder.content_hash,
-            "guidance_scale": self.pipe.guidance_scale if scale is None else scale,
-            **{name: getattr(self.options, name) for name in names},
-            "versions": runtime.versions(),
-        }
-
-    def generate(
-        self, name: str, inputs: Mapping[str, str], encode: Encode, samples: int, source: Mapping[str, Any],
-        level: str | None = None, guidance_scale: float | None = None,
-    ) -> dict[str, Path]:  # fmt: skip
-        """Generate sounds of `samples` samples.
-
-        Args:
-            name: folder of the sounds.
-            inputs: Uid -> description of its image.
-            encode: from a Uid to its image vectors; of equal count for all.
-            source: where the images come from.
-            level, guidance_scale: other than the evaluation's.
-        """
-        level = level or self.level
-        changed = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
-        options = replace(self.options, **changed)
-        settings = self.settings | changed | {"level": level, "samples": samples} | dict(source)
-
-        def waves(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
-            frames = torch.stack([encode(uid) for uid in uids])  # (B, F, V)
-            made = generate(self.pipe, Request(frames, seeds, samples), options, level)  # (B, n)
-            return list(made.numpy())
-
-        save, size = wave_saver(self.pipe.sample_rate), options.batch_size
-        folder = options.output_dir / name
-        return generate_files(folder, inputs, settings, waves, save, batch_size=size, seed=options.seed, title=name)
-
-    @torch.no_grad()
-    def reconstruct(self, name: str, sounds: Files, source: Mapping[str, Any], level: str) -> dict[str, Path]:
-        """Reconstruct real sounds from the tokens of one level of the VQ-VAE: the upper bound of the priors."""
-        vqvae, rate = self.pipe.vqvae, self.pipe.sample_rate
-        settings = {"model": weights_version(self.where), "level": level, "versions": runtime.versions(), **source}
-
-        def waves(uids: list[str], _: list[int]) -> list[np.ndarray]:
-            return [reconstruct(vqvae, audio.load(sounds[uid], rate), LEVELS[level]).numpy() for uid in uids]
-
-        folder, inputs = self.options.output_dir / name, {uid: path.name for uid, path in sounds.items()}
-        return generate_files(folder, inputs, settings, waves, wave_saver(rate), title=name)
-
-
-@torch.no_grad()
-def reconstruct(vqvae: Any, wave: np.ndarray, level: int) -> Tensor:
-    """Encode a wave (n,) to the tokens of a level and decode them: (n,) on the CPU."""
-    padding = -len(wave) % vqvae.hops[1]
-    padded = torch.from_numpy(np.pad(wave, (0, padding))).to(vqvae.device)[None]  # (1, n)
-    return vqvae.decode(vqvae.encode(padded, level), level)[0, : len(wave)].float().cpu()
-
-
-def evaluate_world(config: Config, options: EvaluationOptions, sampler: Generator) -> None:
+def evaluate_world(config: Config, options: EvaluationOptions, generator: Generator) -> None:
     """Score sounds of still pictures by the judges, and sounds of films by their onsets, on unseen scenes."""
-    held_out.check_sample_rate(sampler.pipe.sample_rate)
+    held_out.check_sample_rate(generator.pipe.sample_rate)
     folder, mini = runtime.make_folder(options.output_dir), config.preprocess.miniworld
     stills = held_out.scenes_with_files(mini, options.num_samples, folder / "real", folder / "pictures", pairs=False)
-    embedders = load_all(options.embedder or WORLD_EMBEDDERS, sampler.pipe.low.device)
+    embedders = load_all(options.embedder or WORLD_EMBEDDERS, generator.pipe.low.device)
     for embedder in embedders:
         embedder.require("sounds")
-    columns = make_stills(sampler, stills)
+    columns = make_stills(generator, stills)
     made = columns.pop("generated")
-    films = make_films(sampler, stills, folder)
+    films = make_films(generator, stills, folder)
 
     facts = [embedder.facts() for embedder in embedders]
     conditions = measurement_conditions(
-        facts, list(stills.captions), len(made), seed=options.seed, sample_rate=sampler.pipe.sample_rate,
+        facts, list(stills.captions), len(made), seed=options.seed, sample_rate=generator.pipe.sample_rate,
         judges=judges.sound_judge_versions(), world=WORLD, films=len(films.scenes),
     )  # fmt: skip
-    shown = {name: value for name, value in sampler.settings.items() if name not in ("model", "versions")}
-    about = {"model": sampler.where, "weights": sampler.settings["model"], "level": sampler.level, **shown}
-    report = Report(conditions, facts=about | {"seed": options.seed, "of": stills.source["source"]})
+    report = Report(conditions, facts=generator.facts() | {"of": stills.source["source"]})
     mels = {name: _mels(files, stills.captions) for name, files in {**columns, "real": stills.sounds}.items()}
     judges.add_sound_shares(report, stills.scenes, _mels(made, stills.captions), mels)
     add_film_scores(report, films)
+    if options.audio_to_image:
+        round_trip.add_scores(report, options, stills, made)
     samples = Samples(SOUND, made, stills.sounds, stills.captions, inputs=stills.pictures)
     cache, size = options.cache_dir or folder / EMBEDDINGS, options.batch_size
     baselines = {"VQ-VAE": columns["VQ-VAE"]}
@@ -163,19 +88,19 @@ def evaluate_world(config: Config, options: EvaluationOptions, sampler: Generato
     finish(report, folder, figures.sample_sheets(folder, report, samples))
 
 
-def make_stills(sampler: Generator, tests: HeldOut) -> dict[str, dict[str, Path]]:
+def make_stills(generator: Generator, tests: HeldOut) -> dict[str, dict[str, Path]]:
     """Generate one sound for each still picture; also drafts, sounds without guidance, and reconstructions."""
     inputs = {uid: path.name for uid, path in tests.pictures.items()}
-    samples = sampler.pipe.window
+    samples = generator.pipe.window
 
     def encode(uid: str) -> Tensor:
-        return sampler.encoder.encode_pictures([open_image(tests.pictures[uid])])  # (1, V)
+        return generator.encoder.encode_pictures([open_image(tests.pictures[uid])])  # (1, V)
 
-    found = {"generated": sampler.generate("generated", inputs, encode, samples, tests.source)}
-    found["guidance 1"] = sampler.generate("unguided", inputs, encode, samples, tests.source, guidance_scale=1.0)
-    if sampler.level == "up":
-        found["draft"] = sampler.generate("draft", inputs, encode, samples, tests.source, level="low")
-    found["VQ-VAE"] = sampler.reconstruct("reconstructed", tests.sounds, tests.source, sampler.level)
+    found = {"generated": generator.generate("generated", inputs, encode, samples, tests.source)}
+    found["guidance 1"] = generator.generate("unguided", inputs, encode, samples, tests.source, guidance_scale=1.0)
+    if generator.level == "up":
+        found["draft"] = generator.generate("draft", inputs, encode, samples, tests.source, level="low")
+    found["VQ-VAE"] = generator.reconstruct("reconstructed", tests.sounds, tests.source)
     return found
 
 
@@ -188,25 +113,25 @@ class Films:
     onsets: list[list[float]]  # seconds
 
 
-def make_films(sampler: Generator, tests: HeldOut, folder: Path) -> Films:
+def make_films(generator: Generator, tests: HeldOut, folder: Path) -> Films:
     """Generate one sound for the film of each scene of a counted kind, and for the middle frame of the film alone."""
     scenes = {scene.uid: scene for scene in tests.scenes if scene.events[0].kind in COUNTABLE}
-    source, inputs, samples = tests.source | {"films": True}, dict.fromkeys(scenes, "film"), sampler.pipe.window
+    source, inputs, samples = tests.source | {"films": True}, dict.fromkeys(scenes, "film"), generator.pipe.window
 
     def frames(uid: str) -> Tensor:
-        pictures = [Image.fromarray(frame) for frame in film(scenes[uid], round(sampler.pipe.fps))]
-        return sampler.encoder.encode_pictures(pictures)  # (F, V)
+        pictures = [Image.fromarray(frame) for frame in film(scenes[uid], round(generator.pipe.fps))]
+        return generator.encoder.encode_pictures(pictures)  # (F, V)
 
     def middle(uid: str) -> Tensor:
-        pictures = film(scenes[uid], round(sampler.pipe.fps))
-        return sampler.encoder.encode_pictures([Image.fromarray(pictures[len(pictures) // 2])])  # (1, V)
+        pictures = film(scenes[uid], round(generator.pipe.fps))
+        return generator.encoder.encode_pictures([Image.fromarray(pictures[len(pictures) // 2])])  # (1, V)
 
-    sounds = {"generated": sampler.generate("films", inputs, frames, samples, source)}
-    sounds["middle frame"] = sampler.generate("films_middle_frame", inputs, middle, samples, source)
+    sounds = {"generated": generator.generate("films", inputs, frames, samples, source)}
+    sounds["middle frame"] = generator.generate("films_middle_frame", inputs, middle, samples, source)
     render = lambda uids, _: [delayed_wave(scenes[uid]) for uid in uids]  # noqa: E731
-    save = wave_saver(sampler.pipe.sample_rate)
+    save = wave_saver(generator.pipe.sample_rate)
     real = generate_files(folder / "films_real", inputs, source, render, save, title="render")
-    sounds["VQ-VAE"] = sampler.reconstruct("films_reconstructed", real, source, sampler.level)
+    sounds["VQ-VAE"] = generator.reconstruct("films_reconstructed", real, source)
     return Films(list(scenes.values()), sounds | {"real": real}, [film_onsets(one)[0] for one in scenes.values()])
 
 

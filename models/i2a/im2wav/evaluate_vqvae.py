@@ -22,7 +22,7 @@ from sonolume.models.i2a.im2wav.inference import SHIPPED
 from sonolume.models.mini import judges
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld.scene import Scene
-from sonolume.utils.spectrogram import spectrogram_grid
+from sonolume.utils.image import spectrogram_grid
 
 LEVELS = ("fine", "coarse")
 

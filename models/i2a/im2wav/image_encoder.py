@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sonolume.models import pretrained
-from sonolume.utils import hub, paths
+from sonolume.utils import paths
 from sonolume.utils.cache import content_hash
 from sonolume.utils.image import to_rgb
 from sonolume.utils.video import stream_frames
@@ -51,7 +51,7 @@ class ImageEncoder:
         name, revision = f"{key} {source}", None
         if not paths.resolve(source).is_dir():  # the name of a folder may contain an @
             source, _, revision = source.partition("@")
-        where, revision = hub.locate(source, key, "name a folder or a hub id of CLIP"), revision or None
+        where, revision = paths.locate(source, key, "name a folder or a hub id of CLIP"), revision or None
         model = transformers.CLIPVisionModelWithProjection
         config = _tower_config(where, name, revision, "vision")
         vision = pretrained.load_model(model, where, name, revision, dtype, config=config)

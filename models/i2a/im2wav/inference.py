@@ -22,7 +22,7 @@ from sonolume.modules.mel import MelSpectrogram
 from sonolume.utils import files
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import ComputationError, UserError
-from sonolume.utils.spectrogram import spectrogram_png
+from sonolume.utils.image import spectrogram_png
 from sonolume.utils.video import mux
 
 SHIPPED = "pretrained/mini/im2wav"  # the miniature exported folder, used where the run has none
@@ -38,13 +38,8 @@ def run(config: Config, options: InferenceOptions) -> None:
         UserError: an input or the model cannot be used.
         ComputationError: the result is NaN.
     """
-    if options.num_threads:
-        torch.set_num_threads(options.num_threads)
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
-    pipe = load(where, options.device, options.dtype, with_up=options.level == "up")
-    if options.int8:
-        for prior in pipe.priors().values():
-            quantize_int8(prior.transformer)
+    pipe = load(where, options, options.dtype, with_up=options.level == "up")
     load_encoder = cache(partial(load_clip, where, pipe))
     found = subjects.collect(options, pipe.fps, pipe.image_width, load_encoder)
     negative = subjects.negative(options, load_encoder)
@@ -68,19 +63,22 @@ def run(config: Config, options: InferenceOptions) -> None:
         store.remove()
 
 
-def load(where: str, device: str = "auto", dtype: str = "float32", with_up: bool = True) -> Im2WavPipeline:
-    """Load the pipeline of a folder or a hub id.
+def load(where: str, options: GenerationOptions, dtype: str = "float32", with_up: bool = True) -> Im2WavPipeline:
+    """Load the pipeline of a folder or a hub id, and apply --device, --num_threads and --int8.
 
     Raises:
         UserError: damaged, incomplete, or of another kind.
     """
-    place = runtime.pick_device(device)
-    if dtype == "float16" and place.type == "cpu":
-        raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
+    place = runtime.pick_device(options.device)
     try:
-        return Im2WavPipeline.from_pretrained(where, place, runtime.DTYPES[dtype], with_up)
+        pipe = Im2WavPipeline.from_pretrained(where, place, runtime.pick_dtype(dtype, place), with_up)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
+    for prior in pipe.priors().values() if options.int8 else ():
+        quantize_int8(prior.transformer)
+    return pipe
 
 
 def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 
 from sonolume.config.i2a.im2wav import Config
-from sonolume.models.a2i.loading import load_network
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.vqvae import VQVAE
-from sonolume.utils import files, hub
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils import checkpoint, files, paths
+from sonolume.utils.errors import UserError
 
 RECIPE = "i2a/im2wav"
 SETTINGS_FILE = "im2wav.json"  # in an exported folder: recipe, clip, sizes, and defaults of inference
@@ -51,13 +49,12 @@ def read_settings(source: str) -> tuple[Path, dict[str, Any]]:
     Raises:
         UserError: no such folder, not an exported folder of this recipe, or damaged.
     """
-    try:
-        folder = Path(source) if hub.is_local(source) else Path(snapshot_download(source))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source}: cannot be downloaded: {first_line(error)}") from error
+    folder = paths.download(source, "--checkpoint")
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        raise UserError(f"{source}: no {SETTINGS_FILE} in it: not an exported folder of {RECIPE}{hub.CONVERT}")
+        kind = paths.kind_of(folder)
+        found = f"holds {kind}" if kind else f"no {SETTINGS_FILE} in it{paths.CONVERT}"
+        raise UserError(f"{source}: not an exported folder of {RECIPE}: {found}")
     values = files.read_json(path, f"the settings of {RECIPE}")
     if values.get("recipe") != RECIPE:
         raise UserError(f"{path}: made by {values.get('recipe')}, not by {RECIPE}: choose another --checkpoint")
@@ -73,13 +70,13 @@ def load(folder: Path, name: str, key: str, dtype: torch.dtype = torch.float32) 
     place = folder / name
     if not place.is_dir():
         raise UserError(f"{key} {folder}: has no {name}: train it with run_train.sh --config {TRAINED_BY[name]}")
-    return load_network(NETWORKS[name], str(place.absolute()), f"{key} {place}", dtype)
+    return checkpoint.load_network(NETWORKS[name], str(place.absolute()), key, dtype=dtype)
 
 
 def locate(source: str, key: str, name: str) -> Path:
     """Resolve a config key that names an exported folder with the network `name`."""
     remedy = f"train it with egs/i2a/im2wav/run_train.sh --config egs/i2a/im2wav/{TRAINED_BY[name]}"
-    return read_settings(hub.locate(source, key, remedy))[0]
+    return read_settings(paths.locate(source, key, remedy))[0]
 
 
 def load_vqvae(source: str, key: str) -> VQVAE:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sonolume.config.i2a.im2wav import InferenceOptions
 from sonolume.models.i2a.im2wav.features import read_image_pickle, read_video_pickle
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
-from sonolume.utils import manifest
+from sonolume.utils import files
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
 
@@ -49,8 +49,8 @@ def collect(options: InferenceOptions, fps: float, width: int, load_encoder: Loa
     Raises:
         UserError: an input cannot be used, or a folder contains none.
     """
-    pictures = _find(options.image, manifest.pictures_in, "--image", "pictures")
-    videos = _find(options.video, manifest.videos_in, "--video", "videos")
+    pictures = _find(options.image, files.pictures_in, "--image", "pictures")
+    videos = _find(options.video, files.videos_in, "--video", "videos")
     if any(not text.strip() for text in options.text):
         raise UserError("--text is empty: describe a sound, such as 'a dog barks'")
     found: list[Subject] = []

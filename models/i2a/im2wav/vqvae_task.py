@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sonolume.config.i2a.im2wav import Config
 from sonolume.models import previews
@@ -99,7 +100,19 @@ class VqvaeTask(pl.LightningModule):
         for name, level, found in zip(LEVELS, levels, losses, strict=True):
             values = {**found._asdict(), "commitment": level.quantized.commitment}
             self.log_dict({f"{split}_{name}/{key}": value for key, value in values.items()}, batch_size=len(waves))
-        return vqvae_loss(losses, levels)
+        loss = vqvae_loss(losses, levels)
+        if self.config.model.vqvae.mel_weight:
+            distance = self._mel_distance(waves, levels)
+            self.log(f"{split}/mel", distance, batch_size=len(waves))
+            loss = loss + self.config.model.vqvae.mel_weight * distance
+        return loss
+
+    def _mel_distance(self, waves: Tensor, levels: Sequence[Reconstruction]) -> Tensor:
+        """L1 distance of log-mels in nats, summed over the levels: the other losses hardly see quiet parts."""
+        rate = self.config.preprocess.sample_rate
+        mel = MelSpectrogram(MelSettings(sample_rate=rate, fmax=rate / 2)).to(waves.device)
+        real = mel(waves.float())                                                          # (B, M, T)
+        return torch.stack([F.l1_loss(mel(level.wave.float()), real) for level in levels]).sum()
 
     def on_validation_epoch_start(self) -> None:
         self.counts = [codebook.counts.new_zeros(len(codebook.counts)) for codebook in self.vqvae.codebooks]

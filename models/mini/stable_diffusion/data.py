@@ -1,6 +1,7 @@
-"""Training data of the miniature Stable Diffusion: cached latents of pictures and cached states of their texts."""
+"""Training data of the miniature Stable Diffusion: pictures and texts encoded by its frozen components, and cached."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,20 +10,56 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.mini.stable_diffusion import Config, PreprocessOptions
 from sonolume.models.mini.clip_text import make_text
 from sonolume.models.mini.scene_data import draw, split_scenes
-from sonolume.models.mini.stable_diffusion.components import TextEncoder, load_frozen
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.preprocessors.miniworld.scene import Scene
-from sonolume.utils import paths
+from sonolume.utils import checkpoint, paths
 from sonolume.utils.cache import cached
+from sonolume.utils.errors import UserError
 
 CACHE_VERSION = 1  # bump to invalidate cached latents and text states
 BATCH_SIZE = 32  # pictures or texts of one forward pass
 
 Item = tuple[Tensor, Tensor]  # moments (2z, h, w): mean and log-variance of the latent; text states (L, D)
+
+
+def load_frozen(config: Config) -> Frozen:
+    """Load the networks that are not trained: `vae`, and `text_encoder`, a `TextEncoder`.
+
+    Raises:
+        UserError: one is absent or another model; names the config key.
+    """
+    folder = _trained(config.model.vae, "model.vae", "AutoencoderKL", "picture_vae")
+    vae = AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
+    vae.register_to_config(_name_or_path="")  # strip local paths from exported configs
+    return Frozen(vae=vae, text_encoder=TextEncoder(config.model.text_encoder))
+
+
+class TextEncoder:
+    """CLIP text encoder with its tokenizer, used as in StableDiffusionPipeline: full length and no mask."""
+
+    def __init__(self, source: str) -> None:
+        folder = _trained(source, "model.text_encoder", "CLIPTextModel", "clip_text")
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
+        self.model = CLIPTextModel.from_pretrained(folder).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Encode B texts into (B, L, D)."""
+        tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+        return self.model(tokens.input_ids.to(self.model.device)).last_hidden_state
+
+
+def _trained(source: str, key: str, kind: str, config: str) -> Path:
+    folder = paths.resolve(source)
+    if not folder.is_dir():
+        raise UserError(f"{key} {source}: no such folder: train it first with egs/mini/{config}.json")
+    checkpoint.check_folder(folder, kind)
+    return folder
 
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:

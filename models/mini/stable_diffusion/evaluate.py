@@ -17,17 +17,16 @@ from sonolume.config.mini.stable_diffusion import Config, EvaluationOptions
 from sonolume.models import runtime
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
 from sonolume.models.evaluation.embedders.load import load_all
-from sonolume.models.evaluation.held_out import held_out_scenes
+from sonolume.models.evaluation.held_out import scenes_with_files
 from sonolume.models.evaluation.metrics import add_scores
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture
+from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture, weights_version
 from sonolume.models.mini import judges
 from sonolume.models.mini.scores import CHANCE
-from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS
-from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
+from sonolume.models.mini.stable_diffusion.task import GUIDANCE_SCALE, NUM_STEPS
+from sonolume.preprocessors.miniworld import WORLD
 from sonolume.preprocessors.miniworld.captions import NAMES
 from sonolume.utils import checkpoint
-from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image, picture_grid
 
@@ -43,36 +42,29 @@ def run(config: Config, options: EvaluationOptions) -> None:
     pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None).to(device)  # float32
     pipe.set_progress_bar_config(disable=True)
     folder = runtime.make_folder(options.output_dir)
-    scenes = held_out_scenes(config.miniworld, options.num_samples, config.miniworld.pairs)
-    captions = {uid: world.captions(scene, 1, "test", mention=1.0)[0] for uid, scene in scenes.items()}
-    kinds = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
+    tests = scenes_with_files(config.miniworld, options.num_samples, None, folder / "real")
+    captions, kinds, real = tests.captions, tests.labels, tests.pictures
     prompts = {uid: f"a photo of {NAMES[kind]}" for uid, kind in kinds.items()}
 
-    settings, inputs = sampling_settings(model, options), dict.fromkeys(scenes, "the real picture")
-    png: dict[str, Any] = {"save": save_picture, "suffix": ".png"}
-    batches: dict[str, Any] = png | {"batch_size": options.batch_size}
+    settings, inputs = sampling_settings(model, options), dict.fromkeys(captions, "the real picture")
+    png: dict[str, Any] = {"save": save_picture, "suffix": ".png", "batch_size": options.batch_size}
 
     def generate_all(name: str, texts: dict[str, str]) -> dict[str, Path]:
         make = partial(generate, pipe, settings, texts)
-        return generate_files(folder / name, texts, settings, make, seed=options.seed, **batches)
+        return generate_files(folder / name, texts, settings, make, seed=options.seed, **png)
 
     generated, prompted = generate_all("generated", captions), generate_all("prompted", prompts)
-
-    def draw(uids: list[str], seeds: list[int]) -> list[Image.Image]:
-        return [Image.fromarray(world.picture(scenes[uid])) for uid in uids]
-
-    real = generate_files(folder / "real", inputs, {"seed": TEST_SEED}, draw, title="draw", **png)
     make, weights = partial(reconstruct, pipe, real), {"weights": settings["weights"]}
-    rebuilt = generate_files(folder / "reconstructed", inputs, weights, make, title="reconstruct", **batches)
+    rebuilt = generate_files(folder / "reconstructed", inputs, weights, make, title="reconstruct", **png)
 
     asked, versions = [f"{uid}: {text}" for uid, text in captions.items()], [judges.picture_judge_version(), *EMBEDDERS]
     conditions = measurement_conditions(versions, asked, len(asked), seed=options.seed, world=WORLD)
     report = Report(conditions, facts=settings | {"model": model, "captions": len(captions)})
     made, pixels, real_pixels = (judges.load_pixels(list(some.values())) for some in (generated, rebuilt, real))
-    judges.add_picture_shares(report, list(scenes.values()), made, {"VAE": pixels, "real": real_pixels})
+    judges.add_picture_shares(report, tests.scenes, made, {"VAE": pixels, "real": real_pixels})
     if kinds:
         pixels = judges.load_pixels(list(prompted.values()))
-        share = judges.picture_shares(pixels, [scenes[uid] for uid in kinds])["single"]
+        share = judges.picture_shares(pixels, [scene for scene in tests.scenes if scene.uid in kinds])["single"]
         report.add_share('right kind of picture, "a photo of ..."', share, CHANCE["single"], headline=True)
     samples, embedders = Samples(PICTURE, generated, real, captions, kinds), load_all(EMBEDDERS, pipe.device)
     add_scores(report, samples, embedders, folder / EMBEDDINGS, options.batch_size)
@@ -86,9 +78,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
 
 def sampling_settings(model: str, options: EvaluationOptions) -> dict[str, Any]:
     """Collect everything that determines a picture, besides its caption."""
-    files = sorted(path for kind in ("json", "safetensors") for path in Path(model).rglob(f"*.{kind}"))
     return {
-        "weights": content_hash(*files),
+        "weights": weights_version(model),
         "num_steps": options.num_steps or NUM_STEPS,
         "guidance_scale": GUIDANCE_SCALE if options.guidance_scale is None else options.guidance_scale,
         "seed": options.seed,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
@@ -17,33 +16,28 @@ from torch import Tensor
 from sonolume.config.mini.stable_diffusion import Config, UNetConfig
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models import previews
-from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
+from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.mini.clip_text import save_tokenizer
-from sonolume.models.mini.stable_diffusion.components import GUIDANCE_SCALE, NUM_STEPS
-from sonolume.models.mini.stable_diffusion.components import load_frozen as load_frozen
-from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
-from sonolume.modules.diffusion import diffusion_loss
+from sonolume.models.mini.stable_diffusion.data import load_frozen as load_frozen
+from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.modules.unet import zero_init
 from sonolume.preprocessors.miniworld.pictures import SIZE
 
+NUM_STEPS, GUIDANCE_SCALE = 20, 4.0  # defaults of previews and evaluation
 MEASURED = 2048  # pictures from which the latents' standard deviation is estimated
 PREVIEWS = 8  # pictures in TensorBoard
 
 
-class Task(pl.LightningModule):
+class Task(RecipeTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        self.config, self.frozen, model = config, frozen, config.model
-        torch.manual_seed(config.train.random_seed)
+        super().__init__(config)
+        self.frozen, model = frozen, config.model
         self.unet = build_unet(model.unet, frozen["vae"], frozen["text_encoder"].model.config.hidden_size)
         zero_init(self.unet)
         if config.train.accelerator == "cpu" or not torch.cuda.is_available():
             self.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
         self.scheduler = make_scheduler(model.noise_scheduler)
         self.objective = DiffusionObjective.from_config(model.noise_scheduler)
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
 
     def on_fit_start(self) -> None:
         measure_latents(self.frozen["vae"], self.trainer.datamodule.data.train.moments)  # type: ignore[attr-defined]

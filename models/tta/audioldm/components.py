@@ -1,6 +1,5 @@
 """Components of the latent diffusion model: the U-Net built from its config, and the frozen networks."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from sonolume.config.tta.audioldm import AudioLDMConfig, Config, NoiseSchedulerC
 from sonolume.models.training import Frozen
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
-from sonolume.utils import checkpoint, hub
+from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError, first_line
 
 MAX_TOKENS = 512  # T5's training length; longer texts are cut
@@ -100,18 +99,12 @@ class TextEncoder:
     """
 
     def __init__(self, source: str, masked: bool = True, key: str = "model.text_encoder") -> None:
-        where = hub.locate(source, key)
-        tokens, model = hub.inside(where, "tokenizer"), hub.inside(where, "text_encoder")
-        if hub.is_local(model):
-            checkpoint.check_folder(Path(model), "T5EncoderModel", "T5ForConditionalGeneration")
+        remedy, also = "a folder or a hub id of a T5 encoder", ["T5ForConditionalGeneration"]
+        self.model = checkpoint.load_network(T5EncoderModel, source, key, "text_encoder", remedy, also=also)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(tokens)
-            self.model = T5EncoderModel.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False)
+            self.tokenizer = AutoTokenizer.from_pretrained(paths.inside(paths.locate(source, key), "tokenizer"))
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{key} {source!r} cannot be loaded: {first_line(error)} "
-                "(a folder or a hub id of a T5 encoder; the hub needs a network or an earlier download)"
-            ) from error
+            raise UserError(f"{key} {source}: its tokenizer cannot be loaded: {first_line(error)}") from error
         self.masked = masked
 
     def count(self, texts: list[str]) -> list[int]:

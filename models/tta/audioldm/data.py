@@ -7,8 +7,8 @@ With `model.text_mask` false the U-Net attends to padding, as the official weigh
 depend on the text. They are cached as well, up to the longest caption of the split; a batch takes its own longest.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,15 +31,10 @@ CLIP_BATCH_SIZE = 16  # clips in one forward pass of the VAE
 TEXT_BATCH_SIZE = 64  # captions in one forward pass of T5
 
 
-@dataclass
-class Batch:
+class Batch(NamedTuple):
     moments: Tensor  # (B, 2z, h, w) mean and log-variance of the latents
     states: Tensor  # (B, L, D) text states; at padding zeros, or T5's outputs with `text_mask` off
     mask: Tensor  # (B, L) 1 for text
-
-    def to(self, device: torch.device) -> "Batch":
-        """Move to another device; called by Lightning."""
-        return Batch(self.moments.to(device), self.states.to(device), self.mask.to(device))
 
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:

@@ -24,7 +24,7 @@ from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files, wave_saver, weights_version
 from sonolume.models.mini import judges
-from sonolume.models.tta.audioldm.inference import SHIPPED, choose_sampler, load
+from sonolume.models.tta.audioldm.inference import SHIPPED, load
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import DURATION, WORLD
@@ -41,7 +41,7 @@ MAX_TOKENS = 512
 def run(config: Config, options: EvaluationOptions) -> None:
     """Generate and score sounds, or score a folder; write report.json, report.md and sheets of samples."""
     if options.generated is not None:
-        score_folder(options, options.batch_size)
+        score_folder(options, runtime.pick_device(options.device), options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     in_world = options.reference is None and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED)
@@ -101,7 +101,7 @@ def sampling_settings(
     pipe: TextToAudioPipeline, where: str, preset: str | None, num_steps: int | None, guidance_scale: float | None
 ) -> dict[str, Any]:
     """Apply a preset, and collect everything that determines a sound besides its caption and seed."""
-    choose_sampler(pipe, preset)
+    runtime.choose_sampler(pipe, preset)
     pipe.set_progress_bar_config(disable=True)
     return {
         "model": weights_version(where),

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from sonolume.config.sources import Source
 from sonolume.config.tta.audioldm import Config, FinetuneOptions, Method
 from sonolume.models.tta.audioldm import run_config
-from sonolume.utils import files, hub, manifest, paths
-from sonolume.utils.errors import ConfigError, UserError, first_line
+from sonolume.utils import files, manifest, paths
+from sonolume.utils.errors import ConfigError, UserError
 
 TRAINED = "audioldm/pipeline"  # in log_dir, exported by run_train.sh
 SHIPPED = "pretrained/mini/text_to_audio"
@@ -67,16 +67,7 @@ def prepare(config: Config, options: FinetuneOptions) -> None:
 
 def locate(source: str) -> Path:
     """The local folder of a pipeline, which is downloaded first if `source` is a hub id."""
-    where = hub.locate(source, "--checkpoint")
-    if hub.is_local(where):
-        return Path(where)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(where))
-    except (OSError, ValueError) as error:
-        reason = f"neither a folder nor available from the hub: {first_line(error)}"
-        raise UserError(f"--checkpoint {source}: {reason}") from error
+    return paths.download(paths.locate(source, "--checkpoint"), "--checkpoint")
 
 
 def check_agreement(config: Config, decided: dict[str, Any], folder: Path, given: list[Source] | None = None) -> None:
@@ -86,8 +77,7 @@ def check_agreement(config: Config, decided: dict[str, Any], folder: Path, given
         decided: values of the pipeline, from `run_config.read`.
         given: check only values that these sources name; None checks all.
     """
-    present: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    values = _flat(present)
+    values = _flat(config.to_dict())
     sources = [("config", values)] if given is None else [(one.name, _flat(one.content)) for one in given]
     for key, value in _flat(decided).items():
         names = [name for name, content in sources if key in content]
@@ -125,7 +115,7 @@ def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
     if trained.is_dir():
         print(f"fine-tuning {trained} {hint}", file=sys.stderr)
         return str(trained)
-    print(f"no trained pipeline at {trained}: fine-tuning the shipped miniature one, {SHIPPED} {hint}", file=sys.stderr)
+    print(f"no trained pipeline at {trained}: fine-tuning {SHIPPED} {hint}", file=sys.stderr)
     return SHIPPED
 
 

@@ -14,9 +14,9 @@ from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.tta.audioldm.pipeline import LONGEST, SoundOutput, TextToAudioPipeline
 from sonolume.modules.inpainting import default_strength, mask_samples, runs
-from sonolume.utils import audio, checkpoint, files, hub
+from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.spectrogram import spectrogram_png
+from sonolume.utils.image import spectrogram_png
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
@@ -33,7 +33,7 @@ def run(config: Config, options: InferenceOptions) -> None:
     texts = options.text + ([] if options.text_file is None else read_texts(options.text_file))
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype)
-    choose_sampler(pipe, options.preset, options.scheduler)
+    runtime.choose_sampler(pipe, options.preset, options.scheduler)
     if options.lora is not None:
         from sonolume.models import lora
 
@@ -62,17 +62,6 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
-def choose_sampler(pipe: TextToAudioPipeline, preset: str | None, scheduler: str | None = None) -> None:
-    """Switch to the sampler of the flags --preset and --scheduler; raises a UserError for an unknown one."""
-    try:
-        if preset:
-            pipe.use_preset(preset)
-        if scheduler:
-            pipe.use_scheduler(scheduler)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
     """Load a pipeline from a folder or a hub id.
 
@@ -82,15 +71,13 @@ def load(where: str, device: str = "auto", dtype: str = "float32", **components:
     Raises:
         UserError: damaged or of another kind.
     """
-    if hub.is_local(where):
+    if paths.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
     place = runtime.pick_device(device)
-    if dtype == "float16" and place.type == "cpu":
-        raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
     diffusers.utils.logging.disable_progress_bar()  # of loading, which takes a second
     transformers.utils.logging.disable_progress_bar()
     try:
-        pipe = TextToAudioPipeline.from_pretrained(where, dtype=runtime.DTYPES[dtype], **components)
+        pipe = TextToAudioPipeline.from_pretrained(where, dtype=runtime.pick_dtype(dtype, place), **components)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
     return pipe.to(place)

@@ -23,10 +23,9 @@ from transformers import T5EncoderModel
 
 from sonolume.modules.export_code import add_code
 from sonolume.modules.griffin_lim import mel_to_wave
-from sonolume.modules.guidance import Guidance, TextStates
-from sonolume.modules.inpainting import FromAudio, FromNoise, Spans, check_source, scale_model_input
+from sonolume.modules.inpainting import FromAudio, FromNoise, Spans, check_source
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
-from sonolume.modules.schedulers import objective_of, preset, scheduler
+from sonolume.modules.sampling import Guidance, TextStates, objective_of, preset, scale_model_input, scheduler
 from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions
 from sonolume.modules.windows import Windows, vocode_in_chunks
 
@@ -139,7 +138,7 @@ class TextToAudioPipeline(DiffusionPipeline):
         return steps
 
     def use_scheduler(self, name: str) -> None:
-        """Switch to a scheduler by its short name (`modules/schedulers.py`)."""
+        """Switch to a scheduler by its short name (`modules/sampling.py`)."""
         self.scheduler = scheduler(name, self.objective, dict(self.config.noise))
 
     @torch.no_grad()

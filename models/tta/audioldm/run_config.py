@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sonolume.config import schema, sources
+from sonolume.config import load, sources
 from sonolume.config.tta.audioldm import Config
-from sonolume.utils import files
+from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError, first_line
 
 FILE = "sonolume.json"
@@ -25,8 +25,7 @@ LOCAL_PATH = re.compile(r"(^|:)/(?:.*/)?([^/]+/[^/]+)/?$")  # also in KIND:/path
 
 def save(config: Config, folder: Path) -> None:
     """Write the config of a run into its exported folder, without the local part of absolute paths."""
-    content = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
-    files.write_json(folder / FILE, _without_local_paths(content))
+    files.write_json(folder / FILE, _without_local_paths(config.to_dict()))
 
 
 def _without_local_paths(value: Any) -> Any:
@@ -43,10 +42,13 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or broken, or the folder holds another kind of model.
     """
-    index, path = _index(folder), folder / FILE
+    if (kind := paths.kind_of(folder)) != KIND:
+        hint = f": did you mean {folder / 'pipeline'}?" if (folder / "pipeline").is_dir() else ""
+        raise UserError(f"{folder}: holds {kind or 'no exported model'}, not {KIND}{hint}")
+    index, path = files.read_json(folder / "model_index.json"), folder / FILE
     content = files.read_json(path) if path.is_file() else _from_components(folder, index)
     sources.rename(content, Config.RENAMED)
-    schema.check(content, Config, f"{path if path.is_file() else folder}: ")
+    load.check(content, Config, f"{path if path.is_file() else folder}: ")
     run: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), content), enum_to_str=True)
     model = run["model"]
     return {
@@ -62,22 +64,6 @@ def read(folder: Path) -> dict[str, Any]:
             "noise_scheduler": {name: model["noise_scheduler"][name] for name in (*NOISE, "prediction_type")},
         },
     }
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    path, other = folder / "model_index.json", folder / "config.json"
-    if not path.is_file():
-        found = files.read_json(other).get("_class_name") if other.is_file() else None
-        hint = f": it holds a {found}" if found else ""
-        if (folder / "pipeline" / "model_index.json").is_file():
-            hint = f": did you mean {folder / 'pipeline'}?"
-        raise UserError(f"{folder}: not the folder of a pipeline (no model_index.json in it){hint}")
-    index = files.read_json(path)
-    kind = index.get("_class_name")
-    kind = kind[-1] if isinstance(kind, list) else kind
-    if kind != KIND:
-        raise UserError(f"{folder}: holds a {kind}, not a {KIND}")
-    return index
 
 
 def _from_components(folder: Path, index: dict[str, Any]) -> dict[str, Any]:

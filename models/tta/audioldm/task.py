@@ -16,10 +16,9 @@ from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config, Method
 from sonolume.models import previews
-from sonolume.models.latent_diffusion import DiffusionObjective, draw_target
+from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
-from sonolume.modules.diffusion import diffusion_loss
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import with_positions, zero_init
 
@@ -132,7 +131,7 @@ class Task(pl.LightningModule):
     def pipeline(self) -> "TextToAudioPipeline":
         """The model as it stands, ready to generate, with the sampler of the "balanced" preset."""
         from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-        from sonolume.modules.schedulers import preset
+        from sonolume.modules.sampling import preset
 
         config, text, vocoder = self.config, self.frozen["text"], self.frozen["vocoder"]
         noise = components.noise_settings(config.model.noise_scheduler)

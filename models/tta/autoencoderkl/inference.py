@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from sonolume.config.tta.autoencoderkl import Config, InferenceOptions
 from sonolume.models import runtime
-from sonolume.models.tta import resynthesis, stored_mel
+from sonolume.models.tta import resynthesis
 from sonolume.models.tta.autoencoderkl import model
-from sonolume.models.tta.features import SILENCE
+from sonolume.models.tta.features import SILENCE, stored_mel
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 
@@ -37,7 +37,7 @@ def run(config: Config, options: InferenceOptions) -> None:
 
 def mel_settings(where: str, config: Config) -> tuple[MelSettings, int]:
     """Mel settings and frames of an autoencoder, or those of the config if its folder has none."""
-    stored = stored_mel.read(where) or asdict(MelSettings.of(config.preprocess)) | {"frames": config.preprocess.frames}
+    stored = stored_mel(where) or asdict(MelSettings.of(config.preprocess)) | {"frames": config.preprocess.frames}
     frames = stored.pop("frames")
     return MelSettings(**stored), frames
 

@@ -7,9 +7,8 @@ import torch
 from diffusers import AutoencoderKL
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.models.tta.stored_mel import MEL_FILE
-from sonolume.utils import checkpoint, files, hub
-from sonolume.utils.errors import UserError, first_line
+from sonolume.models.tta.features import MEL_FILE
+from sonolume.utils import checkpoint, files
 
 
 def build(config: AutoencoderKLConfig) -> AutoencoderKL:
@@ -38,10 +37,4 @@ def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = 
         UserError: missing, damaged or another model; names the config key.
     """
     remedy = "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh, or name another folder"
-    where = hub.inside(hub.locate(source, key, remedy), "vae")
-    if hub.is_local(where):
-        checkpoint.check_folder(Path(where), "AutoencoderKL")
-    try:
-        return AutoencoderKL.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
-    except OSError as error:
-        raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error
+    return checkpoint.load_network(AutoencoderKL, source, key, "vae", remedy, dtype)

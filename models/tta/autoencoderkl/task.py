@@ -15,8 +15,13 @@ from sonolume.models import previews
 from sonolume.models.gan import ManualOptimization
 from sonolume.models.training import Frozen, optimizer, training_draws
 from sonolume.models.tta.autoencoderkl import model
-from sonolume.modules.autoencoder_loss import adaptive_weight, discriminator_loss, generator_loss, nll_loss
-from sonolume.modules.discriminator import PatchDiscriminator
+from sonolume.modules.autoencoder_loss import (
+    PatchDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+    nll_loss,
+)
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.metrics import reconstruction
 

@@ -15,7 +15,7 @@ from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.autoencoderkl.data import preprocess as preprocess
 from sonolume.models.tta.features import SILENCE, cache_folder, feature_keys, load_mel, mel_path, modified, read_rows
-from sonolume.preprocessors.sources import load_wave
+from sonolume.preprocessors.prepared import load_wave
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.manifest import Row
 

@@ -21,7 +21,7 @@ from sonolume.models.tta.hifigan.data import WaveDataset
 from sonolume.models.tta.hifigan.inference import SHIPPED, load, resynthesise
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.utils.spectrogram import spectrogram_grid
+from sonolume.utils.image import spectrogram_grid
 
 BATCH_SIZE = 16
 REFINE_ROUNDS = 16  # of Griffin-Lim, starting from the vocoder's phases
@@ -31,7 +31,7 @@ VOCODER, REFINED, GRIFFIN_LIM = "vocoder", "refined", "Griffin-Lim"
 def run(config: Config, options: EvaluationOptions) -> None:
     """Vocode and score clips, or score a folder; write report.json, report.md and samples.png."""
     if options.generated is not None or options.reference is not None or options.embedder:
-        score_folder(options, mel=MelSettings.of(config.preprocess))
+        score_folder(options, runtime.pick_device(options.device), mel=MelSettings.of(config.preprocess))
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     vocoder, settings = load(where, config, options.device, torch.float32)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from sonolume.config.tta.hifigan import HifiGanConfig
-from sonolume.models.tta import stored_mel
+from sonolume.models.tta.features import MEL_FILE, stored_mel
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.waveform_discriminators import official_weights
-from sonolume.utils import checkpoint, files, hub
-from sonolume.utils.errors import UserError, first_line
+from sonolume.modules.vocoder_loss import official_weights
+from sonolume.utils import checkpoint, files, paths
+from sonolume.utils.errors import UserError
 
 
 def build(config: HifiGanConfig, settings: MelSettings) -> SpeechT5HifiGan:
@@ -36,7 +36,7 @@ def without_weight_norm(vocoder: SpeechT5HifiGan) -> SpeechT5HifiGan:
 def save(vocoder: SpeechT5HifiGan, folder: Path, settings: MelSettings) -> None:
     """Write weights (safetensors), config and mel settings."""
     without_weight_norm(vocoder).save_pretrained(folder)
-    files.write_json(folder / stored_mel.MEL_FILE, asdict(settings))
+    files.write_json(folder / MEL_FILE, asdict(settings))
 
 
 def load(
@@ -52,15 +52,8 @@ def load(
     Raises:
         UserError: it cannot be loaded, or takes other mels.
     """
-    located = hub.locate(source, key, remedy)
-    where = hub.inside(located, "vocoder")
-    if hub.is_local(where):
-        checkpoint.check_folder(Path(where), "SpeechT5HifiGan")
-    try:
-        vocoder = SpeechT5HifiGan.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}") from error
-    found, wanted = mel_facts(vocoder, located), asdict(settings) if settings else {}
+    vocoder = checkpoint.load_network(SpeechT5HifiGan, source, key, "vocoder", remedy, dtype)
+    found, wanted = mel_facts(vocoder, paths.locate(source, key)), asdict(settings) if settings else {}
     wrong = [f"{name} {found[name]}, not {value}" for name, value in wanted.items() if found.get(name, value) != value]
     if wrong:
         raise UserError(f"{key} {source}: a vocoder of other mel settings: {'; '.join(wrong)}")
@@ -92,7 +85,7 @@ def mel_facts(vocoder: SpeechT5HifiGan, located: str) -> dict[str, Any]:
     """Known mel settings of a vocoder: the ones stored in `located`, or bands, sample rate and hop of its config."""
     config, hop = vocoder.config, math.prod(vocoder.config.upsample_rates)
     known = {"n_mel": config.model_in_dim, "sample_rate": config.sampling_rate, "hop_size": hop}
-    return stored_mel.read(located) or known
+    return stored_mel(located) or known
 
 
 def vocode(vocoder: nn.Module, mel: Tensor) -> Tensor:

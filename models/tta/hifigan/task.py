@@ -17,7 +17,7 @@ from sonolume.models.tta.hifigan import model
 from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction
-from sonolume.modules.waveform_discriminators import WaveformDiscriminator
+from sonolume.modules.vocoder_loss import WaveformDiscriminator
 from sonolume.utils import paths
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load, load_beats, save
-from sonolume.models.a2i.sound_encoder import SETTINGS_FILE
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils.errors import UserError

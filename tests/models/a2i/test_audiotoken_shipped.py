@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from sonolume.models.a2i import loading
 from sonolume.models.a2i.audiotoken.encoder import RECIPE, load
-from sonolume.models.a2i.sound_encoder import SETTINGS_FILE
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.models.mini.judges import picture_shares
 from sonolume.preprocessors.miniworld import world
 

@@ -21,7 +21,7 @@ from sonolume.models import training
 from sonolume.models.a2i.audiotoken.data import training_data
 from sonolume.models.a2i.audiotoken.encoder import load
 from sonolume.models.a2i.audiotoken.task import Task, load_frozen
-from sonolume.models.a2i.sound_encoder import SETTINGS_FILE
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils import audio, checkpoint, cli
 from sonolume.utils.errors import UserError

@@ -282,7 +282,7 @@ def test_folders_that_do_not_fit(infer: Infer, dog: str, tmp_path: Path, tiny_st
     code, _, stderr = infer("--audio", dog, width=48)
     assert code == 2 and "have width 48" in stderr
     code, _, stderr = infer("--audio", dog, checkpoint=tiny_stable_diffusion)
-    assert code == 2 and "no audio_to_image.json in it" in stderr
+    assert code == 2 and "not an exported folder of a2i/audiotoken: holds StableDiffusionPipeline" in stderr
     (tmp_path / "audio_to_image.json").write_text('{"recipe": "s2i/wavy"}')
     code, _, stderr = infer("--audio", dog, checkpoint=tmp_path)
     assert code == 2 and "made by s2i/wavy" in stderr

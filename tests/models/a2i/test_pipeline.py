@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from sonolume.models.a2i.loading import load_stable_diffusion
-from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
-from sonolume.models.a2i.sound_encoder import remove_placeholder
+from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted, remove_placeholder
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import ComputationError, UserError
 
@@ -346,7 +345,7 @@ def copy(tiny_stable_diffusion: Path, tmp_path: Path) -> Path:
         ("text_encoder/model.safetensors", r"its text_encoder has no weights \(text_encoder/\*.safetensors\)"),
         ("tokenizer", "its tokenizer is missing"),
         ("scheduler", "its scheduler is missing"),
-        ("model_index.json", "no config.json in it: not an exported model"),
+        ("model_index.json", "holds no exported model"),
     ],
 )
 def test_a_missing_part_is_named(copy: Path, gone: str, message: str) -> None:
@@ -364,7 +363,7 @@ def test_folders_of_other_models(copy: Path) -> None:
         load_stable_diffusion(str(copy), "--stable_diffusion", torch.float32)
     assert load_stable_diffusion(str(copy), "", torch.float32, safety_checker=False).safety_checker is None
     index.write_text(text.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"))
-    with pytest.raises(UserError, match="holds a StableDiffusionXLPipeline, not a StableDiffusionPipeline"):
+    with pytest.raises(UserError, match="holds StableDiffusionXLPipeline, not StableDiffusionPipeline"):
         load_stable_diffusion(str(copy), "--stable_diffusion", torch.float32)
     index.write_text(text)
     config = copy / "unet" / "config.json"

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from sonolume.bins import inference
-from sonolume.models.a2i.audiotoken.tags import tag_recording
+from sonolume.models.a2i.audiotoken.inference import tag_recording
 from sonolume.modules.beats.beats import BEATs
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, world
 from sonolume.utils import audio, cli

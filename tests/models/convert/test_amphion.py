@@ -12,9 +12,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from sonolume.models.convert import amphion
+from sonolume.models.convert.amphion import unet_weights
 from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.models.tta.hifigan import model as hifigan
-from sonolume.modules.amphion_names import unet_weights
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
 from sonolume.utils.errors import UserError

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sonolume.bins import convert as bins_convert
 from sonolume.models import lora
-from sonolume.models.a2i.sound_encoder import SETTINGS_FILE
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.models.convert import audiotoken
 from sonolume.modules.audiotoken import AudioTokenEmbedder
 from sonolume.utils import cli
@@ -133,7 +133,7 @@ def test_what_is_no_embedder_is_named(
     assert "NaN" in refusal(weights | {"fc1.bias": torch.full((2304,), torch.nan)})
     lora_file = tmp_path / "lora.bin"
     torch.save(dict(list(official(goldens, "lora_sd14").items())[:3]), lora_file)
-    assert "only one of down and up" in refusal(weights, lora_file)
+    assert "only one of lora_A and lora_B" in refusal(weights, lora_file)
     torch.save(weights, lora_file)
     assert "not AudioToken's LoRA" in refusal(weights, lora_file)
     torch.save({"fc1.weight": Evil()}, tmp_path / "evil.bin")

@@ -70,4 +70,4 @@ def test_what_is_wrong_is_one_line(touch: Callable[..., Path], published: Path, 
     touch(f"{RUN}/readme.md")
     refused(r"no step-\*.pt in it; it holds: readme.md", layout.weights_file, tmp_path / RUN, "audioldm")
     model = touch("model/config.json", '{"_class_name": "AutoencoderKL"}').parent
-    refused("of diffusers or transformers already: nothing to convert", layout.weights_file, model, "vae")
+    refused("already: nothing to convert", layout.weights_file, model, "vae")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.models.evaluation.compare import comparison_table, read_report
-from sonolume.models.evaluation.report import Conditions, Report, Score, measurement_conditions, write
+from sonolume.models.evaluation.report import Conditions, Report, Score, finish, measurement_conditions
 from sonolume.modules.metrics.interval import Share
 from sonolume.utils.errors import UserError
 
@@ -16,7 +16,7 @@ def conditions(**more: object) -> Conditions:
 
 def make(folder: Path, value: float, better: str = "up", **more: object) -> Path:
     folder.mkdir()
-    return write(Report(conditions(**more), [Score("CLAP score", value, better)]), folder)
+    return finish(Report(conditions(**more), [Score("CLAP score", value, better)]), folder)
 
 
 def test_baselines_are_not_compared(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_baselines_are_not_compared(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         report = Report(conditions())
         report.add_share("single", Share(right, 10), baselines={"real": Share(10, 10)})
-        paths.append(write(report, tmp_path / name))
+        paths.append(finish(report, tmp_path / name))
     assert json.loads(paths[0].read_text())["scores"][0]["baselines"]["real"][0] == 1.0
     row = comparison_table(paths)[-1]
     assert row.startswith("| single | 50.0 % (23.7 to 76.3) | **80.0 % (") and "100" not in row
@@ -59,7 +59,7 @@ def test_a_score_over_fewer_samples_is_not_ranked(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         report = Report(conditions())
         report.add_share("then: order", share)
-        paths.append(write(report, tmp_path / name))
+        paths.append(finish(report, tmp_path / name))
     row = comparison_table(paths)[-1]
     assert "**" not in row and ", N 8 |" in row and ", N 3 |" in row
 

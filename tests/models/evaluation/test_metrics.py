@@ -231,6 +231,7 @@ def test_a_few_pictures_are_flagged_and_many_get_an_interval(tmp_path: Path) -> 
     few = draw(tmp_path, {"a": 0.1, "b": 0.2, "c": 0.5})
     found, _ = score_pictures(few, reference=few)
     assert "N 3, below 2 x 2" in found["FID"].note and found["FID"].low is None
+    assert "N 3, below 100" in found["KID"].note
     random = np.random.default_rng(0)
     many = draw(tmp_path / "many", {str(number): random.uniform() for number in range(40)})
     other = draw(tmp_path / "other", {str(number): random.uniform() / 2 for number in range(40)})
@@ -316,9 +317,9 @@ def files(folder: Path, shift: float = 0.0) -> dict[str, Path]:
     return {str(number): folder / f"{number}.wav" for number in range(4)}
 
 
-def f1(made: dict[str, Path], real: dict[str, Path], **more: float) -> tuple[Report, float]:
+def f1(made: dict[str, Path], real: dict[str, Path]) -> tuple[Report, float]:
     report = Report({})
-    add_onset_scores(report, made, real, **more)
+    add_onset_scores(report, made, real)
     return report, report.scores[0].value
 
 
@@ -331,7 +332,6 @@ def test_pairs_are_made_by_uid_within_a_tolerance_that_the_conditions_hold(tmp_p
     assert report.conditions["onsets"] == {"tolerance": 0.1, "hop": 0.01, "delta": 0.2}
     late = files(tmp_path / "late", 0.14)
     assert f1(late, real)[1] < 0.3
-    assert f1(late, real, tolerance=0.2)[1] == 1
 
 
 def test_unreadable_sounds_are_left_out_of_onset_scores(tmp_path: Path) -> None:

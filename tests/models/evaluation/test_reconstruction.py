@@ -20,7 +20,7 @@ from sonolume.utils.errors import UserError
 
 RATE = 16000
 SETTINGS = MelSettings()
-TITLES = [distance.title for distance in reconstruction.DISTANCES.values()]
+TITLES = [title for title, *_ in reconstruction.DISTANCES.values()]
 
 
 def tone(number: int, seconds: float = 0.5, rate: int = RATE) -> np.ndarray:

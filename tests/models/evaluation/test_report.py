@@ -12,10 +12,10 @@ from sonolume.models.evaluation.report import (
     Report,
     Score,
     differences,
+    finish,
     format_value,
     measurement_conditions,
     page,
-    write,
 )
 from sonolume.modules.metrics.interval import Share
 from sonolume.utils.cache import content_hash
@@ -50,7 +50,7 @@ def test_a_report_is_json_and_a_page(tmp_path: Path) -> None:
     report = Report(conditions(), facts={"model": "mine"}, counts={"silent": 1}, left_out=[("c.wav", "unreadable")])
     report.add_mean("CLAP score", torch.tensor([0.1, 0.9, 0.5]), ["a", "b", "c"], chance=0.0)
     report.scores.append(Score("FAD", math.nan, "down", count=3, note="3 < 2 x 512"))
-    content = json.loads(write(report, tmp_path, ["samples.png"]).read_text())
+    content = json.loads(finish(report, tmp_path, ["samples.png"]).read_text())
     assert content["content_hash"] == content_hash(report.conditions)
     assert content["scores"][0]["value"] == pytest.approx(0.5)
     assert content["scores"][0]["low"] < 0.5 < content["scores"][0]["high"]
@@ -103,7 +103,7 @@ def test_the_page_has_headlines_first_and_three_of_the_worst() -> None:
 def test_a_difference_shows_only_what_differs() -> None:
     first = conditions(embedders=["mel:", "clap:x@1"]) | {"versions": {"torch": "1", "numpy": "2"}}
     second = conditions(embedders=["mel:"]) | {"versions": {"torch": "3", "numpy": "2"}}
-    assert differences(first, second) == ['embedders ["clap:x@1"] / []', 'versions {"torch": "1"} / {"torch": "3"}']
+    assert differences(first, second) == ["embedders clap:x@1 / none", "versions torch 1 / torch 3"]
 
 
 def with_score(value: float, *more: Score) -> Report:

@@ -60,8 +60,8 @@ def test_pictures_are_encoded_as_by_the_whole_model(clip_folder: Path, encoder: 
 
 def test_pixels_are_those_of_openai(encoder: ImageEncoder) -> None:
     """The published preprocessing: bicubic scaling of the shorter side, the middle, mean and deviation."""
-    picture, side = noise_picture(200, 101), 32
-    scaled = picture.resize((side * 200 // 101, side), Image.Resampling.BICUBIC)
+    picture, side = noise_picture(200, 100), 32
+    scaled = picture.resize((side * 2, side), Image.Resampling.BICUBIC)
     left = round((scaled.width - side) / 2)
     pixels = np.asarray(scaled.crop((left, 0, left + side, side)), np.float32) / 255
     mean, deviation = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -120,7 +120,8 @@ def test_a_video_is_encoded_by_time_in_batches(
     pictures = [frame.picture for frame in video.frames_at(path, times)]
     assert torch.allclose(found[::6], encoder.encode_pictures(pictures), atol=1e-6)
     assert torch.equal(found[0:6], found[:1].expand(6, -1))
-    assert torch.equal(encoder.encode_video(path, fps=10, start=1.0, seconds=0.4), found[[30, 30, 36, 36]])
+    later = encoder.encode_video(path, fps=10, start=1.0, seconds=0.4)
+    assert torch.allclose(later, found[[30, 30, 36, 36]], atol=1e-6)
 
 
 def test_the_hash_is_that_of_weights_and_preprocessing(
@@ -174,7 +175,7 @@ def test_the_cache_goes_on_after_a_kill_and_names_bad_videos(
         numbered_film(tmp_path / name, [0.0, 0.1, 0.2])
     first = numbered_picture(1)
     first.save(tmp_path / "c.webp", save_all=True, append_images=[numbered_picture(2)], duration=100, lossless=True)
-    (tmp_path / "bad.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:200])
+    (tmp_path / "bad.mp4").write_text("no video")
     videos = {Path(name).stem: tmp_path / name for name in ["a.mp4", "bad.mp4", "b.mp4", "c.webp", "gone.mp4"]}
     encode, seen = ImageEncoder.encode_video, list[str]()
 
@@ -191,7 +192,8 @@ def test_the_cache_goes_on_after_a_kill_and_names_bad_videos(
     assert seen == ["a", "bad", "b", "bad", "b", "c", "gone"]
     assert list(found.paths) == ["a", "b", "c"] and found.computed == 2
     assert [(one.uid, one.reason) for one in found.left_out] == [("bad", "unreadable video"), ("gone", "missing")]
-    assert all(word in capsys.readouterr().err for word in ("2 of 5", "1 missing", "bad.mp4"))
+    message = capsys.readouterr().err
+    assert all(word in message for word in ("2 of 5", "1 missing", "bad.mp4"))
     for uid, path in found.paths.items():
         expected = encode(encoder, videos[uid]).numpy().astype(np.float16)
         assert np.array_equal(features.load_features(path, WIDTH), expected)
@@ -238,8 +240,11 @@ class Runs:
 
 @pytest.mark.parametrize(
     "content",
-    [{"a": Runs()}, {"image": {"a": Runs()}}, {"b": 1, "c": 2}, {}, [1], {"image": {}}, {"image": {"a": np.ones((2, 3, 4))}},
-     {"a": np.full((1, 4), np.nan)}, {"a": np.ones((2, 3), int)}, {"a": np.array([Runs()], object)}],
+    [
+        {"a": Runs()}, {"image": {"a": Runs()}}, {"b": 1, "c": 2}, {}, [1], {"image": {}},
+        {"image": {"a": np.ones((2, 3, 4))}}, {"a": np.full((1, 4), np.nan)}, {"a": np.ones((2, 3), int)},
+        {"a": np.array([Runs()], object)},
+    ],
 )  # fmt: skip
 def test_other_pickles_are_one_line(in_folder: Path, content: Any) -> None:
     (in_folder / "a.pickle").write_bytes(pickle.dumps(content))
@@ -252,9 +257,9 @@ def test_other_pickles_are_one_line(in_folder: Path, content: Any) -> None:
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs SONOLUME_TEST_DATA")
 def test_real_files(tmp_path: Path, encoder: ImageEncoder) -> None:
-    videos = {path.stem: path for path in sorted((REAL / "video").glob("vas_*.mp4"))[:2]}
+    videos = {path.stem: path for path in sorted((REAL / "video").glob("vas_dog*.mp4"))[:1]}
     videos["text"] = REAL / "odd_formats" / "text_not_audio.wav"
     found = features.encode_videos(videos, encoder, tmp_path)
-    assert len(found.paths) == 2 and [one.uid for one in found.left_out] == ["text"]
+    assert len(found.paths) == 1 and [one.uid for one in found.left_out] == ["text"]
     for uid, path in found.paths.items():
         assert len(features.load_features(path)) == round(video.probe(videos[uid]).seconds * 30)

@@ -37,7 +37,9 @@ def waves(folder: Path) -> dict[str, np.ndarray]:
     return {path.stem: soundfile.read(path, dtype="float32")[0] for path in sorted(folder.glob("*.wav"))}
 
 
-def test_pictures_become_sounds_of_the_asked_length(root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path) -> None:
+def test_pictures_become_sounds_of_the_asked_length(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     code = run(root, tiny_im2wav, "--image", pictures, "--duration", "3.3", "--num_samples", 2, "--output_dir", out)
     assert code == 0
@@ -58,8 +60,9 @@ def test_a_sound_does_not_depend_on_its_batch(root: Path, tiny_im2wav: Path, pic
 
 def test_texts_and_negatives(root: Path, tiny_im2wav: Path, tmp_path: Path) -> None:
     plain, negative = tmp_path / "plain", tmp_path / "negative"
-    assert run(root, tiny_im2wav, "--text", "a dog barks", "--output_dir", plain) == 0
-    assert run(root, tiny_im2wav, "--text", "a dog barks", "--negative_text", "rain falls", "--output_dir", negative) == 0
+    inputs = ("--text", "a dog barks")
+    assert run(root, tiny_im2wav, *inputs, "--output_dir", plain) == 0
+    assert run(root, tiny_im2wav, *inputs, "--negative_text", "rain falls", "--output_dir", negative) == 0
     (name,) = waves(plain)
     assert not np.array_equal(waves(plain)[name], waves(negative)[name])
 

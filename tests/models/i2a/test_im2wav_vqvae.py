@@ -104,7 +104,11 @@ def test_the_average_has_the_codebooks_of_the_training(write: Callable[..., Path
 def test_validation_leaves_the_codebooks_alone(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
     """Before the first step they are empty; the first batch fills them."""
     logged: list[dict[str, float]] = []
-    monkeypatch.setattr(TensorBoardLogger, "log_metrics", lambda _, metrics, step: logged.append({**metrics, "step": step}))
+
+    def log(logger: Any, metrics: dict[str, float], step: int) -> None:
+        logged.append({**metrics, "step": step})
+
+    monkeypatch.setattr(TensorBoardLogger, "log_metrics", log)
     states: list[tuple[bool, float]] = []
     end = VqvaeTask.on_validation_epoch_end
 
@@ -130,7 +134,7 @@ def test_previews_show_both_levels(write: Callable[..., Path]):
     folder = train(write(), "run", "train.max_steps=2")
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
-    assert {f"val_{level}/{number}" for level in ("up", "low") for number in range(4)} <= set(board.Tags()["audio"])
+    assert {f"val_{level}/{number}" for level in ("up", "low") for number in range(2)} <= set(board.Tags()["audio"])
     assert "val/real_above_up_above_low" in board.Tags()["images"]
 
 

@@ -115,7 +115,7 @@ def test_the_shipped_folder_beats_chance_and_its_untrained_twin(shipped: Path) -
 def test_it_is_an_embedder_of_pictures_and_texts(shipped: Path) -> None:
     (embedder,) = load_all([f"clip:{shipped}"], torch.device("cpu"))
     dogs = [world.picture(scene) for scene in world.scenes("test", 4, kinds=["dog"], pairs=False)]
-    pictures = embedder.image_features([Image.fromarray(dog) for dog in dogs]).embedding
+    pictures = embedder.image_features([Image.fromarray(dog) for dog in dogs]).embeddings
     texts = embedder.text_features([f"a photo of a {kind}" for kind in ("dog", "bell")])
     cosines = torch.nn.functional.normalize(pictures, dim=-1) @ torch.nn.functional.normalize(texts, dim=-1).mT
     assert (cosines[:, 0] > cosines[:, 1]).all() and embedder.dim == 64

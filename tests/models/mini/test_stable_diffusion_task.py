@@ -12,7 +12,7 @@ from sonolume.bins import train
 from sonolume.config.load import load_config
 from sonolume.models.mini.picture_vae import edge_error
 from sonolume.models.mini.scene_data import draw
-from sonolume.models.mini.stable_diffusion import components, data
+from sonolume.models.mini.stable_diffusion import data
 from sonolume.models.mini.stable_diffusion.task import measure_latents
 from sonolume.preprocessors.miniworld.scene import scenes
 from sonolume.utils import cli
@@ -57,7 +57,7 @@ def test_a_run_exports_a_stock_pipeline(root: Path, trained: dict[str, Any]):
 
 def test_nothing_frozen_is_computed_twice(root: Path, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    frozen = components.load_frozen(config)
+    frozen = data.load_frozen(config)
     first = data.training_data(config, frozen).train
     monkeypatch.setattr(data, "encode_pictures", None)
     monkeypatch.setattr(data, "encode_texts", None)
@@ -68,7 +68,7 @@ def test_nothing_frozen_is_computed_twice(root: Path, trained: dict[str, Any], m
 
 def test_items_are_the_latents_and_states_of_one_scene(root: Path, trained: dict[str, Any]):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    frozen = components.load_frozen(config)
+    frozen = data.load_frozen(config)
     items, vae, text = data.training_data(config, frozen).train, frozen["vae"], frozen["text_encoder"]
     scene = next(scenes("train", 1))
     posterior = vae.encode(2 * draw(scene)[None] - 1).latent_dist
@@ -82,7 +82,7 @@ def test_items_are_the_latents_and_states_of_one_scene(root: Path, trained: dict
 def test_some_captions_are_emptied_in_training(root: Path, trained: dict[str, Any]):
     always = [*FEW, *trained["overrides"], "model.cond_mask_prob=0.999"]
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", always)
-    frozen = components.load_frozen(config)
+    frozen = data.load_frozen(config)
     sets, empty = data.training_data(config, frozen), frozen["text_encoder"]([""])[0]
     assert all((sets.train[0, index][1] - empty).abs().max() < 0.01 for index in range(8))
     assert all((sets.valid[0, index][1] - empty).abs().max() > 0.01 for index in range(2))
@@ -90,7 +90,7 @@ def test_some_captions_are_emptied_in_training(root: Path, trained: dict[str, An
 
 def test_latents_get_a_deviation_of_one(root: Path, trained: dict[str, Any]):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    vae = components.load_frozen(config)["vae"]
+    vae = data.load_frozen(config)["vae"]
     moments = np.zeros((5, 8, 4, 4), np.float32)
     moments[:, :4] = 3 * np.random.default_rng(0).standard_normal((5, 4, 4, 4))
     moments[:, 4:] = np.log(16.0)
@@ -101,10 +101,10 @@ def test_latents_get_a_deviation_of_one(root: Path, trained: dict[str, Any]):
 def test_missing_parts_are_named(root: Path, trained: dict[str, Any], tmp_path: Path):
     overrides = [*FEW, *trained["overrides"], f"model.vae={tmp_path / 'none'}"]
     with pytest.raises(UserError, match=r"model\.vae .*picture_vae\.json"):
-        components.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", overrides))
+        data.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", overrides))
     swapped = [*FEW, *trained["overrides"], f"model.text_encoder={trained['folder'] / 'picture_vae' / 'pipeline'}"]
     with pytest.raises(UserError, match="CLIPTextModel"):
-        components.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", swapped))
+        data.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", swapped))
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig, T5Config, T5Enc
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.models.convert.amphion import hifigan_weights, unet_weights, vae_weights
 from sonolume.models.tta.audioldm.components import TextEncoder, build_unet, noise_settings
 from sonolume.models.tta.audioldm.inference import batches
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.autoencoderkl.model import build
-from sonolume.modules.amphion_names import hifigan_weights, unet_weights, vae_weights
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.mel import MelSpectrogram
-from sonolume.modules.schedulers import PRESETS, preset
+from sonolume.modules.sampling import PRESETS, preset
 from sonolume.modules.unet import denormalise, normalise
 
 TEXT = "a bell rings"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
+from sonolume.models.convert.amphion import vae_weights
 from sonolume.models.tta.autoencoderkl import model
-from sonolume.modules.amphion_names import vae_weights
 from sonolume.utils.errors import UserError
 
 LATENTS = {"4_5_39": [1, 1, 2, 2, 4], "4_10_78": [1, 2, 2, 4]}  # ch_mult of the two published networks
@@ -62,9 +62,9 @@ def test_what_cannot_be_loaded_is_one_line(folder: Path, tiny_checkpoint: Path, 
         assert "\n" not in str(caught.value)
 
     refused(tmp_path / "absent", "model.autoencoder_path .*absent: no such folder; train the autoencoder first")
-    refused(tiny_checkpoint / "unet", "holds a UNet2DConditionModel, not a AutoencoderKL")
+    refused(tiny_checkpoint / "unet", "holds UNet2DConditionModel, not AutoencoderKL")
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     refused(folder, "cannot be loaded")
     shutil.rmtree(folder)
     folder.mkdir()
-    refused(folder, "no config.json in it")
+    refused(folder, "holds no exported model")

@@ -27,4 +27,4 @@ def test_one_bad_file_among_many_is_left_out(root: Path, in_folder: Path, capsys
 def test_nothing_but_bad_files_is_an_error(root: Path, in_folder: Path, capsys: Any):
     (in_folder / "a.wav").write_text("not a sound")
     assert _reconstruct(root, in_folder / "a.wav", in_folder / "out") == 2
-    assert "not one readable sound" in capsys.readouterr().err
+    assert "not readable as sound" in capsys.readouterr().err

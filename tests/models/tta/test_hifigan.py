@@ -21,7 +21,7 @@ from sonolume.models.tta.hifigan import model
 from sonolume.models.tta.hifigan.data import WaveDataset, training_data
 from sonolume.models.tta.hifigan.task import Task
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.modules.waveform_discriminators import WaveformDiscriminator
+from sonolume.modules.vocoder_loss import WaveformDiscriminator
 from sonolume.preprocessors import text_audio
 from sonolume.utils import audio, checkpoint, cli
 from sonolume.utils.errors import UserError
@@ -229,7 +229,7 @@ def test_a_stock_folder_is_checked_by_its_config(vocoder: Path):
 def test_broken_vocoder_folders(vocoder: Path, tiny_checkpoint: Path, tmp_path: Path):
     absent = f"{tmp_path}/none"
     refused(f"model.vocoder {absent}: no such folder; train one", load_vocoder, absent, MelSettings())
-    refused("holds a AutoencoderKL", load_vocoder, str(tiny_checkpoint / "vae"), MelSettings())
+    refused("holds AutoencoderKL", load_vocoder, str(tiny_checkpoint / "vae"), MelSettings())
     (vocoder / "mel.json").write_text("{")
     refused("mel.json", load_vocoder, str(vocoder), MelSettings())
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sonolume.modules.beats import beats, official
+from sonolume.models.convert import beats as official
+from sonolume.modules.beats import beats
 from sonolume.modules.beats.beats import DEVIATION, MEAN, BEATs, audioset_names
 
 LAYERS = (4, 8, 12)
@@ -24,8 +25,8 @@ def golden(goldens: SimpleNamespace) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def model(goldens: SimpleNamespace) -> BEATs:
     checkpoint = goldens.beats_checkpoint("small")
-    small = BEATs(**official.settings(checkpoint["cfg"], checkpoint["model"]))
-    small.load_state_dict(official.weights(checkpoint["model"]))
+    small = BEATs(**official.beats_settings(checkpoint["cfg"], checkpoint["model"]))
+    small.load_state_dict(official.beats_weights(checkpoint["model"]))
     return small.eval().requires_grad_(False)
 
 
@@ -83,8 +84,8 @@ def test_every_official_name_of_the_real_size_fits(goldens: SimpleNamespace):
     with torch.device("meta"):
         weights = {name: torch.empty(shape) for name, shape in table["keys"].items()}
         weights |= {name: place for name in weights if name.endswith(official.TABLE)}
-        real = BEATs(**official.settings(table["config"], weights))
-        ours = official.weights(weights)
+        real = BEATs(**official.beats_settings(table["config"], weights))
+        ours = official.beats_weights(weights)
     assert {name: weight.shape for name, weight in ours.items()} == {
         name: weight.shape for name, weight in real.state_dict().items()
     }
@@ -99,11 +100,11 @@ def test_folded_weight_norm_is_the_same_function(goldens: SimpleNamespace):
     gain, direction = (weights[f"encoder.pos_conv.0.weight_{letter}"] for letter in "gv")
     normed.parametrizations.weight.original0.data.copy_(gain)  # type: ignore[union-attr]
     normed.parametrizations.weight.original1.data.copy_(direction)  # type: ignore[union-attr]
-    goldens.assert_close(official.weights(weights)["encoder.pos_conv.0.weight"], normed.weight.detach(), 1e-6)
+    goldens.assert_close(official.beats_weights(weights)["encoder.pos_conv.0.weight"], normed.weight.detach(), 1e-6)
     new = {name: weight for name, weight in weights.items() if "weight_" not in name}
     new["encoder.pos_conv.0.parametrizations.weight.original0"] = gain
     new["encoder.pos_conv.0.parametrizations.weight.original1"] = direction
-    goldens.assert_close(official.weights(new)["encoder.pos_conv.0.weight"], normed.weight.detach(), 1e-6)
+    goldens.assert_close(official.beats_weights(new)["encoder.pos_conv.0.weight"], normed.weight.detach(), 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -30,5 +30,4 @@ def test_shuffled_pairs_are_never_true_pairs() -> None:
 
 def test_shuffled_pairs_are_the_same_ones_each_time() -> None:
     times = [[0.1 * place, 1.0 + 0.2 * place] for place in range(30)]
-    assert shuffled_agreement(times, times, draws=3) == shuffled_agreement(times, times, draws=3)
-    assert shuffled_agreement(times, times, draws=3) != shuffled_agreement(times, times, draws=3, seed=1)
+    assert shuffled_agreement(times, times) == shuffled_agreement(times, times)

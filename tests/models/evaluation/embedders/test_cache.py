@@ -185,7 +185,7 @@ def test_an_embedding_that_is_not_finite_is_left_out(sounds: list[Path], tmp_pat
 
 def test_a_damaged_cache_is_named(sounds: list[Path], tmp_path: Path) -> None:
     embed(sounds, "sounds", Level(), tmp_path / "cache")
-    shard = next((tmp_path / "cache").rglob("*.npz"))
+    shard = next((tmp_path / "cache").rglob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(UserError, match="remove it"):
         embed(sounds, "sounds", Level(), tmp_path / "cache")

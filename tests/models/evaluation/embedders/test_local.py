@@ -9,7 +9,7 @@ from sonolume.models.evaluation.embedders.load import load
 from sonolume.models.mini.judges import run_judge
 from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram
-from sonolume.modules.metrics.retrieval import cosine_matrix, ranks
+from sonolume.modules.metrics.pairs import cosine_matrix, ranks
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils.errors import UserError
 

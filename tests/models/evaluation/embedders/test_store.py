@@ -1,7 +1,7 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.cache import Row, Store
@@ -13,7 +13,7 @@ def key(number: int) -> bytes:
 
 
 def row(number: int, classes: int = 2) -> Row:
-    return Row(np.full(3, number, np.float32), np.full(classes, -number, np.float32), number)
+    return Row(torch.full((3,), float(number)), torch.full((classes,), float(-number)), number)
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_rows_come_back(tmp_path: Path) -> None:
     again = Store(tmp_path).rows
     assert len(again) == 4 and len(list(tmp_path.iterdir())) == 2
     assert again[key(2)].embedding.tolist() == [2, 2, 2] and again[key(3)].logits.tolist() == [-3, -3]
-    assert again[key(3)].flags == 3 and again[key(1)].embedding.dtype == np.float32
+    assert again[key(3)].flags == 3 and again[key(1)].embedding.dtype == torch.float32
 
 
 def test_rows_without_classes(tmp_path: Path) -> None:
@@ -56,12 +56,12 @@ def test_without_a_folder_nothing_is_written(in_folder: Path) -> None:
 
 
 def test_damage_is_named_and_what_a_killed_run_left_is_ignored(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-0123456789ab.npz").write_bytes(b"half a shard")
+    (tmp_path / ".tmp-0123456789ab.safetensors").write_bytes(b"half a shard")
     assert Store(tmp_path).rows == {}
     kept = Store(tmp_path)
     kept.add(key(1), row(1))
     kept.flush()
-    shard = next(tmp_path.glob("[0-9a-f]*.npz"))
+    shard = next(tmp_path.glob("[0-9a-f]*.safetensors"))
     for content in (b"", shard.read_bytes()[:-30], b"hello"):
         shard.write_bytes(content)
         with pytest.raises(UserError, match=f"{shard.name}: damaged"):

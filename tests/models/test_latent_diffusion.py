@@ -4,12 +4,12 @@ import diffusers
 import pytest
 import torch
 
-from sonolume.config.tta.audioldm import AudioLDMConfig
+from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
+from sonolume.models.convert.amphion import unet_weights
+from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss
 from sonolume.models.tta.audioldm.components import build_unet
-from sonolume.modules.amphion_names import unet_weights
-from sonolume.modules.diffusion import OBJECTIVES, alphas_cumprod, diffusion_loss, draw_times, make_target
 
-SCHEDULE = alphas_cumprod("scaled_linear", 0.00085, 0.012, 1000)
+SCHEDULE = DiffusionObjective.from_config(NoiseSchedulerConfig()).alphas_cumprod  # scaled_linear, 1000 steps
 CANCELLED = 1e-6  # gradients of one channel per norm group are rounding errors
 
 
@@ -18,7 +18,7 @@ def test_a_training_step_equals_the_official_one(goldens: SimpleNamespace):
     latents, noise = (goldens.input_for(f"ldm.{name}", (3, 4, 5, 39)) for name in ("latents", "noise"))
     goldens.assert_close(SCHEDULE, golden["alphas_cumprod"], 1e-7)
     times = (golden["t"] + 0.5) / 1000
-    target = make_target(latents, noise, times, "epsilon", SCHEDULE)
+    target = DiffusionObjective("epsilon", SCHEDULE).target(latents, noise, times)
     assert target.timesteps.equal(golden["t"])
     goldens.assert_close(target.noisy, golden["noisy"], 1e-6)
 
@@ -50,7 +50,7 @@ def test_noising_and_velocity_equal_diffusers(pair):
     latents, noise = pair
     times = torch.tensor([0.0, 0.25, 0.6, 0.9999])
     scheduler = diffusers.DDPMScheduler(1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    target = make_target(latents, noise, times, "v_prediction", SCHEDULE)
+    target = DiffusionObjective("v_prediction", SCHEDULE).target(latents, noise, times)
     assert target.noisy.equal(scheduler.add_noise(latents, noise, target.timesteps))
     assert target.target.equal(scheduler.get_velocity(latents, noise, target.timesteps))
     assert target.timesteps.tolist() == [0, 250, 600, 999]
@@ -59,7 +59,7 @@ def test_noising_and_velocity_equal_diffusers(pair):
 def test_flow_goes_straight_from_latents_to_noise(pair):
     latents, noise = pair
     times = torch.tensor([0.0, 0.5, 0.75, 1.0])
-    target = make_target(latents, noise, times, "flow", SCHEDULE)
+    target = DiffusionObjective("flow", SCHEDULE).target(latents, noise, times)
     torch.testing.assert_close(target.noisy[0], latents[0])
     torch.testing.assert_close(target.noisy[3], noise[3])
     torch.testing.assert_close(target.noisy[1], (latents[1] + noise[1]) / 2)
@@ -67,9 +67,9 @@ def test_flow_goes_straight_from_latents_to_noise(pair):
     assert target.timesteps.tolist() == [0, 500, 750, 1000]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", ["epsilon", "v_prediction", "flow"])
 def test_a_right_prediction_has_no_loss(pair, objective: str):
-    target = make_target(*pair, torch.full((4,), 0.5), objective, SCHEDULE)
+    target = DiffusionObjective(objective, SCHEDULE).target(*pair, torch.full((4,), 0.5))
     assert diffusion_loss(target.target, target) == 0
     assert diffusion_loss(target.target + 2, target) == pytest.approx(4)
 
@@ -78,15 +78,15 @@ def test_min_snr_weighs_down_what_is_easy(pair):
     """Weighted losses of epsilon and v agree where both mean the same error of x_0: min(snr, gamma) |x_0 error|^2."""
     times = torch.tensor([0.01, 0.3, 0.6, 0.9])
     snr = (SCHEDULE / (1 - SCHEDULE))[(times * 1000).long()]
-    epsilon = make_target(*pair, times, "epsilon", SCHEDULE, min_snr_gamma=5.0)
-    velocity = make_target(*pair, times, "v_prediction", SCHEDULE, min_snr_gamma=5.0)
+    epsilon = DiffusionObjective("epsilon", SCHEDULE, min_snr_gamma=5.0).target(*pair, times)
+    velocity = DiffusionObjective("v_prediction", SCHEDULE, min_snr_gamma=5.0).target(*pair, times)
     torch.testing.assert_close(epsilon.weight * snr, snr.clamp(max=5.0))
     torch.testing.assert_close(velocity.weight * (snr + 1), snr.clamp(max=5.0))
-    assert make_target(*pair, times, "epsilon", SCHEDULE).weight.eq(1).all()
+    assert DiffusionObjective("epsilon", SCHEDULE).target(*pair, times).weight.eq(1).all()
 
 
 def test_the_loss_weighs_items(pair):
-    target = make_target(*pair, torch.full((4,), 0.5), "epsilon", SCHEDULE)
+    target = DiffusionObjective("epsilon", SCHEDULE).target(*pair, torch.full((4,), 0.5))
     target = target._replace(weight=torch.tensor([1.0, 0, 0, 3]))
     error = torch.zeros_like(target.target)
     error[3] = 2
@@ -95,9 +95,10 @@ def test_the_loss_weighs_items(pair):
 
 @pytest.mark.parametrize(("sampling", "middle"), [("uniform", 0.5), ("logit_normal", 0.729)])
 def test_times(sampling: str, middle: float):
-    times = draw_times(20000, sampling, torch.Generator().manual_seed(0))
+    objective = DiffusionObjective("flow", SCHEDULE, sampling)
+    times = objective.draw_times(20000, torch.Generator().manual_seed(0))
     assert times.min() >= 0 and times.max() <= 1
     assert times.mean().item() == pytest.approx(0.5, abs=0.01)
     share = ((times > 0.25) & (times < 0.75)).float().mean().item()
     assert share == pytest.approx(middle, abs=0.015)
-    assert times.equal(draw_times(20000, sampling, torch.Generator().manual_seed(0)))
+    assert times.equal(objective.draw_times(20000, torch.Generator().manual_seed(0)))

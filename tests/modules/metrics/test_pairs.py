@@ -1,9 +1,18 @@
 import itertools
+import math
 
 import pytest
 import torch
 
-from sonolume.modules.metrics.retrieval import cosine_matrix, cosines, rank_distribution, rank_share, ranks
+from sonolume.modules.metrics.pairs import (
+    cosine_matrix,
+    cosines,
+    is_correct,
+    paired_divergence,
+    rank_distribution,
+    rank_share,
+    ranks,
+)
 
 EYE = torch.eye(3, dtype=torch.bool)
 SIMILARITY = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.1, 0.2, 0.6]])
@@ -76,3 +85,48 @@ def test_bad_embeddings() -> None:
         cosines(torch.zeros(1, 2), torch.ones(1, 2))
     with pytest.raises(ValueError, match="square"):
         rank_share(torch.ones(2, 3))
+
+
+def logits_of(probabilities: list[list[float]]) -> torch.Tensor:
+    return torch.tensor(probabilities, dtype=torch.float64).log()
+
+
+def test_divergence_of_two_distributions_by_hand() -> None:
+    p, q = [0.7, 0.3], [0.5, 0.5]
+    expected = 0.7 * math.log(0.7 / 0.5) + 0.3 * math.log(0.3 / 0.5)
+    found = paired_divergence(logits_of([p, q]), logits_of([q, q]))
+    assert found.tolist() == pytest.approx([expected, 0], abs=1e-12)
+    back = 0.5 * math.log(0.5 / 0.7) + 0.5 * math.log(0.5 / 0.3)
+    assert float(paired_divergence(logits_of([q]), logits_of([p]))) == pytest.approx(back)  # not symmetric
+
+
+def test_divergence_of_two_bernoulli_rows_pair_by_pair() -> None:
+    even, uneven = [0.5, 0.5], [0.25, 0.75]
+    found = paired_divergence(logits_of([even, uneven]), logits_of([uneven, uneven]))
+    assert found.tolist() == pytest.approx([0.1438410, 0], abs=1e-7)
+    assert float(found.mean()) == pytest.approx(0.0719205, abs=1e-7)
+    assert float(paired_divergence(logits_of([uneven, even]), logits_of([uneven, even])).abs().max()) < 1e-12
+
+
+def test_divergence_of_independent_classes_by_hand() -> None:
+    logit = math.log(0.7 / 0.3)
+    expected = (0.7 * math.log(0.7 / 0.5) + 0.3 * math.log(0.3 / 0.5)) / 2  # the second class agrees
+    found = paired_divergence(torch.tensor([[logit, 2.0]]), torch.tensor([[0.0, 2.0]]), multilabel=True)
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_divergence_is_finite_for_certain_classifiers() -> None:
+    sure, other = torch.tensor([[100.0, -100]]), torch.tensor([[-100.0, 100]])
+    for multilabel in (False, True):
+        assert 10 < float(paired_divergence(sure, other, multilabel)) < 1000
+
+
+def test_unpaired_logits_are_refused() -> None:
+    with pytest.raises(ValueError, match="paired"):
+        paired_divergence(torch.zeros(3, 2), torch.zeros(4, 2))
+
+
+def test_accuracy_counts_ties_against_it() -> None:
+    logits = torch.tensor([[3.0, 2, 1], [1, 1, 0], [0, 1, 2]])
+    labels = torch.tensor([0, 0, 1])
+    assert is_correct(logits, labels).tolist() == [True, False, False]

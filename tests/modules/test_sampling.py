@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
+from sonolume.models.latent_diffusion import DiffusionObjective
 from sonolume.models.tta.audioldm.components import noise_settings
-from sonolume.modules.diffusion import alphas_cumprod
-from sonolume.modules.schedulers import PRESETS, SCHEDULERS, objective_of, preset, scheduler
+from sonolume.modules.sampling import PRESETS, SCHEDULERS, Guidance, objective_of, preset, scheduler
 
 NOISE = noise_settings(NoiseSchedulerConfig())
 NAMED = [(objective, name) for objective, presets in PRESETS.items() for name in presets]
@@ -33,7 +33,7 @@ def start() -> torch.Tensor:
 
 def denoise(sampler, objective: str, steps: int, x: torch.Tensor) -> torch.Tensor:
     """Sample with the exact answer of a network trained on numbers drawn from N(0, SCALE^2)."""
-    kept = alphas_cumprod("scaled_linear", 0.00085, 0.012, 1000)
+    kept = DiffusionObjective.from_config(NoiseSchedulerConfig()).alphas_cumprod
     sampler.set_timesteps(steps)
     x = x * getattr(sampler, "init_noise_sigma", 1.0)
     for t in sampler.timesteps:
@@ -88,3 +88,40 @@ def test_the_training_noise_reaches_the_sampler(objective: str, name: str):
 def test_a_wrong_name_lists_the_right_ones(make, name: str, objective: str, message: str):
     with pytest.raises(ValueError, match=message):
         make(name, objective, NOISE)
+
+
+def test_scale():
+    unconditional, conditional = torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, 2)
+    assert Guidance(3.0).combine(unconditional, conditional).eq(3).all()
+    assert Guidance(1.0).combine(unconditional, conditional).eq(1).all()
+    assert not Guidance(1.0).is_used and not Guidance(1.0).is_on(0.5) and Guidance(0.0).is_on(0.5)
+
+
+def test_rescale_brings_the_deviation_back():
+    """Each sound by its own deviation, equations 15 and 16."""
+    unconditional, conditional = torch.randn(2, 3, 4, 5, 6)
+    conditional[1] *= 5
+    plain = Guidance(4.0).combine(unconditional, conditional)
+    whole = Guidance(4.0, rescale=1.0).combine(unconditional, conditional)
+    axes = (1, 2, 3)
+    torch.testing.assert_close(whole.std(axes), conditional.std(axes))
+    assert (plain.std(axes) > 1.5 * whole.std(axes)).all()
+    part = Guidance(4.0, rescale=0.7).combine(unconditional, conditional)
+    torch.testing.assert_close(part, 0.7 * whole + 0.3 * plain)
+
+
+def test_interval_includes_its_ends():
+    guidance = Guidance(4.0, interval=(0.2, 0.8))
+    assert [guidance.is_on(time) for time in (0.0, 0.19, 0.2, 0.5, 0.8, 0.81, 1.0)] == [0, 0, 1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("rescale", [-0.1, 1.1, float("nan")])
+def test_a_wrong_rescale_is_refused(rescale: float):
+    with pytest.raises(ValueError, match="guidance_rescale must be from 0 to 1"):
+        Guidance(4.0, rescale)
+
+
+@pytest.mark.parametrize("interval", [(0.8, 0.2), (0.5, 0.5), (-0.1, 0.5), (0.5, 1.1), (0.0, float("nan"))])
+def test_a_wrong_interval_is_refused(interval: tuple[float, float]):
+    with pytest.raises(ValueError, match="guidance_interval must be LOW HIGH with"):
+        Guidance(4.0, 0.0, interval)

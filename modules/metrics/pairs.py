@@ -1,9 +1,13 @@
-"""Metrics of paired embeddings: cosine, rank among all others, retrieval. Row i of both sides is a pair."""
+"""Metrics of pairs, rows i of two sides: cosine, rank among all others, retrieval, divergence of classes, accuracy.
+
+N pairs, d width of an embedding, K classes.
+"""
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.regression import kl_divergence
 
-from sonolume.modules.metrics.distribution import check_embeddings
+from sonolume.modules.metrics.distribution import MIN_PROBABILITY, check_embeddings
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
@@ -62,6 +66,29 @@ def rank_distribution(right: Tensor) -> Tensor:
     later = (wrong / (answers - passed)).cumprod(dim=1)                                 # P(rank > 1), P(rank > 2) ...
     likely = torch.cat([torch.ones(len(several), 1).double(), later[:, :-1]], dim=1) - later
     return (likely * queries[:, None]).sum(dim=0) / len(right)
+
+
+def paired_divergence(reference: Tensor, generated: Tensor, multilabel: bool = False) -> Tensor:
+    """KL(reference | generated) in nats of each pair, (N,), from paired logits (N, K); a ValueError if shapes differ.
+
+    Args:
+        multilabel: mean over independent classes (AudioSet taggers) of Bernoulli divergences; else a softmax over the
+            classes, as in audioldm_eval's "KL_Softmax".
+    """
+    if reference.shape != generated.shape or reference.ndim != 2:
+        raise ValueError(f"paired logits must be (N, K) twice, got {tuple(reference.shape)}, {tuple(generated.shape)}")
+    if multilabel:
+        p, q = reference.double().sigmoid(), generated.double().sigmoid()
+        yes = p * (p.clamp_min(MIN_PROBABILITY).log() - q.clamp_min(MIN_PROBABILITY).log())
+        no = (1 - p) * ((1 - p).clamp_min(MIN_PROBABILITY).log() - (1 - q).clamp_min(MIN_PROBABILITY).log())
+        return (yes + no).mean(dim=1)
+    p, q = reference.double().log_softmax(1), generated.double().log_softmax(1)
+    return kl_divergence(p, q, log_prob=True, reduction="none")
+
+
+def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Test whether the label's logit is the largest, (N,) bool; ties count as wrong."""
+    return (logits >= logits.gather(1, labels[:, None])).sum(dim=1) == 1
 
 
 def _normalised(x: Tensor) -> Tensor:

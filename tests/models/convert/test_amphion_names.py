@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from sonolume.modules.amphion_names import hifigan_weights, vae_weights
+from sonolume.models.convert.amphion import hifigan_weights, vae_weights
 
 
 @torch.no_grad()

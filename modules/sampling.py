@@ -1,0 +1,168 @@
+"""Sampling of diffusion models: named schedulers for each training objective, and classifier-free guidance."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+from torch import Tensor
+
+KARRAS = {"solver_order": 2, "use_karras_sigmas": True}
+FLOW = {"use_flow_sigmas": True, "solver_order": 2}
+PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective -> preset -> class, settings, steps
+    "epsilon": {
+        "reference": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}, 200),
+        "balanced": ("UniPCMultistepScheduler", KARRAS, 20),
+        "fast": ("DEISMultistepScheduler", KARRAS, 10),
+    },
+    "v_prediction": {
+        "balanced": ("UniPCMultistepScheduler", KARRAS, 20),
+        "fast": ("DEISMultistepScheduler", KARRAS, 10),
+    },
+    "flow": {
+        "reference": ("FlowMatchEulerDiscreteScheduler", {}, 100),
+        "balanced": ("UniPCMultistepScheduler", FLOW, 20),
+        "fast": ("UniPCMultistepScheduler", FLOW, 10),
+    },
+}
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # --scheduler name -> class and settings
+    "ddim": ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1}),
+    "pndm": PRESETS["epsilon"]["reference"][:2],
+    "dpm++": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", KARRAS),
+    "deis": ("DEISMultistepScheduler", KARRAS),
+    "flow-euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "flow-unipc": ("UniPCMultistepScheduler", FLOW),
+}
+
+
+def objective_of(scheduler: Any) -> str:
+    """Objective of a scheduler's network: "epsilon", "v_prediction" or "flow"."""
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    is_flow = type(scheduler).__name__.startswith("FlowMatch") or prediction == "flow_prediction"
+    return "flow" if is_flow else prediction
+
+
+def make_scheduler(name: str, settings: dict[str, Any], objective: str, noise: dict[str, Any]) -> Any:
+    """A diffusers scheduler for a network trained for `objective` on the noise schedule `noise`.
+
+    Args:
+        noise: num_train_timesteps, beta_start, beta_end, beta_schedule, clip_sample; not used by "flow".
+    """
+    kind = getattr(diffusers, name)
+    known = inspect.signature(kind).parameters
+    if objective == "flow":
+        wanted = {"num_train_timesteps": 1000, "prediction_type": "flow_prediction", **settings}
+    else:
+        wanted = {"prediction_type": objective, **noise, **settings}
+    return kind(**{key: value for key, value in wanted.items() if key in known})
+
+
+def preset(name: str, objective: str, noise: dict[str, Any]) -> tuple[Any, int]:
+    """The scheduler and number of steps of a preset; raises a ValueError if this objective has none of this name."""
+    choices = PRESETS[objective]
+    if name not in choices:
+        raise ValueError(f"no preset {name!r} for a network that predicts {objective}: {', '.join(choices)}")
+    kind, settings, steps = choices[name]
+    return make_scheduler(kind, settings, objective, noise), steps
+
+
+def scheduler(name: str, objective: str, noise: dict[str, Any]) -> Any:
+    """A scheduler by its short name; raises a ValueError if this objective has none of this name."""
+    fitting = [key for key in SCHEDULERS if key.startswith("flow") == (objective == "flow")]
+    if name not in fitting:
+        raise ValueError(f"no scheduler {name!r} for a network that predicts {objective}: {', '.join(fitting)}")
+    return make_scheduler(*SCHEDULERS[name], objective, noise)
+
+
+def begin(scheduler: Any, steps: int, strength: float, device: torch.device) -> int:
+    """Set the timesteps; returns the index of the first one to run: the last `strength` of all, at least one."""
+    scheduler.set_timesteps(steps, device=device)
+    first, times = steps - max(1, round(steps * strength)), scheduler.timesteps
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    elif first and len(times) > 2 and times[1] == times[2]:
+        rest = times.unique().flip(0)[first:]  # PNDM runs its second step twice, wherever it starts
+        scheduler.timesteps = torch.cat([rest[:2], rest[1:]])
+        return 0
+    return first
+
+
+def scale_noise(scheduler: Any, noise: Tensor) -> Tensor:
+    """Noise at the level of the first timestep."""
+    return noise * getattr(scheduler, "init_noise_sigma", 1.0)
+
+
+def scale_model_input(scheduler: Any, latents: Tensor, t: Tensor) -> Tensor:
+    """Input of the network; schedulers of rectified flow do not scale it."""
+    return scheduler.scale_model_input(latents, t) if hasattr(scheduler, "scale_model_input") else latents
+
+
+def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+    """`clean` at the noise level of timestep number `index`, the next one to run; `clean` itself after the last."""
+    if index == len(scheduler.timesteps):
+        return clean
+    time = scheduler.timesteps[index : index + 1]
+    if hasattr(scheduler, "scale_noise"):
+        return scheduler.scale_noise(clean, time, noise)
+    return scheduler.add_noise(clean, noise, time)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+
+    Raises:
+        ValueError: rescale or interval out of range.
+    """
+
+    scale: float  # 1 is no guidance
+    # how far to bring the deviation back to the conditional prediction's, 0 to 1 (Lin et al. 2023, arXiv 2305.08891)
+    rescale: float = 0.0
+    # noise times, 0 (clean) to 1 (noise), outside of which only the conditional branch is computed (Kynkaanniemi et al.
+    # 2024, arXiv 2404.07724)
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"guidance_rescale must be from 0 to 1, got {self.rescale:g}")
+        low, high = self.interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"guidance_interval must be LOW HIGH with 0 <= LOW < HIGH <= 1, got {low:g} {high:g}")
+
+    @property
+    def is_used(self) -> bool:
+        return self.scale != 1
+
+    def is_on(self, time: float) -> bool:
+        """True if a step at this time, from 0 (clean) to 1 (noise), needs the unconditional branch."""
+        return self.is_used and self.interval[0] <= time <= self.interval[1]
+
+    def combine(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
+        """Predictions (B, ...) of both branches -> the guided prediction (Lin et al. 2023, equations 14 to 16)."""
+        guided = unconditional + self.scale * (conditional - unconditional)
+        if not self.rescale:
+            return guided
+        axes = tuple(range(1, guided.ndim))
+        ratio = conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-8)
+        return guided * (1 + self.rescale * (ratio - 1))
+
+
+class TextStates(NamedTuple):
+    """Hidden states of B texts, behind those of their negative texts where guidance is used."""
+
+    states: Tensor  # (2B, L, D) or (B, L, D)
+    mask: Tensor | None  # (2B, L) or (B, L), 1 for text, 0 for padding; None: padding is attended to
+    size: int  # B
+
+    def rows(self, texts: Tensor) -> "TextStates":
+        """States of the texts (b,) by their index, and of their negative texts."""
+        rows = torch.arange(len(self.states), device=texts.device).unflatten(0, (-1, self.size))[:, texts].flatten()
+        return TextStates(self.states[rows], None if self.mask is None else self.mask[rows], len(texts))
+
+    def conditional(self) -> "TextStates":
+        """States without those of the negative texts."""
+        mask = None if self.mask is None else self.mask[-self.size :]
+        return TextStates(self.states[-self.size :], mask, self.size)
