@@ -123,7 +123,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
         levels = {} if self.augmented else {"low": 1} if config.stage is Stage.low else {"low": 1, "up": 0}
         self.tokens: dict[str, np.ndarray] = {}
         for name, level in levels.items():
-            encode = partial(vqvae.encode, level=level)                                       # (b, W) -> (b, T)
+            encode = partial(vqvae.encode, level=level)  # (b, W) -> (b, T)
             self.tokens[name] = cached_features(
                 folder, f"{name} tokens of {split}", self.windows, vqvae, encode, config.train, np.int16, exact=True
             )
@@ -134,7 +134,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
         place = self.windows.place(number, drawn.shift)
         waves = self.windows.read(place, drawn.weight) if not self.tokens else None
         tokens = {name: torch.from_numpy(rows[number].astype(np.int64)) for name, rows in self.tokens.items()}
-        frames = self.vectors.of(place, drawn)                                               # (F, V)
+        frames = self.vectors.of(place, drawn)  # (F, V)
         return Batch(waves, tokens.get("low"), tokens.get("up"), frames, self.times(place))
 
     def times(self, place: Place) -> Tensor:
