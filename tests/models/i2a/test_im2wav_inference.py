@@ -119,13 +119,14 @@ def test_every_level_continues_exactly(tiny_im2wav: Path) -> None:
         (("--image", "{pictures}", "--negative_scale", "2"), "--negative_scale"),
         (("--image", "{pictures}", "--duration", "601"), "601"),
         (("--text", " "), "--text"),
-        (("--video", "{pictures}/red.png"), "red.png"),
+        (("--video", "{pictures}/damaged.mp4"), "damaged.mp4"),
     ],
 )
 def test_mistakes_are_one_line(
     root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...], message: str,
 ) -> None:  # fmt: skip
+    (pictures / "damaged.mp4").write_bytes(b"no film")
     given = [one.replace("{pictures}", str(pictures)) for one in arguments]
     assert run(root, tiny_im2wav, *given, "--output_dir", tmp_path / "never") == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
