@@ -58,6 +58,7 @@ class VqvaeConfig(Strict):
     decay: float = 0.99  # of the codebooks' moving averages, per step
     restart_threshold: float = 1.0  # running count below which a code is replaced by a row of the batch
     mel_weight: float = 0.0  # of the L1 distance of log-mels, an extra loss for the quiet parts; 0 = as published
+    decoders_only: bool = False  # train the decoders of model.vqvae_path further; its tokens stay the same
     scale_seconds: float = 600.0  # seconds of training sounds from which the scales of the losses are estimated
 
     def __post_init__(self) -> None:
@@ -118,7 +119,7 @@ class UpConfig(PriorConfig):
 @dataclass
 class ModelConfig(Strict):
     clip: str = "openai/clip-vit-base-patch32"  # folder or hub id of any CLIP model
-    vqvae_path: str = "ckpts/i2a/im2wav_vqvae/pipeline"  # exported folder of stage vqvae, for the stages low and up
+    vqvae_path: str = "ckpts/i2a/im2wav_vqvae/pipeline"  # exported folder of stage vqvae, for the later stages
     low_path: str = "ckpts/i2a/im2wav_low/pipeline"  # exported folder of stage low, for the export of stage up
     guidance_scale: float = 3.0  # default guidance of inference, for each prior with guidance_dropout
     low_overlap: float = 0.5  # share of a window of coarse tokens that continues the window before; for long sounds

@@ -30,9 +30,11 @@ LARGEST_SEED = 2**62
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load CLIP and the VQ-VAE of the priors' training; the VQ-VAE itself trains without frozen networks."""
-    if config.stage is Stage.vqvae:
+    """Load CLIP and the VQ-VAE of the priors' training, or the VQ-VAE whose decoders are trained."""
+    if config.stage is Stage.vqvae and not config.model.vqvae.decoders_only:
         return Frozen()
+    if config.stage is Stage.vqvae:
+        return Frozen(vqvae=parts.load_vqvae(config.model.vqvae_path, "model.vqvae_path"))
     clip = ImageEncoder.load(config.model.clip)
     return Frozen(clip=clip, vqvae=parts.load_vqvae(config.model.vqvae_path, "model.vqvae_path"))
 

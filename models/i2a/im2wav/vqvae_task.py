@@ -3,6 +3,7 @@
 B windows, n samples of a window, T tokens of a level, K codes.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,14 @@ class VqvaeTask(pl.LightningModule):
         super().__init__()
         torch.manual_seed(config.train.random_seed)
         self.config, shape = config, config.model.vqvae
-        self.vqvae = VQVAE(
-            shape.downs, shape.stride, shape.embedding_width, shape.codes, shape.width, shape.depth,
-            shape.dilation_growth, shape.decay, shape.restart_threshold,
-        )  # fmt: skip
+        if shape.decoders_only:
+            self.vqvae: VQVAE = copy.deepcopy(frozen["vqvae"]).train()
+            self.vqvae.requires_grad_(False).decoders.requires_grad_(True)
+        else:
+            self.vqvae = VQVAE(
+                shape.downs, shape.stride, shape.embedding_width, shape.codes, shape.width, shape.depth,
+                shape.dilation_growth, shape.decay, shape.restart_threshold,
+            )  # fmt: skip
         self.scales: LossScales | None = None  # part of the checkpoint
         self.counts: list[Tensor] = []  # (K,) of each level: uses of every code in the validation
 
@@ -80,7 +85,7 @@ class VqvaeTask(pl.LightningModule):
         def draw(rows: Tensor, count: int) -> Tensor:
             return draw_rows(rows, count, draws, rank, world, self._sum)
 
-        levels = self.vqvae(batch.wave, draw, self._sum)
+        levels = self.vqvae(batch.wave, None if self.config.model.vqvae.decoders_only else draw, self._sum)
         loss = self._log("train", batch.wave, levels)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         for name, level in zip(LEVELS, levels, strict=True):
