@@ -91,13 +91,15 @@ def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:
     """Load the CLIP with which the model was trained.
 
     Raises:
-        UserError: it cannot be loaded, or its vectors have another width than those of the training.
+        UserError: it cannot be loaded, or has other weights, or vectors of another width, than that of the training.
     """
     key = f"{where}/{parts.SETTINGS_FILE}: clip"
     encoder = ImageEncoder.load(pipe.settings["clip"], pipe.low.device, key=key)
     if encoder.width != pipe.image_width:
         raise UserError(f"{key} {pipe.settings['clip']}: its vectors have width {encoder.width}, "
                         f"those of the training {pipe.image_width}: name the CLIP of the training")  # fmt: skip
+    if pipe.settings.get("clip_hash", encoder.content_hash) != encoder.content_hash:
+        raise UserError(f"{key} {pipe.settings['clip']}: not the CLIP of the training (other weights)")
     return encoder
 
 

@@ -22,9 +22,10 @@ from sonolume.models.training import Draw, Frozen, optimizers, training_draws
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.sampler import TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import bits_per_token
+from sonolume.modules.im2wav.vqvae import VQVAE
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.utils.cache import content_hash
-from sonolume.utils.errors import ConfigError
+from sonolume.utils.errors import ConfigError, UserError
 
 LARGEST_SEED = 2**62
 
@@ -33,8 +34,33 @@ def load_frozen(config: Config) -> Frozen:
     """Load CLIP and the VQ-VAE of the priors' training; the VQ-VAE itself trains without frozen networks."""
     if config.stage is Stage.vqvae:
         return Frozen()
-    clip = ImageEncoder.load(config.model.clip)
-    return Frozen(clip=clip, vqvae=parts.load_vqvae(config.model.vqvae_path, "model.vqvae_path"))
+    clip, model = ImageEncoder.load(config.model.clip), config.model
+    vqvae = parts.load_vqvae(model.vqvae_path, "model.vqvae_path")
+    parts.check_agreement(model.vqvae_path, "model.vqvae_path", {"sample_rate": config.preprocess.sample_rate})
+    if config.stage is Stage.up:
+        check_low(config, vqvae, clip)
+    return Frozen(clip=clip, vqvae=vqvae)
+
+
+def check_low(config: Config, vqvae: VQVAE, clip: ImageEncoder) -> None:
+    """Check, before the Up prior is trained, that the Low prior of its export fits.
+
+    Raises:
+        UserError: `model.low_path` has no Low prior, or one for another VQ-VAE, window, frame rate or CLIP.
+    """
+    key, source = "model.low_path", config.model.low_path
+    low, data = parts.load_low(source, key), config.preprocess
+    shared = {"sample_rate": data.sample_rate, "window": data.window, "fps": data.fps}
+    parts.check_agreement(source, key, shared | {"clip_hash": clip.content_hash})
+    if low.config.image_width != clip.width:
+        raise UserError(f"{key} {source}: its image vectors have width {low.config.image_width}, "
+                        f"those of model.clip {config.model.clip} {clip.width}")  # fmt: skip
+    folder = parts.locate(source, key, "low")
+    own = parts.load(folder, "vqvae", key) if (folder / "vqvae").is_dir() else vqvae
+    first, second = (content_hash([*network.state_dict().values()]) for network in (own, vqvae))
+    if first != second:
+        raise UserError(f"{key} {source}: was trained on another VQ-VAE than model.vqvae_path "
+                        f"{config.model.vqvae_path}: choose the one that it was trained on")  # fmt: skip
 
 
 def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
@@ -169,4 +195,5 @@ class Task(pl.LightningModule):
         networks = {"vqvae": self.frozen["vqvae"], self.config.stage.value: self.prior}
         if self.level == 0:
             networks["low"] = parts.load_low(self.config.model.low_path, "model.low_path")
-        parts.save(folder, networks, parts.settings(self.config))
+        settings = parts.settings(self.config) | {"clip_hash": self.frozen["clip"].content_hash}
+        parts.save(folder, networks, settings)
