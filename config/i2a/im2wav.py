@@ -37,7 +37,7 @@ class FilmsConfig(PairsConfig):
     fps: float = 30.0  # image vectors in a second of video
     aug_shift: bool = False  # shift every window by up to half its length
     aug_blend: bool = False  # mix the channels of stereo sounds with random weights, instead of averaging them
-    still_fraction: float = 0.0  # share of training items that see one picture in place of their video
+    still_fraction: float = 0.0  # share of items that have one picture in place of their video
     clip_features: str = ""  # folder of {stem}.pickle files with image vectors of the videos; "" = run model.clip
 
     def __post_init__(self) -> None:
@@ -227,7 +227,7 @@ class InferenceOptions(GenerationOptions, options.OutputOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.image or self.video or self.text or self.clip_features):
-            raise UserError("--image, --video, --text or --clip_features is missing: name an input, or describe a sound")
+            raise UserError("--image, --video, --text or --clip_features is missing: name an input or describe a sound")
         if self.negative_text and self.negative_image:
             raise UserError("--negative_text and --negative_image exclude each other: choose one")
 

@@ -134,7 +134,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
         place = self.windows.place(number, drawn.shift)
         waves = self.windows.read(place, drawn.weight) if not self.tokens else None
         tokens = {name: torch.from_numpy(rows[number].astype(np.int64)) for name, rows in self.tokens.items()}
-        frames = self.vectors.of(place, drawn)                                               # (F, V)
+        frames = self.vectors.window(place, drawn)                                               # (F, V)
         return Batch(waves, tokens.get("low"), tokens.get("up"), frames, self.times(place))
 
     def times(self, place: Place) -> Tensor:

@@ -82,22 +82,22 @@ class ImageVectors:
             collate=list, identity=clip.content_hash,
         )  # fmt: skip
 
-    def of(self, place: Place, drawn: Draws) -> Tensor:
+    def window(self, place: Place, drawn: Draws) -> Tensor:
         """Vectors (F, V) of a window: of the frames of its video, or F times that of a picture.
 
         The last frame is repeated where the video ends before the window. In place of a video, `still_fraction` of the
-        items see the still picture of their sound, or else one frame of the window.
+        items have the still picture of their sound, or else one frame of the window.
         """
         config, video = self.config, self.videos[place.sound]
         rows = window_frames(place.offset, config.window, config.fps, config.sample_rate)
-        sees_picture = video is None or drawn.picture < config.still_fraction
-        if sees_picture and place.sound in self.stills:
+        is_still = video is None or drawn.picture < config.still_fraction
+        if is_still and place.sound in self.stills:
             vector = self.vectors[self.stills[place.sound]].astype(np.float32)
             return torch.from_numpy(vector).expand(rows.stop - rows.start, -1)
         assert video is not None
         vectors = read_vectors(video, self.width)
         index = np.arange(rows.start, rows.stop)
-        if sees_picture:
+        if is_still:
             index[:] = rows.start + int(drawn.moment * len(index))
         return torch.from_numpy(vectors[np.minimum(index, len(vectors) - 1)].astype(np.float32))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sonolume.config.i2a.im2wav import Config, Stage
+from sonolume.config.options import LARGEST_SEED
 from sonolume.models import previews
 from sonolume.models.a2i.frozen import check_same_weights
 from sonolume.models.i2a.im2wav import parts
@@ -26,8 +27,6 @@ from sonolume.modules.im2wav.vqvae import VQVAE
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import ConfigError, UserError
-
-LARGEST_SEED = 2**62
 
 
 def load_frozen(config: Config) -> Frozen:
