@@ -22,6 +22,7 @@ from sonolume.modules.im2wav.windows import window_frames
 from sonolume.preprocessors.sound_films import VECTORS_SUFFIX
 from sonolume.preprocessors.sound_pictures import pictures_of
 from sonolume.utils import paths
+from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
 from sonolume.utils.manifest import Row
 
@@ -56,7 +57,7 @@ class ImageVectors:
         rows: the rows whose videos could be read.
 
     Raises:
-        UserError: a given file of image vectors is damaged, or those of another CLIP.
+        UserError: a given file of image vectors is damaged or of another CLIP, or no video can be read.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class ImageVectors:
         clip.vision.to("cpu")
         lost = {one.uid for one in encoded.left_out}
         self.rows = [row for row in rows if row_key(row) not in lost]
+        if rows and not self.rows:
+            raise UserError(f"none of the {len(rows)} videos can be read: {encoded.left_out[0].detail}")
         self.videos = [(given | encoded.paths).get(row_key(row)) for row in self.rows]
         shown = [n for n, video in enumerate(self.videos) if video is None or config.still_fraction]
         self.stills = {number: index for index, number in enumerate(n for n in shown if self.rows[n].image)}

@@ -133,7 +133,10 @@ class Task(pl.LightningModule):
     def tokens(self, batch: Batch, level: int) -> Tensor:
         """Tokens (B, T) of a level: those of the batch, or encoded from its waves."""
         stored = (batch.up_tokens, batch.low_tokens)[level]
-        return self.frozen["vqvae"].encode(batch.waves, level) if stored is None else stored.long()
+        if stored is not None:
+            return stored.long()
+        with torch.autocast(self.device.type, enabled=False):  # full precision, as for the stored tokens
+            return self.frozen["vqvae"].encode(batch.waves, level)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.loss(batch, training_draws(self, len(batch.frames), batch_index))
