@@ -18,7 +18,7 @@ from sonolume.models import previews
 from sonolume.models.i2a.im2wav import parts
 from sonolume.models.i2a.im2wav.data import WaveItem
 from sonolume.models.training import Frozen, optimizers, step_generator
-from sonolume.modules.im2wav.losses import LossScales, reconstruction_loss, spectral_convergence, vqvae_loss
+from sonolume.modules.im2wav.losses import LossScales, perplexity, reconstruction_loss, spectral_convergence, vqvae_loss
 from sonolume.modules.im2wav.quantizer import draw_rows
 from sonolume.modules.im2wav.vqvae import VQVAE, Reconstruction
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -114,7 +114,7 @@ class VqvaeTask(pl.LightningModule):
         return loss
 
     def _mel_distance(self, waves: Tensor, levels: Sequence[Reconstruction]) -> Tensor:
-        """L1 distance of log-mels in nats, summed over the levels: the other losses hardly see quiet parts."""
+        """L1 distance of log-mels in nats, summed over the levels: the other losses hardly depend on quiet parts."""
         rate = self.config.preprocess.sample_rate
         mel = MelSpectrogram(MelSettings(sample_rate=rate, fmax=rate / 2)).to(waves.device)
         real = mel(waves.float())                                                          # (B, M, T)
@@ -145,10 +145,8 @@ class VqvaeTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         for name, counts in zip(LEVELS, self.counts, strict=True):
-            share = counts / counts.sum().clamp(min=1)
-            perplexity = torch.exp(-torch.xlogy(share, share).sum())
             used = (counts > 0).float().sum()
-            self.log_dict({f"val_{name}/perplexity": perplexity, f"val_{name}/used": used}, sync_dist=True)
+            self.log_dict({f"val_{name}/perplexity": perplexity(counts), f"val_{name}/used": used}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.scales is not None
