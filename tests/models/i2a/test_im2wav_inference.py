@@ -62,7 +62,7 @@ def test_a_sound_does_not_depend_on_its_batch(root: Path, tiny_im2wav: Path, pic
 
 def test_texts_and_negatives(root: Path, tiny_im2wav: Path, tmp_path: Path) -> None:
     plain, negative = tmp_path / "plain", tmp_path / "negative"
-    inputs = ("--text", "a dog barks")
+    inputs = ("--text", "a dog barks", "--level", "low")
     assert run(root, tiny_im2wav, *inputs, "--output_dir", plain) == 0
     assert run(root, tiny_im2wav, *inputs, "--negative_text", "rain falls", "--output_dir", negative) == 0
     (name,) = waves(plain)
