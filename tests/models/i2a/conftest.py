@@ -38,6 +38,7 @@ def tiny_im2wav(tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for codebook in vqvae.codebooks:
         codebook.set_codes(torch.randn(CODES, 8), count=1.0)
     shared = {"codes": CODES, "width": 24, "depth": 3, "heads": 2, "image_width": WIDTH}
+    shared["init_scale"] = 8.0  # tokens depend on the image vectors, as after training
     low = LowPrior(positions=40, blocks=8, **shared)
     up = UpPrior(positions=160, blocks=16, conv_width=8, conv_depth=1, dilation_cycle=1, **shared)
     settings = {
