@@ -27,7 +27,7 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
     ),
     "audiotoken": ("a2i/audiotoken/tiny.json",),  # trained with the shipped stable_diffusion and beats
     # trained with the shipped clip
-    "im2wav": ("i2a/im2wav/tiny_vqvae.json", "i2a/im2wav/tiny_low.json", "i2a/im2wav/tiny.json"),
+    "im2wav": tuple(f"i2a/im2wav/{name}.json" for name in ("tiny_vqvae", "tiny_decoders", "tiny_low", "tiny")),
 }  # fmt: skip
 COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the run that trains this component
     "mini/stable_diffusion.json": {"vae": "mini/picture_vae", "text_encoder": "mini/clip_text"},
@@ -36,8 +36,9 @@ COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the
         "text_encoder": "mini/text_encoder",
         "vocoder": "tta/tiny_hifigan",
     },
-    "i2a/im2wav/tiny_low.json": {"vqvae_path": "i2a/tiny_im2wav_vqvae"},
-    "i2a/im2wav/tiny.json": {"vqvae_path": "i2a/tiny_im2wav_vqvae", "low_path": "i2a/tiny_im2wav_low"},
+    "i2a/im2wav/tiny_decoders.json": {"vqvae_path": "i2a/tiny_im2wav_vqvae"},
+    "i2a/im2wav/tiny_low.json": {"vqvae_path": "i2a/tiny_im2wav_decoders"},
+    "i2a/im2wav/tiny.json": {"vqvae_path": "i2a/tiny_im2wav_decoders", "low_path": "i2a/tiny_im2wav_low"},
 }
 PREPARED_BY = {  # by data set
     "miniworld": "tta/autoencoderkl/tiny.json", "miniworld_pairs": "a2i/audiotoken/tiny.json",

@@ -1,4 +1,4 @@
-"""Frozen models of transformers, loaded from a folder or by hub id; whatever is wrong with one is a UserError."""
+"""Load frozen models of transformers from a folder or hub id; UserErrors name what is missing or damaged."""
 
 import pickle
 from typing import Any

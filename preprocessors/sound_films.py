@@ -10,7 +10,6 @@ import numpy as np
 from sonolume.preprocessors.prepared import LeftOut, load_wave
 from sonolume.utils import audio, files, pickles, video
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import is_video, sounds_in
 from sonolume.utils.manifest import Row
 from sonolume.utils.video import VideoError
 
@@ -41,7 +40,7 @@ class Films:
         for a missing video.
         """
         by_stem: dict[str, list[Path]] = {}
-        for path in filter(is_video, sounds_in(self.video_dir) if self.video_dir else ()):
+        for path in video.films_in(self.video_dir) if self.video_dir else ():
             by_stem.setdefault(path.stem, []).append(path)
         if self.video_dir and not by_stem:
             raise UserError(f"{self.video_dir}: contains no videos")

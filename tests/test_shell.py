@@ -74,7 +74,7 @@ def test_help_and_a_wrong_flag_from_elsewhere_with_spaces(tmp_path: Path) -> Non
 def test_a_config_on_the_command_line_wins(tmp_path: Path) -> None:
     done = sh(ROOT / "egs/tta/audioldm/run_train.sh", "--config", "no such.json", cwd=tmp_path, PYTHON=sys.executable)
     assert done.returncode == 2
-    assert "no such.json: no such config file" in done.stderr
+    assert done.stderr.startswith("error: no such.json: ")
 
 
 # The environment, with substitutes for python and pip, because the real ones need minutes and a network.

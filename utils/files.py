@@ -181,20 +181,16 @@ def find_sounds(*places: Path) -> list[Path]:
 
 def sounds_in(folder: Path) -> list[Path]:
     """List sound files and videos in a folder and below, sorted, videos last; follows linked folders."""
-    return sorted(_files_in(folder, AUDIO_SUFFIXES), key=lambda file: (is_video(file), file))
+    return sorted(files_in(folder, AUDIO_SUFFIXES), key=lambda file: (is_video(file), file))
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """List image files in a folder and below, sorted; follows linked folders."""
-    return sorted(_files_in(folder, PICTURE_SUFFIXES))
+    return files_in(folder, PICTURE_SUFFIXES)
 
 
-def videos_in(folder: Path) -> list[Path]:
-    """List video files in a folder and below, sorted; follows linked folders."""
-    return sorted(_files_in(folder, VIDEO_SUFFIXES))
-
-
-def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
+def files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
+    """List the files with one of the suffixes in a folder and below, sorted; follows linked folders."""
     found, visited = [], set()
     for place, subfolders, names in os.walk(folder, followlinks=True):
         if os.path.realpath(place) in visited:  # a link to a parent folder would never end
@@ -202,4 +198,4 @@ def _files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
             continue
         visited.add(os.path.realpath(place))
         found += [Path(place, name) for name in names if Path(name).suffix.lower() in suffixes]
-    return [file for file in found if file.is_file()]
+    return sorted(file for file in found if file.is_file())

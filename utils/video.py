@@ -92,6 +92,16 @@ def is_film(path: Path) -> bool:
         return False
 
 
+def films_in(folder: Path) -> list[Path]:
+    """List videos and animated pictures in a folder and below, sorted; follows linked folders."""
+    return [path for path in files.files_in(folder, files.VIDEO_SUFFIXES | ANIMATED_SUFFIXES) if is_film(path)]
+
+
+def is_still(path: Path) -> bool:
+    """Check for a picture, by its suffix, that is not animated."""
+    return path.suffix.lower() in ANIMATED_SUFFIXES | files.PICTURE_SUFFIXES and not is_film(path)
+
+
 def probe(path: Path) -> Facts:
     """Read the metadata of a film; a VideoError if the file is unusable. Animated pictures are decoded for it."""
     if path.suffix.lower() in ANIMATED_SUFFIXES:

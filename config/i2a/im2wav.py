@@ -14,6 +14,8 @@ from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import LARGEST_SEED, option
 from sonolume.utils.errors import UserError
 
+MAX_CODES = 2**15  # tokens are cached as 16-bit integers
+
 
 class Stage(StrEnum):
     vqvae = "vqvae"
@@ -35,7 +37,7 @@ class FilmsConfig(PairsConfig):
     fps: float = 30.0  # image vectors in a second of video
     aug_shift: bool = False  # shift every window by up to half its length
     aug_blend: bool = False  # mix the channels of stereo sounds with random weights, instead of averaging them
-    still_fraction: float = 0.0  # share of training items that see one picture in place of their video
+    still_fraction: float = 0.0  # share of items that have one picture in place of their video
     clip_features: str = ""  # folder of {stem}.pickle files with image vectors of the videos; "" = run model.clip
 
     def __post_init__(self) -> None:
@@ -58,12 +60,14 @@ class VqvaeConfig(Strict):
     decay: float = 0.99  # of the codebooks' moving averages, per step
     restart_threshold: float = 1.0  # running count below which a code is replaced by a row of the batch
     mel_weight: float = 0.0  # of the L1 distance of log-mels, an extra loss for the quiet parts; 0 = as published
+    decoders_only: bool = False  # train the decoders of model.vqvae_path further; its tokens stay the same
     scale_seconds: float = 600.0  # seconds of training sounds from which the scales of the losses are estimated
 
     def __post_init__(self) -> None:
         self.at_least(
             "model.vqvae", 1, "embedding_width", "codes", "width", "depth", "dilation_growth", "scale_seconds"
         )
+        self.require(self.codes <= MAX_CODES, f"model.vqvae.codes must be at most {MAX_CODES}, got {self.codes}")
         self.at_least("model.vqvae", 0, "mel_weight")
         self.at_least("model.vqvae", 2, "stride")
         self.fraction("model.vqvae", "decay")
@@ -118,7 +122,7 @@ class UpConfig(PriorConfig):
 @dataclass
 class ModelConfig(Strict):
     clip: str = "openai/clip-vit-base-patch32"  # folder or hub id of any CLIP model
-    vqvae_path: str = "ckpts/i2a/im2wav_vqvae/pipeline"  # exported folder of stage vqvae, for the stages low and up
+    vqvae_path: str = "ckpts/i2a/im2wav_vqvae/pipeline"  # exported folder of stage vqvae, for the later stages
     low_path: str = "ckpts/i2a/im2wav_low/pipeline"  # exported folder of stage low, for the export of stage up
     guidance_scale: float = 3.0  # default guidance of inference, for each prior with guidance_dropout
     low_overlap: float = 0.5  # share of a window of coarse tokens that continues the window before; for long sounds
@@ -141,11 +145,9 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        hop = self.model.vqvae.hops[1]
-        window = self.preprocess.window
-        self.require(
-            window % hop == 0, f"preprocess.window {window} is not a multiple of the coarse hop, {hop} samples"
-        )
+        hop, window = self.model.vqvae.hops[1], self.preprocess.window
+        fits = self.stage is not Stage.vqvae or window % hop == 0  # the hops of the priors are those of vqvae_path
+        self.require(fits, f"preprocess.window {window} is not a multiple of the coarse hop, {hop} samples")
 
 
 @dataclass(kw_only=True)
@@ -226,7 +228,7 @@ class InferenceOptions(GenerationOptions, options.OutputOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.image or self.video or self.text or self.clip_features):
-            raise UserError("--image, --video or --text is missing: name a picture, a video, or describe a sound")
+            raise UserError("--image, --video, --text or --clip_features is missing: name an input or describe a sound")
         if self.negative_text and self.negative_image:
             raise UserError("--negative_text and --negative_image exclude each other: choose one")
 

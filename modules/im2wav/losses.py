@@ -3,6 +3,7 @@
 target, output: waves (B, n).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -83,6 +84,12 @@ def spectral_convergence(target: Tensor, output: Tensor) -> Tensor:
     """(B,) spectral distance divided by the norm of the target's spectrogram, clamped to at least 2e-3."""
     norm = _norm(_magnitude(target, SCALE_RESOLUTION))
     return spectral_distance(target, output, SCALE_RESOLUTION) / norm.clamp(min=2e-3)
+
+
+def perplexity(counts: Tensor) -> float:
+    """Perplexity of the use of codes, from their counts (K,): 1 for one code or none, K if all are used equally."""
+    shares = counts.cpu().double() / max(1.0, float(counts.sum()))
+    return math.exp(float(-torch.xlogy(shares, shares).sum()))
 
 
 def _magnitude(wave: Tensor, resolution: tuple[int, int, int], pad_mode: str = "reflect") -> Tensor:

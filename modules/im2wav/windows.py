@@ -3,6 +3,7 @@
 The tokens of the overlap are the given prefix of the next window.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -53,6 +54,11 @@ def sample_windows(
             finished(tokens)
     assert tokens is not None  # there is at least one window
     return tokens
+
+
+def least_samples(seconds: float, sample_rate: int) -> int:
+    """Smallest number of samples that lasts at least `seconds`."""
+    return math.ceil(seconds * sample_rate)
 
 
 def window_frames(offset: int, window: int, fps: float = 30.0, sample_rate: int = 16000) -> slice:

@@ -5,7 +5,6 @@ each epoch has other waves: items then hold waves instead of tokens. B items, W 
 fine tokens of a window, F frames, V width of the image vectors.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from sonolume.models.a2i.frozen import cached_features
 from sonolume.models.i2a.im2wav.image_vectors import ImageVectors, has_images
 from sonolume.models.i2a.im2wav.windows import Draws, Place, SoundWindows, draw
 from sonolume.models.training import Frozen, TrainingData
+from sonolume.modules.im2wav.windows import least_samples
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors import prepared, sound_pictures
 from sonolume.preprocessors.sound_films import Films
@@ -123,7 +123,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
         levels = {} if self.augmented else {"low": 1} if config.stage is Stage.low else {"low": 1, "up": 0}
         self.tokens: dict[str, np.ndarray] = {}
         for name, level in levels.items():
-            encode = partial(vqvae.encode, level=level)                                       # (b, W) -> (b, T)
+            encode = partial(vqvae.encode, level=level)  # (b, W) -> (b, T)
             self.tokens[name] = cached_features(
                 folder, f"{name} tokens of {split}", self.windows, vqvae, encode, config.train, np.int16, exact=True
             )
@@ -134,7 +134,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
         place = self.windows.place(number, drawn.shift)
         waves = self.windows.read(place, drawn.weight) if not self.tokens else None
         tokens = {name: torch.from_numpy(rows[number].astype(np.int64)) for name, rows in self.tokens.items()}
-        frames = self.vectors.of(place, drawn)                                               # (F, V)
+        frames = self.vectors.window(place, drawn)                                               # (F, V)
         return Batch(waves, tokens.get("low"), tokens.get("up"), frames, self.times(place))
 
     def times(self, place: Place) -> Tensor:
@@ -142,7 +142,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
 
         (3,) in samples.
         """
-        size, least = self.windows.size, math.ceil(self.config.model.low.min_seconds * self.data.sample_rate)
+        size, least = self.windows.size, least_samples(self.config.model.low.min_seconds, self.data.sample_rate)
         return torch.tensor([max(int(self.windows.lengths[place.sound]), size, least), place.offset, size])
 
 

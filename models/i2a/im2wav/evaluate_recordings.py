@@ -54,7 +54,7 @@ def run(config: Config, options: EvaluationOptions, generator: Generator) -> Non
     embedders = load_all(options.embedder, generator.pipe.low.device)
     for embedder in embedders:
         embedder.require("sounds")
-    inputs = of_imagehear(options) if options.imagehear else prepared(config, options.num_samples)
+    inputs = imagehear_inputs(options) if options.imagehear else prepared(config, options.num_samples)
     folder = runtime.make_folder(options.output_dir)
     made = generate(generator, inputs)
     baselines = {}
@@ -92,7 +92,7 @@ def prepared(config: Config, count: int) -> Inputs:
     )
 
 
-def of_imagehear(options: EvaluationOptions) -> Inputs:
+def imagehear_inputs(options: EvaluationOptions) -> Inputs:
     """Choose at most `num_samples` pictures of the folder --imagehear."""
     assert options.imagehear is not None
     pictures = choose(imagehear.read(options.imagehear), options.num_samples)

@@ -3,7 +3,6 @@
 B clips, n samples, M mel bands, T frames.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from sonolume.models.evaluation.report import Report, finish
 from sonolume.models.i2a.im2wav import data, parts
 from sonolume.models.i2a.im2wav.inference import SHIPPED
 from sonolume.models.mini import judges
+from sonolume.modules.im2wav.losses import perplexity
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils.image import spectrogram_grid
@@ -83,9 +83,3 @@ def add_kept_kinds(report: Report, scenes: list[Scene], mels: dict[str, list[Ten
     columns = {name: torch.cat(mels[name]) for name in ("coarse", "real")}
     judges.add_sound_shares(report, scenes, torch.cat(mels["fine"]), columns)
     report.conditions["judges"] = judges.sound_judge_versions()
-
-
-def perplexity(counts: Tensor) -> float:
-    """Perplexity of the use of codes, from their counts (K,): 1 for a single code, K if all are used equally."""
-    shares = counts.double() / counts.sum()
-    return math.exp(float(-torch.xlogy(shares, shares).sum()))

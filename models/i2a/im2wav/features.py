@@ -21,7 +21,7 @@ from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.video import VideoError
 
-CACHE_VERSION = 1  # raise it to invalidate all cached features
+CACHE_VERSION = 1  # bump to invalidate all cached features
 FPS = 30.0  # frames per second of Im2Wav
 LISTED = 5  # videos that a message names
 
@@ -37,7 +37,7 @@ class VideoFeatures(NamedTuple):
 def encode_videos(videos: Mapping[str, Path], encoder: ImageEncoder, folder: Path, fps: float = FPS) -> VideoFeatures:
     """Encode videos into one npz each, unless an earlier run did; unusable videos are counted and named on stderr.
 
-    A killed run loses the video that it was at. A second process waits, and then finds the files of the first.
+    An interrupted run loses at most the video being encoded. A second process waits, then uses the files of the first.
 
     Args:
         videos: Uid -> video file, or animated picture.
@@ -56,14 +56,6 @@ def encode_videos(videos: Mapping[str, Path], encoder: ImageEncoder, folder: Pat
     _report(list(left_out.values()), len(videos))
     kept = {uid: path for uid, path in paths.items() if uid not in left_out}
     return VideoFeatures(kept, list(left_out.values()), len(missing) - len(left_out))
-
-
-def encode_cached(video: Path, encoder: ImageEncoder, folder: Path, fps: float = FPS) -> np.ndarray:
-    """Return the features (F, V) float16 of one video, from the cache if they are there; a VideoError if unusable."""
-    path = _cache_file(_folder(folder, encoder, fps), video)
-    if not path.is_file():
-        _encode(video, path, encoder, fps)
-    return load_features(path, encoder.width)
 
 
 def load_features(path: Path, width: int | None = None) -> np.ndarray:

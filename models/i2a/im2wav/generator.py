@@ -5,6 +5,7 @@ B sounds, F frames, V width of the image vectors, n samples.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Generator:
     options: EvaluationOptions
     level: str  # "up", or "low" for drafts
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Everything that decides a sound besides its image and seed."""
         names = ("temperature", "top_k", "top_p", "int8")
@@ -84,7 +85,7 @@ class Generator:
         """Reconstruct real sounds from the tokens of the level by the VQ-VAE: the upper bound of the priors."""
         vqvae, rate = self.pipe.vqvae, self.pipe.sample_rate
         level = self.level
-        settings = {"model": weights_version(self.where), "level": level, "versions": runtime.versions(), **source}
+        settings = {"model": self.settings["model"], "level": level, "versions": runtime.versions(), **source}
 
         def waves(uids: list[str], _: list[int]) -> list[np.ndarray]:
             return [reconstruct(vqvae, audio.load(sounds[uid], rate), LEVELS[level]).numpy() for uid in uids]

@@ -23,7 +23,7 @@ from sonolume.utils.video import stream_frames
 
 KEY = "model.clip"  # config key of the source, for messages
 BATCH_SIZE = 64  # pictures of one forward pass
-MAX_RATIO = 8  # longer side by shorter; of a longer picture only the middle is scaled, as CLIP sees no more of it
+MAX_RATIO = 8  # longer side by shorter; of a longer picture only the middle, which contains CLIP's crop, is scaled
 PIXELS = ("do", "resample", "rescale", "size", "crop", "image")  # first words of the settings that change the pixels
 TYPES = ("clip", "clip_vision_model")  # a whole CLIP, or its vision tower alone
 

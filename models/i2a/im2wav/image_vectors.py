@@ -22,6 +22,7 @@ from sonolume.modules.im2wav.windows import window_frames
 from sonolume.preprocessors.sound_films import VECTORS_SUFFIX
 from sonolume.preprocessors.sound_pictures import pictures_of
 from sonolume.utils import paths
+from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
 from sonolume.utils.manifest import Row
 
@@ -56,7 +57,7 @@ class ImageVectors:
         rows: the rows whose videos could be read.
 
     Raises:
-        UserError: a given file of image vectors is damaged, or those of another CLIP.
+        UserError: a given file of image vectors is damaged or of another CLIP, or no video can be read.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class ImageVectors:
         clip.vision.to("cpu")
         lost = {one.uid for one in encoded.left_out}
         self.rows = [row for row in rows if row_key(row) not in lost]
+        if rows and not self.rows:
+            raise UserError(f"none of the {len(rows)} videos can be read: {encoded.left_out[0].detail}")
         self.videos = [(given | encoded.paths).get(row_key(row)) for row in self.rows]
         shown = [n for n, video in enumerate(self.videos) if video is None or config.still_fraction]
         self.stills = {number: index for index, number in enumerate(n for n in shown if self.rows[n].image)}
@@ -82,22 +85,22 @@ class ImageVectors:
             collate=list, identity=clip.content_hash,
         )  # fmt: skip
 
-    def of(self, place: Place, drawn: Draws) -> Tensor:
+    def window(self, place: Place, drawn: Draws) -> Tensor:
         """Vectors (F, V) of a window: of the frames of its video, or F times that of a picture.
 
         The last frame is repeated where the video ends before the window. In place of a video, `still_fraction` of the
-        items see the still picture of their sound, or else one frame of the window.
+        items have the still picture of their sound, or else one frame of the window.
         """
         config, video = self.config, self.videos[place.sound]
         rows = window_frames(place.offset, config.window, config.fps, config.sample_rate)
-        sees_picture = video is None or drawn.picture < config.still_fraction
-        if sees_picture and place.sound in self.stills:
+        is_still = video is None or drawn.picture < config.still_fraction
+        if is_still and place.sound in self.stills:
             vector = self.vectors[self.stills[place.sound]].astype(np.float32)
             return torch.from_numpy(vector).expand(rows.stop - rows.start, -1)
         assert video is not None
         vectors = read_vectors(video, self.width)
         index = np.arange(rows.start, rows.stop)
-        if sees_picture:
+        if is_still:
             index[:] = rows.start + int(drawn.moment * len(index))
         return torch.from_numpy(vectors[np.minimum(index, len(vectors) - 1)].astype(np.float32))
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sonolume.config.i2a.im2wav import Config, GenerationOptions, InferenceOptions
 from sonolume.models import runtime
+from sonolume.models.evaluation.samples import weights_version
 from sonolume.models.i2a.im2wav import parts, subjects
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
@@ -41,18 +42,21 @@ def run(config: Config, options: InferenceOptions) -> None:
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options, options.dtype, with_up=options.level == "up")
     load_encoder = cache(partial(load_clip, where, pipe))
-    found = subjects.collect(options, pipe.fps, pipe.image_width, load_encoder)
+    found = subjects.collect(options, pipe, load_encoder)
     negative = subjects.negative(options, load_encoder)
     folder = runtime.make_folder(options.output_dir)
     jobs = [(subject, options.seed + number) for subject in found for number in range(options.num_samples)]
     rounds = list(_batches(pipe, jobs, options))
+    for batch, request in rounds:
+        request.negative = None if negative is None else negative.expand(len(batch), 1, -1)
+        _check(pipe, batch, request)
     steps = sum(pipe.token_count(request.samples, options.level) for _, request in rounds)
     facts = _describe(pipe, options, where)
     stores = []
     with tqdm(total=steps, unit="token") as bar:
         for batch, request in rounds:
-            request.negative = None if negative is None else negative.expand(len(batch), 1, -1)
-            stores.append(DiskStore(folder / UNFINISHED, content_hash(_key(request, facts)), bar))
+            key = content_hash(_key(batch, request, facts), [options.mux, options.keep_sound])
+            stores.append(DiskStore(folder / UNFINISHED, key, bar))
             if not stores[-1].results:
                 waves = generate(pipe, request, options, options.level, options.window_overlap, stores[-1], bar)
                 rows = zip(batch, waves, strict=True)
@@ -76,15 +80,27 @@ def load(where: str, options: GenerationOptions, dtype: str = "float32", with_up
         pipe = Im2WavPipeline.from_pretrained(where, place, runtime.pick_dtype(dtype, place), with_up)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
+    if options.guidance_scale not in (None, 1) and not any(one.config.has_null for one in pipe.priors().values()):
+        raise UserError(f"--guidance_scale {options.guidance_scale:g}: {where} was trained with guidance_dropout 0")
     for prior in pipe.priors().values() if options.int8 else ():
         quantize_int8(prior.transformer)
     return pipe
 
 
 def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:
-    """Load the CLIP with which the model was trained."""
+    """Load the CLIP with which the model was trained.
+
+    Raises:
+        UserError: it cannot be loaded, or has other weights, or vectors of another width, than that of the training.
+    """
     key = f"{where}/{parts.SETTINGS_FILE}: clip"
-    return ImageEncoder.load(pipe.settings["clip"], pipe.low.device, key=key)
+    encoder = ImageEncoder.load(pipe.settings["clip"], pipe.low.device, key=key)
+    if encoder.width != pipe.image_width:
+        raise UserError(f"{key} {pipe.settings['clip']}: its vectors have width {encoder.width}, "
+                        f"those of the training {pipe.image_width}: name the CLIP of the training")  # fmt: skip
+    if pipe.settings.get("clip_hash", encoder.content_hash) != encoder.content_hash:
+        raise UserError(f"{key} {pipe.settings['clip']}: not the CLIP of the training (other weights)")
+    return encoder
 
 
 def generate(
@@ -153,11 +169,20 @@ def _batches(
             yield batch, Request(frames, [seed for _, seed in batch], samples)
 
 
-def _key(request: Request, facts: dict[str, Any]) -> list[Any]:
-    """Everything that decides the tokens of a batch."""
+def _check(pipe: Im2WavPipeline, batch: Sequence[Job], request: Request) -> None:
+    """Refuse a batch before the first one is sampled."""
+    try:
+        pipe.check(request)
+    except ValueError as error:
+        raise UserError(f"{', '.join(batch[0][0].source.values())}: {error}") from error
+
+
+def _key(batch: Sequence[Job], request: Request, facts: dict[str, Any]) -> list[Any]:
+    """Everything that decides the results of a batch: its inputs by name and content, and the settings."""
+    sources = [subject.source for subject, _ in batch]
     plain = {name: value for name, value in facts.items() if name != "versions"}
     negative = [] if request.negative is None else [request.negative]
-    return [plain, request.frames, list(request.seeds), request.samples, *negative]
+    return [plain, sources, request.frames, list(request.seeds), request.samples, *negative]
 
 
 def _describe(pipe: Im2WavPipeline, options: InferenceOptions, where: str) -> dict[str, Any]:
@@ -167,6 +192,7 @@ def _describe(pipe: Im2WavPipeline, options: InferenceOptions, where: str) -> di
     overlaps = {name: pipe.settings[name] for name in ("low_overlap", "up_overlap")}
     return runtime.describe(
         model=where,
+        weights=weights_version(where),
         clip=pipe.settings["clip"],
         level=str(options.level),
         guidance_scale=pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
@@ -188,7 +214,7 @@ def _save(
     spectrogram_png(path.with_suffix(".png"), MelSpectrogram()(wave[None])[0].numpy(), rate)
     described = subject.source | {"seed": seed, "duration": len(wave) / rate} | facts | level
     if options.mux and subject.video:
-        target = path.with_suffix(subject.video.suffix)
+        target = files.free_path(folder, path.stem, subject.video.suffix)
         mux(subject.video, wave.numpy(), rate, target, options.keep_sound)
         described |= {"muxed": target.name, "keep_sound": options.keep_sound}
         results.append(target)

@@ -13,11 +13,16 @@ from sonolume.config.i2a.im2wav import Config
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.vqvae import VQVAE
 from sonolume.utils import checkpoint, files, paths
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 
 RECIPE = "i2a/im2wav"
 SETTINGS_FILE = "im2wav.json"  # in an exported folder: recipe, clip, sizes, and defaults of inference
 NETWORKS = {"vqvae": VQVAE, "low": LowPrior, "up": UpPrior}
+REQUIRED = {  # settings of an exported folder, with their types
+    "clip": str, "sample_rate": int, "window": int, "fps": float | int, "guidance_scale": float | int,
+    "low_overlap": float | int, "up_overlap": float | int, "mean_over_clip": bool,
+}  # fmt: skip
 TRAINED_BY = {"vqvae": "vqvae.json", "low": "low.json", "up": "exp_config.json"}
 
 
@@ -43,21 +48,27 @@ def save(folder: Path, networks: Mapping[str, Any], values: Mapping[str, Any]) -
     files.write_json(folder / SETTINGS_FILE, {"recipe": RECIPE, **values})
 
 
-def read_settings(source: str) -> tuple[Path, dict[str, Any]]:
+def read_settings(source: str, key: str = "--checkpoint") -> tuple[Path, dict[str, Any]]:
     """Locate an exported folder, downloading it if `source` is a hub id, and read its settings.
+
+    Args:
+        key: config key or flag of `source`, for messages.
 
     Raises:
         UserError: no such folder, not an exported folder of this recipe, or damaged.
     """
-    folder = paths.download(source, "--checkpoint")
+    folder = paths.download(source, key)
     path = folder / SETTINGS_FILE
     if not path.is_file():
         kind = paths.kind_of(folder)
         found = f"holds {kind}" if kind else f"no {SETTINGS_FILE} in it{paths.CONVERT}"
-        raise UserError(f"{source}: not an exported folder of {RECIPE}: {found}")
+        raise UserError(f"{key} {source}: not an exported folder of {RECIPE}: {found}")
     values = files.read_json(path, f"the settings of {RECIPE}")
     if values.get("recipe") != RECIPE:
-        raise UserError(f"{path}: made by {values.get('recipe')}, not by {RECIPE}: choose another --checkpoint")
+        raise UserError(f"{path}: made by {values.get('recipe')}, not by {RECIPE}: choose another {key}")
+    for name, kind in REQUIRED.items():
+        if not isinstance(values.get(name), kind):
+            raise UserError(f"{path}: damaged: {name} is {values.get(name)!r}: export or convert the model again")
     return folder, values
 
 
@@ -76,7 +87,7 @@ def load(folder: Path, name: str, key: str, dtype: torch.dtype = torch.float32) 
 def locate(source: str, key: str, name: str) -> Path:
     """Resolve a config key that names an exported folder with the network `name`."""
     remedy = f"train it with egs/i2a/im2wav/run_train.sh --config egs/i2a/im2wav/{TRAINED_BY[name]}"
-    return read_settings(paths.locate(source, key, remedy))[0]
+    return read_settings(paths.locate(source, key, remedy), key)[0]
 
 
 def load_vqvae(source: str, key: str) -> VQVAE:
@@ -89,6 +100,19 @@ def load_low(source: str, key: str) -> LowPrior:
     return load(locate(source, key, "low"), "low", key)
 
 
+def check_agreement(source: str, key: str, values: Mapping[str, Any]) -> None:
+    """Check that the settings of the exported folder of a config key have the given values where it has them.
+
+    Raises:
+        UserError: it was trained with others; the message names the first difference.
+    """
+    stored = read_settings(paths.locate(source, key), key)[1]
+    for name, value in values.items():
+        if stored.get(name, value) != value:
+            raise UserError(f"{key} {source}: was trained with {name} {stored[name]}, this run has {value}: "
+                            "the networks of a model share them")  # fmt: skip
+
+
 def rates(hops: list[int]) -> list[int]:
     """Upsampling factors from coarse to fine tokens: twos as far as possible, as published."""
     ratio, factors = hops[1] // hops[0], []
@@ -96,3 +120,9 @@ def rates(hops: list[int]) -> list[int]:
         factors.append(2 if ratio % 2 == 0 else ratio)
         ratio //= factors[-1]
     return factors
+
+
+def tokens_hash(vqvae: VQVAE) -> str:
+    """Hash of the weights that decide the tokens of a sound: the encoders and the codes, not the decoders."""
+    weights = vqvae.state_dict().items()
+    return content_hash([weight for name, weight in weights if name.startswith("encoders.") or name.endswith(".codes")])

@@ -16,7 +16,7 @@ from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.sampler import Progress, TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import Condition
 from sonolume.modules.im2wav.vqvae import VQVAE
-from sonolume.modules.im2wav.windows import sample_windows, window_frames, window_starts
+from sonolume.modules.im2wav.windows import least_samples, sample_windows, window_frames, window_starts
 
 LEVELS = {"up": 0, "low": 1}
 
@@ -105,6 +105,9 @@ class Im2WavPipeline:
             found = f"{prior.config.positions} positions and {prior.config.codes} codes"
             raise ValueError(f"the {level} prior has {found}, "
                              f"this VQ-VAE needs {needed} and {codes}: they are of two models")  # fmt: skip
+        if (width := prior.config.image_width) != self.image_width:
+            raise ValueError(f"the {level} prior takes image vectors of width {width}, "
+                             f"the low prior of {self.image_width}: they are of two models")  # fmt: skip
 
     @property
     def image_width(self) -> int:
@@ -133,7 +136,7 @@ class Im2WavPipeline:
         Raises:
             ValueError: image vectors of another width, or sounds that the priors cannot represent.
         """
-        self._check_request(request)
+        self.check(request)
         sampling = sampling or TokenSampling(guidance=self.guidance_scale)
         store = store or TokenStore()
         tokens = self._sample("low", request, None, sampling, overlap, store, progress)  # (B, T)
@@ -147,9 +150,13 @@ class Im2WavPipeline:
         return sum(self._total(name, samples) for name in levels)
 
     def _total(self, level: str, samples: int) -> int:
-        """Tokens of a level for a sound: whole coarse tokens, and at least one window."""
-        coarse = max(-(-samples // self.vqvae.hops[1]), self.window // self.vqvae.hops[1])
-        return coarse * self.vqvae.hops[1] // self.vqvae.hops[LEVELS[level]]
+        """Tokens of a level for a sound."""
+        return self._padded(samples) // self.vqvae.hops[LEVELS[level]]
+
+    def _padded(self, samples: int) -> int:
+        """Samples of the tokens of a sound: whole coarse tokens, and at least one window."""
+        hop = self.vqvae.hops[1]
+        return max(-(-samples // hop) * hop, self.window)
 
     def _sample(
         self, level: str, request: Request, coarse: Tensor | None, sampling: TokenSampling, overlap: float | None,
@@ -171,6 +178,7 @@ class Im2WavPipeline:
             return sampler.generate(condition, null, generators, prefix, progress=progress, negative=negative)
 
         done = store.load(level)
+        done = None if done is None else done.to(self.low.device)
         return sample_windows(starts, size, sample, done, lambda tokens: store.save(level, tokens))
 
     def _conditions(
@@ -194,8 +202,7 @@ class Im2WavPipeline:
     ) -> Condition:
         """Condition of one window, which begins at the sample `offset`, given image vectors (B, F, V)."""
         if level == "low":
-            least = round(self.low.config.min_seconds * self.sample_rate)
-            total = max(self._total("low", request.samples) * self.vqvae.hops[1], least)
+            total = max(self._padded(request.samples), least_samples(self.low.config.min_seconds, self.sample_rate))
             times = torch.tensor([[total, offset, self.window]], device=frames.device).expand(len(frames), 3)
             return self.low.conditioner(frames, times, keep)
         assert self.up is not None and coarse is not None
@@ -208,14 +215,23 @@ class Im2WavPipeline:
         device = self.low.device
         return [torch.Generator(device).manual_seed(window_seed(seed, level, start)) for seed in seeds]
 
-    def _check_request(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """Raise a ValueError for a request that the priors cannot fulfil, before anything is sampled."""
         width = request.frames.shape[-1]
         if width != self.image_width:
             raise ValueError(f"image vectors of width {width}, the model was trained with {self.image_width}: "
                              f"use its CLIP, {self.settings['clip']}")  # fmt: skip
-        seconds, longest = request.samples / self.sample_rate, self.low.config.max_seconds
-        if not 0 < seconds < longest:
-            raise ValueError(f"a sound of {seconds:g} s: the model generates up to {longest:g} s")
+        if request.negative is not None and not self.low.config.has_null:
+            raise ValueError("what the sound should not contain cannot be given: "
+                             "the Low prior was trained with guidance_dropout 0")  # fmt: skip
+        self.check_length(request.samples)
+
+    def check_length(self, samples: int) -> None:
+        """Raise a ValueError for a length that the time tables of the Low prior do not cover."""
+        longest = self.low.config.max_seconds
+        if samples < 1 or self._padded(samples) >= longest * self.sample_rate:
+            seconds = samples / self.sample_rate
+            raise ValueError(f"a sound of {seconds:g} s: the model generates less than {longest:g} s")
 
 
 def window_seed(seed: int, level: str, start: int) -> int:

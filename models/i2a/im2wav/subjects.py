@@ -11,10 +11,13 @@ from torch import Tensor
 from sonolume.config.i2a.im2wav import InferenceOptions
 from sonolume.models.i2a.im2wav.features import read_image_pickle, read_video_pickle
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
+from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline
 from sonolume.utils import files
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
+from sonolume.utils.video import check_mux, films_in, is_still, probe
 
+SHORTEST = 0.1  # seconds of a video; --duration accepts no less either
 IMAGES_STEM = "CLIP"  # the official script for pictures writes CLIP.pickle, the one for videos {stem}.pickle
 
 LoadEncoder = Callable[[], ImageEncoder]
@@ -38,29 +41,29 @@ class Subject:
     video: Path | None = None
 
 
-def collect(options: InferenceOptions, fps: float, width: int, load_encoder: LoadEncoder) -> list[Subject]:
+def collect(options: InferenceOptions, pipe: Im2WavPipeline, load_encoder: LoadEncoder) -> list[Subject]:
     """Encode all inputs of a command, in the order --image, --video, --text, --clip_features.
 
     Args:
-        fps: image vectors in a second of video.
-        width: V of the model.
         load_encoder: loads CLIP; called if there are pictures, videos or texts.
 
     Raises:
         UserError: an input cannot be used, or a folder contains none.
     """
     pictures = _find(options.image, files.pictures_in, "--image", "pictures")
-    videos = _find(options.video, files.videos_in, "--video", "videos")
+    videos = _find(options.video, films_in, "--video", "videos")
+    for path in videos:
+        _check_video(path, options, pipe)
     if any(not text.strip() for text in options.text):
         raise UserError("--text is empty: describe a sound, such as 'a dog barks'")
     found: list[Subject] = []
     if pictures or videos or options.text:
         encoder = load_encoder()
         found += [_picture(encoder, path) for path in pictures]
-        found += [_video(encoder, path, fps) for path in videos]
+        found += [_video(encoder, path, pipe, options.duration) for path in videos]
         found += [Subject(text, encoder.encode_texts([text]), None, {"text": text}) for text in options.text]
     pickles = _find(options.clip_features, _pickles_in, "--clip_features", "pickles")
-    return found + [subject for path in pickles for subject in _stored(path, fps, width)]
+    return found + [subject for path in pickles for subject in _stored(path, pipe.fps, pipe.image_width)]
 
 
 def negative(options: InferenceOptions, load_encoder: LoadEncoder) -> Tensor | None:
@@ -93,9 +96,26 @@ def _picture(encoder: ImageEncoder, path: Path) -> Subject:
     return Subject(path.stem, encoder.encode_pictures([open_image(path)]), None, {"image": str(path)})
 
 
-def _video(encoder: ImageEncoder, path: Path, fps: float) -> Subject:
-    frames = encoder.encode_video(path, fps)  # (F, V)
-    return Subject(path.stem, frames, len(frames) / fps, {"video": str(path)}, path)
+def _check_video(path: Path, options: InferenceOptions, pipe: Im2WavPipeline) -> None:
+    """Refuse a video before any video is encoded."""
+    if is_still(path):
+        raise UserError(f"--video {path}: a still picture: name it with --image")
+    if options.mux:
+        check_mux(path)
+    seconds = options.duration or probe(path).seconds  # 0 if unknown
+    if 0 < seconds < SHORTEST:
+        raise UserError(f"--video {path}: only {seconds:.3f} s long: choose the length of its sound with --duration")
+    try:
+        pipe.check_length(max(1, round(seconds * pipe.sample_rate)))
+    except ValueError as error:
+        raise UserError(f"--video {path}: {error}: choose a shorter part with --duration") from error
+
+
+def _video(encoder: ImageEncoder, path: Path, pipe: Im2WavPipeline, duration: float | None) -> Subject:
+    """Encode a video, with a `duration` only as far as the windows of the sound reach."""
+    reach = None if duration is None else max(duration, pipe.window / pipe.sample_rate) + 1 / pipe.fps
+    frames = encoder.encode_video(path, pipe.fps, seconds=reach)                         # (F, V)
+    return Subject(path.stem, frames, probe(path).seconds or len(frames) / pipe.fps, {"video": str(path)}, path)
 
 
 def _stored(path: Path, fps: float, width: int) -> Iterator[Subject]:

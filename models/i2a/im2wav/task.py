@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sonolume.config.i2a.im2wav import Config, Stage
+from sonolume.config.options import LARGEST_SEED
 from sonolume.models import previews
 from sonolume.models.a2i.frozen import check_same_weights
 from sonolume.models.i2a.im2wav import parts
@@ -22,19 +23,45 @@ from sonolume.models.training import Draw, Frozen, optimizers, training_draws
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.sampler import TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import bits_per_token
+from sonolume.modules.im2wav.vqvae import VQVAE
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.utils.cache import content_hash
-from sonolume.utils.errors import ConfigError
-
-LARGEST_SEED = 2**62
+from sonolume.utils.errors import ConfigError, UserError
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load CLIP and the VQ-VAE of the priors' training; the VQ-VAE itself trains without frozen networks."""
-    if config.stage is Stage.vqvae:
+    """Load CLIP and the VQ-VAE of the priors' training, or the VQ-VAE whose decoders are trained."""
+    if config.stage is Stage.vqvae and not config.model.vqvae.decoders_only:
         return Frozen()
-    clip = ImageEncoder.load(config.model.clip)
-    return Frozen(clip=clip, vqvae=parts.load_vqvae(config.model.vqvae_path, "model.vqvae_path"))
+    model = config.model
+    vqvae = parts.load_vqvae(model.vqvae_path, "model.vqvae_path")
+    parts.check_agreement(model.vqvae_path, "model.vqvae_path", {"sample_rate": config.preprocess.sample_rate})
+    if config.stage is Stage.vqvae:
+        return Frozen(vqvae=vqvae)
+    clip = ImageEncoder.load(model.clip)
+    if config.stage is Stage.up:
+        check_low(config, vqvae, clip)
+    return Frozen(clip=clip, vqvae=vqvae)
+
+
+def check_low(config: Config, vqvae: VQVAE, clip: ImageEncoder) -> None:
+    """Check, before the Up prior is trained, that the Low prior of its export fits.
+
+    Raises:
+        UserError: `model.low_path` has no Low prior, or one for another VQ-VAE, window, frame rate or CLIP.
+    """
+    key, source = "model.low_path", config.model.low_path
+    low, data = parts.load_low(source, key), config.preprocess
+    shared = {"sample_rate": data.sample_rate, "window": data.window, "fps": data.fps}
+    parts.check_agreement(source, key, shared | {"clip_hash": clip.content_hash})
+    if low.config.image_width != clip.width:
+        raise UserError(f"{key} {source}: its image vectors have width {low.config.image_width}, "
+                        f"those of model.clip {config.model.clip} {clip.width}")  # fmt: skip
+    folder = parts.locate(source, key, "low")
+    own = parts.load(folder, "vqvae", key) if (folder / "vqvae").is_dir() else vqvae
+    if parts.tokens_hash(own) != parts.tokens_hash(vqvae):
+        raise UserError(f"{key} {source}: was trained on another VQ-VAE than model.vqvae_path "
+                        f"{config.model.vqvae_path}: choose the one that it was trained on")  # fmt: skip
 
 
 def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
@@ -108,7 +135,10 @@ class Task(pl.LightningModule):
     def tokens(self, batch: Batch, level: int) -> Tensor:
         """Tokens (B, T) of a level: those of the batch, or encoded from its waves."""
         stored = (batch.up_tokens, batch.low_tokens)[level]
-        return self.frozen["vqvae"].encode(batch.waves, level) if stored is None else stored.long()
+        if stored is not None:
+            return stored.long()
+        with torch.autocast(self.device.type, enabled=False):  # full precision, as for the stored tokens
+            return self.frozen["vqvae"].encode(batch.waves, level)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.loss(batch, training_draws(self, len(batch.frames), batch_index))
@@ -152,7 +182,7 @@ class Task(pl.LightningModule):
         """Hash of the frozen weights on which the trained ones depend."""
         if "hash" not in self.frozen:
             vqvae, clip = self.frozen["vqvae"], self.frozen["clip"]
-            self.frozen["hash"] = content_hash([*vqvae.state_dict().values()], clip.content_hash)
+            self.frozen["hash"] = content_hash(parts.tokens_hash(vqvae), clip.content_hash)
         return self.frozen["hash"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -169,4 +199,5 @@ class Task(pl.LightningModule):
         networks = {"vqvae": self.frozen["vqvae"], self.config.stage.value: self.prior}
         if self.level == 0:
             networks["low"] = parts.load_low(self.config.model.low_path, "model.low_path")
-        parts.save(folder, networks, parts.settings(self.config))
+        settings = parts.settings(self.config) | {"clip_hash": self.frozen["clip"].content_hash}
+        parts.save(folder, networks, settings)

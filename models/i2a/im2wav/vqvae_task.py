@@ -3,6 +3,7 @@
 B windows, n samples of a window, T tokens of a level, K codes.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sonolume.models import previews
 from sonolume.models.i2a.im2wav import parts
 from sonolume.models.i2a.im2wav.data import WaveItem
 from sonolume.models.training import Frozen, optimizers, step_generator
-from sonolume.modules.im2wav.losses import LossScales, reconstruction_loss, spectral_convergence, vqvae_loss
+from sonolume.modules.im2wav.losses import LossScales, perplexity, reconstruction_loss, spectral_convergence, vqvae_loss
 from sonolume.modules.im2wav.quantizer import draw_rows
 from sonolume.modules.im2wav.vqvae import VQVAE, Reconstruction
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -36,10 +37,14 @@ class VqvaeTask(pl.LightningModule):
         super().__init__()
         torch.manual_seed(config.train.random_seed)
         self.config, shape = config, config.model.vqvae
-        self.vqvae = VQVAE(
-            shape.downs, shape.stride, shape.embedding_width, shape.codes, shape.width, shape.depth,
-            shape.dilation_growth, shape.decay, shape.restart_threshold,
-        )  # fmt: skip
+        if shape.decoders_only:
+            self.vqvae: VQVAE = copy.deepcopy(frozen["vqvae"]).train()
+            self.vqvae.requires_grad_(False).decoders.requires_grad_(True)
+        else:
+            self.vqvae = VQVAE(
+                shape.downs, shape.stride, shape.embedding_width, shape.codes, shape.width, shape.depth,
+                shape.dilation_growth, shape.decay, shape.restart_threshold,
+            )  # fmt: skip
         self.scales: LossScales | None = None  # part of the checkpoint
         self.counts: list[Tensor] = []  # (K,) of each level: uses of every code in the validation
 
@@ -80,7 +85,7 @@ class VqvaeTask(pl.LightningModule):
         def draw(rows: Tensor, count: int) -> Tensor:
             return draw_rows(rows, count, draws, rank, world, self._sum)
 
-        levels = self.vqvae(batch.wave, draw, self._sum)
+        levels = self.vqvae(batch.wave, None if self.config.model.vqvae.decoders_only else draw, self._sum)
         loss = self._log("train", batch.wave, levels)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         for name, level in zip(LEVELS, levels, strict=True):
@@ -109,7 +114,7 @@ class VqvaeTask(pl.LightningModule):
         return loss
 
     def _mel_distance(self, waves: Tensor, levels: Sequence[Reconstruction]) -> Tensor:
-        """L1 distance of log-mels in nats, summed over the levels: the other losses hardly see quiet parts."""
+        """L1 distance of log-mels in nats, summed over the levels: the other losses hardly depend on quiet parts."""
         rate = self.config.preprocess.sample_rate
         mel = MelSpectrogram(MelSettings(sample_rate=rate, fmax=rate / 2)).to(waves.device)
         real = mel(waves.float())                                                          # (B, M, T)
@@ -140,10 +145,8 @@ class VqvaeTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         for name, counts in zip(LEVELS, self.counts, strict=True):
-            share = counts / counts.sum().clamp(min=1)
-            perplexity = torch.exp(-torch.xlogy(share, share).sum())
             used = (counts > 0).float().sum()
-            self.log_dict({f"val_{name}/perplexity": perplexity, f"val_{name}/used": used}, sync_dist=True)
+            self.log_dict({f"val_{name}/perplexity": perplexity(counts), f"val_{name}/used": used}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.scales is not None

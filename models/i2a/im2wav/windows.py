@@ -30,7 +30,7 @@ class Draws(NamedTuple):
 
     shift: int = 0  # samples by which the window is moved
     weight: float = 0.5  # of the left channel
-    picture: float = 1.0  # 0 to 1; below `still_fraction`, a picture is seen in place of the video
+    picture: float = 1.0  # 0 to 1; below `still_fraction`, a picture is used in place of the video
     moment: float = 0.5  # 0 to 1, the time of that picture in the window
 
 

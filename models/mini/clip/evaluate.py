@@ -31,7 +31,7 @@ CANDIDATES = 64  # pictures or captions to retrieve from
 PROBE_SEED = 2  # of the films that train a probe
 BATCH_SIZE = 64
 FRAMES = 77  # of a film
-KEPT = 16  # frames of a film that probes use, besides all onsets
+RANDOM_FRAMES = 16  # frames of a film that probes use, besides all onsets
 RIDGE = 1e-3  # of the probe's regression, times the number of frames
 PROBES = {"hit": 1 / 2, "silent": 1 / 2, "marks": 1 / 4, "kind": 1 / len(KINDS)}  # chance, if all classes are as common
 
@@ -119,7 +119,7 @@ def zero_shot(clip: Clip, scenes: Sequence[Scene]) -> Share:
 def film_of(scene: Scene) -> dict[str, Any]:
     """Draw some frames of a single event: all with an onset, and others at random; with the state of each."""
     states = [states[0] for states in appearances(scene, *even_windows(FRAMES))]
-    random = np.random.default_rng([scene.seed, 9]).permutation(FRAMES)[:KEPT]
+    random = np.random.default_rng([scene.seed, 9]).permutation(FRAMES)[:RANDOM_FRAMES]
     chosen = sorted({*random.tolist(), *(index for index, state in enumerate(states) if state.hit)})
     kind, counted = KINDS.index(scene.events[0].kind), scene.events[0].kind in COUNTABLE
     return {
@@ -137,17 +137,17 @@ def probes(clip: Clip, train: list[dict[str, Any]], test: list[dict[str, Any]]) 
     vectors = [clip.pictures(columns["pictures"]) for columns in data]
     found = {}
     for key in PROBES:
-        truths = [torch.tensor(columns[key]) for columns in data]
-        chosen = [_balanced(truth) for truth in truths]
-        (x, y), (x_test, y_test) = ((v[c], t[c]) for v, t, c in zip(vectors, truths, chosen, strict=True))
+        targets = [torch.tensor(columns[key]) for columns in data]
+        chosen = [_balanced(target) for target in targets]
+        (x, y), (x_test, y_test) = ((v[c], t[c]) for v, t, c in zip(vectors, targets, chosen, strict=True))
         found[key] = Share.of(_predict(x, y, x_test) == y_test)
     return found
 
 
-def _balanced(truth: Tensor) -> Tensor:
+def _balanced(target: Tensor) -> Tensor:
     """Indices of as many frames of each class as the rarest has, drawn from a fixed seed; -1 is no class."""
     random = torch.Generator().manual_seed(0)
-    members = [(truth == value).nonzero()[:, 0] for value in truth.unique().tolist() if value >= 0]
+    members = [(target == value).nonzero()[:, 0] for value in target.unique().tolist() if value >= 0]
     least = min(len(member) for member in members)
     return torch.cat([member[torch.randperm(len(member), generator=random)[:least]] for member in members])
 

@@ -52,10 +52,10 @@ class Task(pl.LightningModule):
         """Similarity (B, B) of every picture with every caption."""
         mean, std = (torch.tensor(values).to(batch.pixels)[:, None, None] for values in (
             self.processor.image_mean, self.processor.image_std))  # fmt: skip
-        seen = self.clip.vision_model(pixel_values=(batch.pixels - mean) / std).pooler_output
-        read = self.clip.text_model(input_ids=batch.tokens, attention_mask=batch.mask).pooler_output
-        pictures = F.normalize(self.clip.visual_projection(seen).float(), dim=-1)  # (B, D)
-        texts = F.normalize(self.clip.text_projection(read).float(), dim=-1)       # (B, D)
+        image_states = self.clip.vision_model(pixel_values=(batch.pixels - mean) / std).pooler_output
+        text_states = self.clip.text_model(input_ids=batch.tokens, attention_mask=batch.mask).pooler_output
+        pictures = F.normalize(self.clip.visual_projection(image_states).float(), dim=-1)  # (B, D)
+        texts = F.normalize(self.clip.text_projection(text_states).float(), dim=-1)       # (B, D)
         with torch.autocast(pictures.device.type, enabled=False):
             return pictures @ texts.mT                                             # (B, B)
 

@@ -263,6 +263,13 @@ def test_unusable_videos_and_rows_without_images(tmp_path: Path, frozen: Frozen,
     assert "bare" in printed.out and "bad.mp4" in printed.err
 
 
+def test_without_a_readable_video_there_is_no_training(tmp_path: Path, frozen: Frozen) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    write(tmp_path, Row("mine", "bad", noise(tmp_path / "bad.wav", WINDOW), video=tmp_path / "bad.mp4"))
+    with pytest.raises(UserError, match=r"none of the 1 videos .*bad\.mp4"):
+        training_data(config_for(tmp_path), frozen)
+
+
 def test_given_image_vectors(tmp_path: Path, frozen: Frozen) -> None:
     vectors = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     (tmp_path / "vectors").mkdir()

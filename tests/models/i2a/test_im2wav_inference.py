@@ -1,6 +1,7 @@
 """Inference of Im2Wav with a tiny untrained model: lengths, seeds, batches, negatives, films, and killed runs."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from sonolume.bins import inference
 from sonolume.models.i2a.im2wav import inference as im2wav
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
+from sonolume.modules.im2wav.prior import LowPrior
 from sonolume.utils import cli
 
 CONFIG = "egs/i2a/im2wav/tiny.json"
@@ -97,6 +99,49 @@ def test_a_killed_run_continues_after_its_last_window(
     assert len(waves(out)) == 2 and not (out / im2wav.UNFINISHED).exists()
 
 
+def animate(path: Path, frames: int) -> None:
+    """Write an animated picture with half a second for each frame."""
+    first, *rest = (Image.new("RGB", (32, 32), (40 * number, 0, 0)) for number in range(frames))
+    first.save(path, save_all=True, append_images=rest, duration=500, lossless=True)
+
+
+def test_equal_pictures_have_their_own_results(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "copy.png").write_bytes((pictures / "red.png").read_bytes())
+    flags = ("--image", pictures, "--level", "low", "--batch_size", 1, "--output_dir", tmp_path / "out")
+    assert run(root, tiny_im2wav, *flags) == 0
+    assert sorted(waves(tmp_path / "out")) == ["blue_0", "copy_0", "red_0"]
+
+
+def test_folders_of_videos_include_animated_pictures(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path
+) -> None:
+    animate(pictures / "moving.webp", 5)
+    out = tmp_path / "out"
+    assert run(root, tiny_im2wav, "--video", pictures, "--level", "low", "--output_dir", out) == 0
+    found = waves(out)
+    assert list(found) == ["moving_0"] and len(found["moving_0"]) == 2.5 * 16000
+
+
+def test_the_key_of_a_killed_run_covers_inputs_and_weights(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+    make = im2wav.DiskStore.__init__
+    monkeypatch.setattr(im2wav.DiskStore, "__init__", lambda self, folder, key, bar: keys.append(key) or make(
+        self, folder, key, bar))  # fmt: skip
+    model = shutil.copytree(tiny_im2wav, tmp_path / "model")
+    flags = ("--image", pictures / "red.png", "--level", "low", "--output_dir", tmp_path / "out")
+    for _ in range(2):
+        run(root, model, *flags)
+    low = LowPrior.from_pretrained(model / "low")
+    low.transformer.places.data += 1
+    low.save_pretrained(model / "low")
+    run(root, model, *flags)
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_every_level_continues_exactly(tiny_im2wav: Path) -> None:
     pipe = Im2WavPipeline.from_pretrained(tiny_im2wav)
     request = Request(torch.randn(2, 100, 16), [3, 4], 70000)
@@ -119,14 +164,20 @@ def test_every_level_continues_exactly(tiny_im2wav: Path) -> None:
         (("--image", "{pictures}", "--negative_scale", "2"), "--negative_scale"),
         (("--image", "{pictures}", "--duration", "601"), "601"),
         (("--text", " "), "--text"),
-        (("--video", "{pictures}/red.png"), "red.png"),
+        (("--video", "{pictures}/red.png"), "red.png: a still picture"),
+        (("--video", "{pictures}"), "contains no videos"),
+        (("--video", "{root}/egs/i2a/im2wav/examples/dog.mp4", "--duration", "600"), "dog.mp4"),
+        (("--video", "{root}/tests/goldens", "--mux"), "contains no videos"),
+        (("--video", "{pictures}/moving.webp", "--mux"), "moving.webp: a picture"),
     ],
 )
 def test_mistakes_are_one_line(
     root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...], message: str,
 ) -> None:  # fmt: skip
-    given = [one.replace("{pictures}", str(pictures)) for one in arguments]
+    given = [one.replace("{pictures}", str(pictures)).replace("{root}", str(root)) for one in arguments]
+    if "moving" in " ".join(given):
+        animate(pictures / "moving.webp", 2)
     assert run(root, tiny_im2wav, *given, "--output_dir", tmp_path / "never") == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(errors) == 1 and message in errors[0]
