@@ -50,7 +50,7 @@ def run(config: Config, options: EvaluationOptions, generator: Generator) -> Non
         UserError: no embedder, or no inputs.
     """
     if options.audio_to_image:
-        raise UserError("--audio_to_image is for the miniature world, whose judge scores the pictures of the round trip")
+        raise UserError("--audio_to_image is for the miniature world, where a judge scores the pictures")
     if not options.embedder:
         raise UserError(f"--embedder is needed to score sounds of recordings; customary: {CUSTOMARY}")
     embedders = load_all(options.embedder, generator.pipe.low.device)
