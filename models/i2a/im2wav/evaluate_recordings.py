@@ -49,6 +49,8 @@ def run(config: Config, options: EvaluationOptions, generator: Generator) -> Non
     Raises:
         UserError: no embedder, or no inputs.
     """
+    if options.audio_to_image:
+        raise UserError("--audio_to_image is for the miniature world, where a judge scores the pictures")
     if not options.embedder:
         raise UserError(f"--embedder is needed to score sounds of recordings; customary: {CUSTOMARY}")
     embedders = load_all(options.embedder, generator.pipe.low.device)

@@ -1,9 +1,6 @@
 """Training of Im2Wav's VQ-VAE on short sounds: codebooks, scales, resuming, two processes and the exported folder."""
 
 import json
-import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,6 @@ from tests.runs import PowerCut, cut_power, last
 RATE, WINDOW = 16000, 2048
 SHAPE = {"downs": [3, 1], "embedding_width": 4, "codes": 16, "width": 8, "depth": 2}
 CODEBOOK = ("codes", "sums", "counts", "initialised")
-TWO_RANKS = Path(__file__).parents[1] / "a2i" / "two_ranks.py"
 
 
 def write_sounds(folder: Path, level: float) -> None:
@@ -138,22 +134,17 @@ def test_previews_show_both_levels(write: Callable[..., Path]):
     assert "val/real_above_up_above_low" in board.Tags()["images"]
 
 
-def test_two_processes_train_as_one(write: Callable[..., Path], tmp_path: Path):
+def test_two_processes_train_as_one(write: Callable[..., Path]):
     """Codes start from, and restart at, rows of the global batch."""
     path = write(max_steps=3, valid_interval=3, save_checkpoints_steps=3)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(TWO_RANKS)]
-    done = subprocess.run([*launch, str(tmp_path), str(path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    run = runpy.run_path(str(TWO_RANKS.parent.parent / "processes.py"))["run"]
-    found, _ = run(path, "one", "train.batch_size=4")
-    assert len(found) == 6 and len(set(found)) == 6
-    for rank in ranks:
-        assert rank[0] == pytest.approx(found, rel=1e-4)
-    assert ranks[0][1] == ranks[1][1]  # the same weights
-    one, two = (last(tmp_path / name)["current_model_state"] for name in ("one", "two"))
-    for name, value in codebooks(one).items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    two = last(train(path, "two", "train.devices=2", "train.strategy=ddp_fork"))
+    one = last(train(path, "one", "train.batch_size=4"))
+    assert two["callbacks"]["Position"] == one["callbacks"]["Position"] == {"batches": 6}
+    for weights in ("state_dict", "current_model_state"):
+        assert two[weights].keys() == one[weights].keys()
+        for name, value in one[weights].items():
+            torch.testing.assert_close(two[weights][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    assert two["scales"] == one["scales"]
 
 
 def test_silent_sounds_are_one_clear_line(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]):
