@@ -381,7 +381,7 @@ def damaged(how: str, folder: Path) -> Path:
         ("broken index", "model_index.json"),
         ("list", "model_index.json"),
         ("file", "model_index.json"),
-        ("not a model", "config.json"),
+        ("not a model", "holds no exported model"),
         ("absent", "--checkpoint"),
     ],
 )
