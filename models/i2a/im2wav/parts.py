@@ -81,7 +81,9 @@ def load(folder: Path, name: str, key: str, dtype: torch.dtype = torch.float32) 
     place = folder / name
     if not place.is_dir():
         raise UserError(f"{key} {folder}: has no {name}: train it with run_train.sh --config {TRAINED_BY[name]}")
-    return checkpoint.load_network(NETWORKS[name], str(place.absolute()), key, dtype=dtype)
+    network = checkpoint.load_network(NETWORKS[name], str(place.absolute()), key, dtype=dtype)
+    network.register_to_config(_name_or_path="")  # strip local paths from exported configs
+    return network
 
 
 def locate(source: str, key: str, name: str) -> Path:

@@ -36,7 +36,7 @@ class VqvaeTask(pl.LightningModule):
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__()
         torch.manual_seed(config.train.random_seed)
-        self.config, shape = config, config.model.vqvae
+        self.config, self.frozen, shape = config, frozen, config.model.vqvae
         if shape.decoders_only:
             self.vqvae: VQVAE = copy.deepcopy(frozen["vqvae"]).train()
             self.vqvae.requires_grad_(False).decoders.requires_grad_(True)
@@ -158,4 +158,8 @@ class VqvaeTask(pl.LightningModule):
 
     def export(self, folder: Path) -> None:
         """Write the VQ-VAE, whose config holds the scales, with the settings of the pipeline."""
-        parts.save(folder, {"vqvae": self.vqvae}, parts.settings(self.config))
+        vqvae = self.vqvae
+        if self.config.model.vqvae.decoders_only:  # averaging rounds even weights that do not change
+            vqvae = copy.deepcopy(vqvae)
+            vqvae.encoders.load_state_dict(self.frozen["vqvae"].encoders.state_dict())
+        parts.save(folder, {"vqvae": vqvae}, parts.settings(self.config))
