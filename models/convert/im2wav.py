@@ -106,8 +106,8 @@ def pipeline_settings(hyperparameters: Mapping[str, Mapping[str, Any]], sources:
     first, *others = hyperparameters
     for other in others:
         for key in shared:
-            values = hyperparameters[first].get(key), hyperparameters[other].get(key)
-            if list(np.atleast_1d(values[0])) != list(np.atleast_1d(values[1])):
+            values = [_plain(hyperparameters[name].get(key)) for name in (first, other)]
+            if values[0] != values[1]:
                 raise UserError(f"{sources[other]}: {key} {values[1]}, but {sources[first]} has {values[0]}: "
                                 "they are of two models")  # fmt: skip
     hps = hyperparameters[first]
@@ -115,3 +115,8 @@ def pipeline_settings(hyperparameters: Mapping[str, Mapping[str, Any]], sources:
         "clip": CLIP, "sample_rate": hps["sr"], "window": hps["sample_length"], "fps": FPS, "guidance_scale": 3.0,
         "low_overlap": 0.5, "up_overlap": 0.5, "mean_over_clip": True,
     }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """A list in place of a tuple."""
+    return list(value) if isinstance(value, tuple) else value
