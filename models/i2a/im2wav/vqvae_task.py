@@ -36,7 +36,7 @@ class VqvaeTask(pl.LightningModule):
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__()
         torch.manual_seed(config.train.random_seed)
-        self.config, shape = config, config.model.vqvae
+        self.config, self.frozen, shape = config, frozen, config.model.vqvae
         if shape.decoders_only:
             self.vqvae: VQVAE = copy.deepcopy(frozen["vqvae"]).train()
             self.vqvae.requires_grad_(False).decoders.requires_grad_(True)
@@ -158,4 +158,8 @@ class VqvaeTask(pl.LightningModule):
 
     def export(self, folder: Path) -> None:
         """Write the VQ-VAE, whose config holds the scales, with the settings of the pipeline."""
-        parts.save(folder, {"vqvae": self.vqvae}, parts.settings(self.config))
+        network = self.vqvae
+        if self.config.model.vqvae.decoders_only:  # rounding in the average of equal weights would change some tokens
+            network = copy.deepcopy(self.frozen["vqvae"])
+            network.decoders.load_state_dict(self.vqvae.decoders.state_dict())
+        parts.save(folder, {"vqvae": network}, parts.settings(self.config))
