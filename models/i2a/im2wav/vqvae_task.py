@@ -158,8 +158,8 @@ class VqvaeTask(pl.LightningModule):
 
     def export(self, folder: Path) -> None:
         """Write the VQ-VAE, whose config holds the scales, with the settings of the pipeline."""
-        vqvae = self.vqvae
-        if self.config.model.vqvae.decoders_only:  # averaging rounds even weights that do not change
-            vqvae = copy.deepcopy(vqvae)
-            vqvae.encoders.load_state_dict(self.frozen["vqvae"].encoders.state_dict())
-        parts.save(folder, {"vqvae": vqvae}, parts.settings(self.config))
+        network = self.vqvae
+        if self.config.model.vqvae.decoders_only:  # rounding in the average of equal weights would change some tokens
+            network = copy.deepcopy(self.frozen["vqvae"])
+            network.decoders.load_state_dict(self.vqvae.decoders.state_dict())
+        parts.save(folder, {"vqvae": network}, parts.settings(self.config))

@@ -147,6 +147,19 @@ def test_two_processes_train_as_one(write: Callable[..., Path]):
     assert two["scales"] == one["scales"]
 
 
+def test_decoders_alone_keep_the_tokens(write: Callable[..., Path]):
+    config = write()
+    first = train(config, "first", "train.max_steps=2") / "pipeline"
+    options = (f"model.vqvae_path='{first}'", "model.vqvae.decoders_only=true", "model.vqvae.mel_weight=1")
+    before, after = (
+        parts.load_vqvae(str(folder), "model.vqvae_path").state_dict()
+        for folder in (first, train(config, "second", *options) / "pipeline")
+    )
+    changed = {name for name, weight in before.items() if not weight.equal(after[name])}
+    assert changed and all(name.startswith("decoders.") for name in changed)
+    assert {name for name, weight in before.items() if name.startswith("decoders.")} == changed
+
+
 def test_silent_sounds_are_one_clear_line(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]):
     arguments = ["--config", str(write()), "dataset=[silence]"]
     assert cli.run(bins_train.main, arguments) == 2
