@@ -17,6 +17,7 @@ from sonolume.modules.im2wav.sampler import Progress, TokenSampler, TokenSamplin
 from sonolume.modules.im2wav.transformer import Condition
 from sonolume.modules.im2wav.vqvae import VQVAE
 from sonolume.modules.im2wav.windows import least_samples, sample_windows, window_frames, window_starts
+from sonolume.utils import paths
 
 LEVELS = {"up": 0, "low": 1}
 
@@ -88,7 +89,7 @@ class Im2WavPipeline:
             UserError: not an exported folder, or a network is missing or damaged.
             ValueError: networks that do not fit each other.
         """
-        place, settings = parts.read_settings(str(folder))
+        place, settings = parts.read_settings(paths.locate(str(folder), "Im2WavPipeline", flag=True))
         names = ("vqvae", "low", "up") if with_up else ("vqvae", "low")
         types = {"vqvae": torch.float32, "low": dtype, "up": dtype}
         networks = {name: parts.load(place, name, "--checkpoint", types[name]).to(device) for name in names}
