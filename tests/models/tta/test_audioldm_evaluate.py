@@ -104,7 +104,7 @@ def test_a_folder_named_on_the_command_line(
     (mine / "2.txt").unlink()
     assert score(recordings, "--reference", str(mine), "--embedder", "mel:", "--cache_dir", str(tmp_path / "c")) == 0
     assert report_in(tmp_path / "report")["conditions"]["reference"] == 2  # those with a caption
-    assert list((tmp_path / "c").rglob("*.npz"))
+    assert list((tmp_path / "c").rglob("*.safetensors"))
 
 
 def test_recordings_that_are_gone_are_listed(copy: Path, score: Callable[..., int], tmp_path: Path) -> None:
