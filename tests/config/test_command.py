@@ -1,5 +1,6 @@
 """The command line of a recipe: its own flags, overrides anywhere, and one line for every mistake."""
 
+import importlib
 import json
 import re
 import sys
@@ -25,6 +26,7 @@ class InferenceOptions(shared.GenerationOptions, shared.OutputOptions, shared.Mo
 @pytest.fixture
 def config(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A config of a recipe whose only options class is the one above."""
+    importlib.import_module("sonolume.config.tta.hifigan")  # which imports from the module that is replaced
     module = ModuleType("sonolume.config.tta.autoencoderkl")
     module.Config, module.InferenceOptions = autoencoderkl.Config, InferenceOptions  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
