@@ -21,7 +21,7 @@ STEREO = 2  # channels
 
 @dataclass(frozen=True)
 class Films:
-    """How a data set with videos is prepared."""
+    """Settings of the preparation of a data set with videos."""
 
     stereo: bool = False  # keep two channels
     sounds_only: bool = False  # accept sounds that have neither video nor picture
@@ -29,7 +29,7 @@ class Films:
     vectors_dir: Path | None = None  # files of image vectors with the stems of the sounds
 
     def settings(self) -> dict[str, Any]:
-        """What all examples of a folder share."""
+        """Settings that all examples of a data set have in common."""
         videos = str(self.video_dir.resolve()) if self.video_dir else ""
         return {"films": True, "stereo": self.stereo, "video_dir": videos}
 
@@ -59,7 +59,7 @@ class Films:
         return path if path and path.is_file() else None
 
     def load_wave(self, row: Row, sample_rate: int, seconds: float) -> np.ndarray:
-        """As `sources.load_wave`; with `stereo`, sounds of two channels as (2, n); scenes as in their films."""
+        """Load a sound as `prepared.load_wave` does; with `stereo`, two channels as (2, n); a scene as in its film."""
         if row.audio is None:
             from sonolume.preprocessors.miniworld import films, world  # recordings do not need the synthesiser
 

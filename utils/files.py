@@ -8,7 +8,7 @@ import shutil
 import sys
 import unicodedata
 import uuid
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -167,15 +167,31 @@ def is_video(path: Path) -> bool:
 
 
 def find_sounds(*places: Path) -> list[Path]:
-    """List sound files and those in folders and below, sorted, each once; a UserError names a place without one."""
+    """List sound files and those in folders and below, sorted, each once; raises as `find_files`."""
+    return find_files(places, sounds_in, f"sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
+
+
+def find_files(
+    places: Iterable[Path], list_folder: Callable[[Path], list[Path]], what: str, flag: str = ""
+) -> list[Path]:
+    """List the given files and the files of the given folders, each once.
+
+    Args:
+        list_folder: lists the files of one folder.
+        what: name of these files, and `flag` that of the places, for messages.
+
+    Raises:
+        UserError: a place does not exist, or a folder contains no such file.
+    """
     found: list[Path] = []
     for place in places:
+        name = f"{flag} {place}".lstrip()
         if not place.exists():
-            raise UserError(f"{place}: no such file or folder")
-        sounds = sounds_in(place) if place.is_dir() else [place]
-        if not sounds:
-            raise UserError(f"{place}: contains no sound files ({', '.join(sorted(AUDIO_SUFFIXES))})")
-        found += sounds
+            raise UserError(f"{name}: no such file or folder")
+        inside = list_folder(place) if place.is_dir() else [place]
+        if not inside:
+            raise UserError(f"{name}: contains no {what}")
+        found += inside
     return list(dict.fromkeys(found))
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from sonolume.config import options
-from sonolume.config.audio_to_image import PairsConfig
+from sonolume.config import audio_to_image, options
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import LARGEST_SEED, option
 from sonolume.utils.errors import UserError
@@ -29,7 +28,7 @@ class Level(StrEnum):
 
 
 @dataclass
-class FilmsConfig(PairsConfig):
+class FilmsConfig(audio_to_image.PairsConfig):
     """Prepared sounds with videos or pictures; videos stay files, whose frames are read in training."""
 
     seconds: float = 600.0  # longest part of a clip that is kept
@@ -124,6 +123,7 @@ class ModelConfig(Strict):
     clip: str = "openai/clip-vit-base-patch32"  # folder or hub id of any CLIP model
     vqvae_path: str = "ckpts/i2a/im2wav_vqvae/pipeline"  # exported folder of stage vqvae, for the later stages
     low_path: str = "ckpts/i2a/im2wav_low/pipeline"  # exported folder of stage low, for the export of stage up
+    init_path: str = ""  # exported folder whose network of this stage is trained further; "" = start from nothing
     guidance_scale: float = 3.0  # default guidance of inference, for each prior with guidance_dropout
     low_overlap: float = 0.5  # share of a window of coarse tokens that continues the window before; for long sounds
     up_overlap: float = 0.5  # the same for fine tokens
@@ -151,14 +151,9 @@ class Config(RunConfig):
 
 
 @dataclass(kw_only=True)
-class PreprocessOptions(options.PreprocessOptions):
+class PreprocessOptions(audio_to_image.PreprocessOptions):
     """Location of the raw videos, or of the sounds and pictures."""
 
-    input: Path | None = option(
-        help="a folder of videos, VGGSound, or a csv, json or jsonl manifest of videos or of sounds with pictures",
-        metavar="FOLDER_OR_MANIFEST",
-        must_exist=True,
-    )
     video_dir: Path | None = option(
         help="folder of videos whose stems are those of the sound files of --input", metavar="FOLDER",
         must_exist=True, needs=("input",),

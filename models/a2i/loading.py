@@ -63,21 +63,10 @@ def load(
 
 
 def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
-    """Locate an exported folder, downloading it if `source` is a hub id, and read its `SETTINGS_FILE`.
-
-    Raises:
-        UserError: not an exported folder, damaged, or of another recipe.
-    """
-    folder = paths.download(source, "--checkpoint")
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        kind = paths.kind_of(folder)
-        found = f"holds {kind}" if kind else f"no {SETTINGS_FILE} in it{paths.CONVERT}"
-        raise UserError(f"{source}: not an exported folder of {recipe}: {found}")
-    settings = files.read_json(path, f"the settings of {recipe}")
-    found = settings.get("recipe")
-    if found != recipe or "stable_diffusion" not in settings:
-        raise UserError(f"{path}: made by {found or 'no recipe'}, not by {recipe}: choose another --checkpoint")
+    """Locate an exported folder of an audio-to-image recipe; see `runtime.read_settings`."""
+    folder, settings = runtime.read_settings(source, SETTINGS_FILE, recipe)
+    if "stable_diffusion" not in settings:
+        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another --checkpoint")
     return folder, settings
 
 

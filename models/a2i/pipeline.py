@@ -228,13 +228,7 @@ class AudioToImagePipeline:
             ValueError: a sound, prompt or number cannot be used.
             ComputationError: the result is NaN or of one colour; the message names a remedy.
         """
-        for name, value, highest in (("mix", mix, 1), ("audio_strength", audio_strength, MAX_AUDIO_STRENGTH)):
-            if not 0 <= value <= highest:
-                raise ValueError(f"{name} must be from 0 to {highest:g}, got {value:g}")
-        if strength is not None and init_image is None:
-            raise ValueError("strength needs init_image")
-        if strength is not None and not 0 < strength <= 1:
-            raise ValueError(f"strength must be above 0 and at most 1, got {strength:g}")
+        _check_strengths(mix, audio_strength, strength, init_image)
         size = self.size(height, width)
         if not isinstance(sounds, Tensor) or sounds.ndim != 3:
             sounds = self.encode_audio(list(sounds))                                              # (B, K, D)
@@ -304,6 +298,19 @@ class AudioToImagePipeline:
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Crop the middle of a picture to the shape (height, width) in pixels, and resize it."""
     return ImageOps.fit(picture.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
+
+
+def _check_strengths(
+    mix: float, audio_strength: float, strength: float | None, init_image: Image.Image | None
+) -> None:
+    """Raise a ValueError for a strength out of its range, or one of an initial picture without that picture."""
+    for name, value, highest in (("mix", mix, 1), ("audio_strength", audio_strength, MAX_AUDIO_STRENGTH)):
+        if not 0 <= value <= highest:
+            raise ValueError(f"{name} must be from 0 to {highest:g}, got {value:g}")
+    if strength is not None and init_image is None:
+        raise ValueError("strength needs init_image")
+    if strength is not None and not 0 < strength <= 1:
+        raise ValueError(f"strength must be above 0 and at most 1, got {strength:g}")
 
 
 def _one_each(given: str | Sequence[str], count: int, what: str) -> list[str]:

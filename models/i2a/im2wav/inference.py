@@ -19,7 +19,7 @@ from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenSt
 from sonolume.models.i2a.im2wav.subjects import Subject
 from sonolume.modules.im2wav.quantized import quantize_int8
 from sonolume.modules.im2wav.sampler import TokenSampling
-from sonolume.modules.mel import MelSpectrogram
+from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils import files
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import ComputationError, UserError
@@ -58,7 +58,8 @@ def run(config: Config, options: InferenceOptions) -> None:
             key = content_hash(_key(batch, request, facts), [options.mux, options.keep_sound])
             stores.append(DiskStore(folder / UNFINISHED, key, bar))
             if not stores[-1].results:
-                waves = generate(pipe, request, options, options.level, options.window_overlap, stores[-1], bar)
+                sampling = options.level, options.window_overlap, options.negative_scale
+                waves = generate(pipe, request, options, *sampling, stores[-1], bar)
                 rows = zip(batch, waves, strict=True)
                 stores[-1].finish([path for job, wave in rows for path in _save(*job, wave, facts, folder, options)])
             for path in stores[-1].results:
@@ -105,12 +106,15 @@ def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:
 
 def generate(
     pipe: Im2WavPipeline, request: Request, options: GenerationOptions, level: str = "up",
-    overlap: float | None = None, store: TokenStore | None = None, bar: Any = None,
+    overlap: float | None = None, negative_scale: float | None = None, store: TokenStore | None = None, bar: Any = None,
 ) -> torch.Tensor:  # fmt: skip
-    """Waves (B, n) on the CPU of one batch, by the sampling flags of inference and evaluation."""
+    """Waves (B, n) on the CPU of one batch, by the sampling flags of inference and evaluation.
+
+    Args:
+        negative_scale: strength of the negative vectors of the request; default: half of the guidance scale.
+    """
     scale = pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    negative = getattr(options, "negative_scale", None)
-    negative = 0.0 if request.negative is None else scale / 2 if negative is None else negative
+    negative = 0.0 if request.negative is None else scale / 2 if negative_scale is None else negative_scale
     sampling = TokenSampling(options.temperature, options.top_k, options.top_p, scale, negative)
     try:
         waves = pipe(request, level, sampling, overlap, store, bar.update if bar is not None else None)
@@ -211,7 +215,8 @@ def _save(
     rate = facts["sample_rate"]
     path = runtime.result_path(folder, subject.name, seed, ".wav")
     results, level = [path], runtime.save_sound(path, wave.numpy(), rate)
-    spectrogram_png(path.with_suffix(".png"), MelSpectrogram()(wave[None])[0].numpy(), rate)
+    mel = MelSpectrogram(MelSettings(sample_rate=rate, fmax=rate / 2))(wave[None])[0]
+    spectrogram_png(path.with_suffix(".png"), mel.numpy(), rate, fmax=rate / 2)
     described = subject.source | {"seed": seed, "duration": len(wave) / rate} | facts | level
     if options.mux and subject.video:
         target = files.free_path(folder, path.stem, subject.video.suffix)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sonolume.config.i2a.im2wav import Config
+from sonolume.models import runtime
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.vqvae import VQVAE
 from sonolume.utils import checkpoint, files, paths
@@ -23,6 +24,7 @@ REQUIRED = {  # settings of an exported folder, with their types
     "clip": str, "sample_rate": int, "window": int, "fps": float | int, "guidance_scale": float | int,
     "low_overlap": float | int, "up_overlap": float | int, "mean_over_clip": bool,
 }  # fmt: skip
+NOT_SIZES = {"decay", "restart_threshold", "scales", "init_scale", "image_dropout"}  # may differ in further training
 TRAINED_BY = {"vqvae": "vqvae.json", "low": "low.json", "up": "exp_config.json"}
 
 
@@ -57,18 +59,11 @@ def read_settings(source: str, key: str = "--checkpoint") -> tuple[Path, dict[st
     Raises:
         UserError: no such folder, not an exported folder of this recipe, or damaged.
     """
-    folder = paths.download(source, key)
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        kind = paths.kind_of(folder)
-        found = f"holds {kind}" if kind else f"no {SETTINGS_FILE} in it{paths.CONVERT}"
-        raise UserError(f"{key} {source}: not an exported folder of {RECIPE}: {found}")
-    values = files.read_json(path, f"the settings of {RECIPE}")
-    if values.get("recipe") != RECIPE:
-        raise UserError(f"{path}: made by {values.get('recipe')}, not by {RECIPE}: choose another {key}")
+    folder, values = runtime.read_settings(source, SETTINGS_FILE, RECIPE, key)
     for name, kind in REQUIRED.items():
         if not isinstance(values.get(name), kind):
-            raise UserError(f"{path}: damaged: {name} is {values.get(name)!r}: export or convert the model again")
+            found = f"{folder / SETTINGS_FILE}: damaged: {name} is {values.get(name)!r}"
+            raise UserError(f"{found}: export or convert the model again")
     return folder, values
 
 
@@ -100,6 +95,36 @@ def load_vqvae(source: str, key: str) -> VQVAE:
 def load_low(source: str, key: str) -> LowPrior:
     """Load the Low prior of a config key."""
     return load(locate(source, key, "low"), "low", key)
+
+
+def initialise(network: VQVAE | LowPrior | UpPrior, name: str, source: str) -> None:
+    """Copy the weights of the network `name` of the folder `model.init_path` into one of the same sizes.
+
+    Raises:
+        UserError: the folder lacks the network, or it has other sizes; the message names the first difference.
+    """
+    key = "model.init_path"
+    stored = load(locate(source, key, name), name, key)
+    for field in sorted(set(network.config) - NOT_SIZES):
+        if not field.startswith("_") and stored.config[field] != network.config[field]:
+            raise UserError(f"{key} {source}: its {name} has {field} {stored.config[field]}, "
+                            f"the config makes {network.config[field]}: choose the same sizes")  # fmt: skip
+    network.load_state_dict(stored.state_dict())
+
+
+def check_tokens(folder: Path, source: str, key: str, vqvae: VQVAE, other: str) -> None:
+    """Check that the priors of the exported folder of a config key were trained on the tokens of a VQ-VAE.
+
+    Args:
+        other: where this VQ-VAE is from, for the message.
+
+    Raises:
+        UserError: they were trained on others.
+    """
+    own = load(folder, "vqvae", key) if (folder / "vqvae").is_dir() else vqvae
+    if tokens_hash(own) != tokens_hash(vqvae):
+        raise UserError(f"{key} {source}: was trained on another VQ-VAE than {other}: "
+                        "choose the one that it was trained on")  # fmt: skip
 
 
 def check_agreement(source: str, key: str, values: Mapping[str, Any]) -> None:

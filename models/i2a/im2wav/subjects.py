@@ -1,6 +1,6 @@
 """Subjects of generation: pictures, videos, texts and stored image vectors, as CLIP vectors with their duration."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ def collect(options: InferenceOptions, pipe: Im2WavPipeline, load_encoder: LoadE
     Raises:
         UserError: an input cannot be used, or a folder contains none.
     """
-    pictures = _find(options.image, files.pictures_in, "--image", "pictures")
-    videos = _find(options.video, films_in, "--video", "videos")
+    pictures = files.find_files(options.image, files.pictures_in, "pictures", "--image")
+    videos = files.find_files(options.video, films_in, "videos", "--video")
     for path in videos:
         _check_video(path, options, pipe)
     if any(not text.strip() for text in options.text):
@@ -62,7 +62,7 @@ def collect(options: InferenceOptions, pipe: Im2WavPipeline, load_encoder: LoadE
         found += [_picture(encoder, path) for path in pictures]
         found += [_video(encoder, path, pipe, options.duration) for path in videos]
         found += [Subject(text, encoder.encode_texts([text]), None, {"text": text}) for text in options.text]
-    pickles = _find(options.clip_features, _pickles_in, "--clip_features", "pickles")
+    pickles = files.find_files(options.clip_features, _pickles_in, "pickles", "--clip_features")
     return found + [subject for path in pickles for subject in _stored(path, pipe.fps, pipe.image_width)]
 
 
@@ -77,19 +77,6 @@ def negative(options: InferenceOptions, load_encoder: LoadEncoder) -> Tensor | N
 
 def _pickles_in(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.pickle"))
-
-
-def _find(places: Sequence[Path], files_in: Callable[[Path], list[Path]], flag: str, what: str) -> list[Path]:
-    """List the given files, and the files in given folders, without duplicates."""
-    found: dict[Path, None] = {}
-    for place in places:
-        if not place.exists():
-            raise UserError(f"{flag} {place}: no such file or folder")
-        inside = files_in(place) if place.is_dir() else [place]
-        if not inside:
-            raise UserError(f"{flag} {place}: contains no {what}")
-        found |= dict.fromkeys(inside)
-    return list(found)
 
 
 def _picture(encoder: ImageEncoder, path: Path) -> Subject:

@@ -19,7 +19,7 @@ from sonolume.models.i2a.im2wav import parts
 from sonolume.models.i2a.im2wav.data import Batch
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.vqvae_task import VqvaeTask
-from sonolume.models.training import Draw, Frozen, optimizers, training_draws
+from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws
 from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.sampler import TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import bits_per_token
@@ -58,10 +58,7 @@ def check_low(config: Config, vqvae: VQVAE, clip: ImageEncoder) -> None:
         raise UserError(f"{key} {source}: its image vectors have width {low.config.image_width}, "
                         f"those of model.clip {config.model.clip} {clip.width}")  # fmt: skip
     folder = parts.locate(source, key, "low")
-    own = parts.load(folder, "vqvae", key) if (folder / "vqvae").is_dir() else vqvae
-    if parts.tokens_hash(own) != parts.tokens_hash(vqvae):
-        raise UserError(f"{key} {source}: was trained on another VQ-VAE than model.vqvae_path "
-                        f"{config.model.vqvae_path}: choose the one that it was trained on")  # fmt: skip
+    parts.check_tokens(folder, source, key, vqvae, f"model.vqvae_path {config.model.vqvae_path}")
 
 
 def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
@@ -95,25 +92,32 @@ def build_prior(config: Config, hops: list[int], codes: int, image_width: int) -
     return UpPrior(**shared, dilation_cycle=up.dilation_cycle, rates=parts.rates(hops))
 
 
-class Task(pl.LightningModule):
+class Task(RecipeTask):
     """Next-token prediction by the prior of one level."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        torch.manual_seed(config.train.random_seed)
-        self.config, self.frozen = config, frozen
+        super().__init__(config)
+        self.frozen = frozen
         vqvae = frozen["vqvae"]
         self.prior: Any = build_prior(config, vqvae.hops, vqvae.config.codes, frozen["clip"].width)
+        if config.model.init_path:
+            self._initialise(vqvae)
         self.prior.transformer.recompute = self.section.recompute
         self.level = 1 if config.stage is Stage.low else 0
+
+    def _initialise(self, vqvae: VQVAE) -> None:
+        """Start from the prior of `model.init_path`, which must agree with the data and the VQ-VAE of this run."""
+        model, data, key = self.config.model, self.config.preprocess, "model.init_path"
+        shared = {"sample_rate": data.sample_rate, "fps": data.fps, "clip_hash": self.frozen["clip"].content_hash}
+        parts.check_agreement(model.init_path, key, shared)
+        folder = parts.locate(model.init_path, key, self.config.stage.value)
+        parts.check_tokens(folder, model.init_path, key, vqvae, f"model.vqvae_path {model.vqvae_path}")
+        parts.initialise(self.prior, self.config.stage.value, model.init_path)
 
     @property
     def section(self) -> Any:
         """The config of this prior."""
         return self.config.model.low if self.config.stage is Stage.low else self.config.model.up
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.prior.parameters(), self.config.train)
 
     def setup(self, stage: str) -> None:
         self.frozen["vqvae"].to(self.device)
@@ -123,11 +127,11 @@ class Task(pl.LightningModule):
         keep, seeds = None, None
         if draws:
             dropped = draws(lambda count, random: torch.rand(count, generator=random)) < self.section.guidance_dropout
-            keep = ~dropped.to(self.device) if self.section.guidance_dropout else None  # (B,)
+            keep = ~dropped.to(self.device) if self.section.guidance_dropout else None                  # (B,)
             seeds = draws(lambda count, random: torch.randint(LARGEST_SEED, (count,), generator=random))
-        tokens = self.tokens(batch, self.level)  # (B, T)
+        tokens = self.tokens(batch, self.level)                                               # (B, T)
         if self.level:
-            logits = self.prior(tokens, batch.frames, batch.times, keep, seeds)  # (B, T, codes)
+            logits = self.prior(tokens, batch.frames, batch.times, keep, seeds)               # (B, T, codes)
         else:
             logits = self.prior(tokens, batch.frames.mean(dim=1), self.tokens(batch, 1), keep, seeds)
         return bits_per_token(logits, tokens)

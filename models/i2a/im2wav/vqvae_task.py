@@ -4,11 +4,11 @@ B windows, n samples of a window, T tokens of a level, K codes.
 """
 
 import copy
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +17,7 @@ from sonolume.config.i2a.im2wav import Config
 from sonolume.models import previews
 from sonolume.models.i2a.im2wav import parts
 from sonolume.models.i2a.im2wav.data import WaveItem
-from sonolume.models.training import Frozen, optimizers, step_generator
+from sonolume.models.training import Frozen, RecipeTask, step_generator
 from sonolume.modules.im2wav.losses import LossScales, perplexity, reconstruction_loss, spectral_convergence, vqvae_loss
 from sonolume.modules.im2wav.quantizer import draw_rows
 from sonolume.modules.im2wav.vqvae import VQVAE, Reconstruction
@@ -25,18 +25,18 @@ from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils.errors import UserError
 
 LEVELS = ("up", "low")  # names of the levels in the log, from fine to coarse
+_spectrogram = functools.cache(MelSpectrogram)
 
 
-class VqvaeTask(pl.LightningModule):
+class VqvaeTask(RecipeTask):
     """Both levels at once; their networks and losses are independent of each other.
 
     The codebooks follow the encoders by their own averages, which `EMA` of the weights leaves alone.
     """
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        torch.manual_seed(config.train.random_seed)
-        self.config, self.frozen, shape = config, frozen, config.model.vqvae
+        super().__init__(config)
+        self.frozen, shape = frozen, config.model.vqvae
         if shape.decoders_only:
             self.vqvae: VQVAE = copy.deepcopy(frozen["vqvae"]).train()
             self.vqvae.requires_grad_(False).decoders.requires_grad_(True)
@@ -45,11 +45,10 @@ class VqvaeTask(pl.LightningModule):
                 shape.downs, shape.stride, shape.embedding_width, shape.codes, shape.width, shape.depth,
                 shape.dilation_growth, shape.decay, shape.restart_threshold,
             )  # fmt: skip
+            if config.model.init_path:
+                parts.initialise(self.vqvae, "vqvae", config.model.init_path)
         self.scales: LossScales | None = None  # part of the checkpoint
         self.counts: list[Tensor] = []  # (K,) of each level: uses of every code in the validation
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.vqvae.parameters(), self.config.train)
 
     def on_fit_start(self) -> None:
         """Estimate the scales of the losses; a resumed run has them from its checkpoint."""
@@ -115,8 +114,7 @@ class VqvaeTask(pl.LightningModule):
 
     def _mel_distance(self, waves: Tensor, levels: Sequence[Reconstruction]) -> Tensor:
         """L1 distance of log-mels in nats, summed over the levels: the other losses hardly depend on quiet parts."""
-        rate = self.config.preprocess.sample_rate
-        mel = MelSpectrogram(MelSettings(sample_rate=rate, fmax=rate / 2)).to(waves.device)
+        mel = self._mel(waves.device)
         real = mel(waves.float())                                                          # (B, M, T)
         return torch.stack([F.l1_loss(mel(level.wave.float()), real) for level in levels]).sum()
 
@@ -140,8 +138,13 @@ class VqvaeTask(pl.LightningModule):
         for name, level in zip(LEVELS, levels, strict=True):
             rows.append(level.wave[: previews.COUNT].float().clamp(-1, 1))
             previews.log_sounds(self, f"val_{name}", list(rows[-1]), rate)
-        mel = MelSpectrogram(MelSettings(sample_rate=rate, fmax=rate / 2))
-        previews.log_spectrograms(self, "val/real_above_up_above_low", [mel(row.cpu()) for row in rows])
+        mel = self._mel(waves.device)
+        previews.log_spectrograms(self, "val/real_above_up_above_low", [mel(row) for row in rows])
+
+    def _mel(self, device: torch.device) -> MelSpectrogram:
+        """The mel filters of the sample rate, built once; they are no part of the checkpoint."""
+        rate = self.config.preprocess.sample_rate
+        return _spectrogram(MelSettings(sample_rate=rate, fmax=rate / 2)).to(device)
 
     def on_validation_epoch_end(self) -> None:
         for name, counts in zip(LEVELS, self.counts, strict=True):

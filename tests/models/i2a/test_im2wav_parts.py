@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sonolume.config.i2a import im2wav
 from sonolume.config.i2a.im2wav import Config, FilmsConfig, GenerationOptions, ModelConfig, Stage
 from sonolume.models.i2a.im2wav import inference, parts, task
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request
@@ -74,6 +75,47 @@ def test_stage_up_refuses_another_low_prior(
     change(copy)
     with pytest.raises(UserError, match=message):
         task.load_frozen(config_for(tiny_clip, tiny_im2wav, copy))
+
+
+def config_of_low(clip: Path, vqvae: Path, initial: Path) -> Config:
+    low = im2wav.LowConfig(width=24, depth=3, heads=2, blocks=8)
+    model = ModelConfig(clip=str(clip), vqvae_path=str(vqvae), init_path=str(initial), low=low)
+    data = FilmsConfig(window=WINDOW)
+    return Config(recipe="i2a/im2wav", dataset=["mine"], stage=Stage.low, preprocess=data, model=model)
+
+
+def test_a_prior_starts_from_exported_weights(tiny_clip: Path, tiny_im2wav: Path, copy: Path) -> None:
+    config = config_of_low(tiny_clip, tiny_im2wav, copy)
+    built = task.build_task(config, task.load_frozen(config))
+    stored = LowPrior.from_pretrained(copy / "low").state_dict()
+    assert all(torch.equal(weight, stored[name]) for name, weight in built.prior.state_dict().items())
+
+
+def test_a_vqvae_starts_from_exported_weights(tiny_im2wav: Path) -> None:
+    shape = im2wav.VqvaeConfig(downs=[4, 1], stride=4, embedding_width=8, codes=32, width=4, depth=1, decay=0.5)
+    model = ModelConfig(init_path=str(tiny_im2wav), vqvae=shape)
+    config = Config(recipe="i2a/im2wav", dataset=["mine"], stage=Stage.vqvae, model=model)
+    built = task.build_task(config, task.load_frozen(config))
+    assert parts.tokens_hash(built.vqvae) == parts.tokens_hash(VQVAE.from_pretrained(tiny_im2wav / "vqvae"))
+    assert built.vqvae.config.decay == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_codes, "another VQ-VAE"),
+        (rebuild_low(heads=3), "heads 3"),
+        (change_settings(clip_hash="other"), "clip_hash other"),
+        (lambda folder: shutil.rmtree(folder / "low"), "has no low"),
+    ],
+)
+def test_other_initial_weights_are_refused(
+    tiny_clip: Path, tiny_im2wav: Path, copy: Path, change: Callable[[Path], None], message: str
+) -> None:
+    change(copy)
+    config = config_of_low(tiny_clip, tiny_im2wav, copy)
+    with pytest.raises(UserError, match=message):
+        task.build_task(config, task.load_frozen(config))
 
 
 @pytest.mark.parametrize(
