@@ -1,7 +1,7 @@
 """Pictures, videos or texts -> wav, spectrogram and json files, and videos with their new sound."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,14 @@ def run(config: Config, options: InferenceOptions) -> None:
         for batch, request in rounds:
             key = content_hash(_key(batch, request, facts), [options.mux, options.keep_sound])
             stores.append(DiskStore(folder / UNFINISHED, key, bar))
-            if not stores[-1].results:
+            if not stores[-1].is_complete:
                 sampling = options.level, options.window_overlap, options.negative_scale
                 waves = generate(pipe, request, options, *sampling, stores[-1], bar)
-                rows = zip(batch, waves, strict=True)
-                stores[-1].finish([path for job, wave in rows for path in _save(*job, wave, facts, folder, options)])
-            for path in stores[-1].results:
+                for number, ((subject, seed), wave) in enumerate(zip(batch, waves, strict=True)):
+                    results = stores[-1].results_of(number, partial(_choose_names, subject, seed, folder, options))
+                    _save(subject, seed, wave, facts, results, options)
+                stores[-1].finish()
+            for path in itertools.chain(*stores[-1].results):
                 print(path)
     for store in stores:
         store.remove()
@@ -126,13 +128,19 @@ def generate(
 
 
 class DiskStore(TokenStore):
-    """Tokens of the finished windows of one batch, then the paths of its results, from which a killed run continues."""
+    """Tokens of the finished windows of one batch, and the names of its files, from which a killed run continues.
+
+    Attributes:
+        results: of each sound its wav and its video.
+        is_complete: whether all files of the batch are written.
+    """
 
     def __init__(self, folder: Path, key: str, bar: Any) -> None:
         super().__init__()
-        self.tokens, self.done = folder / f"{key}.safetensors", folder / f"{key}.json"
-        paths = [Path(path) for path in files.read_json(self.done)["results"]] if self.done.is_file() else []
-        self.results = paths if all(path.is_file() for path in paths) else []
+        self.tokens, self.names = folder / f"{key}.safetensors", folder / f"{key}.json"
+        noted = files.read_json(self.names) if self.names.is_file() else {"results": [], "complete": False}
+        self.results = [[Path(path) for path in paths] for paths in noted["results"]]
+        self.is_complete = noted["complete"] and all(path.is_file() for path in itertools.chain(*self.results))
         if self.tokens.is_file():
             self.levels = load_file(self.tokens)
             bar.update(sum(tokens.shape[1] for tokens in self.levels.values()))
@@ -143,15 +151,25 @@ class DiskStore(TokenStore):
         with files.atomic_path(self.tokens) as temporary:
             save_file(self.levels, temporary)
 
-    def finish(self, results: list[Path]) -> None:
-        """Note the results of the batch; its tokens stay until the end of the run."""
-        self.results = results
-        files.write_json(self.done, {"results": [str(path.resolve()) for path in results]})
+    def results_of(self, number: int, choose: Callable[[], list[Path]]) -> list[Path]:
+        """Names of the files of a sound, noted before they are written: a killed run writes the same ones again."""
+        if number == len(self.results):
+            self.results.append(choose())
+            self._note(complete=False)
+        return self.results[number]
+
+    def finish(self) -> None:
+        """Note that all files are written; the tokens stay until the end of the run."""
+        self._note(complete=True)
+
+    def _note(self, complete: bool) -> None:
+        paths = [[str(path.resolve()) for path in paths] for paths in self.results]
+        files.write_json(self.names, {"results": paths, "complete": complete})
 
     def remove(self) -> None:
         """Delete both files, and their folder with the last ones."""
         self.tokens.unlink(missing_ok=True)
-        self.done.unlink(missing_ok=True)
+        self.names.unlink(missing_ok=True)
         if self.tokens.parent.is_dir() and not any(self.tokens.parent.iterdir()):
             self.tokens.parent.rmdir()
 
@@ -208,20 +226,25 @@ def _describe(pipe: Im2WavPipeline, options: InferenceOptions, where: str) -> di
     )
 
 
+def _choose_names(subject: Subject, seed: int, folder: Path, options: InferenceOptions) -> list[Path]:
+    """Unused names of the wav, and with --mux of the video."""
+    wav = runtime.result_path(folder, subject.name, seed, ".wav")
+    video = subject.video if options.mux else None
+    return [wav, files.free_path(folder, wav.stem, video.suffix)] if video else [wav]
+
+
 def _save(
-    subject: Subject, seed: int, wave: torch.Tensor, facts: dict[str, Any], folder: Path, options: InferenceOptions
-) -> list[Path]:
-    """Write wav, spectrogram and json of one sound, and with --mux its video; return the paths of wav and video."""
-    rate = facts["sample_rate"]
-    path = runtime.result_path(folder, subject.name, seed, ".wav")
-    results, level = [path], runtime.save_sound(path, wave.numpy(), rate)
+    subject: Subject, seed: int, wave: torch.Tensor, facts: dict[str, Any], results: Sequence[Path],
+    options: InferenceOptions,
+) -> None:  # fmt: skip
+    """Write wav, spectrogram and json of one sound, and with --mux its video."""
+    rate, path = facts["sample_rate"], results[0]
+    level = runtime.save_sound(path, wave.numpy(), rate)
     mel = MelSpectrogram(MelSettings(sample_rate=rate, fmax=rate / 2))(wave[None])[0]
     spectrogram_png(path.with_suffix(".png"), mel.numpy(), rate, fmax=rate / 2)
     described = subject.source | {"seed": seed, "duration": len(wave) / rate} | facts | level
-    if options.mux and subject.video:
-        target = files.free_path(folder, path.stem, subject.video.suffix)
+    for target in results[1:]:
+        assert subject.video is not None
         mux(subject.video, wave.numpy(), rate, target, options.keep_sound)
         described |= {"muxed": target.name, "keep_sound": options.keep_sound}
-        results.append(target)
     files.write_json(path.with_suffix(".json"), described)
-    return results

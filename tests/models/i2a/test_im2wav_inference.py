@@ -99,6 +99,26 @@ def test_a_killed_run_continues_after_its_last_window(
     assert len(waves(out)) == 2 and not (out / im2wav.UNFINISHED).exists()
 
 
+def test_a_run_killed_while_it_writes_makes_no_second_file(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("--image", pictures, "--level", "low", "--output_dir", tmp_path)
+    draw, count = im2wav.spectrogram_png, [0]
+
+    def dies(*arguments: Any, **named: Any) -> None:
+        count[0] += 1
+        if count[0] == 2:  # after the wav of the second picture
+            raise Killed
+        draw(*arguments, **named)
+
+    monkeypatch.setattr(im2wav, "spectrogram_png", dies)
+    with pytest.raises(Killed):
+        run(root, tiny_im2wav, *flags)
+    assert sorted(waves(tmp_path)) == ["blue_0", "red_0"] and not (tmp_path / "red_0.json").exists()
+    assert run(root, tiny_im2wav, *flags) == 0
+    assert sorted(waves(tmp_path)) == ["blue_0", "red_0"] and (tmp_path / "red_0.json").is_file()
+
+
 def animate(path: Path, frames: int) -> None:
     """Write an animated picture with half a second for each frame."""
     first, *rest = (Image.new("RGB", (32, 32), (40 * number, 0, 0)) for number in range(frames))
