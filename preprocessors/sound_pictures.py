@@ -127,9 +127,11 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
     sound, frames = folder / config.audio_dir / f"{row.uid}.wav", folder / config.frames_dir / row.uid
     is_scene = row.audio is None
     has_pictures = films is None or row.image is not None or is_scene
+    if films and films.sounds_only and is_scene:
+        has_pictures = frames.is_dir()  # drawn for another stage, which still needs them
     example = replace(row, audio=sound, image=frames if has_pictures else None)
     try:
-        if films and is_scene:
+        if films and is_scene and has_pictures:
             example.video = sound_films.draw(row, folder)
         if sound.is_file() and (frames.is_dir() or not has_pictures):
             example.duration = round(soundfile.info(sound).duration, 3)

@@ -149,6 +149,18 @@ def test_the_miniature_world_has_films(tmp_path: Path) -> None:
         prepare(config, "mine", films=Films())
 
 
+def test_scenes_for_the_vqvae_have_no_films(tmp_path: Path) -> None:
+    """Unless another stage had them drawn, which still needs them."""
+    config = config_for(tmp_path, miniworld=MiniworldConfig(train_scenes=2, valid_scenes=1, pairs=False))
+    prepare(config, "mine", None, films=Films(sounds_only=True))
+    assert {(row.image, row.video) for row in rows_of(tmp_path)} == {(None, None)}
+    prepare(config, "mine", None, films=Films())
+    both = rows_of(tmp_path)
+    assert all(row.image and row.video and row.video.is_file() for row in both)
+    prepare(config, "mine", None, films=Films(sounds_only=True))
+    assert [(row.image, row.video) for row in rows_of(tmp_path)] == [(row.image, row.video) for row in both]
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs SONOLUME_TEST_DATA")
 def test_a_real_video(tmp_path: Path) -> None:
     cells = [{"Uid": name, "Video": str(REAL / "video" / f"vas_dog_video_{name}.mp4")} for name in ("02677", "02754")]
