@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sonolume.config.base import MiniworldConfig, RunConfig
+from sonolume.config.base import MiniworldConfig, PreprocessConfig, RunConfig
 from sonolume.config.options import ReportOptions
 from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_files, save_picture, wave_saver
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -233,7 +233,7 @@ def clips(
     """
     if not uses_miniworld(config, options.checkpoint, where, shipped):
         (uids, read), name = prepared(), f"validation clips of {', '.join(config.dataset)}"
-        if (found := MelSettings.of(config.preprocess)) != settings:
+        if isinstance(config.preprocess, PreprocessConfig) and (found := MelSettings.of(config.preprocess)) != settings:
             raise UserError(f"the data have other mels than the model takes: {found}, not {settings}")
         if not uids:
             raise UserError(f"{name}: no validation clips to evaluate on")

@@ -13,6 +13,7 @@ these kernels that works here is used:
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,8 +47,9 @@ class Int8Linear(nn.Module):
         weight = weight.detach().float()
         scale = (weight.abs().amax(dim=1) / LEVELS).clamp(min=1e-12).bfloat16()                    # (out,)
         values = (weight / scale[:, None].float()).round().clamp(-LEVELS, LEVELS)                  # (out, in)
+        self.kernel = fbgemm() if weight.device.type == "cpu" else None
         self.packed: Any = None
-        if weight.device.type == "cpu" and has_fbgemm():
+        if self.kernel:
             self.packed = _pack(values, scale.double())
             scale, values = scale[:0], values[:0]  # the packed weight replaces them
         self.register_buffer("values", values.to(torch.int8))
@@ -56,9 +58,9 @@ class Int8Linear(nn.Module):
         self.has_int8pack = HAS_INT8PACK and not any(size % UNIT for size in weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packed is not None:
+        if self.kernel:
             largest = torch.linalg.vector_norm(x.float(), torch.inf, -1, keepdim=True).clamp_(min=1e-12)  # (..., 1)
-            product = _multiply(x / largest, self.packed)                                          # (..., out)
+            product = self.kernel(x / largest, 1 / LEVELS, ZERO, self.packed)                      # (..., out)
             return (product * largest if self.bias is None else torch.addcmul(self.bias, product, largest)).to(x.dtype)
         if x.device.type == "cpu" and self.has_int8pack and x.ndim == 2 and len(x) <= MOST_ROWS:
             product = torch._weight_int8pack_mm(x.bfloat16(), self.values, self.scale).to(x.dtype)
@@ -76,18 +78,18 @@ def _pack(values: Tensor, scale: Tensor) -> Any:
     return torch.ops.quantized.linear_prepack(quantized, None)
 
 
-def _multiply(x: Tensor, packed: Any) -> Tensor:
-    """Rows of x in -1 to 1, rounded to multiples of 1/127, times a packed weight."""
-    return getattr(torch.ops.quantized, FBGEMM)(x.float(), 1 / LEVELS, ZERO, packed)
-
-
 @functools.cache
-def has_fbgemm() -> bool:
-    """Whether PyTorch has the kernel, and the CPU computes it without overflow of 16-bit sums."""
-    if not hasattr(torch.ops.quantized, FBGEMM) or torch.backends.quantized.engine not in ("x86", "fbgemm"):
-        return False
+def fbgemm() -> Callable[..., Tensor] | None:
+    """The kernel: float32 rows in -1 to 1, their scale and zero, packed weight -> float32.
+
+    None where PyTorch lacks it, or the CPU adds its products in 16 bits, which overflow.
+    """
+    if torch.backends.quantized.engine not in ("x86", "fbgemm") or not hasattr(torch.ops.quantized, FBGEMM):
+        return None
+    kernel = getattr(torch.ops.quantized, FBGEMM).default
     packed = _pack(torch.full((UNIT, UNIT), float(LEVELS)), torch.ones(UNIT, dtype=torch.float64))
-    return bool((_multiply(torch.ones(1, UNIT), packed) == LEVELS * UNIT).all())
+    exact = kernel(torch.ones(1, UNIT), 1 / LEVELS, ZERO, packed) == LEVELS * UNIT
+    return kernel if bool(exact.all()) else None
 
 
 def quantize_int8(transformer: TokenTransformer) -> None:

@@ -22,6 +22,7 @@ from sonolume.models.mini import judges
 from sonolume.modules.im2wav.losses import perplexity
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld.scene import Scene
+from sonolume.utils.errors import UserError
 from sonolume.utils.image import spectrogram_grid
 
 LEVELS = ("fine", "coarse")
@@ -31,6 +32,9 @@ def run(config: Config, options: EvaluationOptions) -> None:
     """Reconstruct held-out clips from the tokens of each level; write report.json, report.md and samples.png."""
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     folder, stored = parts.read_settings(where)
+    if stored["sample_rate"] != config.preprocess.sample_rate:
+        raise UserError(f"{where}: has {stored['sample_rate']} Hz, preprocess.sample_rate is "
+                        f"{config.preprocess.sample_rate}: choose another --checkpoint or --config")  # fmt: skip
     vqvae = parts.load(folder, "vqvae", "--checkpoint").to(runtime.pick_device(options.device))
     settings = MelSettings(sample_rate=stored["sample_rate"])
 
@@ -75,7 +79,8 @@ def score(report: Report, clips: Clips, vqvae: Any, settings: MelSettings) -> di
     report.conditions |= reconstruction.conditions(settings, clips.uids, "waves", data=clips.source)
     if clips.scenes:
         add_kept_kinds(report, clips.scenes, mels)
-    return {name: torch.cat(mels[name][:ROWS]) for name in ("real", *LEVELS)}
+    shown = min(mel.shape[-1] for mel in mels["real"][:ROWS])  # recordings have different lengths
+    return {name: torch.cat([mel[..., :shown] for mel in mels[name][:ROWS]]) for name in ("real", *LEVELS)}
 
 
 def add_kept_kinds(report: Report, scenes: list[Scene], mels: dict[str, list[Tensor]]) -> None:
