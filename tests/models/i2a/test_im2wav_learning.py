@@ -22,7 +22,7 @@ from sonolume.preprocessors.miniworld import DURATION, world
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene
 
 WINDOW = 16384  # samples, 128 coarse tokens: the first second of a scene
-SCENES, VALID, UNSEEN, STEPS = 532, 32, 96, 750
+SCENES, VALID, UNSEEN, STEPS = 416, 16, 192, 650
 SETTINGS = [
     "model.vqvae_path=pretrained/mini/im2wav", f"preprocess.window={WINDOW}",
     "model.low.width=64", "model.low.depth=3", "model.low.blocks=8", "model.low.time_bins=4",
