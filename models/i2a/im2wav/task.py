@@ -127,11 +127,11 @@ class Task(RecipeTask):
         keep, seeds = None, None
         if draws:
             dropped = draws(lambda count, random: torch.rand(count, generator=random)) < self.section.guidance_dropout
-            keep = ~dropped.to(self.device) if self.section.guidance_dropout else None                  # (B,)
+            keep = ~dropped.to(self.device) if self.section.guidance_dropout else None              # (B,)
             seeds = draws(lambda count, random: torch.randint(LARGEST_SEED, (count,), generator=random))
-        tokens = self.tokens(batch, self.level)                                               # (B, T)
+        tokens = self.tokens(batch, self.level)                                                     # (B, T)
         if self.level:
-            logits = self.prior(tokens, batch.frames, batch.times, keep, seeds)               # (B, T, codes)
+            logits = self.prior(tokens, batch.frames, batch.times, keep, seeds)                     # (B, T, codes)
         else:
             logits = self.prior(tokens, batch.frames.mean(dim=1), self.tokens(batch, 1), keep, seeds)
         return bits_per_token(logits, tokens)
