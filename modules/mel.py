@@ -38,6 +38,11 @@ class MelSettings:
         """Copy the settings from any object with these fields, such as a config section."""
         return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
+    @classmethod
+    def full_band(cls, sample_rate: int) -> "MelSettings":
+        """Settings with bands up to half of any sample rate."""
+        return cls(sample_rate=sample_rate, fmax=sample_rate / 2)
+
     @property
     def padding(self) -> int:
         """Samples added at each side, so that N samples give N // hop_size frames."""

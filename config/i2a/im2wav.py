@@ -133,6 +133,10 @@ class ModelConfig(Strict):
 
     def __post_init__(self) -> None:
         self.fraction("model", "low_overlap", "up_overlap")
+        self.require(
+            not (self.init_path and self.vqvae.decoders_only),
+            "model.init_path and model.vqvae.decoders_only exclude each other: decoders start from model.vqvae_path",
+        )
 
 
 @dataclass

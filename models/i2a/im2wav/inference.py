@@ -240,7 +240,7 @@ def _save(
     """Write wav, spectrogram and json of one sound, and with --mux its video."""
     rate, path = facts["sample_rate"], results[0]
     level = runtime.save_sound(path, wave.numpy(), rate)
-    mel = MelSpectrogram(MelSettings(sample_rate=rate, fmax=rate / 2))(wave[None])[0]
+    mel = MelSpectrogram(MelSettings.full_band(rate))(wave[None])[0]
     spectrogram_png(path.with_suffix(".png"), mel.numpy(), rate, fmax=rate / 2)
     described = subject.source | {"seed": seed, "duration": len(wave) / rate} | facts | level
     for target in results[1:]:

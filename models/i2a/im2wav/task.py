@@ -24,7 +24,7 @@ from sonolume.modules.im2wav.prior import LowPrior, UpPrior
 from sonolume.modules.im2wav.sampler import TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import bits_per_token
 from sonolume.modules.im2wav.vqvae import VQVAE
-from sonolume.modules.mel import MelSpectrogram
+from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import ConfigError, UserError
 
@@ -168,8 +168,10 @@ class Task(RecipeTask):
         real, vqvae = self.tokens(batch, self.level), self.frozen["vqvae"]
         sampled = self.sample(batch)
         rows = [vqvae.decode(tokens, self.level).float().cpu() for tokens in (real, sampled)]
-        previews.log_sounds(self, "preview", list(rows[1]), self.config.preprocess.sample_rate)
-        previews.log_spectrograms(self, "preview", [MelSpectrogram()(row) for row in rows])
+        rate = self.config.preprocess.sample_rate
+        mel = MelSpectrogram(MelSettings.full_band(rate))
+        previews.log_sounds(self, "preview", list(rows[1]), rate)
+        previews.log_spectrograms(self, "preview", [mel(row) for row in rows])
 
     def sample(self, batch: Batch) -> Tensor:
         """Sample tokens (B, T) for the images of a batch, with the default guidance."""

@@ -143,8 +143,7 @@ class VqvaeTask(RecipeTask):
 
     def _mel(self, device: torch.device) -> MelSpectrogram:
         """The mel filters of the sample rate, built once; they are no part of the checkpoint."""
-        rate = self.config.preprocess.sample_rate
-        return _spectrogram(MelSettings(sample_rate=rate, fmax=rate / 2)).to(device)
+        return _spectrogram(MelSettings.full_band(self.config.preprocess.sample_rate)).to(device)
 
     def on_validation_epoch_end(self) -> None:
         for name, counts in zip(LEVELS, self.counts, strict=True):

@@ -69,8 +69,8 @@ def test_low_learns_the_kinds_of_pictures(root: Path, tmp_path: Path) -> None:
 
     pipe = Im2WavPipeline.from_pretrained(config.run_dir / "pipeline", with_up=False)
     unseen = list(world.scenes("test", UNSEEN, seed=6, pairs=False))
-    seen = frozen["clip"].encode_pictures(iter(pictures(unseen)))                                  # (N, V)
-    made = pipe(Request(seen[:, None], range(UNSEEN), WINDOW), level="low")                     # (N, n)
+    images = frozen["clip"].encode_pictures(iter(pictures(unseen)))                                # (N, V)
+    made = pipe(Request(images[:, None], range(UNSEEN), WINDOW), level="low")                      # (N, n)
     silence = torch.zeros(UNSEEN, int(DURATION * 16000) - WINDOW)
     mels = MelSpectrogram()(torch.cat([made, silence], dim=1))
     judge = judges.load_judge(SoundJudge, root / judges.SOUND_JUDGES[0])

@@ -14,7 +14,7 @@ from sonolume.models.i2a.im2wav import inference, parts, task
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request
 from sonolume.modules.im2wav.prior import LowPrior
 from sonolume.modules.im2wav.vqvae import VQVAE
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import ConfigError, UserError
 from tests.models.i2a.conftest import WINDOW
 
 
@@ -98,6 +98,11 @@ def test_a_vqvae_starts_from_exported_weights(tiny_im2wav: Path) -> None:
     built = task.build_task(config, task.load_frozen(config))
     assert parts.tokens_hash(built.vqvae) == parts.tokens_hash(VQVAE.from_pretrained(tiny_im2wav / "vqvae"))
     assert built.vqvae.config.decay == 0.5
+
+
+def test_decoders_alone_do_not_start_from_other_weights() -> None:
+    with pytest.raises(ConfigError, match="init_path"):
+        ModelConfig(init_path="some/folder", vqvae=im2wav.VqvaeConfig(decoders_only=True))
 
 
 @pytest.mark.parametrize(
