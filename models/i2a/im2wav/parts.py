@@ -75,7 +75,7 @@ def load(folder: Path, name: str, key: str, dtype: torch.dtype = torch.float32) 
     """
     place = folder / name
     if not place.is_dir():
-        raise UserError(f"{key} {folder}: has no {name}: train it with run_train.sh --config {TRAINED_BY[name]}")
+        raise UserError(f"{key} {folder}: has no {name}: {_remedy(name)}")
     network = checkpoint.load_network(NETWORKS[name], str(place.absolute()), key, dtype=dtype)
     network.register_to_config(_name_or_path="")  # strip local paths from exported configs
     return network
@@ -83,8 +83,11 @@ def load(folder: Path, name: str, key: str, dtype: torch.dtype = torch.float32) 
 
 def locate(source: str, key: str, name: str) -> Path:
     """Resolve a config key that names an exported folder with the network `name`."""
-    remedy = f"train it with egs/i2a/im2wav/run_train.sh --config egs/i2a/im2wav/{TRAINED_BY[name]}"
-    return read_settings(paths.locate(source, key, remedy), key)[0]
+    return read_settings(paths.locate(source, key, _remedy(name)), key)[0]
+
+
+def _remedy(name: str) -> str:
+    return f"train stage {name} first, with a config such as egs/i2a/im2wav/{TRAINED_BY[name]} or its tiny variant"
 
 
 def load_vqvae(source: str, key: str) -> VQVAE:
