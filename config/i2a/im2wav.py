@@ -181,6 +181,7 @@ class GenerationOptions(options.ModelOptions):
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
     num_threads: int = option(0, help="CPU threads; 0 is torch's choice", low=0, metavar="N")
     int8: bool = option(help="weights of the transformers in 8 bits: faster on a CPU, slightly less exact")
+    compile: bool = option(help="compile the sampling steps of one clip: faster on a CPU; needs a C++ compiler")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -36,18 +36,19 @@ class Int8Linear(nn.Module):
     Args:
         weight: (out, in).
         bias: (out,) or None.
+        packed: use FBGEMM where it works, which keeps the weight in an order of its own.
     """
 
     values: Tensor  # (out, in) int8
     scale: Tensor  # (out,) bfloat16, the type of `_weight_int8pack_mm`
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, packed: bool = True) -> None:
         super().__init__()
         weight = weight.detach().float()
         scale = (weight.abs().amax(dim=1) / LEVELS).clamp(min=1e-12).bfloat16()                    # (out,)
         values = (weight / scale[:, None].float()).round().clamp(-LEVELS, LEVELS)                  # (out, in)
-        self.kernel = fbgemm() if weight.device.type == "cpu" else None
+        self.kernel = fbgemm() if packed and weight.device.type == "cpu" else None
         self.packed: Any = None
         if self.kernel:
             self.packed = _pack(values, scale.double())
@@ -92,10 +93,10 @@ def fbgemm() -> Callable[..., Tensor] | None:
     return kernel if bool(exact.all()) else None
 
 
-def quantize_int8(transformer: TokenTransformer) -> None:
+def quantize_int8(transformer: TokenTransformer, packed: bool = True) -> None:
     """Replace the weights of all linear layers, and of the product with the token embedding, by int8, in place.
 
     Embeddings, norms and biases keep their type. For sampling only: the result has no gradients, and its state dict
-    other keys. For a CPU; elsewhere it runs, without a gain.
+    other keys. For a CPU; elsewhere it runs, without a gain. `compiled.py` takes weights that are not packed.
     """
-    replace_linears(transformer, Int8Linear)
+    replace_linears(transformer, functools.partial(Int8Linear, packed=packed))

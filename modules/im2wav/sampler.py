@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sonolume.modules.im2wav.compiled import compile_for_rows
 from sonolume.modules.im2wav.linear import for_rows
 from sonolume.modules.im2wav.transformer import Condition, TokenTransformer
 
@@ -91,6 +92,7 @@ class TokenSampler:
         transformer: the prior's transformer, in evaluation mode; its weights are read once.
         batch: B.
         sampling: settings; they decide which branches are computed.
+        compiled: on a CPU, compile the step for few rows (`compiled.py`).
 
     Attributes:
         tokens: (B, T) int64, sampled up to `position`.
@@ -98,12 +100,15 @@ class TokenSampler:
         logits: (B, K) guided logits of the last step, before temperature and filters.
     """
 
-    def __init__(self, transformer: TokenTransformer, batch: int, sampling: TokenSampling) -> None:
+    def __init__(
+        self, transformer: TokenTransformer, batch: int, sampling: TokenSampling, compiled: bool = False
+    ) -> None:
         self.transformer, self.sampling, self.batch = transformer, sampling, batch
         self.branches = len(sampling.branch_scales)
         places = transformer.places                                                    # (T, W)
         codes, rows = len(transformer.tokens.weight), self.branches * batch
-        self.stepper = for_rows(transformer, rows)
+        stepper = compile_for_rows(transformer, rows) if compiled else None
+        self.stepper = stepper or for_rows(transformer, rows)
         self.captured = False
         self.position = torch.zeros(1, dtype=torch.long, device=places.device)
         self.tokens = torch.zeros(batch, len(places), dtype=torch.long, device=places.device)

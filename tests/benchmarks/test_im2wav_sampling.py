@@ -1,9 +1,10 @@
 """Sampling with Im2Wav's priors of published size on one core: pytest -m benchmark -s <this file>
 
 The other side is a plain loop on the same modules: caches that grow by concatenation, cut to what each attention kind
-reads, one pass for each guidance branch, `torch.multinomial`. Random weights, one thread, its processor time, medians;
-sides and positions take turns. A whole clip is 2048 guided Low tokens and 8192 Up tokens, estimated from the first, the
-middle and the last step by the trapezoidal rule.
+reads, one pass for each guidance branch, `torch.multinomial`; it is not compiled, because its shapes change in every
+step. Random weights, one thread, its processor time, medians; sides and positions take turns. A whole clip is 2048
+guided Low tokens and 8192 Up tokens, estimated from the first, the middle and the last step by the trapezoidal rule.
+The time of compilation, about 15 seconds for each network in the first run on a machine, is not part of it.
 """
 
 import copy
@@ -114,9 +115,9 @@ class Plain:
 class Ours:
     """`TokenSampler` at any position."""
 
-    def __init__(self, model: TokenTransformer, batch: int, position: int) -> None:
+    def __init__(self, model: TokenTransformer, batch: int, position: int, compiled: bool = False) -> None:
         positions = len(model.places)
-        self.sampler = TokenSampler(model, batch, TokenSampling(guidance=GUIDANCE[positions]))
+        self.sampler = TokenSampler(model, batch, TokenSampling(guidance=GUIDANCE[positions]), compiled)
         self.sampler.start(*conditions(positions, batch))
         for layer, cache in enumerate(self.sampler.caches):
             kv = keys_and_values(positions, layer).expand(2, cache.shape[1], 1, positions, -1)
@@ -135,31 +136,41 @@ def seconds(function: Callable[..., Any], *arguments: Any) -> float:
     return time.thread_time() - start
 
 
-def medians(model: TokenTransformer, int8: TokenTransformer, batch: int, rounds: int) -> Medians:
+def our_sides(model: TokenTransformer, batch: int, position: int) -> dict[str, Ours]:
+    """Compiled ones, too, for a single clip."""
+    int8, unpacked = copy.deepcopy(model), copy.deepcopy(model)
+    quantize_int8(int8)
+    quantize_int8(unpacked, packed=False)
+    sides = {"float32": Ours(model, batch, position), "int8": Ours(int8, batch, position)}
+    if batch == 1:
+        sides["float32 compiled"] = Ours(model, batch, position, compiled=True)
+        sides["int8 compiled"] = Ours(unpacked, batch, position, compiled=True)
+    for side in sides.values():
+        side.step(torch.arange(batch), position)
+    return sides
+
+
+def medians(model: TokenTransformer, batch: int, rounds: int) -> Medians:
     """Interleaved steps; the middle one, first of all, on the same caches: the same logits."""
     positions, previous = len(model.places), torch.arange(batch)
     starts = [0, positions // 2, positions - rounds - 1]
-    plain = [Plain(model, batch, start) for start in starts]
-    ours, small = Ours(model, batch, starts[1]), Ours(int8, batch, starts[1])
-    times: dict[str, list[list[float]]] = {side: [[], [], []] for side in ("plain", "float32", "int8")}
+    plain, ours = [Plain(model, batch, start) for start in starts], our_sides(model, batch, starts[1])
+    times: dict[str, list[list[float]]] = {side: [[], [], []] for side in ("plain", *ours)}
     for number in range(rounds):
         for index in (1, 2, 0):
-            position = starts[index] + number
             times["plain"][index].append(seconds(plain[index].step, previous))
-            times["float32"][index].append(seconds(ours.step, previous, position))
-            times["int8"][index].append(seconds(small.step, previous, position))
-            if index == 1 and number == 0:
-                check(plain[1].logits, ours.sampler.logits, small.sampler.logits)
+            for name, side in ours.items():
+                times[name][index].append(seconds(side.step, previous, starts[index] + number))
+                if index == 1 and number == 0:
+                    check(plain[1].logits, side.sampler.logits, name)
     return {side: [statistics.median(times) for times in lists] for side, lists in times.items()}
 
 
-def check(plain: Tensor, ours: Tensor, int8: Tensor) -> None:
-    error, small = float((ours - plain).abs().max()), float((int8 - plain).norm() / plain.norm())
-    same = float((int8.argmax(dim=1) == plain.argmax(dim=1)).float().mean())
-    print(f"\nlogits, standard deviation {float(plain.std()):.3f}: float32 differs by {error:.1e}, int8 by {small:.3f} "
-          f"of their norm, with {same:.0%} of the most likely tokens")  # fmt: skip
-    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
-    assert small < 0.1
+def check(plain: Tensor, ours: Tensor, name: str) -> None:
+    error = float((ours - plain).norm() / plain.norm())
+    same = float((ours.argmax(dim=1) == plain.argmax(dim=1)).float().mean())
+    print(f"\nlogits of {name} differ by {error:.1e} of their norm, {same:.0%} of the most likely tokens are the same")
+    assert error < (0.03 if "int8" in name else 1e-4)
 
 
 def clip_seconds(low: Medians, up: Medians, side: str) -> float:
@@ -173,10 +184,8 @@ def test_a_whole_clip(print_table: Callable[..., None]) -> None:
     results: dict[int, dict[int, Medians]] = {1: {}, BATCH: {}}
     for positions in (LOW, UP):
         model = transformer(positions)
-        int8 = copy.deepcopy(model)
-        quantize_int8(int8)
         for batch, rounds in ((1, ROUNDS), (BATCH, BATCH_ROUNDS)):
-            results[batch][positions] = medians(model, int8, batch, rounds)
+            results[batch][positions] = medians(model, batch, rounds)
     total = {(batch, side): clip_seconds(levels[LOW], levels[UP], side) / batch
              for batch, levels in results.items() for side in levels[LOW]}  # fmt: skip
     alone = total[1, "plain"]
@@ -188,8 +197,8 @@ def test_a_whole_clip(print_table: Callable[..., None]) -> None:
     places = ["Low first, ms", "middle", "last", "Up first, ms", "middle", "last"]
     header = ["clips", *places, "s a clip", "times one plain", "times equal plain"]
     print_table(f"4.1 s, one thread, load {os.getloadavg()[0]:.1f}", header, rows)
-    assert alone / total[1, "float32"] >= 2.0
-    assert alone / total[1, "int8"] >= 3.0
+    assert alone / total[1, "float32 compiled"] >= 2.0
+    assert alone / total[1, "int8 compiled"] >= 3.0
     assert alone / total[BATCH, "float32"] >= 7.0
     for levels in results[1].values():
-        assert all(levels[side][2] <= 1.1 * levels[side][0] for side in ("float32", "int8"))
+        assert all(steps[2] <= 1.1 * steps[0] for side, steps in levels.items() if side != "plain")

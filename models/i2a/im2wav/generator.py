@@ -37,7 +37,7 @@ class Generator:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Everything that decides a sound besides its image and seed."""
-        names = ("temperature", "top_k", "top_p", "int8")
+        names = ("temperature", "top_k", "top_p", "int8", "compile")
         scale = self.options.guidance_scale
         return {
             "model": weights_version(self.where),

@@ -17,6 +17,7 @@ from sonolume.models.i2a.im2wav import parts, subjects
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
 from sonolume.models.i2a.im2wav.subjects import Subject
+from sonolume.modules.im2wav.compiled import check_compiler
 from sonolume.modules.im2wav.quantized import quantize_int8
 from sonolume.modules.im2wav.sampler import TokenSampling
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -71,10 +72,10 @@ def run(config: Config, options: InferenceOptions) -> None:
 
 
 def load(where: str, options: GenerationOptions, dtype: str = "float32", with_up: bool = True) -> Im2WavPipeline:
-    """Load the pipeline of a folder or a hub id, and apply --device, --num_threads and --int8.
+    """Load the pipeline of a folder or a hub id, and apply --device, --num_threads, --int8 and --compile.
 
     Raises:
-        UserError: damaged, incomplete, or of another kind.
+        UserError: damaged, incomplete, or of another kind; or this machine cannot compile.
     """
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
@@ -85,9 +86,23 @@ def load(where: str, options: GenerationOptions, dtype: str = "float32", with_up
         raise UserError(f"{where}: {error}") from error
     if options.guidance_scale not in (None, 1) and not any(one.config.has_null for one in pipe.priors().values()):
         raise UserError(f"--guidance_scale {options.guidance_scale:g}: {where} was trained with guidance_dropout 0")
+    if options.compile:
+        _check_compiler(place)
+        pipe.compiled = True
     for prior in pipe.priors().values() if options.int8 else ():
-        quantize_int8(prior.transformer)
+        quantize_int8(prior.transformer, packed=not options.compile)
     return pipe
+
+
+def _check_compiler(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise UserError(f"--compile is for the CPU, the device is {device}: leave it out, or add --device cpu")
+    try:
+        check_compiler()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--compile: PyTorch cannot compile here ({reason}): "
+                        "install a C++ compiler such as g++, or leave --compile out") from error  # fmt: skip
 
 
 def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:
@@ -209,8 +224,8 @@ def _key(batch: Sequence[Job], request: Request, facts: dict[str, Any]) -> list[
 
 def _describe(pipe: Im2WavPipeline, options: InferenceOptions, where: str) -> dict[str, Any]:
     """Everything that decides the sounds except the input and the seed, for the json."""
-    names = ("temperature", "top_k", "top_p", "negative_text", "negative_scale", "int8", "dtype", "batch_size")
-    flags = {name: getattr(options, name) for name in names}
+    sampling = ("temperature", "top_k", "top_p", "negative_text", "negative_scale")
+    flags = {name: getattr(options, name) for name in (*sampling, "int8", "compile", "dtype", "batch_size")}
     overlaps = {name: pipe.settings[name] for name in ("low_overlap", "up_overlap")}
     return runtime.describe(
         model=where,

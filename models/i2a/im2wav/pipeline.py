@@ -61,6 +61,7 @@ class Im2WavPipeline:
         window: samples of the longest context of the priors.
         fps: image vectors in a second.
         guidance_scale: default scale of classifier-free guidance.
+        compiled: on a CPU, compile the sampling steps of single clips; False at first.
 
     Raises:
         ValueError: networks that do not fit each other.
@@ -72,6 +73,7 @@ class Im2WavPipeline:
         self.window: int = settings["window"]
         self.fps: float = settings["fps"]
         self.guidance_scale: float = settings["guidance_scale"]
+        self.compiled = False
         for level, prior in self.priors().items():
             self._check(level, prior)
 
@@ -171,7 +173,7 @@ class Im2WavPipeline:
         starts = window_starts(self._total(level, request.samples), size, hop, unit)
         if not prior.config.has_null:
             sampling = replace(sampling, guidance=1.0, negative_guidance=0.0)
-        sampler = TokenSampler(prior.transformer, len(request.seeds), sampling)
+        sampler = TokenSampler(prior.transformer, len(request.seeds), sampling, self.compiled)
 
         def sample(start: int, prefix: Tensor | None) -> Tensor:
             condition, null, negative = self._conditions(level, request, coarse, start, sampling)

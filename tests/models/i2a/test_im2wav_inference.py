@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,28 @@ def test_a_sound_does_not_depend_on_its_batch(root: Path, tiny_im2wav: Path, pic
     run(root, tiny_im2wav, "--image", pictures, "--level", "low", "--output_dir", tmp_path / "both")
     run(root, tiny_im2wav, "--image", pictures / "red.png", "--level", "low", "--output_dir", tmp_path / "one")
     assert np.abs(waves(tmp_path / "both")["red_0"] - waves(tmp_path / "one")["red_0"]).max() < 1e-3
+
+
+def test_compiled_steps_give_the_same_sound(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # needs no C++ compiler
+    inputs = ("--image", pictures / "red.png", "--level", "low")
+    run(root, tiny_im2wav, *inputs, "--output_dir", tmp_path / "plain")
+    assert run(root, tiny_im2wav, *inputs, "--compile", "--output_dir", tmp_path / "compiled") == 0
+    assert np.abs(waves(tmp_path / "plain")["red_0"] - waves(tmp_path / "compiled")["red_0"]).max() < 1e-3
+    assert run(root, tiny_im2wav, *inputs, "--compile", "--int8", "--output_dir", tmp_path / "int8") == 0
+
+
+def test_no_compiler_is_one_line(
+    root: Path, tiny_im2wav: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("InvalidCxxCompiler: no C++ compiler found\nmore")
+
+    monkeypatch.setattr(im2wav, "check_compiler", fail)
+    assert run(root, tiny_im2wav, "--text", "a dog barks", "--compile") == 2
+    assert "(InvalidCxxCompiler: no C++ compiler found): install" in capsys.readouterr().err
 
 
 def test_texts_and_negatives(root: Path, tiny_im2wav: Path, tmp_path: Path) -> None:
