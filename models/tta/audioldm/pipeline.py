@@ -188,29 +188,23 @@ class TextToAudioPipeline(DiffusionPipeline):
         prompts = _repeat(prompt, 1, num_waveforms_per_prompt)
         negatives = _repeat(negative_prompt, len(prompts) // num_waveforms_per_prompt, num_waveforms_per_prompt)
         self._check(prompts, negatives, steps, duration, output_type, windows_at_once)
-        start = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
-        plan = Plan(prompts, negatives, steps, guidance, windows_at_once, *start)
-        return self.sample(plan, generator, latents, output_type)
+        samples, windows, source = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
 
-    @torch.no_grad()
-    def sample(self, plan: "Plan", generator: Any, noise: Tensor | None, output_type: str) -> SoundOutput:
-        """Text -> noise -> denoise -> decode. Windows and a recording to start from enter by `plan` alone."""
-        text = self.encode_prompts(plan.prompts, plan.negatives, plan.guidance)                    # (2B, L, D)
-        start = self.prepare_latents(len(plan.prompts), plan.windows.width, generator, noise)      # (B, z, h, w)
-        latents, timesteps = plan.source.start(self.scheduler, start, plan.steps)
+        text = self.encode_prompts(prompts, negatives, guidance)                                   # (2B, L, D)
+        noise = self.prepare_latents(len(prompts), windows.width, generator, latents)              # (B, z, h, w)
+        x, timesteps = source.start(self.scheduler, noise, steps)
         for t in self.progress_bar(timesteps):  # type: ignore[operator]
-            network = lambda x, of, t=t: self.predict(x, t, text.rows(of), plan.guidance)  # noqa: E731
-            noisy = scale_model_input(self.scheduler, latents, t)
-            prediction = plan.windows.apply(network, noisy, max(plan.batch_size, len(noisy)))
-            latents = self.scheduler.step(prediction, t, latents).prev_sample                      # (B, z, h, w)
-            latents = plan.source.after_step(latents)
+            network = lambda some, of, t=t: self.predict(some, t, text.rows(of), guidance)  # noqa: E731
+            noisy = scale_model_input(self.scheduler, x, t)
+            prediction = windows.apply(network, noisy, max(windows_at_once, len(noisy)))
+            x = source.after_step(self.scheduler.step(prediction, t, x).prev_sample)               # (B, z, h, w)
         if output_type == "latent":
-            return SoundOutput(audios=latents)  # type: ignore[arg-type]
-        mel = plan.source.merge_mel(self.decode_latents(latents, plan.windows))                    # (B, M, T)
-        mels = mel[..., : math.ceil(plan.samples / self.mel_settings.hop_size)].float()
+            return SoundOutput(audios=x)  # type: ignore[arg-type]
+        mel = source.merge_mel(self.decode_latents(x, windows))                                    # (B, M, T)
+        mels = mel[..., : math.ceil(samples / self.mel_settings.hop_size)].float()
         if output_type == "mel":
             return SoundOutput(audios=mels, mels=mels)  # type: ignore[arg-type]
-        wave, gains = plan.source.merge_wave(self.vocode(mel)[:, : plan.samples])                  # (B, N), (B,)
+        wave, gains = source.merge_wave(self.vocode(mel)[:, :samples])                             # (B, N), (B,)
         audios: Any = wave.cpu().numpy() if output_type == "np" else wave
         return SoundOutput(audios=audios, mels=mels, gains=gains)
 
@@ -335,20 +329,6 @@ class TextToAudioPipeline(DiffusionPipeline):
         """(z, h, w) of one clip."""
         factor = self._factor
         return self.vae.config.latent_channels, self.mel_settings.n_mel // factor, self.config.frames // factor
-
-
-@dataclass
-class Plan:
-    """Checked arguments of one call."""
-
-    prompts: list[str]  # B, as the negatives
-    negatives: list[str]
-    steps: int
-    guidance: Guidance
-    batch_size: int  # windows in one call of the U-Net, if they are more than the sounds
-    samples: int  # N
-    windows: Windows
-    source: FromNoise  # or FromAudio
 
 
 def _repeat(texts: str | list[str], count: int, times: int) -> list[str]:
