@@ -46,10 +46,9 @@ def objective_of(scheduler: Any) -> str:
 
 
 def make_scheduler(name: str, settings: dict[str, Any], objective: str, noise: dict[str, Any]) -> Any:
-    """A diffusers scheduler for a network trained for `objective` on the noise schedule `noise`.
+    """A diffusers scheduler for a network trained for `objective`.
 
-    Args:
-        noise: num_train_timesteps, beta_start, beta_end, beta_schedule, clip_sample; not used by "flow".
+    `noise` has num_train_timesteps, beta_start, beta_end, beta_schedule and clip_sample, and is not used by "flow".
     """
     kind = getattr(diffusers, name)
     known = inspect.signature(kind).parameters
@@ -112,11 +111,7 @@ def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tenso
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
-
-    Raises:
-        ValueError: rescale or interval out of range.
-    """
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598); a ValueError for a value out of range."""
 
     scale: float  # 1 is no guidance
     # how far to bring the deviation back to the conditional prediction's, 0 to 1 (Lin et al. 2023, arXiv 2305.08891)

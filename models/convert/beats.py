@@ -91,11 +91,7 @@ def beats_settings(
 
 
 def beats_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename official weights to those of `BEATs`, which has one position table and no weight norm.
-
-    Raises:
-        ValueError: the tables of two layers differ.
-    """
+    """Rename official weights to those of `BEATs`: no weight norm, one position table (a ValueError if two differ)."""
     normed = {CONV + part for pair in WEIGHT_NORMS for part in pair}
     ours = {name: tensor for name, tensor in official.items() if not name.endswith(TABLE) and name not in normed}
     for name, tensor in official.items():

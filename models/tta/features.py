@@ -1,5 +1,6 @@
 """Mel features: datasets of prepared ones, addressed by (epoch, index), and the settings that a model stores."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MEL_FLOOR
@@ -17,6 +19,7 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
 MEL_FILE = "mel.json"  # of a model: fields of `MelSettings`; of an autoencoder also "frames"
+BATCH_SIZE = 16  # clips in one forward pass of the VAE
 SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 
@@ -57,6 +60,13 @@ def load_mel(path: Path, bands: int, frames: int) -> Tensor:
         raise UserError(f"{path}: is {mel.shape}, not ({bands}, frames): it was prepared with other settings")
     mel = torch.from_numpy(mel[None, :, :frames].astype(np.float32))
     return F.pad(mel, (0, frames - mel.shape[-1]), value=SILENCE)
+
+
+def mel_batches(config: PreprocessConfig, rows: list[Row], title: str) -> Iterator[Tensor]:
+    """Read the log-mels of `rows` in batches (B, 1, bands, frames), with a progress bar."""
+    for start in tqdm(range(0, len(rows), BATCH_SIZE), desc=title, unit="batch"):
+        some = rows[start : start + BATCH_SIZE]
+        yield torch.stack([load_mel(mel_path(config, row), config.n_mel, config.frames) for row in some])
 
 
 class MelDataset(Dataset[Tensor]):

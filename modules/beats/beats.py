@@ -129,11 +129,7 @@ class BEATs(ModelMixin, ConfigMixin):
         return BEATsOutput(hidden, outputs, token_mask)
 
     def logits(self, output: BEATsOutput) -> Tensor:
-        """Logits (B, C) of the head, averaged over the tokens without padding.
-
-        Raises:
-            ValueError: there is no head.
-        """
+        """Logits (B, C) of the head, averaged over the tokens without padding; a ValueError if there is no head."""
         if self.predictor is None:
             raise ValueError("this BEATs has no classification head (predictor_class 0)")
         logits, mask = self.predictor(output.hidden), output.token_mask        # (B, T, C)
@@ -287,9 +283,7 @@ def log_mel(waves: Tensor) -> Tensor:
 
     Equal to `torchaudio.compliance.kaldi.fbank(2^15 wave, num_mel_bins=128)` without dither: no padding at the ends,
     the mean of each frame removed, pre-emphasis inside the frame, Povey's window (a Hann window to the power of 0.85).
-
-    Raises:
-        ValueError: not (B, n), or less than one frame of 400 samples.
+    A ValueError is raised if the waves are not (B, n), or have less than one frame of 400 samples.
     """
     if waves.ndim != 2 or waves.shape[1] < FRAME:
         raise ValueError(f"waves must be (B, n) with at least {FRAME} samples, got {tuple(waves.shape)}")

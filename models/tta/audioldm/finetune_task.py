@@ -17,8 +17,7 @@ from sonolume.utils.errors import UserError
 def load_frozen(config: Config) -> Frozen:
     """Load the pipeline to start from, in float32 on the CPU: "pipeline", and its parts by their names.
 
-    Raises:
-        UserError: the pipeline is damaged or of another kind, or the config contradicts it.
+    A UserError is raised if it is damaged or of another kind, or the config contradicts it.
     """
     folder = finetune.locate(config.model.pretrained)
     finetune.check_agreement(config, run_config.read(folder), folder)

@@ -30,7 +30,7 @@ Job = tuple[str, int]  # text and seed
 
 def run(config: Config, options: InferenceOptions) -> None:
     """Generate `num_samples` sounds of every text and print the path of each wav."""
-    texts = options.text + ([] if options.text_file is None else read_texts(options.text_file))
+    texts = options.text + read_texts(options.text_file)
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype)
     runtime.choose_sampler(pipe, options.preset, options.scheduler)
@@ -49,27 +49,20 @@ def run(config: Config, options: InferenceOptions) -> None:
         _save(pipe, batch, output, _describe(pipe, arguments, options, where, len(output.audios[0])), folder)
 
 
-def read_texts(path: Path) -> list[str]:
-    """Read texts from a UTF-8 file, one per line; raises a UserError if there are none."""
-    try:
-        texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"--text_file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--text_file {path}: not UTF-8 text (byte {error.start})") from error
-    if not texts:
+def read_texts(path: Path | None) -> list[str]:
+    """Read texts from a UTF-8 file, one per line; raises a UserError if there are none. [] without a file."""
+    lines = files.read_text(path, "the texts of --text_file").splitlines() if path else []
+    texts = [line.strip() for line in lines if line.strip()]
+    if path and not texts:
         raise UserError(f"--text_file {path}: has no texts")
     return texts
 
 
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
-    """Load a pipeline from a folder or a hub id.
+    """Load a pipeline from a folder or a hub id; raises a UserError if it is damaged or of another kind.
 
     Args:
         components: networks that are loaded already, by their names in the pipeline.
-
-    Raises:
-        UserError: damaged or of another kind.
     """
     if paths.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
@@ -84,22 +77,14 @@ def load(where: str, device: str = "auto", dtype: str = "float32", **components:
 
 
 def batches(jobs: list[Job], size: int, one_text: bool) -> Iterator[list[Job]]:
-    """Split jobs into batches of at most `size`.
-
-    Args:
-        one_text: only one text per batch: without a mask, texts attend to the padding of longer ones.
-    """
+    """Split jobs into batches of `size`, with `one_text` each where texts attend to the padding of longer ones."""
     for _, group in itertools.groupby(jobs, key=lambda job: job[0] if one_text else None):
         same = list(group)
         yield from (same[start : start + size] for start in range(0, len(same), size))
 
 
 def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict[str, Any]:
-    """Arguments of the pipeline's call, with defaults filled in.
-
-    Raises:
-        UserError: --init_audio is not readable, or --continuation has no --duration beyond its end.
-    """
+    """Build the call's arguments; a UserError for an unreadable --init_audio, or one that cannot be continued."""
     wave, mask = None, options.mask
     if options.init_audio is not None:
         rate = pipe.mel_settings.sample_rate

@@ -225,8 +225,7 @@ class TextToAudioPipeline(DiffusionPipeline):
     def encode_text(self, texts: list[str], length: int = 0) -> tuple[Tensor, Tensor | None]:
         """Texts -> hidden states (B, L, D), L at least `length`, and mask (B, L), or no mask if `text_mask` is off.
 
-        Raises:
-            ValueError: a text has more tokens than the encoder was made for (512 for T5).
+        A ValueError is raised for a text of more tokens than the encoder was made for (512 for T5).
         """
         limit = min(self.tokenizer.model_max_length, 512)
         tokens = self.tokenizer(texts, padding="longest", return_tensors="pt")

@@ -17,7 +17,7 @@ from torch import Tensor
 from sonolume.config.tta.audioldm import Attention, Config, Method
 from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
-from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
+from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import with_positions, zero_init
@@ -48,16 +48,12 @@ def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
     return kind(config, frozen)
 
 
-class Task(pl.LightningModule):
-    """Training of the U-Net alone.
-
-    Args:
-        frozen: "vae", "text" (a `TextEncoder`) and "vocoder" (or None).
-    """
+class Task(RecipeTask):
+    """Training of the U-Net alone, with `frozen` "vae", "text" (a `TextEncoder`) and "vocoder" (or None)."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        self.config, self.frozen = config, frozen
+        super().__init__(config)
+        self.frozen = frozen
         torch.manual_seed(config.train.random_seed)
         self.set_unet()
         choice, on_cpu = config.model.attention, config.train.accelerator == "cpu" or not torch.cuda.is_available()
@@ -68,9 +64,6 @@ class Task(pl.LightningModule):
     def set_unet(self) -> None:
         self.unet = components.build_unet(self.config.model.audioldm)
         zero_init(self.unet)
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
 
     def on_fit_start(self) -> None:
         moments = self.trainer.datamodule.data.train.moments  # type: ignore[attr-defined]
@@ -110,11 +103,7 @@ class Task(pl.LightningModule):
     ) -> tuple[Tensor, int]:
         """Generate one wave per caption from noise of its seed, for evaluation while training.
 
-        Args:
-            num_steps, guidance_scale: 0 is the pipeline's default.
-
-        Returns:
-            Waves (N, samples) and their rate in Hz.
+        `num_steps` and `guidance_scale` of 0 are the pipeline's defaults. Returns waves (N, n) and their rate in Hz.
         """
         pipe = self.pipeline()
         size = len(captions) if pipe.config.text_mask else 1  # unmasked, texts attend to the padding of longer ones
