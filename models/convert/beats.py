@@ -30,8 +30,7 @@ FIXED = {"activation_fn": "gelu", "layer_norm_first": False, "relative_position_
 def convert(source: Path, folder: Path) -> None:
     """Convert a checkpoint, or the one `BEATs*.pt` of a folder, to a model folder.
 
-    Raises:
-        UserError: it is missing, ambiguous, damaged, of another network, or not as published.
+    A UserError is raised if it is missing, ambiguous, damaged, of another network, or not as published.
     """
     path = find(source)
     model = read(path)

@@ -87,11 +87,7 @@ class MelDataset(Dataset[Tensor]):
 def stored_mel(located: str) -> dict[str, Any]:
     """Fields of `MelSettings`, and "frames" if known, of a model or pipeline folder; {} if it has none, or on the hub.
 
-    Args:
-        located: a local folder or a hub id.
-
-    Raises:
-        UserError: the file is broken.
+    `located` is a local folder or a hub id. A broken file is a UserError.
     """
     folder = Path(located)
     if paths.is_local(located) and (folder / MEL_FILE).is_file():

@@ -75,8 +75,7 @@ class BEATs(ModelMixin, ConfigMixin):
             raise ValueError(f"{len(labels)} labels for {predictor_class} classes")
         self.patch_embedding = nn.Conv2d(1, embed_dim, input_patch_size, input_patch_size, bias=conv_bias)
         self.layer_norm = nn.LayerNorm(embed_dim)
-        same = embed_dim == encoder_embed_dim
-        self.post_extract_proj = None if same else nn.Linear(embed_dim, encoder_embed_dim)
+        self.post_extract_proj = None if embed_dim == encoder_embed_dim else nn.Linear(embed_dim, encoder_embed_dim)
         self.encoder = Encoder(
             encoder_layers, encoder_embed_dim, encoder_ffn_embed_dim, encoder_attention_heads,
             (2 * encoder_layers) ** 0.25 if deep_norm else 1.0, conv_pos, conv_pos_groups, num_buckets, max_distance,

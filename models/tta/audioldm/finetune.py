@@ -24,9 +24,8 @@ SHIPPED = "pretrained/mini/text_to_audio"
 def configure(config: Config, options: FinetuneOptions, given: list[Source]) -> Config:
     """Complete the config, whose sources are `given`, with the values that the pipeline to start from decides.
 
-    Raises:
-        UserError: no such pipeline, a damaged one, or another one than the run to resume started from.
-        ConfigError: a source contradicts the pipeline.
+    A UserError is raised for a missing or damaged pipeline, or another one than the run to resume started from, and a
+    ConfigError for a source that contradicts the pipeline.
     """
     before: dict[str, Any] = {}
     if options.resume:
@@ -65,11 +64,9 @@ def locate(source: str) -> Path:
 
 
 def check_agreement(config: Config, decided: dict[str, Any], folder: Path, given: list[Source] | None = None) -> None:
-    """Raise a ConfigError with the key and both values if the config contradicts the pipeline.
+    """Raise a ConfigError with the key and both values if the config contradicts those `decided` by the pipeline.
 
-    Args:
-        decided: values of the pipeline, from `run_config.read`.
-        given: check only values that these sources name; None checks all.
+    Only the values that the sources `given` name are checked; None checks all.
     """
     values = _flat(config.to_dict())
     sources = [("config", values)] if given is None else [(one.name, _flat(one.content)) for one in given]

@@ -42,15 +42,9 @@ def save(vocoder: SpeechT5HifiGan, folder: Path, settings: MelSettings) -> None:
 def load(
     source: str, key: str, settings: MelSettings | None = None, remedy: str = "", dtype: torch.dtype = torch.float32
 ) -> SpeechT5HifiGan:
-    """Load a vocoder from its folder, a pipeline folder or a hub id.
+    """Load a vocoder with `checkpoint.load_network`; a UserError if it cannot be loaded, or takes other mels.
 
-    Args:
-        key: config key or flag of `source`, for messages.
-        settings: mel settings that the vocoder must have, as far as its own are known (see `mel_facts`).
-        remedy: advice for a missing folder.
-
-    Raises:
-        UserError: it cannot be loaded, or takes other mels.
+    `settings` are the mel settings that it must have, as far as its own are known (see `mel_facts`).
     """
     vocoder = checkpoint.load_network(SpeechT5HifiGan, source, key, "vocoder", remedy, dtype)
     found, wanted = mel_facts(vocoder, paths.locate(source, key)), asdict(settings) if settings else {}
@@ -61,11 +55,7 @@ def load(
 
 
 def load_official_discriminators(discriminator: nn.Module, path: Path, key: str) -> None:
-    """Load an official `do_*` checkpoint into a `WaveformDiscriminator`.
-
-    Raises:
-        UserError: no such file, or weights of other sizes; begins with `key`.
-    """
+    """Load an official `do_*` checkpoint into a `WaveformDiscriminator`; a UserError if it is absent or does not fit."""
     content = checkpoint.read(path)
     if not {"mpd", "msd"} <= content.keys():
         found = ", ".join(map(str, content))[:60]
