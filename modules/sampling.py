@@ -10,16 +10,11 @@ from torch import Tensor
 
 KARRAS = {"solver_order": 2, "use_karras_sigmas": True}
 FLOW = {"use_flow_sigmas": True, "solver_order": 2}
+PNDM = ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1})
+QUICK = {"balanced": ("UniPCMultistepScheduler", KARRAS, 20), "fast": ("DEISMultistepScheduler", KARRAS, 10)}
 PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective -> preset -> class, settings, steps
-    "epsilon": {
-        "reference": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}, 200),
-        "balanced": ("UniPCMultistepScheduler", KARRAS, 20),
-        "fast": ("DEISMultistepScheduler", KARRAS, 10),
-    },
-    "v_prediction": {
-        "balanced": ("UniPCMultistepScheduler", KARRAS, 20),
-        "fast": ("DEISMultistepScheduler", KARRAS, 10),
-    },
+    "epsilon": {"reference": (*PNDM, 200), **QUICK},
+    "v_prediction": QUICK,
     "flow": {
         "reference": ("FlowMatchEulerDiscreteScheduler", {}, 100),
         "balanced": ("UniPCMultistepScheduler", FLOW, 20),
@@ -28,7 +23,7 @@ PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective 
 }
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # --scheduler name -> class and settings
     "ddim": ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1}),
-    "pndm": PRESETS["epsilon"]["reference"][:2],
+    "pndm": PNDM,
     "dpm++": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "euler": ("EulerDiscreteScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", KARRAS),

@@ -34,9 +34,7 @@ from sonolume.utils.errors import ConfigError, UserError
 FRAMES = 624  # mel frames of a published clip: 9.984 s
 PARTS = {"audioldm": "unet.", "vae": "quant_conv.weight", "hifigan": "conv_pre."}  # of names that only it has
 KINDS = {network: common.KINDS[part] for network, part in PARTS.items()}
-MEL_KEYS = {"sampling_rate": "sample_rate", "num_mels": "n_mel"} | {
-    name: name for name in ("n_fft", "win_size", "hop_size", "fmin", "fmax")
-}
+MEL_KEYS = {"sample_rate": "sampling_rate", "n_mel": "num_mels"}  # official names that differ from `MelSettings`
 DILATIONS = [1, 3, 5]
 
 
@@ -62,11 +60,8 @@ def convert(network: str, path: Path, folder: Path, config: Path | None = None) 
 def read(network: str, path: Path, config: Path | None = None) -> Converted:
     """Read a network ("vae", "audioldm" or "hifigan") from its official file.
 
-    Args:
-        config: its official settings (default: args.json or config.json next to the file, if it exists).
-
-    Raises:
-        UserError: the file is of another network or damaged, or its settings do not fit.
+    `config` has its official settings (default: args.json or config.json next to the file, if it exists). A UserError
+    is raised if the file is of another network or damaged, or its settings do not fit.
     """
     content, weights = common.read_weights(path)
     if common.kind_of(weights) != KINDS[network]:
@@ -115,7 +110,8 @@ def _read_hifigan(weights: dict[str, Tensor], settings: dict[str, Any]) -> Conve
     if str(settings.get("resblock", "1")) != "1":
         raise ValueError(f'resblock "{settings["resblock"]}" of its config.json is not supported, only "1" is')
     sizes = hifigan_sizes(weights, settings)
-    mel = MelSettings(**{ours: settings[key] for key, ours in MEL_KEYS.items() if settings.get(key) is not None})
+    named = {one.name: settings.get(MEL_KEYS.get(one.name, one.name)) for one in fields(MelSettings)}
+    mel = MelSettings(**{name: value for name, value in named.items() if value is not None})
     renamed = hifigan_weights(weights)
     for name, value in {"hop_size": prod(sizes.upsample_rates), "n_mel": len(renamed["mean"])}.items():
         if value != getattr(mel, name):

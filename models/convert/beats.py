@@ -68,11 +68,8 @@ def beats_settings(
 ) -> dict[str, Any]:
     """Convert `cfg` to arguments of `BEATs`; the official class has other defaults than its checkpoints.
 
-    Args:
-        label_map: index of a class -> its AudioSet id, of finetuned checkpoints.
-
-    Raises:
-        ValueError: a setting is missing, or has a value that no published checkpoint has, or the labels are not C.
+    `label_map` of finetuned checkpoints has the AudioSet id of each class. A ValueError is raised if a setting is
+    missing, or has a value that no published checkpoint has, or the labels are not C.
     """
     missing = [name for name in SETTINGS if name not in cfg]
     if missing:

@@ -84,6 +84,12 @@ class MelDataset(Dataset[Tensor]):
         return load_mel(mel_path(self.config, row), self.config.n_mel, self.config.frames)
 
 
+def save_with_mel(model: Any, folder: Path, mel: dict[str, Any]) -> None:
+    """Write weights (safetensors), config and mel settings."""
+    model.save_pretrained(folder)
+    files.write_json(folder / MEL_FILE, mel)
+
+
 def stored_mel(located: str) -> dict[str, Any]:
     """Fields of `MelSettings`, and "frames" if known, of a model or pipeline folder; {} if it has none, or on the hub.
 

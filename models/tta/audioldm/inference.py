@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
-from sonolume.models.tta.audioldm.pipeline import LONGEST, SoundOutput, TextToAudioPipeline
+from sonolume.models.tta.audioldm.pipeline import LONGEST, TextToAudioPipeline
 from sonolume.modules.inpainting import default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
@@ -45,8 +45,7 @@ def run(config: Config, options: InferenceOptions) -> None:
     jobs = [(text, options.seed + number) for text in texts for number in range(options.num_samples)]
     rounds = list(batches(jobs, options.batch_size, one_text=not pipe.config.text_mask))
     for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
-        output = _generate(pipe, batch, arguments, options)
-        _save(pipe, batch, output, _describe(pipe, arguments, options, where, len(output.audios[0])), folder)
+        _generate(pipe, batch, arguments, options, where, folder)
 
 
 def read_texts(path: Path | None) -> list[str]:
@@ -61,8 +60,7 @@ def read_texts(path: Path | None) -> list[str]:
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
     """Load a pipeline from a folder or a hub id; raises a UserError if it is damaged or of another kind.
 
-    Args:
-        components: networks that are loaded already, by their names in the pipeline.
+    `components` are networks that are loaded already, by their names in the pipeline.
     """
     if paths.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
@@ -110,8 +108,10 @@ def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict
 
 
 def _generate(
-    pipe: TextToAudioPipeline, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions
-) -> SoundOutput:
+    pipe: TextToAudioPipeline, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions, where: str,
+    folder: Path,
+) -> None:  # fmt: skip
+    """Generate a batch, and write wav, spectrogram and json of each sound."""
     texts, seeds = zip(*jobs, strict=True)
     try:
         output = pipe(list(texts), generator=[runtime.generators(seed, 1)[0] for seed in seeds], **arguments)
@@ -119,16 +119,10 @@ def _generate(
         reason = str(error)
         name = f"--init_audio {options.init_audio}: " if reason.startswith("init_audio ") else ""
         raise UserError(name + reason.removeprefix("init_audio ")) from error
-    assert output.mels is not None
+    assert output.mels is not None and output.gains is not None
     if not output.mels.isfinite().all():
         raise UserError(f"the result is NaN with --dtype {options.dtype} at these settings: try float32")
-    return output
-
-
-def _save(pipe: TextToAudioPipeline, jobs: list[Job], output: SoundOutput, facts: dict[str, Any], folder: Path) -> None:
-    """Write wav, spectrogram and json of a batch."""
-    mel = pipe.mel_settings
-    assert output.mels is not None and output.gains is not None
+    facts, mel = _describe(pipe, arguments, options, where, len(output.audios[0])), pipe.mel_settings
     rows = zip(jobs, output.mels.cpu().numpy(), output.audios, output.gains.tolist(), strict=True)
     for (text, seed), log_mel, wave, gain in rows:
         path = runtime.result_path(folder, text, seed, ".wav")

@@ -191,10 +191,9 @@ class LoraTask(FinetuneTask):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         base = checkpoint.get("base", "")[: cache.HASH_LENGTH]  # older checkpoints have longer hashes
         if base and base != lora.base_hash(self.unet):
-            raise UserError(
-                f"model.pretrained {self.config.model.pretrained}: its weights differ from those that this run started "
-                "from: name that pipeline, or start a new run with another exp_name=..."
-            )
+            remedy = "name that pipeline, or start a new run with another exp_name=..."
+            found = f"model.pretrained {self.config.model.pretrained}: its weights differ"
+            raise UserError(f"{found} from those that this run started from: {remedy}")
 
 
 def measure_latents(vae: Any, moments: np.ndarray, scale: str) -> None:

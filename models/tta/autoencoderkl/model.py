@@ -1,14 +1,10 @@
 """The mel autoencoder: diffusers' `AutoencoderKL`, saved with its mel settings."""
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from diffusers import AutoencoderKL
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.models.tta.features import MEL_FILE
-from sonolume.utils import checkpoint, files
+from sonolume.utils import checkpoint
 
 
 def build(config: AutoencoderKLConfig) -> AutoencoderKL:
@@ -22,12 +18,6 @@ def build(config: AutoencoderKLConfig) -> AutoencoderKL:
         layers_per_block=config.num_res_blocks, latent_channels=config.z_channels,
         norm_num_groups=config.norm_num_groups, scaling_factor=1.0, mid_block_add_attention=False,
     )  # fmt: skip
-
-
-def save(vae: AutoencoderKL, folder: Path, mel: dict[str, Any]) -> None:
-    """Write weights (safetensors), config and mel settings."""
-    vae.save_pretrained(folder)
-    files.write_json(folder / MEL_FILE, mel)
 
 
 def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32) -> AutoencoderKL:

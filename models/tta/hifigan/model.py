@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from sonolume.config.tta.hifigan import HifiGanConfig
-from sonolume.models.tta.features import MEL_FILE, stored_mel
+from sonolume.models.tta.features import save_with_mel, stored_mel
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.vocoder_loss import official_weights
-from sonolume.utils import checkpoint, files, paths
+from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError
 
 
@@ -35,8 +35,7 @@ def without_weight_norm(vocoder: SpeechT5HifiGan) -> SpeechT5HifiGan:
 
 def save(vocoder: SpeechT5HifiGan, folder: Path, settings: MelSettings) -> None:
     """Write weights (safetensors), config and mel settings."""
-    without_weight_norm(vocoder).save_pretrained(folder)
-    files.write_json(folder / MEL_FILE, asdict(settings))
+    save_with_mel(without_weight_norm(vocoder), folder, asdict(settings))
 
 
 def load(
@@ -55,7 +54,7 @@ def load(
 
 
 def load_official_discriminators(discriminator: nn.Module, path: Path, key: str) -> None:
-    """Load an official `do_*` checkpoint into a `WaveformDiscriminator`; a UserError if it is absent or does not fit."""
+    """Load an official `do_*` checkpoint into a `WaveformDiscriminator`; a UserError unless it fits."""
     content = checkpoint.read(path)
     if not {"mpd", "msd"} <= content.keys():
         found = ", ".join(map(str, content))[:60]
