@@ -66,8 +66,7 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
     )  # fmt: skip
     chosen = {"vae": vae.where, "unet": unet.where, "text_encoder": given["text_encoder"], "text_mask": masked}
     chosen["vocoder"] = vocoder.where if vocoder else "none given, using Griffin-Lim"
-    lines = [f"{part}: {value}" for part, value in chosen.items()]
-    print(*lines, "writing the pipeline ...", sep="\n", file=sys.stderr)
+    print(*map(": ".join, chosen.items()), "writing the pipeline ...", sep="\n", file=sys.stderr)
     with files.atomic_folder(folder) as temporary:
         pipe.save_pretrained(temporary)
         files.write_json(temporary / SOURCE_FILE, {name: value for name, value in given.items() if value})

@@ -4,7 +4,6 @@ Tested on fabricated files with the names and shapes of BEATs_iter3_plus_AS2M_fi
 one with outputs of the official code; no published file could be opened.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ TABLE = "self_attn.relative_attention_bias.weight"
 SHARED_TABLE = f"encoder.layers.0.{TABLE}"  # one table for all layers, listed in each
 CONV = "encoder.pos_conv.0."
 WEIGHT_NORMS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
+REQUIRED = ("patch_embedding.weight", CONV, "encoder.layers.0.self_attn.grep_a")  # beginnings of names in every BEATs
 SETTINGS = (
     "input_patch_size", "embed_dim", "conv_bias", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim",
     "encoder_attention_heads", "deep_norm", "conv_pos", "conv_pos_groups", "num_buckets", "max_distance",
@@ -51,7 +51,7 @@ def find(source: Path) -> Path:
 def read(path: Path) -> BEATs:
     """Read the network of an official file, in eval mode; raises as `convert`."""
     content, weights = common.read_weights(path)
-    if not is_beats(list(weights)):
+    if not all(any(name.startswith(beginning) for name in weights) for beginning in REQUIRED):
         raise UserError(f"{path}: this is {common.kind_of(weights)}, not BEATs")
     if not isinstance(content.get("cfg"), dict):
         raise UserError(f"{path}: has BEATs' weights but no 'cfg': take the file as it was published")
@@ -101,9 +101,3 @@ def beats_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
             length = v.norm(dim=(0, 1), keepdim=True)                          # (1, 1, k)
             ours[CONV + "weight"] = (official[CONV + gain].float() * v / length).to(official[CONV + gain].dtype)
     return ours
-
-
-def is_beats(names: list[str]) -> bool:
-    """Whether the names are those of BEATs: patches, a position convolution, and gates."""
-    patterns = (r"patch_embedding\.weight", r"encoder\.pos_conv\.0\.", r"encoder\.layers\.0\.self_attn\.grep_a")
-    return all(any(re.match(pattern, name) for name in names) for pattern in patterns)

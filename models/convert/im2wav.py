@@ -103,7 +103,8 @@ def pipeline_settings(hyperparameters: Mapping[str, Mapping[str, Any]], sources:
     first, *others = hyperparameters
     for other in others:
         for key in shared:
-            values = [_plain(hyperparameters[name].get(key)) for name in (first, other)]
+            values = [hyperparameters[name].get(key) for name in (first, other)]
+            values = [list(value) if isinstance(value, tuple) else value for value in values]
             if values[0] != values[1]:
                 raise UserError(f"{sources[other]}: {key} {values[1]}, but {sources[first]} has {values[0]}: "
                                 "they are of two models")  # fmt: skip
@@ -112,8 +113,3 @@ def pipeline_settings(hyperparameters: Mapping[str, Mapping[str, Any]], sources:
         "clip": CLIP, "sample_rate": hps["sr"], "window": hps["sample_length"], "fps": FPS, "guidance_scale": 3.0,
         "low_overlap": 0.5, "up_overlap": 0.5, "mean_over_clip": True,
     }  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    """A list in place of a tuple."""
-    return list(value) if isinstance(value, tuple) else value

@@ -52,8 +52,7 @@ class BEATs(ModelMixin, ConfigMixin):
         predictor_class: C, 0 without a head.
         labels: names or AudioSet ids of the C classes.
 
-    Raises:
-        ValueError: one setting does not divide another, or the labels are not C.
+    A ValueError is raised if one setting does not divide another, or the labels are not C.
     """
 
     config_name = "config.json"
@@ -103,8 +102,7 @@ class BEATs(ModelMixin, ConfigMixin):
                 the 8 tokens of a moment as if they were moments.
             layers: numbers of layers, from 1, whose outputs to return too; AudioToken uses 4, 8 and 12 of 12.
 
-        Raises:
-            ValueError: a wave is too short, not finite or all padding, or the mask or a layer does not fit.
+        A ValueError is raised if a wave is too short, not finite or all padding, or the mask or a layer does not fit.
         """
         if waves.ndim != 2 or waves.shape[1] < self.min_samples:
             needed = f"{self.min_samples} samples ({self.min_samples / SAMPLE_RATE:.3f} s at 16 kHz)"
