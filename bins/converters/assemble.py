@@ -1,11 +1,10 @@
-"""Converted or trained parts -> one pipeline folder."""
+"""Pipelines from parts."""
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonolume.config import options as flags
-from sonolume.config.options import option
+from sonolume.config.options import Options, option
 from sonolume.utils.errors import UserError
 
 KIND = "text-to-audio"
@@ -14,13 +13,14 @@ PARTS = f"{KIND}: {', '.join(REQUIRED)}, optionally {', '.join(OPTIONAL)}"
 
 
 @dataclass(kw_only=True)
-class Options(flags.Options):
+class PartOptions(Options):
     kind: str = option(help=KIND, metavar="KIND", choices=(KIND,), positional=True)
     folder: Path = option(help="new folder of the pipeline", metavar="FOLDER", positional=True)
     parts: list[str] = option(help=PARTS, metavar="part=FOLDER", positional=True)
 
 
-def run(options: Options) -> None:
+def assemble(options: PartOptions) -> None:
+    """Converted or trained parts -> one pipeline folder."""
     given: dict[str, str] = {}
     for argument in options.parts:
         name, _, value = argument.partition("=")
