@@ -41,10 +41,9 @@ class Windows:
     ) -> Tensor:
         """Run a network on every window and blend its outputs: (B, ..., width * unit) -> (B, ..., width * out_unit).
 
-        Args:
-            network: (windows (b, ..., size * unit), index of each one's sound (b,)) -> (b, ..., size * out_unit).
-            at_once: largest number of windows of one call; sounds of a single window run in one call.
-            unit, out_unit: values per latent: 1 for latents, the autoencoder's factor for mel frames.
+        `network` takes windows (b, ..., size * unit) and the index of each one's sound (b,), and gives (b, ..., size *
+        out_unit). A call takes at most `at_once` windows, but all sounds of a single window. `unit` and `out_unit` are
+        values per latent: 1 for latents, the autoencoder's factor for mel frames.
         """
         pieces = self.cut(x, unit)                                             # (B * n, ..., s)
         sounds = torch.arange(len(pieces), device=x.device) // self.count      # (B * n,)

@@ -80,8 +80,7 @@ class MelDataset(Dataset[Tensor]):
         return len(self.rows)
 
     def __getitem__(self, item: tuple[int, int]) -> Tensor:
-        row = self.rows[item[1]]
-        return load_mel(mel_path(self.config, row), self.config.n_mel, self.config.frames)
+        return load_mel(mel_path(self.config, self.rows[item[1]]), self.config.n_mel, self.config.frames)
 
 
 def save_with_mel(model: Any, folder: Path, mel: dict[str, Any]) -> None:

@@ -17,7 +17,6 @@ from sonolume.models.tta.audioldm import run_config
 from sonolume.utils import files, manifest, paths
 from sonolume.utils.errors import ConfigError, UserError
 
-TRAINED = "audioldm/pipeline"  # in log_dir, exported by run_train.sh
 SHIPPED = "pretrained/mini/text_to_audio"
 
 
@@ -101,7 +100,7 @@ def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
         raise UserError(f"{config.run_dir}: this run started from {began}, not from {given}")
     if given or began:
         return given or began
-    trained, hint = config.run_dir.parent / TRAINED, "(another: --checkpoint FOLDER_OR_ID)"
+    trained, hint = config.run_dir.parent / "audioldm" / "pipeline", "(another: --checkpoint FOLDER_OR_ID)"
     if trained.is_dir():
         print(f"fine-tuning {trained} {hint}", file=sys.stderr)
         return str(trained)

@@ -58,10 +58,7 @@ def read_texts(path: Path | None) -> list[str]:
 
 
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
-    """Load a pipeline from a folder or a hub id; raises a UserError if it is damaged or of another kind.
-
-    `components` are networks that are loaded already, by their names in the pipeline.
-    """
+    """Load a pipeline, but for the `components` given by name; a UserError if it is damaged or of another kind."""
     if paths.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
     place = runtime.pick_device(device)

@@ -179,8 +179,7 @@ class TextToAudioPipeline(DiffusionPipeline):
             window_overlap: share of a window that the next one covers as well, 0 to 0.9.
             windows_at_once: windows of all sounds in one call of the U-Net, if they are more than the sounds.
 
-        Raises:
-            ValueError: an empty or too long text, a number out of range, a sound or a mask that cannot be used.
+        A ValueError is raised for an empty or too long text, a number out of range, or an unusable sound or mask.
         """
         steps = self.config.num_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
