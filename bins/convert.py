@@ -2,10 +2,11 @@
 
 python bins/convert.py amphion ckpts/tta my_pipeline
 python bins/convert.py assemble text-to-audio my_pipeline vae=vae unet=unet text_encoder=google-t5/t5-base
-Every file of bins/converters/ is such a SYSTEM; see there for how to add one.
+Every public function in bins/converters/ is such a SYSTEM; see there for how to add one.
 """
 
 import sys
+from typing import Any
 
 from sonolume.bins import converters
 from sonolume.utils import cli
@@ -17,16 +18,16 @@ def main(argv: list[str]) -> None:
         "convert.py", "Convert published checkpoints to model folders, or assemble parts into a pipeline."
     )
     systems = parser.add_subparsers(dest="system", metavar="SYSTEM", required=True)
-    found = converters.modules()
-    for name, module in found.items():
-        title = (module.__doc__ or "").partition("\n")[0].rstrip(".")
-        module.Options.add_arguments(systems.add_parser(name, help=title, description=title, allow_abbrev=False))
+    found = converters.commands()
+    for name, (convert, kind) in found.items():
+        title = (convert.__doc__ or "").partition("\n")[0].rstrip(".")
+        kind.add_arguments(systems.add_parser(name, help=title, description=title, allow_abbrev=False))
     args = parser.parse_args(argv)
-    module = found[args.system]
-    options = module.Options.from_arguments(args)
+    convert, kind = found[args.system]
+    options: Any = kind.from_arguments(args)
     if options.folder.is_file() or (options.folder.is_dir() and any(options.folder.iterdir())):
         raise UserError(f"{options.folder}: exists and is not overwritten: choose another folder, or remove it")
-    module.run(options)
+    convert(options)
     print(options.folder)
 
 

@@ -11,10 +11,7 @@ IMPORT = re.compile(r"^from (sonolume\.modules)?\.(\w+) import", re.MULTILINE)
 def add_code(folder: Path, source: Path, class_name: str) -> None:
     """Make a folder written by diffusers' `save_pretrained` loadable where sonolume is not installed.
 
-    Local paths are removed from its configs.
-
-    Args:
-        source: file of the pipeline's class.
+    Local paths are removed from its configs. `source` is the file of the pipeline's class.
     """
     copy_code(source, folder)
     index = folder / "model_index.json"

@@ -6,6 +6,7 @@ the sound is generated anew.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,23 +43,17 @@ class FromNoise:
         return wave, wave.new_ones(len(wave))
 
 
+@dataclass
 class FromAudio(FromNoise):
-    """Sampling from a recording at the noise level of its strength; outside its mask the original remains.
+    """Sampling from a recording at the noise level of its strength; outside its mask the original remains."""
 
-    Args:
-        wave: the recording, (B, N), as long as the result.
-        mask: (N,) True where the sound is generated anew; None: everywhere.
-        strength: share of the denoising steps that run, above 0 to 1.
-        sample_rate: Hz.
-    """
-
-    mel: Tensor  # ln mel (B, M, T) of the recording; this and the next two are set before sampling
-    clean: Tensor  # its normalised latents (B, z, h, w)
-    hop_size: int  # samples of a mel frame
-
-    def __init__(self, wave: Tensor, mask: Tensor | None, strength: float, sample_rate: int) -> None:
-        self.wave, self.mask, self.strength = wave, mask, strength
-        self.fade = round(FADE_SECONDS * sample_rate)
+    wave: Tensor  # the recording (B, N), as long as the result
+    mask: Tensor | None  # (N,) True where the sound is generated anew; None: everywhere
+    strength: float  # share of the denoising steps that run, above 0 to 1
+    sample_rate: int  # Hz
+    mel: Tensor = field(init=False)  # ln mel (B, M, T) of the recording; this and the next two are set before sampling
+    clean: Tensor = field(init=False)  # its normalised latents (B, z, h, w)
+    hop_size: int = field(init=False)  # samples of a mel frame
 
     def start(self, scheduler: Any, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         self.scheduler, self.noise, self.clean = scheduler, noise, self.clean.to(noise.dtype)
@@ -91,7 +86,7 @@ class FromAudio(FromNoise):
         if self.mask is None:
             return super().merge_wave(wave)
         gains = 1 / wave[:, self.mask.to(wave.device)].abs().amax(dim=1).clamp(min=1)
-        return splice(self.wave, wave * gains[:, None], self.mask, self.fade), gains
+        return splice(self.wave, wave * gains[:, None], self.mask, round(FADE_SECONDS * self.sample_rate)), gains
 
 
 def check_source(
@@ -107,8 +102,7 @@ def check_source(
         samples: length of the result; None: as long as the recording.
         seconds: shortest recording and longest result.
 
-    Raises:
-        ValueError: a sound, strength or span that cannot be used.
+    A ValueError is raised for a sound, strength or span that cannot be used.
     """
     strength = default_strength(strength, spans)
     if not 0 < strength <= 1:
@@ -117,10 +111,9 @@ def check_source(
     given, samples = wave.shape[1], samples or wave.shape[1]
     mask = None if spans is None else mask_samples(spans, samples, sample_rate)
     if samples > given and (mask is None or not mask[given:].all()):
-        raise ValueError(
-            f"duration {samples / sample_rate:g} s is longer than init_audio ({given / sample_rate:g} s): "
-            "to generate the rest, continue it (--continuation, or a mask from its end)"
-        )
+        hint = "to generate the rest, continue it (--continuation, or a mask from its end)"
+        sizes = f"duration {samples / sample_rate:g} s is longer than init_audio ({given / sample_rate:g} s)"
+        raise ValueError(f"{sizes}: {hint}")
     if samples > given and strength < 1:
         raise ValueError(f"strength {strength:g} cannot be used where init_audio is continued: leave it at 1")
     if samples > round(seconds[1] * sample_rate):

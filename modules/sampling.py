@@ -10,16 +10,11 @@ from torch import Tensor
 
 KARRAS = {"solver_order": 2, "use_karras_sigmas": True}
 FLOW = {"use_flow_sigmas": True, "solver_order": 2}
+PNDM = ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1})
+QUICK = {"balanced": ("UniPCMultistepScheduler", KARRAS, 20), "fast": ("DEISMultistepScheduler", KARRAS, 10)}
 PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective -> preset -> class, settings, steps
-    "epsilon": {
-        "reference": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}, 200),
-        "balanced": ("UniPCMultistepScheduler", KARRAS, 20),
-        "fast": ("DEISMultistepScheduler", KARRAS, 10),
-    },
-    "v_prediction": {
-        "balanced": ("UniPCMultistepScheduler", KARRAS, 20),
-        "fast": ("DEISMultistepScheduler", KARRAS, 10),
-    },
+    "epsilon": {"reference": (*PNDM, 200), **QUICK},
+    "v_prediction": QUICK,
     "flow": {
         "reference": ("FlowMatchEulerDiscreteScheduler", {}, 100),
         "balanced": ("UniPCMultistepScheduler", FLOW, 20),
@@ -28,7 +23,7 @@ PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective 
 }
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # --scheduler name -> class and settings
     "ddim": ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1}),
-    "pndm": PRESETS["epsilon"]["reference"][:2],
+    "pndm": PNDM,
     "dpm++": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "euler": ("EulerDiscreteScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", KARRAS),
@@ -46,10 +41,9 @@ def objective_of(scheduler: Any) -> str:
 
 
 def make_scheduler(name: str, settings: dict[str, Any], objective: str, noise: dict[str, Any]) -> Any:
-    """A diffusers scheduler for a network trained for `objective` on the noise schedule `noise`.
+    """A diffusers scheduler for a network trained for `objective`.
 
-    Args:
-        noise: num_train_timesteps, beta_start, beta_end, beta_schedule, clip_sample; not used by "flow".
+    `noise` has num_train_timesteps, beta_start, beta_end, beta_schedule and clip_sample, and is not used by "flow".
     """
     kind = getattr(diffusers, name)
     known = inspect.signature(kind).parameters
@@ -112,11 +106,7 @@ def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tenso
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
-
-    Raises:
-        ValueError: rescale or interval out of range.
-    """
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598); a ValueError for a value out of range."""
 
     scale: float  # 1 is no guidance
     # how far to bring the deviation back to the conditional prediction's, 0 to 1 (Lin et al. 2023, arXiv 2305.08891)

@@ -24,8 +24,6 @@ SCALE_LAYERS = (  # channels, kernel, stride, groups
 SPECTRAL_NAMES = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}  # torch's older names -> newer
 WEIGHT_NORM_NAMES = {"weight_g": "original0", "weight_v": "original1"}
 
-DiscriminatorOutput = tuple[list[Tensor], list[Tensor]]  # logits of each discriminator; features of all their layers
-
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """LSGAN: sum over discriminators of mean (D(x) - 1)^2 + mean D(G(s))^2."""
@@ -114,7 +112,7 @@ class WaveformDiscriminator(nn.Module):
         self.mpd = nn.ModuleDict({"discriminators": nn.ModuleList(by_period)})  # official names
         self.msd = nn.ModuleDict({"discriminators": nn.ModuleList(by_scale)})
 
-    def forward(self, wave: Tensor) -> DiscriminatorOutput:
+    def forward(self, wave: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         found = [discriminator(wave) for discriminator in self.mpd["discriminators"].children()]
         for scale, discriminator in enumerate(self.msd["discriminators"].children()):
             wave = F.avg_pool1d(wave, 4, 2, padding=2) if scale else wave

@@ -23,13 +23,9 @@ class Windows:
 
     @classmethod
     def covering(cls, width: int, size: int, overlap: float) -> "Windows":
-        """The fewest windows that cover `width`.
+        """The fewest windows that cover `width`; `overlap`, the share that the next one covers as well, is 0 to 0.9.
 
-        Args:
-            overlap: share of a window that the next one covers as well, from 0 to 0.9.
-
-        Raises:
-            ValueError: overlap out of range.
+        Any other overlap is a ValueError.
         """
         if not 0 <= overlap <= 0.9:
             raise ValueError(f"window_overlap must be from 0 to 0.9, got {overlap:g}")
@@ -45,10 +41,9 @@ class Windows:
     ) -> Tensor:
         """Run a network on every window and blend its outputs: (B, ..., width * unit) -> (B, ..., width * out_unit).
 
-        Args:
-            network: (windows (b, ..., size * unit), index of each one's sound (b,)) -> (b, ..., size * out_unit).
-            at_once: largest number of windows of one call; sounds of a single window run in one call.
-            unit, out_unit: values per latent: 1 for latents, the autoencoder's factor for mel frames.
+        `network` takes windows (b, ..., size * unit) and the index of each one's sound (b,), and gives (b, ..., size *
+        out_unit). A call takes at most `at_once` windows, but all sounds of a single window. `unit` and `out_unit` are
+        values per latent: 1 for latents, the autoencoder's factor for mel frames.
         """
         pieces = self.cut(x, unit)                                             # (B * n, ..., s)
         sounds = torch.arange(len(pieces), device=x.device) // self.count      # (B * n,)
@@ -85,9 +80,7 @@ def taper(size: int) -> Tensor:
 def vocode_in_chunks(mel: Tensor, vocoder: Any, chunk: int = 2048, context: int = 32) -> Tensor:
     """Vocode ln mel (B, M, T) with a `SpeechT5HifiGan` -> wave (B, T * hop), float32, with bounded memory.
 
-    Args:
-        chunk: frames vocoded at once.
-        context: further frames on each side; HiFi-GAN's receptive field is about 15.
+    `chunk` frames are vocoded at once, with `context` on each side; HiFi-GAN's receptive field is about 15 frames.
     """
     frames, waves = mel.shape[-1], []
     for start in range(0, frames, chunk):

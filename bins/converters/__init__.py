@@ -1,28 +1,31 @@
-"""Converters of official checkpoints: each file NAME.py of this folder adds the command `bins/convert.py NAME`.
+"""Converters of official checkpoints: each public function of a file in this folder is a command of `bins/convert.py`.
 
-A file has a docstring, whose first line `--help` lists, a dataclass `Options` with its flags, and `run(options)`, which
-imports torch and models/convert/ only when it is called. An underscore in a name is a hyphen on the command line.
+`--help` lists the first line of its docstring, the type of its argument `options` declares its flags, and an underscore
+in its name is a hyphen on the command line. It imports torch and models/convert/ only when it is called.
 """
 
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
-from sonolume.config import options as flags
-from sonolume.config.options import option
+from sonolume.config.options import Options, option
 
 
 @dataclass(kw_only=True)
-class ConverterOptions(flags.Options):
+class ConverterOptions(Options):
     """Arguments of most converters."""
 
     source: Path = option(help="the published file, or the folder that contains it", metavar="SOURCE", positional=True)
     folder: Path = option(help="new folder of the converted model", metavar="FOLDER", positional=True)
 
 
-def modules() -> dict[str, ModuleType]:
-    """Import all converters, by their names on the command line."""
-    names = [found.name for found in pkgutil.iter_modules(__path__)]
-    return {name.replace("_", "-"): importlib.import_module(f"{__name__}.{name}") for name in names}
+def commands() -> dict[str, tuple[Callable[[Any], None], type[Options]]]:
+    """Import all converters: their names on the command line -> function and type of its options."""
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    found = [one for module in modules for name, one in inspect.getmembers(module, inspect.isfunction)
+             if one.__module__ == module.__name__ and not name.startswith("_")]  # fmt: skip
+    return {one.__name__.replace("_", "-"): (one, inspect.get_annotations(one)["options"]) for one in found}

@@ -1,4 +1,4 @@
-"""AudioToken's embedder (embedder_learned_embeds.bin) -> a folder for run_inference.sh --checkpoint."""
+"""AudioToken."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from sonolume.config.options import option
 
 
 @dataclass(kw_only=True)
-class Options(ConverterOptions):
+class EmbedderOptions(ConverterOptions):
     lora: Path | None = option(help="lora_layers_learned_embeds.bin that was trained with it", metavar="FILE")
     beats: str = option("pretrained/beats", help="BEATs model of the pipeline", metavar="FOLDER_OR_ID")
     stable_diffusion: str | None = option(
@@ -16,7 +16,8 @@ class Options(ConverterOptions):
     )
 
 
-def run(options: Options) -> None:
+def audiotoken(options: EmbedderOptions) -> None:
+    """AudioToken's embedder (embedder_learned_embeds.bin) -> a folder for run_inference.sh --checkpoint."""
     from sonolume.models.convert import audiotoken  # slow: imports torch
 
     audiotoken.convert(options.source, options.folder, options.beats, options.stable_diffusion, options.lora)

@@ -1,9 +1,10 @@
-"""BEATs sound encoder (BEATs*.pt), fine-tuned or not -> a folder for BEATs.from_pretrained."""
+"""BEATs."""
 
-from sonolume.bins.converters import ConverterOptions as Options
+from sonolume.bins.converters import ConverterOptions
 
 
-def run(options: Options) -> None:
+def beats(options: ConverterOptions) -> None:
+    """BEATs sound encoder (BEATs*.pt), fine-tuned or not -> a folder for BEATs.from_pretrained."""
     from sonolume.models.convert import beats  # slow: imports torch
 
     beats.convert(options.source, options.folder)

@@ -62,8 +62,7 @@ class AudioLDMConfig(Strict):
         remedy = f"are not down factors of channel_mult: choose from {factors}"
         self.require(not wrong, f"{key}.attention_resolutions {wrong} {remedy}")
         channels = f"in_channels {self.in_channels} differs from out_channels {self.out_channels}"
-        equal = self.in_channels == self.out_channels
-        self.require(equal, f"{key}: {channels} (position_channels are not counted)")
+        self.require(self.in_channels == self.out_channels, f"{key}: {channels} (position_channels are not counted)")
         self.require(self.use_spatial_transformer, f"{key}.use_spatial_transformer must be true: the text needs it")
         self.require(not self.legacy, f"{key}.legacy must be false: the older attention is not supported")
 
@@ -110,8 +109,7 @@ class ModelConfig(Strict):
             valid = self.latent_scale == "auto" or 0 <= float(self.latent_scale) < float("inf")
         except ValueError:
             valid = False
-        message = f'model.latent_scale must be "auto" or a number of at least 0, got {self.latent_scale!r}'
-        self.require(valid, message)
+        self.require(valid, f'model.latent_scale must be "auto" or a number of at least 0, got {self.latent_scale!r}')
         for name in ("autoencoder_path", "text_encoder"):
             self.require(bool(getattr(self, name)), f"model.{name} must not be empty")
 

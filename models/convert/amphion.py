@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders.single_file_utils import LDM_UNET_KEY, convert_ldm_unet_checkpoint
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig, PredictionType
@@ -33,18 +34,7 @@ from sonolume.utils.errors import ConfigError, UserError
 FRAMES = 624  # mel frames of a published clip: 9.984 s
 PARTS = {"audioldm": "unet.", "vae": "quant_conv.weight", "hifigan": "conv_pre."}  # of names that only it has
 KINDS = {network: common.KINDS[part] for network, part in PARTS.items()}
-MEL_KEYS = {"sampling_rate": "sample_rate", "num_mels": "n_mel"} | {
-    name: name for name in ("n_fft", "win_size", "hop_size", "fmin", "fmax")
-}
-RESNET = {  # layers of the U-Net's residual blocks
-    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
-}  # fmt: skip
-UNET_ENDS = {
-    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
-    "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
-}  # fmt: skip
-UNET_MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
+MEL_KEYS = {"sample_rate": "sampling_rate", "n_mel": "num_mels"}  # official names that differ from `MelSettings`
 DILATIONS = [1, 3, 5]
 
 
@@ -70,11 +60,8 @@ def convert(network: str, path: Path, folder: Path, config: Path | None = None) 
 def read(network: str, path: Path, config: Path | None = None) -> Converted:
     """Read a network ("vae", "audioldm" or "hifigan") from its official file.
 
-    Args:
-        config: its official settings (default: args.json or config.json next to the file, if it exists).
-
-    Raises:
-        UserError: the file is of another network or damaged, or its settings do not fit.
+    `config` has its official settings (default: args.json or config.json next to the file, if it exists). A UserError
+    is raised if the file is of another network or damaged, or its settings do not fit.
     """
     content, weights = common.read_weights(path)
     if common.kind_of(weights) != KINDS[network]:
@@ -123,7 +110,8 @@ def _read_hifigan(weights: dict[str, Tensor], settings: dict[str, Any]) -> Conve
     if str(settings.get("resblock", "1")) != "1":
         raise ValueError(f'resblock "{settings["resblock"]}" of its config.json is not supported, only "1" is')
     sizes = hifigan_sizes(weights, settings)
-    mel = MelSettings(**{ours: settings[key] for key, ours in MEL_KEYS.items() if settings.get(key) is not None})
+    named = {one.name: settings.get(MEL_KEYS.get(one.name, one.name)) for one in fields(MelSettings)}
+    mel = MelSettings(**{name: value for name, value in named.items() if value is not None})
     renamed = hifigan_weights(weights)
     for name, value in {"hop_size": prod(sizes.upsample_rates), "n_mel": len(renamed["mean"])}.items():
         if value != getattr(mel, name):
@@ -153,35 +141,17 @@ def _vae_name(name: str, levels: int) -> str:
 
 
 def unet_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of Amphion's `AudioLDM` (names start with `unet.`) for diffusers' `UNet2DConditionModel`."""
-    inner = {name.removeprefix("unet."): tensor for name, tensor in official.items()}
-    blocks = [found for name in inner if (found := re.match(r"input_blocks\.(\d+)\.\d+\.(op\.)?", name))]
-    downsampling = [int(found[1]) for found in blocks if found[2]]
-    # input blocks of a level, including its downsampling
-    per_level = min(downsampling, default=1 + max((int(found[1]) for found in blocks), default=0))
-    return {_unet_name(name, per_level): tensor for name, tensor in inner.items()}
+    """Rename the weights of Amphion's `AudioLDM` (names start with `unet.`) for diffusers' `UNet2DConditionModel`.
 
-
-def _unet_name(name: str, per_level: int) -> str:
-    stem, _, leaf = name.rpartition(".")
-    if stem in UNET_ENDS:
-        return f"{UNET_ENDS[stem]}.{leaf}"
-    if found := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
-        return f"mid_block.{UNET_MIDDLE[found[1]]}.{_unet_layer(found[2])}"
-    sides = {"input": ("down", "op.", -1), "output": ("up", "conv.", 0)}  # blocks, resampling layer, offset of conv_in
-    if found := re.fullmatch(r"(input|output)_blocks\.(\d+)\.([012])\.(.+)", name):
-        side, resampling, offset = sides[found[1]]
-        level, place = divmod(int(found[2]) + offset, per_level)
-        if found[4].startswith(resampling):
-            return f"{side}_blocks.{level}.{side}samplers.0.conv.{leaf}"
-        kind = "resnets" if found[3] == "0" else "attentions"
-        return f"{side}_blocks.{level}.{kind}.{place}.{_unet_layer(found[4])}"
-    raise ValueError(f"{name}: not a weight of Amphion's U-Net")
-
-
-def _unet_layer(name: str) -> str:
-    stem, _, leaf = name.rpartition(".")
-    return f"{RESNET.get(stem, stem)}.{leaf}"
+    But for their prefix the names are those of latent diffusion, of which diffusers' converter skips unknown ones.
+    """
+    ldm = {name.replace("unet.", LDM_UNET_KEY, 1): tensor for name, tensor in official.items()}
+    renamed = convert_ldm_unet_checkpoint(ldm, {"layers_per_block": _unet_levels(official)[1]})
+    known = {id(tensor) for tensor in renamed.values()}
+    unknown = next((name for name, tensor in official.items() if id(tensor) not in known), None)
+    if unknown is not None:
+        raise ValueError(f"{unknown}: not a weight of Amphion's U-Net")
+    return renamed
 
 
 def hifigan_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -217,24 +187,28 @@ def vae_sizes(official: dict[str, Tensor]) -> AutoencoderKLConfig:
 
 def unet_sizes(official: dict[str, Tensor], num_heads: int = 8) -> AudioLDMConfig:
     """Derive the sizes of `AudioLDM` (names start with `unet.`)."""
-    inner = {name.removeprefix("unet."): tensor for name, tensor in official.items()}
-    channels, in_channels, *_ = _shape(inner, "input_blocks.0.0.weight")
-    levels = 1 + sum(name.endswith(".op.weight") for name in inner)
-    per_level = _count(inner, r"input_blocks\.(\d+)\.") // levels  # residual blocks and the downsampling (or conv_in)
-    first_blocks = [f"input_blocks.{1 + level * per_level}" for level in range(levels)]
-    text_layer = next((name for name in inner if name.endswith(".attn2.to_k.weight")), "attn2.to_k.weight")
+    channels, in_channels, *_ = _shape(official, "unet.input_blocks.0.0.weight")
+    levels, num_res_blocks = _unet_levels(official)
+    first_blocks = [f"unet.input_blocks.{1 + level * (num_res_blocks + 1)}" for level in range(levels)]
+    text_layer = next((name for name in official if name.endswith(".attn2.to_k.weight")), "attn2.to_k.weight")
     return AudioLDMConfig(
         in_channels=in_channels,
-        out_channels=_shape(inner, "out.2.weight")[0],
+        out_channels=_shape(official, "unet.out.2.weight")[0],
         model_channels=channels,
-        attention_resolutions=[2**i for i, block in enumerate(first_blocks) if f"{block}.1.norm.weight" in inner],
-        num_res_blocks=per_level - 1,
-        channel_mult=[_shape(inner, f"{block}.0.in_layers.2.weight")[0] // channels for block in first_blocks],
+        attention_resolutions=[2**i for i, block in enumerate(first_blocks) if f"{block}.1.norm.weight" in official],
+        num_res_blocks=num_res_blocks,
+        channel_mult=[_shape(official, f"{block}.0.in_layers.2.weight")[0] // channels for block in first_blocks],
         num_heads=num_heads,
-        transformer_depth=_count(inner, r"middle_block\.1\.transformer_blocks\.(\d+)\."),
-        context_dim=_shape(inner, text_layer)[1],
+        transformer_depth=_count(official, r"unet\.middle_block\.1\.transformer_blocks\.(\d+)\."),
+        context_dim=_shape(official, text_layer)[1],
         use_checkpoint=False,
     )
+
+
+def _unet_levels(official: dict[str, Tensor]) -> tuple[int, int]:
+    """Count the levels of a U-Net and the residual blocks of each; it also has a downsampling, or conv_in."""
+    levels = 1 + sum(name.endswith(".op.weight") for name in official)
+    return levels, _count(official, r"unet\.input_blocks\.(\d+)\.") // levels - 1
 
 
 def hifigan_sizes(official: dict[str, Tensor], settings: dict[str, Any]) -> HifiGanConfig:

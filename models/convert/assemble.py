@@ -40,8 +40,7 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
         given: vae, unet, text_encoder and optionally vocoder: folders, hub ids, or official files and runs.
             text_mask: "true" or "false" (default: as the U-Net was trained); preset: of the sampler.
 
-    Raises:
-        UserError: a part is missing, damaged, or does not fit the others.
+    A UserError is raised if a part is missing, damaged, or does not fit the others.
     """
     disable_progress_bars()
     vae, unet = _load_vae(given["vae"]), _load_unet(given["unet"])
@@ -67,8 +66,7 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
     )  # fmt: skip
     chosen = {"vae": vae.where, "unet": unet.where, "text_encoder": given["text_encoder"], "text_mask": masked}
     chosen["vocoder"] = vocoder.where if vocoder else "none given, using Griffin-Lim"
-    lines = [f"{part}: {value}" for part, value in chosen.items()]
-    print(*lines, "writing the pipeline ...", sep="\n", file=sys.stderr)
+    print(*map(": ".join, chosen.items()), "writing the pipeline ...", sep="\n", file=sys.stderr)
     with files.atomic_folder(folder) as temporary:
         pipe.save_pretrained(temporary)
         files.write_json(temporary / SOURCE_FILE, {name: value for name, value in given.items() if value})
@@ -101,10 +99,8 @@ def _load_unet(source: str) -> Part:
         if "_class_name" in sampler:
             facts["objective"] = objective_of(getattr(diffusers, sampler["_class_name"]).from_config(sampler))
     if not {"objective", "noise", "text_mask"} <= set(facts):
-        raise UserError(
-            f"unet {source}: the settings of its training are unknown: give a local pipeline folder that holds it, a "
-            f"folder that bins/convert.py wrote ({SOURCE_FILE}), or an official checkpoint"
-        )
+        remedy = f"give a local pipeline folder that holds it, a folder that bins/convert.py wrote ({SOURCE_FILE})"
+        raise UserError(f"unet {source}: the settings of its training are unknown: {remedy}, or an official checkpoint")
     return Part(checkpoint.load_network(UNet2DConditionModel, str(where), "unet"), source, facts)
 
 

@@ -4,7 +4,6 @@ Tested on fabricated files with the names and shapes of BEATs_iter3_plus_AS2M_fi
 one with outputs of the official code; no published file could be opened.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ TABLE = "self_attn.relative_attention_bias.weight"
 SHARED_TABLE = f"encoder.layers.0.{TABLE}"  # one table for all layers, listed in each
 CONV = "encoder.pos_conv.0."
 WEIGHT_NORMS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
+REQUIRED = ("patch_embedding.weight", CONV, "encoder.layers.0.self_attn.grep_a")  # beginnings of names in every BEATs
 SETTINGS = (
     "input_patch_size", "embed_dim", "conv_bias", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim",
     "encoder_attention_heads", "deep_norm", "conv_pos", "conv_pos_groups", "num_buckets", "max_distance",
@@ -30,8 +30,7 @@ FIXED = {"activation_fn": "gelu", "layer_norm_first": False, "relative_position_
 def convert(source: Path, folder: Path) -> None:
     """Convert a checkpoint, or the one `BEATs*.pt` of a folder, to a model folder.
 
-    Raises:
-        UserError: it is missing, ambiguous, damaged, of another network, or not as published.
+    A UserError is raised if it is missing, ambiguous, damaged, of another network, or not as published.
     """
     path = find(source)
     model = read(path)
@@ -52,7 +51,7 @@ def find(source: Path) -> Path:
 def read(path: Path) -> BEATs:
     """Read the network of an official file, in eval mode; raises as `convert`."""
     content, weights = common.read_weights(path)
-    if not is_beats(list(weights)):
+    if not all(any(name.startswith(beginning) for name in weights) for beginning in REQUIRED):
         raise UserError(f"{path}: this is {common.kind_of(weights)}, not BEATs")
     if not isinstance(content.get("cfg"), dict):
         raise UserError(f"{path}: has BEATs' weights but no 'cfg': take the file as it was published")
@@ -69,11 +68,8 @@ def beats_settings(
 ) -> dict[str, Any]:
     """Convert `cfg` to arguments of `BEATs`; the official class has other defaults than its checkpoints.
 
-    Args:
-        label_map: index of a class -> its AudioSet id, of finetuned checkpoints.
-
-    Raises:
-        ValueError: a setting is missing, or has a value that no published checkpoint has, or the labels are not C.
+    `label_map` of finetuned checkpoints has the AudioSet id of each class. A ValueError is raised if a setting is
+    missing, or has a value that no published checkpoint has, or the labels are not C.
     """
     missing = [name for name in SETTINGS if name not in cfg]
     if missing:
@@ -91,11 +87,7 @@ def beats_settings(
 
 
 def beats_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename official weights to those of `BEATs`, which has one position table and no weight norm.
-
-    Raises:
-        ValueError: the tables of two layers differ.
-    """
+    """Rename official weights to those of `BEATs`: no weight norm, one position table (a ValueError if two differ)."""
     normed = {CONV + part for pair in WEIGHT_NORMS for part in pair}
     ours = {name: tensor for name, tensor in official.items() if not name.endswith(TABLE) and name not in normed}
     for name, tensor in official.items():
@@ -109,9 +101,3 @@ def beats_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
             length = v.norm(dim=(0, 1), keepdim=True)                          # (1, 1, k)
             ours[CONV + "weight"] = (official[CONV + gain].float() * v / length).to(official[CONV + gain].dtype)
     return ours
-
-
-def is_beats(names: list[str]) -> bool:
-    """Whether the names are those of BEATs: patches, a position convolution, and gates."""
-    patterns = (r"patch_embedding\.weight", r"encoder\.pos_conv\.0\.", r"encoder\.layers\.0\.self_attn\.grep_a")
-    return all(any(re.match(pattern, name) for name in names) for pattern in patterns)

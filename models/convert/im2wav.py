@@ -45,11 +45,8 @@ CONVERSIONS: dict[str, tuple[Arguments, Callable[[Mapping[str, Tensor]], dict[st
 def convert(sources: Mapping[str, Path], folder: Path) -> None:
     """Convert checkpoints to one folder for `run_inference.sh --checkpoint`.
 
-    Args:
-        sources: official file of each network, "vqvae", "low" and "up" or some of them.
-
-    Raises:
-        UserError: a file is damaged, of another network, not as published, or does not fit the others.
+    `sources` has the official file of each network, "vqvae", "low" and "up" or some of them. A UserError is raised if
+    one is damaged, of another network, not as published, or does not fit the others.
     """
     networks, hyperparameters = {}, {}
     for name, path in sources.items():
@@ -106,7 +103,8 @@ def pipeline_settings(hyperparameters: Mapping[str, Mapping[str, Any]], sources:
     first, *others = hyperparameters
     for other in others:
         for key in shared:
-            values = [_plain(hyperparameters[name].get(key)) for name in (first, other)]
+            values = [hyperparameters[name].get(key) for name in (first, other)]
+            values = [list(value) if isinstance(value, tuple) else value for value in values]
             if values[0] != values[1]:
                 raise UserError(f"{sources[other]}: {key} {values[1]}, but {sources[first]} has {values[0]}: "
                                 "they are of two models")  # fmt: skip
@@ -115,8 +113,3 @@ def pipeline_settings(hyperparameters: Mapping[str, Mapping[str, Any]], sources:
         "clip": CLIP, "sample_rate": hps["sr"], "window": hps["sample_length"], "fps": FPS, "guidance_scale": 3.0,
         "low_overlap": 0.5, "up_overlap": 0.5, "mean_over_clip": True,
     }  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    """A list in place of a tuple."""
-    return list(value) if isinstance(value, tuple) else value

@@ -1,5 +1,6 @@
 """Mel features: datasets of prepared ones, addressed by (epoch, index), and the settings that a model stores."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MEL_FLOOR
@@ -17,6 +19,7 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
 MEL_FILE = "mel.json"  # of a model: fields of `MelSettings`; of an autoencoder also "frames"
+BATCH_SIZE = 16  # clips in one forward pass of the VAE
 SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 
@@ -59,6 +62,13 @@ def load_mel(path: Path, bands: int, frames: int) -> Tensor:
     return F.pad(mel, (0, frames - mel.shape[-1]), value=SILENCE)
 
 
+def mel_batches(config: PreprocessConfig, rows: list[Row], title: str) -> Iterator[Tensor]:
+    """Read the log-mels of `rows` in batches (B, 1, bands, frames), with a progress bar."""
+    for start in tqdm(range(0, len(rows), BATCH_SIZE), desc=title, unit="batch"):
+        some = rows[start : start + BATCH_SIZE]
+        yield torch.stack([load_mel(mel_path(config, row), config.n_mel, config.frames) for row in some])
+
+
 class MelDataset(Dataset[Tensor]):
     """Log-mels (1, bands, frames) of one split."""
 
@@ -70,18 +80,19 @@ class MelDataset(Dataset[Tensor]):
         return len(self.rows)
 
     def __getitem__(self, item: tuple[int, int]) -> Tensor:
-        row = self.rows[item[1]]
-        return load_mel(mel_path(self.config, row), self.config.n_mel, self.config.frames)
+        return load_mel(mel_path(self.config, self.rows[item[1]]), self.config.n_mel, self.config.frames)
+
+
+def save_with_mel(model: Any, folder: Path, mel: dict[str, Any]) -> None:
+    """Write weights (safetensors), config and mel settings."""
+    model.save_pretrained(folder)
+    files.write_json(folder / MEL_FILE, mel)
 
 
 def stored_mel(located: str) -> dict[str, Any]:
     """Fields of `MelSettings`, and "frames" if known, of a model or pipeline folder; {} if it has none, or on the hub.
 
-    Args:
-        located: a local folder or a hub id.
-
-    Raises:
-        UserError: the file is broken.
+    `located` is a local folder or a hub id. A broken file is a UserError.
     """
     folder = Path(located)
     if paths.is_local(located) and (folder / MEL_FILE).is_file():

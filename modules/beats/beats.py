@@ -52,8 +52,7 @@ class BEATs(ModelMixin, ConfigMixin):
         predictor_class: C, 0 without a head.
         labels: names or AudioSet ids of the C classes.
 
-    Raises:
-        ValueError: one setting does not divide another, or the labels are not C.
+    A ValueError is raised if one setting does not divide another, or the labels are not C.
     """
 
     config_name = "config.json"
@@ -75,8 +74,7 @@ class BEATs(ModelMixin, ConfigMixin):
             raise ValueError(f"{len(labels)} labels for {predictor_class} classes")
         self.patch_embedding = nn.Conv2d(1, embed_dim, input_patch_size, input_patch_size, bias=conv_bias)
         self.layer_norm = nn.LayerNorm(embed_dim)
-        same = embed_dim == encoder_embed_dim
-        self.post_extract_proj = None if same else nn.Linear(embed_dim, encoder_embed_dim)
+        self.post_extract_proj = None if embed_dim == encoder_embed_dim else nn.Linear(embed_dim, encoder_embed_dim)
         self.encoder = Encoder(
             encoder_layers, encoder_embed_dim, encoder_ffn_embed_dim, encoder_attention_heads,
             (2 * encoder_layers) ** 0.25 if deep_norm else 1.0, conv_pos, conv_pos_groups, num_buckets, max_distance,
@@ -104,8 +102,7 @@ class BEATs(ModelMixin, ConfigMixin):
                 the 8 tokens of a moment as if they were moments.
             layers: numbers of layers, from 1, whose outputs to return too; AudioToken uses 4, 8 and 12 of 12.
 
-        Raises:
-            ValueError: a wave is too short, not finite or all padding, or the mask or a layer does not fit.
+        A ValueError is raised if a wave is too short, not finite or all padding, or the mask or a layer does not fit.
         """
         if waves.ndim != 2 or waves.shape[1] < self.min_samples:
             needed = f"{self.min_samples} samples ({self.min_samples / SAMPLE_RATE:.3f} s at 16 kHz)"
@@ -129,11 +126,7 @@ class BEATs(ModelMixin, ConfigMixin):
         return BEATsOutput(hidden, outputs, token_mask)
 
     def logits(self, output: BEATsOutput) -> Tensor:
-        """Logits (B, C) of the head, averaged over the tokens without padding.
-
-        Raises:
-            ValueError: there is no head.
-        """
+        """Logits (B, C) of the head, averaged over the tokens without padding; a ValueError if there is no head."""
         if self.predictor is None:
             raise ValueError("this BEATs has no classification head (predictor_class 0)")
         logits, mask = self.predictor(output.hidden), output.token_mask        # (B, T, C)
@@ -287,9 +280,7 @@ def log_mel(waves: Tensor) -> Tensor:
 
     Equal to `torchaudio.compliance.kaldi.fbank(2^15 wave, num_mel_bins=128)` without dither: no padding at the ends,
     the mean of each frame removed, pre-emphasis inside the frame, Povey's window (a Hann window to the power of 0.85).
-
-    Raises:
-        ValueError: not (B, n), or less than one frame of 400 samples.
+    A ValueError is raised if the waves are not (B, n), or have less than one frame of 400 samples.
     """
     if waves.ndim != 2 or waves.shape[1] < FRAME:
         raise ValueError(f"waves must be (B, n) with at least {FRAME} samples, got {tuple(waves.shape)}")

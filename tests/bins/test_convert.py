@@ -16,9 +16,7 @@ from sonolume.utils import cli
 
 Run = Callable[..., tuple[int, str, str]]
 VAE = "autoencoder_kl_debug"
-NEW_CONVERTER = '''"""A system that was not there before."""
-
-from dataclasses import dataclass
+NEW_CONVERTER = '''from dataclasses import dataclass
 
 from sonolume.bins.converters import ConverterOptions
 from sonolume.config.options import option
@@ -29,7 +27,8 @@ class Options(ConverterOptions):
     level: int = option(1, help="any number", high=5)
 
 
-def run(options):
+def my_system(options: Options) -> None:
+    """Convert a system that was not there before."""
     print(options.source, options.level)
 '''
 

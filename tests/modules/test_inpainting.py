@@ -153,7 +153,7 @@ def test_a_loud_result_is_scaled_down_and_the_original_is_not():
     sound = start(torch.rand(100), count=2, spans=[(0.4, 0.6)])
     made = torch.full((2, 100), 0.5)
     made[0, 50], made[1, 10] = 4.0, 9.0  # the second outside the mask, where it is replaced
-    sound.fade = 5
+    sound.sample_rate = 250  # fades of 5 samples
     mixed, gains = sound.merge_wave(made)
     assert gains.tolist() == [0.25, 1.0]
     assert mixed[:, 50].tolist() == [1.0, 0.5] and mixed[:, :40].equal(sound.wave[:, :40])

@@ -9,6 +9,8 @@ from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, Config, NoiseSchedulerConfig
 from sonolume.models.training import Frozen
+from sonolume.models.tta.autoencoderkl import model as autoencoder
+from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
 from sonolume.utils import checkpoint, paths
@@ -50,39 +52,26 @@ def noise_settings(config: NoiseSchedulerConfig) -> dict[str, Any]:
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load "vae", "text" and "vocoder" (None for Griffin-Lim).
-
-    Raises:
-        UserError: one of them cannot be loaded or does not fit the U-Net; names the config key. So do all below.
-    """
+    """Load "vae", "text" and "vocoder" (None for Griffin-Lim); UserErrors name the config key, as in all below."""
     vocoder = load_vocoder(config.model.vocoder, MelSettings.of(config.preprocess))
     return Frozen(**load_encoders(config), vocoder=vocoder)
 
 
 def load_encoders(config: Config) -> Frozen:
     """Load "vae" and "text", whose outputs are cached as training data, and check that they fit the U-Net."""
-    from sonolume.models.tta.autoencoderkl import model as autoencoder
-
     model, shape = config.model, config.model.audioldm
     vae, text = autoencoder.load(model.autoencoder_path), TextEncoder(model.text_encoder, model.text_mask)
-    channels, width = vae.config.latent_channels, text.model.config.d_model
-    if shape.in_channels != channels:
-        raise UserError(
-            f"model.audioldm.in_channels is {shape.in_channels}, but the VAE {model.autoencoder_path} "
-            f"has {channels} latent channels (out_channels must be the same)"
-        )
-    if shape.context_dim != width:
-        raise UserError(
-            f"model.audioldm.context_dim is {shape.context_dim}, but the text encoder {model.text_encoder} "
-            f"gives states of width {width}"
-        )
+    if shape.in_channels != (channels := vae.config.latent_channels):
+        latents = f"{model.autoencoder_path} has {channels} latent channels (out_channels must be the same)"
+        raise UserError(f"model.audioldm.in_channels is {shape.in_channels}, but the VAE {latents}")
+    if shape.context_dim != (width := text.model.config.d_model):
+        states = f"{model.text_encoder} gives states of width {width}"
+        raise UserError(f"model.audioldm.context_dim is {shape.context_dim}, but the text encoder {states}")
     return Frozen(vae=vae, text=text)
 
 
 def load_vocoder(source: str, settings: MelSettings) -> SpeechT5HifiGan | None:
     """Load a HiFi-GAN for mels of `settings` from its folder, a pipeline folder or a hub id; None for ""."""
-    from sonolume.models.tta.hifigan import model as hifigan
-
     remedy = 'train one with egs/tta/hifigan/run_train.sh, or leave it "" for Griffin-Lim'
     return hifigan.load(source, "model.vocoder", settings, remedy) if source else None
 

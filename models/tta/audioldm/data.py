@@ -21,13 +21,12 @@ from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.audioldm import Config
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
-from sonolume.models.tta.features import cache_folder, feature_keys, load_mel, mel_path, read_rows
+from sonolume.models.tta.features import cache_folder, feature_keys, mel_batches, read_rows
 from sonolume.utils import paths
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.manifest import Row
 
 CACHE_VERSION = 3  # bump to invalidate cached moments and states
-CLIP_BATCH_SIZE = 16  # clips in one forward pass of the VAE
 TEXT_BATCH_SIZE = 64  # captions in one forward pass of T5
 
 
@@ -112,10 +111,8 @@ def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text
 @torch.no_grad()
 def _moments(config: Config, split: str, rows: list[Row], vae: AutoencoderKL) -> np.ndarray:
     """VAE moments (N, 2z, h, w), float16."""
-    size, frames, parts = config.preprocess.n_mel, config.preprocess.frames, []
-    for start in tqdm(range(0, len(rows), CLIP_BATCH_SIZE), desc=f"latents of {split}", unit="batch"):
-        some = rows[start : start + CLIP_BATCH_SIZE]
-        batch = torch.stack([load_mel(mel_path(config.preprocess, row), size, frames) for row in some])  # (B, 1, M, T)
+    parts = []
+    for batch in mel_batches(config.preprocess, rows, f"latents of {split}"):
         with torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision.startswith("bf16")):
             posterior = vae.encode(batch).latent_dist
         parts.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy())

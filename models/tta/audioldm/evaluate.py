@@ -49,11 +49,10 @@ def run(config: Config, options: EvaluationOptions) -> None:
     settings = sampling_settings(pipe, where, options.preset, options.num_steps, options.guidance_scale)
     folder, rate = runtime.make_folder(options.output_dir), pipe.mel_settings.sample_rate
     if in_world:
-        mini = config.preprocess.miniworld
-        tests = held_out.scenes_with_files(mini, options.num_samples, folder / "reference")
+        tests = held_out.scenes_with_files(config.preprocess.miniworld, options.num_samples, folder / "reference")
     else:
-        source, count = options.reference, options.num_samples
-        tests = held_out.recordings(config, source, count, folder / "reference", rate, pipe.duration)
+        place = folder / "reference"
+        tests = held_out.recordings(config, options.reference, options.num_samples, place, rate, pipe.duration)
         tests = readable(pipe, tests)
     if not options.embedder and not in_world:
         print(f"scored by mel: only, which is no published metric; customary, if downloading is possible: {CUSTOMARY}",

@@ -17,20 +17,14 @@ from sonolume.models.tta.audioldm import run_config
 from sonolume.utils import files, manifest, paths
 from sonolume.utils.errors import ConfigError, UserError
 
-TRAINED = "audioldm/pipeline"  # in log_dir, exported by run_train.sh
 SHIPPED = "pretrained/mini/text_to_audio"
-PEFT_HINT = 'model.method lora needs the package peft: pip install -e ".[lora]"'
 
 
 def configure(config: Config, options: FinetuneOptions, given: list[Source]) -> Config:
-    """Complete the config with the values that the pipeline to start from decides.
+    """Complete the config, whose sources are `given`, with the values that the pipeline to start from decides.
 
-    Args:
-        given: sources of `config`.
-
-    Raises:
-        UserError: no such pipeline, a damaged one, or another one than the run to resume started from.
-        ConfigError: a source contradicts the pipeline.
+    A UserError is raised for a missing or damaged pipeline, or another one than the run to resume started from, and a
+    ConfigError for a source that contradicts the pipeline.
     """
     before: dict[str, Any] = {}
     if options.resume:
@@ -59,10 +53,8 @@ def prepare(config: Config, options: FinetuneOptions) -> None:
         train, valid = folder / config.preprocess.train_file, folder / config.preprocess.valid_file
         if not valid.is_file() or not json.loads(valid.read_text(encoding="utf-8")):
             manifest.write_manifest(manifest.read_manifest(train), valid)
-            print(
-                f"{folder}: val/loss is measured on the training clips "
-                "(preprocess.valid_fraction=0.1 keeps a part of them for validation)"
-            )
+            hint = "preprocess.valid_fraction=0.1 keeps a part of them for validation"
+            print(f"{folder}: val/loss is measured on the training clips ({hint})")
 
 
 def locate(source: str) -> Path:
@@ -71,20 +63,17 @@ def locate(source: str) -> Path:
 
 
 def check_agreement(config: Config, decided: dict[str, Any], folder: Path, given: list[Source] | None = None) -> None:
-    """Raise a ConfigError with the key and both values if the config contradicts the pipeline.
+    """Raise a ConfigError with the key and both values if the config contradicts those `decided` by the pipeline.
 
-    Args:
-        decided: values of the pipeline, from `run_config.read`.
-        given: check only values that these sources name; None checks all.
+    Only the values that the sources `given` name are checked; None checks all.
     """
     values = _flat(config.to_dict())
     sources = [("config", values)] if given is None else [(one.name, _flat(one.content)) for one in given]
     for key, value in _flat(decided).items():
         names = [name for name, content in sources if key in content]
         if names and values[key] != value:
-            raise ConfigError(
-                f"{names[-1]}: {key}: {values[key]} contradicts the pipeline {folder}, which has {value}: leave it out"
-            )
+            found = f"{names[-1]}: {key}: {values[key]}"
+            raise ConfigError(f"{found} contradicts the pipeline {folder}, which has {value}: leave it out")
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,7 +87,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_peft(config: Config) -> None:
     """Raise a UserError if LoRA is asked for and peft is not installed."""
     if config.model.method is Method.lora and importlib.util.find_spec("peft") is None:
-        raise UserError(PEFT_HINT)
+        raise UserError('model.method lora needs the package peft: pip install -e ".[lora]"')
 
 
 def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
@@ -111,7 +100,7 @@ def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
         raise UserError(f"{config.run_dir}: this run started from {began}, not from {given}")
     if given or began:
         return given or began
-    trained, hint = config.run_dir.parent / TRAINED, "(another: --checkpoint FOLDER_OR_ID)"
+    trained, hint = config.run_dir.parent / "audioldm" / "pipeline", "(another: --checkpoint FOLDER_OR_ID)"
     if trained.is_dir():
         print(f"fine-tuning {trained} {hint}", file=sys.stderr)
         return str(trained)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
-from sonolume.models.tta.audioldm.pipeline import LONGEST, SoundOutput, TextToAudioPipeline
+from sonolume.models.tta.audioldm.pipeline import LONGEST, TextToAudioPipeline
 from sonolume.modules.inpainting import default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
@@ -30,7 +30,7 @@ Job = tuple[str, int]  # text and seed
 
 def run(config: Config, options: InferenceOptions) -> None:
     """Generate `num_samples` sounds of every text and print the path of each wav."""
-    texts = options.text + ([] if options.text_file is None else read_texts(options.text_file))
+    texts = options.text + read_texts(options.text_file)
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype)
     runtime.choose_sampler(pipe, options.preset, options.scheduler)
@@ -45,32 +45,20 @@ def run(config: Config, options: InferenceOptions) -> None:
     jobs = [(text, options.seed + number) for text in texts for number in range(options.num_samples)]
     rounds = list(batches(jobs, options.batch_size, one_text=not pipe.config.text_mask))
     for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
-        output = _generate(pipe, batch, arguments, options)
-        _save(pipe, batch, output, _describe(pipe, arguments, options, where, len(output.audios[0])), folder)
+        _generate(pipe, batch, arguments, options, where, folder)
 
 
-def read_texts(path: Path) -> list[str]:
-    """Read texts from a UTF-8 file, one per line; raises a UserError if there are none."""
-    try:
-        texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"--text_file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--text_file {path}: not UTF-8 text (byte {error.start})") from error
-    if not texts:
+def read_texts(path: Path | None) -> list[str]:
+    """Read texts from a UTF-8 file, one per line; raises a UserError if there are none. [] without a file."""
+    lines = files.read_text(path, "the texts of --text_file").splitlines() if path else []
+    texts = [line.strip() for line in lines if line.strip()]
+    if path and not texts:
         raise UserError(f"--text_file {path}: has no texts")
     return texts
 
 
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
-    """Load a pipeline from a folder or a hub id.
-
-    Args:
-        components: networks that are loaded already, by their names in the pipeline.
-
-    Raises:
-        UserError: damaged or of another kind.
-    """
+    """Load a pipeline, but for the `components` given by name; a UserError if it is damaged or of another kind."""
     if paths.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
     place = runtime.pick_device(device)
@@ -84,22 +72,14 @@ def load(where: str, device: str = "auto", dtype: str = "float32", **components:
 
 
 def batches(jobs: list[Job], size: int, one_text: bool) -> Iterator[list[Job]]:
-    """Split jobs into batches of at most `size`.
-
-    Args:
-        one_text: only one text per batch: without a mask, texts attend to the padding of longer ones.
-    """
+    """Split jobs into batches of `size`, with `one_text` each where texts attend to the padding of longer ones."""
     for _, group in itertools.groupby(jobs, key=lambda job: job[0] if one_text else None):
         same = list(group)
         yield from (same[start : start + size] for start in range(0, len(same), size))
 
 
 def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict[str, Any]:
-    """Arguments of the pipeline's call, with defaults filled in.
-
-    Raises:
-        UserError: --init_audio is not readable, or --continuation has no --duration beyond its end.
-    """
+    """Build the call's arguments; a UserError for an unreadable --init_audio, or one that cannot be continued."""
     wave, mask = None, options.mask
     if options.init_audio is not None:
         rate = pipe.mel_settings.sample_rate
@@ -125,8 +105,10 @@ def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict
 
 
 def _generate(
-    pipe: TextToAudioPipeline, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions
-) -> SoundOutput:
+    pipe: TextToAudioPipeline, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions, where: str,
+    folder: Path,
+) -> None:  # fmt: skip
+    """Generate a batch, and write wav, spectrogram and json of each sound."""
     texts, seeds = zip(*jobs, strict=True)
     try:
         output = pipe(list(texts), generator=[runtime.generators(seed, 1)[0] for seed in seeds], **arguments)
@@ -134,16 +116,10 @@ def _generate(
         reason = str(error)
         name = f"--init_audio {options.init_audio}: " if reason.startswith("init_audio ") else ""
         raise UserError(name + reason.removeprefix("init_audio ")) from error
-    assert output.mels is not None
+    assert output.mels is not None and output.gains is not None
     if not output.mels.isfinite().all():
         raise UserError(f"the result is NaN with --dtype {options.dtype} at these settings: try float32")
-    return output
-
-
-def _save(pipe: TextToAudioPipeline, jobs: list[Job], output: SoundOutput, facts: dict[str, Any], folder: Path) -> None:
-    """Write wav, spectrogram and json of a batch."""
-    mel = pipe.mel_settings
-    assert output.mels is not None and output.gains is not None
+    facts, mel = _describe(pipe, arguments, options, where, len(output.audios[0])), pipe.mel_settings
     rows = zip(jobs, output.mels.cpu().numpy(), output.audios, output.gains.tolist(), strict=True)
     for (text, seed), log_mel, wave, gain in rows:
         path = runtime.result_path(folder, text, seed, ".wav")

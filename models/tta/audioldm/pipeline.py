@@ -179,8 +179,7 @@ class TextToAudioPipeline(DiffusionPipeline):
             window_overlap: share of a window that the next one covers as well, 0 to 0.9.
             windows_at_once: windows of all sounds in one call of the U-Net, if they are more than the sounds.
 
-        Raises:
-            ValueError: an empty or too long text, a number out of range, a sound or a mask that cannot be used.
+        A ValueError is raised for an empty or too long text, a number out of range, or an unusable sound or mask.
         """
         steps = self.config.num_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
@@ -188,29 +187,23 @@ class TextToAudioPipeline(DiffusionPipeline):
         prompts = _repeat(prompt, 1, num_waveforms_per_prompt)
         negatives = _repeat(negative_prompt, len(prompts) // num_waveforms_per_prompt, num_waveforms_per_prompt)
         self._check(prompts, negatives, steps, duration, output_type, windows_at_once)
-        start = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
-        plan = Plan(prompts, negatives, steps, guidance, windows_at_once, *start)
-        return self.sample(plan, generator, latents, output_type)
+        samples, windows, source = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
 
-    @torch.no_grad()
-    def sample(self, plan: "Plan", generator: Any, noise: Tensor | None, output_type: str) -> SoundOutput:
-        """Text -> noise -> denoise -> decode. Windows and a recording to start from enter by `plan` alone."""
-        text = self.encode_prompts(plan.prompts, plan.negatives, plan.guidance)                    # (2B, L, D)
-        start = self.prepare_latents(len(plan.prompts), plan.windows.width, generator, noise)      # (B, z, h, w)
-        latents, timesteps = plan.source.start(self.scheduler, start, plan.steps)
+        text = self.encode_prompts(prompts, negatives, guidance)                                   # (2B, L, D)
+        noise = self.prepare_latents(len(prompts), windows.width, generator, latents)              # (B, z, h, w)
+        x, timesteps = source.start(self.scheduler, noise, steps)
         for t in self.progress_bar(timesteps):  # type: ignore[operator]
-            network = lambda x, of, t=t: self.predict(x, t, text.rows(of), plan.guidance)  # noqa: E731
-            noisy = scale_model_input(self.scheduler, latents, t)
-            prediction = plan.windows.apply(network, noisy, max(plan.batch_size, len(noisy)))
-            latents = self.scheduler.step(prediction, t, latents).prev_sample                      # (B, z, h, w)
-            latents = plan.source.after_step(latents)
+            network = lambda some, of, t=t: self.predict(some, t, text.rows(of), guidance)  # noqa: E731
+            noisy = scale_model_input(self.scheduler, x, t)
+            prediction = windows.apply(network, noisy, max(windows_at_once, len(noisy)))
+            x = source.after_step(self.scheduler.step(prediction, t, x).prev_sample)               # (B, z, h, w)
         if output_type == "latent":
-            return SoundOutput(audios=latents)  # type: ignore[arg-type]
-        mel = plan.source.merge_mel(self.decode_latents(latents, plan.windows))                    # (B, M, T)
-        mels = mel[..., : math.ceil(plan.samples / self.mel_settings.hop_size)].float()
+            return SoundOutput(audios=x)  # type: ignore[arg-type]
+        mel = source.merge_mel(self.decode_latents(x, windows))                                    # (B, M, T)
+        mels = mel[..., : math.ceil(samples / self.mel_settings.hop_size)].float()
         if output_type == "mel":
             return SoundOutput(audios=mels, mels=mels)  # type: ignore[arg-type]
-        wave, gains = plan.source.merge_wave(self.vocode(mel)[:, : plan.samples])                  # (B, N), (B,)
+        wave, gains = source.merge_wave(self.vocode(mel)[:, :samples])                             # (B, N), (B,)
         audios: Any = wave.cpu().numpy() if output_type == "np" else wave
         return SoundOutput(audios=audios, mels=mels, gains=gains)
 
@@ -231,8 +224,7 @@ class TextToAudioPipeline(DiffusionPipeline):
     def encode_text(self, texts: list[str], length: int = 0) -> tuple[Tensor, Tensor | None]:
         """Texts -> hidden states (B, L, D), L at least `length`, and mask (B, L), or no mask if `text_mask` is off.
 
-        Raises:
-            ValueError: a text has more tokens than the encoder was made for (512 for T5).
+        A ValueError is raised for a text of more tokens than the encoder was made for (512 for T5).
         """
         limit = min(self.tokenizer.model_max_length, 512)
         tokens = self.tokenizer(texts, padding="longest", return_tensors="pt")
@@ -335,20 +327,6 @@ class TextToAudioPipeline(DiffusionPipeline):
         """(z, h, w) of one clip."""
         factor = self._factor
         return self.vae.config.latent_channels, self.mel_settings.n_mel // factor, self.config.frames // factor
-
-
-@dataclass
-class Plan:
-    """Checked arguments of one call."""
-
-    prompts: list[str]  # B, as the negatives
-    negatives: list[str]
-    steps: int
-    guidance: Guidance
-    batch_size: int  # windows in one call of the U-Net, if they are more than the sounds
-    samples: int  # N
-    windows: Windows
-    source: FromNoise  # or FromAudio
 
 
 def _repeat(texts: str | list[str], count: int, times: int) -> list[str]:

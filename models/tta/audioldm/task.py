@@ -15,12 +15,14 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config, Method
-from sonolume.models import previews
+from sonolume.models import lora, previews
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
-from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
+from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import with_positions, zero_init
+from sonolume.utils import cache
+from sonolume.utils.errors import UserError
 
 if TYPE_CHECKING:  # a training step runs neither of them
     from sonolume.models.tta.audioldm.data import Batch
@@ -30,34 +32,38 @@ MEASURED_CLIPS = 2048  # clips on which the latents' mean and deviation are meas
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load the frozen networks: "vae", "text" and "vocoder", and the whole "pipeline" to fine-tune."""
+    """Load the frozen networks: "vae", "text" and "vocoder", and the whole "pipeline" to fine-tune, in float32.
+
+    A UserError is raised if that pipeline is damaged or of another kind, or the config contradicts it.
+    """
     if not config.model.pretrained:
         return components.load_frozen(config)
-    from sonolume.models.tta.audioldm import finetune_task
+    from sonolume.models.tta.audioldm import finetune, inference, run_config
 
-    return finetune_task.load_frozen(config)
+    folder = finetune.locate(config.model.pretrained)
+    finetune.check_agreement(config, run_config.read(folder), folder)
+    finetune.check_peft(config)
+    text = components.TextEncoder(str(folder), config.model.text_mask, "model.pretrained")
+    pipe = inference.load(str(folder), "cpu", text_encoder=text.model, tokenizer=text.tokenizer)
+    for part in filter(None, (pipe.vae, pipe.vocoder)):
+        part.requires_grad_(False)
+    if config.model.audioldm.use_checkpoint:
+        pipe.unet.enable_gradient_checkpointing()
+    return Frozen(pipeline=pipe, vae=pipe.vae, text=text, vocoder=pipe.vocoder)
 
 
 def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
     """Build the task of a config: training from scratch, or fine-tuning of `model.pretrained`."""
-    if not config.model.pretrained:
-        return Task(config, frozen)
-    from sonolume.models.tta.audioldm import finetune_task
-
-    kind = finetune_task.LoraTask if config.model.method is Method.lora else finetune_task.FinetuneTask
-    return kind(config, frozen)
+    tasks = {Method.full: FinetuneTask, Method.lora: LoraTask}
+    return (tasks[config.model.method] if config.model.pretrained else Task)(config, frozen)
 
 
-class Task(pl.LightningModule):
-    """Training of the U-Net alone.
-
-    Args:
-        frozen: "vae", "text" (a `TextEncoder`) and "vocoder" (or None).
-    """
+class Task(RecipeTask):
+    """Training of the U-Net alone, with `frozen` "vae", "text" (a `TextEncoder`) and "vocoder" (or None)."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        self.config, self.frozen = config, frozen
+        super().__init__(config)
+        self.frozen = frozen
         torch.manual_seed(config.train.random_seed)
         self.set_unet()
         choice, on_cpu = config.model.attention, config.train.accelerator == "cpu" or not torch.cuda.is_available()
@@ -68,9 +74,6 @@ class Task(pl.LightningModule):
     def set_unet(self) -> None:
         self.unet = components.build_unet(self.config.model.audioldm)
         zero_init(self.unet)
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
 
     def on_fit_start(self) -> None:
         moments = self.trainer.datamodule.data.train.moments  # type: ignore[attr-defined]
@@ -110,11 +113,7 @@ class Task(pl.LightningModule):
     ) -> tuple[Tensor, int]:
         """Generate one wave per caption from noise of its seed, for evaluation while training.
 
-        Args:
-            num_steps, guidance_scale: 0 is the pipeline's default.
-
-        Returns:
-            Waves (N, samples) and their rate in Hz.
+        `num_steps` and `guidance_scale` of 0 are the pipeline's defaults. Returns waves (N, n) and their rate in Hz.
         """
         pipe = self.pipeline()
         size = len(captions) if pipe.config.text_mask else 1  # unmasked, texts attend to the padding of longer ones
@@ -151,6 +150,50 @@ class Task(pl.LightningModule):
 
         self.pipeline().save_pretrained(folder)
         run_config.save(self.config, folder)
+
+
+class FinetuneTask(Task):
+    """Training of all weights of the U-Net of `frozen["pipeline"]`."""
+
+    def set_unet(self) -> None:
+        self.unet = self.frozen["pipeline"].unet.train()
+
+    def on_fit_start(self) -> None:
+        self.unet.to(self.device)  # type: ignore[arg-type]  # the pipeline's normalisation of latents is kept
+
+    def pipeline(self) -> "TextToAudioPipeline":
+        pipe = self.frozen["pipeline"].to(self.device)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+class LoraTask(FinetuneTask):
+    """Training of adapters; the U-Net is frozen, so it stays out of the state_dict."""
+
+    export_folder = "lora"
+
+    def __init__(self, config: Config, frozen: Frozen) -> None:
+        super().__init__(config, frozen)
+        self.adapters = lora.add(self.unet, config.model.lora)
+
+    def set_unet(self) -> None:
+        self.__dict__["unet"] = self.frozen["pipeline"].unet.train()  # not registered as a submodule
+
+    def export(self, folder: Path) -> None:
+        """Write the LoRA file alone."""
+        base = self.config.model.pretrained
+        name = "/".join(Path(base).parts[-2:]) if Path(base).is_absolute() else base  # without local paths
+        lora.save(self.unet, folder / lora.FILE, self.config.model.lora, name)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["base"] = lora.base_hash(self.unet)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        base = checkpoint.get("base", "")[: cache.HASH_LENGTH]  # older checkpoints have longer hashes
+        if base and base != lora.base_hash(self.unet):
+            remedy = "name that pipeline, or start a new run with another exp_name=..."
+            found = f"model.pretrained {self.config.model.pretrained}: its weights differ"
+            raise UserError(f"{found} from those that this run started from: {remedy}")
 
 
 def measure_latents(vae: Any, moments: np.ndarray, scale: str) -> None:

@@ -1,14 +1,10 @@
 """The mel autoencoder: diffusers' `AutoencoderKL`, saved with its mel settings."""
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from diffusers import AutoencoderKL
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.models.tta.features import MEL_FILE
-from sonolume.utils import checkpoint, files
+from sonolume.utils import checkpoint
 
 
 def build(config: AutoencoderKLConfig) -> AutoencoderKL:
@@ -24,17 +20,7 @@ def build(config: AutoencoderKLConfig) -> AutoencoderKL:
     )  # fmt: skip
 
 
-def save(vae: AutoencoderKL, folder: Path, mel: dict[str, Any]) -> None:
-    """Write weights (safetensors), config and mel settings."""
-    vae.save_pretrained(folder)
-    files.write_json(folder / MEL_FILE, mel)
-
-
 def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-    """Load a trained autoencoder, frozen, from its folder, a pipeline folder or a hub id.
-
-    Raises:
-        UserError: missing, damaged or another model; names the config key.
-    """
+    """Load a trained autoencoder, frozen, from its folder, a pipeline folder or a hub id; a UserError names the key."""
     remedy = "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh, or name another folder"
     return checkpoint.load_network(AutoencoderKL, source, key, "vae", remedy, dtype)

@@ -15,6 +15,7 @@ from sonolume.models import previews
 from sonolume.models.gan import ManualOptimization
 from sonolume.models.training import Frozen, optimizer, training_draws
 from sonolume.models.tta.autoencoderkl import model
+from sonolume.models.tta.features import save_with_mel
 from sonolume.modules.autoencoder_loss import (
     PatchDiscriminator,
     adaptive_weight,
@@ -99,4 +100,4 @@ class Task(ManualOptimization):
     def export(self, folder: Path) -> None:
         """Write diffusers' `AutoencoderKL` folder with mel.json."""
         mel = asdict(MelSettings.of(self.config.preprocess))
-        model.save(self.vae, folder, mel | {"frames": self.config.preprocess.frames})
+        save_with_mel(self.vae, folder, mel | {"frames": self.config.preprocess.frames})

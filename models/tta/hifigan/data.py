@@ -13,14 +13,13 @@ from tqdm import tqdm
 
 from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
 from sonolume.models.training import Frozen, TrainingData
+from sonolume.models.tta import features
 from sonolume.models.tta.autoencoderkl.data import preprocess as preprocess
-from sonolume.models.tta.features import SILENCE, cache_folder, feature_keys, load_mel, mel_path, modified, read_rows
 from sonolume.preprocessors.prepared import load_wave
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.manifest import Row
 
 SCALE = 32767.0  # full scale of 16-bit samples
-CLIP_BATCH_SIZE = 16  # clips in one forward pass of the VAE
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -34,11 +33,11 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, config: Config, split: str) -> None:
         self.config, self.split = config.preprocess, split
-        self.rows = read_rows(self.config, config.dataset, split)
+        self.rows = features.read_rows(self.config, config.dataset, split)
         if split == "train" and 0 < self.config.train_clips < len(self.rows):
             chosen = np.linspace(0, len(self.rows) - 1, self.config.train_clips).astype(int)
             self.rows = [self.rows[index] for index in chosen]
-        folder = cache_folder(self.config, config.dataset)
+        folder = features.cache_folder(self.config, config.dataset)
         self.waves = np.load(_waves(self.config, self.rows, folder) / "waves.npy", mmap_mode="r")  # (N, samples)
         self.seed, self.share, self.reconstructed = config.train.random_seed, config.model.reconstruct_prob, None
         if split == "train" and config.model.reconstruct:
@@ -62,7 +61,7 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
         if is_reconstructed and self.reconstructed is not None:
             mel = torch.from_numpy(self.reconstructed[index].astype(np.float32))
         else:
-            mel = load_mel(mel_path(config, row), config.n_mel, config.frames)[0]
+            mel = features.load_mel(features.mel_path(config, row), config.n_mel, config.frames)[0]
         wave = self.waves[index, start * config.hop_size : (start + frames) * config.hop_size]
         return mel[:, start : start + frames], torch.from_numpy(wave.astype(np.float32) / SCALE)
 
@@ -80,7 +79,7 @@ def _waves(config: HifiGanPreprocessConfig, rows: list[Row], folder: Path) -> Pa
             waves[index, : len(wave)] = np.round(wave.clip(-1, 1) * SCALE)
         waves.flush()
 
-    sources = [[row.dataset, row.uid, str(row.audio), modified(row.audio), row.scene] for row in rows]
+    sources = [[row.dataset, row.uid, str(row.audio), features.modified(row.audio), row.scene] for row in rows]
     return cached(folder, [config.sample_rate, config.hop_size, config.frames, config.windows, sources], make, "waves")
 
 
@@ -94,12 +93,12 @@ def _reconstructed(config: Config, rows: list[Row], folder: Path) -> Path:
 
     def make(unfinished: Path) -> None:
         mels = np.lib.format.open_memmap(unfinished / "mels.npy", "w+", np.float16, (len(rows), size, frames))
-        for start in tqdm(range(0, len(rows), CLIP_BATCH_SIZE), desc="mels through the VAE", unit="batch"):
-            paths = [mel_path(config.preprocess, row) for row in rows[start : start + CLIP_BATCH_SIZE]]
-            x = torch.stack([load_mel(path, size, frames) for path in paths])  # (B, 1, M, T)
+        start = 0
+        for x in features.mel_batches(config.preprocess, rows, "mels through the VAE"):
             recon = vae.decode(vae.encode(x).latent_dist.mode()).sample[:, 0]
-            mels[start : start + len(x)] = recon.clamp(min=SILENCE).numpy()
+            mels[start : start + len(x)] = recon.clamp(min=features.SILENCE).numpy()
+            start += len(x)
         mels.flush()
 
-    key = [frames, content_hash(vae.state_dict().values()), feature_keys(config.preprocess, rows)]
+    key = [frames, content_hash(vae.state_dict().values()), features.feature_keys(config.preprocess, rows)]
     return cached(folder, key, make, "reconstructed mels")

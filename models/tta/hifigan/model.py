@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from sonolume.config.tta.hifigan import HifiGanConfig
-from sonolume.models.tta.features import MEL_FILE, stored_mel
+from sonolume.models.tta.features import save_with_mel, stored_mel
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.vocoder_loss import official_weights
-from sonolume.utils import checkpoint, files, paths
+from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError
 
 
@@ -25,32 +24,20 @@ def build(config: HifiGanConfig, settings: MelSettings) -> SpeechT5HifiGan:
     return SpeechT5HifiGan(SpeechT5HifiGanConfig(**shape, **names))
 
 
-def without_weight_norm(vocoder: SpeechT5HifiGan) -> SpeechT5HifiGan:
-    """Copy a vocoder with its weight norm folded; the class's own method cannot remove the norms it applies."""
-    plain = SpeechT5HifiGan(vocoder.config)
+def save(vocoder: SpeechT5HifiGan, folder: Path, settings: MelSettings) -> None:
+    """Write weights (safetensors) with weight norm folded, config and mel settings."""
+    plain = SpeechT5HifiGan(vocoder.config)  # a copy: the class's own method cannot remove the norms it applies
     weights = {name: functools.reduce(getattr, name.split("."), vocoder) for name in plain.state_dict()}
     plain.load_state_dict(weights)
-    return plain.to(vocoder.dtype)  # type: ignore[arg-type]  # transformers hides its signature
-
-
-def save(vocoder: SpeechT5HifiGan, folder: Path, settings: MelSettings) -> None:
-    """Write weights (safetensors), config and mel settings."""
-    without_weight_norm(vocoder).save_pretrained(folder)
-    files.write_json(folder / MEL_FILE, asdict(settings))
+    save_with_mel(plain.to(vocoder.dtype), folder, asdict(settings))  # type: ignore[arg-type]  # hidden signature
 
 
 def load(
     source: str, key: str, settings: MelSettings | None = None, remedy: str = "", dtype: torch.dtype = torch.float32
 ) -> SpeechT5HifiGan:
-    """Load a vocoder from its folder, a pipeline folder or a hub id.
+    """Load a vocoder with `checkpoint.load_network`; a UserError if it cannot be loaded, or takes other mels.
 
-    Args:
-        key: config key or flag of `source`, for messages.
-        settings: mel settings that the vocoder must have, as far as its own are known (see `mel_facts`).
-        remedy: advice for a missing folder.
-
-    Raises:
-        UserError: it cannot be loaded, or takes other mels.
+    `settings` are the mel settings that it must have, as far as its own are known (see `mel_facts`).
     """
     vocoder = checkpoint.load_network(SpeechT5HifiGan, source, key, "vocoder", remedy, dtype)
     found, wanted = mel_facts(vocoder, paths.locate(source, key)), asdict(settings) if settings else {}
@@ -58,19 +45,6 @@ def load(
     if wrong:
         raise UserError(f"{key} {source}: a vocoder of other mel settings: {'; '.join(wrong)}")
     return vocoder
-
-
-def load_official_discriminators(discriminator: nn.Module, path: Path, key: str) -> None:
-    """Load an official `do_*` checkpoint into a `WaveformDiscriminator`.
-
-    Raises:
-        UserError: no such file, or weights of other sizes; begins with `key`.
-    """
-    content = checkpoint.read(path)
-    if not {"mpd", "msd"} <= content.keys():
-        found = ", ".join(map(str, content))[:60]
-        raise UserError(f"{key}: holds {found}, not the mpd and msd of an official do_* file")
-    fill(discriminator, official_weights(content), key, "model.discriminator")
 
 
 def fill(network: nn.Module, weights: dict[str, Any], key: str, section: str) -> None:

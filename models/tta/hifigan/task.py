@@ -18,7 +18,8 @@ from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction
 from sonolume.modules.vocoder_loss import WaveformDiscriminator
-from sonolume.utils import paths
+from sonolume.utils import checkpoint, paths
+from sonolume.utils.errors import UserError
 
 
 class Task(ManualOptimization):
@@ -38,14 +39,18 @@ class Task(ManualOptimization):
         self.mel = MelSpectrogram(self.settings)
 
     def _load_pretrained(self) -> None:
-        """Load the weights that the config names, if any."""
+        """Load the weights that the config names, if any; a UserError if one is missing, damaged or does not fit."""
         generator, discriminators = self.config.model.pretrained, self.config.model.pretrained_discriminators
         if generator:
             weights = dict(model.load(generator, "model.pretrained", self.settings).state_dict())
             model.fill(self.generator, weights, f"model.pretrained {generator}", "model.hifigan")
         if discriminators:
             key = f"model.pretrained_discriminators {discriminators}"
-            model.load_official_discriminators(self.discriminator, paths.resolve(discriminators), key)
+            content = checkpoint.read(paths.resolve(discriminators))
+            if not {"mpd", "msd"} <= content.keys():
+                found = ", ".join(map(str, content))[:60]
+                raise UserError(f"{key}: holds {found}, not the mpd and msd of an official do_* file")
+            model.fill(self.discriminator, vocoder_loss.official_weights(content), key, "model.discriminator")
 
     def configure_optimizers(self) -> Any:
         train, start = self.config.train, self.config.model.loss.disc_start

@@ -9,6 +9,7 @@ import torch
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
 from sonolume.models.convert.amphion import vae_weights
 from sonolume.models.tta.autoencoderkl import model
+from sonolume.models.tta.features import MEL_FILE, save_with_mel
 from sonolume.utils.errors import UserError
 
 LATENTS = {"4_5_39": [1, 1, 2, 2, 4], "4_10_78": [1, 2, 2, 4]}  # ch_mult of the two published networks
@@ -39,7 +40,7 @@ def test_the_published_size(ch_mult: list[int], parameters: int):
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    model.save(model.build(TINY), tmp_path / "vae", {"sample_rate": 16000, "frames": 32})
+    save_with_mel(model.build(TINY), tmp_path / "vae", {"sample_rate": 16000, "frames": 32})
     return tmp_path / "vae"
 
 
@@ -48,7 +49,7 @@ def test_a_saved_autoencoder_comes_back_frozen(folder: Path):
     vae = model.load(str(folder))
     assert all(w.equal(v) for w, v in zip(vae.parameters(), model.build(TINY).parameters(), strict=True))
     assert not vae.training and not any(weight.requires_grad for weight in vae.parameters())
-    assert json.loads((folder / model.MEL_FILE).read_text())["frames"] == 32
+    assert json.loads((folder / MEL_FILE).read_text())["frames"] == 32
 
 
 def test_one_inside_a_pipeline_is_found(tiny_checkpoint: Path):
