@@ -49,13 +49,10 @@ class Position(pl.Callback):
 class EMA(EMAWeightAveraging):
     """Exponential moving average of the weights, used for validation and export.
 
-    Buffers are not averaged but copied: they are constants, or statistics with a rule of their own, such as codebooks.
+    Give `use_buffers=False`: buffers are constants, or statistics with a rule of their own, such as codebooks.
     The base class swaps weights and average at the start and the end of a validation epoch; here the end is later, so
     that previews, which tasks log in their own hook of the same name, use the average too.
     """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(decay=decay, use_buffers=False)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Swap later, in `on_validation_end`."""

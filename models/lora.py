@@ -102,7 +102,13 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
     pairs, alpha = pair_up(weights, path), _alpha(header, path)
     layers = dict(pipe.unet.named_modules())
     for name, (down, up) in pairs.items():
-        _check(name, layers.get(name), down, up, path)
+        weight = getattr(layers.get(name), "weight", None)
+        if weight is None:
+            raise UserError(f"{path}: belongs to another network: this U-Net has no {name}")
+        needed, found = tuple(weight.shape), (up.shape[0], *down.shape[1:])
+        if needed != found or up.shape[1] != down.shape[0]:
+            message = f"belongs to another network: {name} is {needed} in this U-Net, {found} in the file"
+            raise UserError(f"{path}: {message}")
     if scale == 0:
         return
     for name, (down, up) in pairs.items():
@@ -127,15 +133,6 @@ def pair_up(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, T
     if halves:
         raise UserError(f"{path}: {halves[0]} has only one of lora_A and lora_B")
     return {layer: (pair["A"], pair["B"]) for layer, pair in pairs.items()}
-
-
-def _check(name: str, layer: nn.Module | None, down: Tensor, up: Tensor, path: Path) -> None:
-    weight = getattr(layer, "weight", None)
-    if weight is None:
-        raise UserError(f"{path}: belongs to another network: this U-Net has no {name}")
-    needed, found = tuple(weight.shape), (up.shape[0], *down.shape[1:])
-    if needed != found or up.shape[1] != down.shape[0]:
-        raise UserError(f"{path}: belongs to another network: {name} is {needed} in this U-Net, {found} in the file")
 
 
 def _alpha(header: dict[str, str], path: Path) -> float | None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,9 @@ def choose_sampler(pipe: Any, preset: str | None, scheduler: str | None = None) 
         raise UserError(str(error)) from error
 
 
-def generators(seed: int, count: int) -> list[torch.Generator]:
+def generators(seeds: Iterable[int]) -> list[torch.Generator]:
     """Build one generator per sample, independent of batching; on the CPU, so that all devices draw the same noise."""
-    return [torch.Generator().manual_seed(seed + number) for number in range(count)]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def versions() -> dict[str, str]:

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
+from sonolume.config.load import recipe_code
 from sonolume.models import lightning_internals
 from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped, export_folder
-from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 
@@ -151,21 +151,16 @@ def optimizer(
     return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, rate)
 
 
-def optimizers(parameters: Any, config: TrainConfig) -> Any:
-    """`optimizer` in the form that `configure_optimizers` returns, with a schedule by steps."""
-    adamw, rate = optimizer(parameters, config)
-    return [adamw], [{"scheduler": rate, "interval": "step"}]
-
-
 class RecipeTask(pl.LightningModule):
     """Base of the tasks that train all their parameters with one AdamW."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, frozen: Frozen | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.frozen = config, frozen or Frozen()
 
     def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
+        adamw, rate = optimizer(self.parameters(), self.config.train)
+        return [adamw], [{"scheduler": rate, "interval": "step"}]
 
 
 def _trainer(
@@ -248,7 +243,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     position, validate_every = Position(), min(train.valid_interval, train.max_steps) * train.accumulate  # batches
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
     callbacks: list[pl.Callback] = [position, ProgressBar(position)]
-    callbacks += [EMA(decay=train.ema_decay)] if train.ema_decay else []
+    callbacks += [EMA(decay=train.ema_decay, use_buffers=False)] if train.ema_decay else []
     if section := _evaluation(config):
         from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
 

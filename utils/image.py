@@ -1,5 +1,6 @@
 """Load images, and draw contact sheets and spectrograms."""
 
+import itertools
 import math
 import textwrap
 import warnings
@@ -78,13 +79,13 @@ def _shrink_jpeg(file: Image.Image) -> None:
 
 
 def picture_grid(
-    path: Path | str, columns: list[list[Image.Image]], titles: list[str], labels: Sequence[str] = (),
+    path: Path | str, columns: Sequence[Sequence[Image.Image | None]], titles: list[str], labels: Sequence[str] = (),
     cell: tuple[int, int] = (CELL, CELL),
 ) -> None:  # fmt: skip
     """Write a PNG that compares images: column i shows `columns[i]` under `titles[i]`.
 
     Images of any size are fitted into cells, small ones enlarged by a whole factor without blurring. A column shorter
-    than the others ends in grey cells. `labels` stand above the rows.
+    than the others ends in grey cells, and None is a grey cell. `labels` stand above the rows.
 
     Args:
         cell: width and height of a cell, in pixels.
@@ -105,11 +106,11 @@ def picture_grid(
     sheet = Image.new("RGB", (left[-1], y + sum(label.height + height + _GAP for label in over)), _PAPER)
     for title, x in zip(titled, left, strict=False):
         sheet.paste(title, (x, _GAP // 2))
-    for row, label in enumerate(over):
+    for label, pictures in zip(over, itertools.zip_longest(*columns), strict=True):
         sheet.paste(label, (_GAP, y))
         y += label.height
-        for column, x in zip(columns, left, strict=False):
-            sheet.paste(_fitted(column[row], cell) if row < len(column) else Image.new("RGB", cell, _EMPTY), (x, y))
+        for picture, x in zip(pictures, left, strict=False):
+            sheet.paste(_fitted(picture, cell) if picture else Image.new("RGB", cell, _EMPTY), (x, y))
         y += height + _GAP
     _save(sheet, path)
 
@@ -136,8 +137,7 @@ def spectrogram_png(
     picture = Image.new("RGB", (_LEFT + size[0] + _RIGHT, _TOP + size[1] + _BOTTOM), _PAPER)
     picture.paste(_plot(log_mel).resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
     draw = ImageDraw.Draw(picture)
-    _time_axis(draw, size, log_mel.shape[1] * hop_size / sample_rate)
-    _frequency_axis(draw, size, fmin, fmax)
+    _draw_axes(draw, size, log_mel.shape[1] * hop_size / sample_rate, fmin, fmax)
     _save(picture, path)
 
 
@@ -188,16 +188,13 @@ def _slaney(hertz: float) -> float:
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
 
 
-def _time_axis(draw: ImageDraw.ImageDraw, size: tuple[int, int], seconds: float) -> None:
+def _draw_axes(draw: ImageDraw.ImageDraw, size: tuple[int, int], seconds: float, fmin: float, fmax: float) -> None:
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 8), seconds / 4)
     for tick in np.arange(0, seconds + 1e-6, step):
         x = _LEFT + round(tick / seconds * size[0])
         draw.line([(x, _TOP + size[1]), (x, _TOP + size[1] + 4)], fill=_INK)
         draw.text((x, _TOP + size[1] + 6), f"{tick:.3g}", fill=_INK, anchor="ma")
     draw.text((4, _TOP + size[1] + 6), "Hz / s", fill=_INK)
-
-
-def _frequency_axis(draw: ImageDraw.ImageDraw, size: tuple[int, int], fmin: float, fmax: float) -> None:
     low, high = _slaney(fmin), _slaney(fmax)
     for tick in (hertz for hertz in _TICKS_HZ if fmin <= hertz <= fmax):
         y = _TOP + size[1] - round((_slaney(tick) - low) / (high - low) * size[1])

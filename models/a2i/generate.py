@@ -13,17 +13,16 @@ from tqdm import tqdm
 
 from sonolume.config.audio_to_image import PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
+from sonolume.config.load import recipe_code
 from sonolume.models import runtime
 from sonolume.models.a2i import loading
-from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, SoundEncoder, remove_placeholder
 from sonolume.utils import audio, files
 from sonolume.utils.audio import SILENCE_PEAK, SoundError
 from sonolume.utils.errors import UserError
-from sonolume.utils.image import CELL, open_image, picture_grid
+from sonolume.utils.image import open_image, picture_grid
 
 COLUMNS = 6  # pictures in a row of a storyboard
-EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
 
 
@@ -54,11 +53,8 @@ class Subject:
 Picture = tuple[Subject, int, Path]  # subject, seed, file
 
 
-def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder, shipped: str) -> None:
+def run(config: RunConfig, options: InferenceOptions) -> None:
     """Draw `num_samples` pictures of every sound (or of each of its windows, and of each text), and print their paths.
-
-    Args:
-        shipped: the miniature exported folder, used where the run has none.
 
     Raises:
         UserError: an input cannot be used.
@@ -70,11 +66,10 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
         raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {len(paths)} sounds, "
                         f"it has {places}")  # fmt: skip
     init_image = None if options.init_image is None else open_image(options.init_image)
-    source = runtime.find_checkpoint(options.checkpoint, config, shipped)
+    source = runtime.find_checkpoint(options.checkpoint, config, recipe_code(config.recipe, "encoder").SHIPPED)
     pipe, components = loading.load(
-        source, config.recipe, load_encoder, options.device, options.dtype, options.stable_diffusion,
-        not options.no_safety_checker,
-    )  # fmt: skip
+        source, config.recipe, options.device, options.dtype, options.stable_diffusion, not options.no_safety_checker
+    )
     settings = call_settings(pipe, init_image, options)
     subjects = encode_sounds(pipe, paths, options)
     folder = runtime.make_folder(options.output_dir)
@@ -213,9 +208,9 @@ def _draw(
     pictures: list[Picture] = []
     for batch in tqdm(batches, unit="batch", disable=len(batches) < 2):
         audio_tokens = torch.stack([subject.audio_tokens for subject, _ in batch])     # (B, K, D)
-        generators = [torch.Generator().manual_seed(seed) for _, seed in batch]
         texts = [subject.text or "" for subject, _ in batch] if options.text else None
         try:
+            generators = runtime.generators(seed for _, seed in batch)
             output = pipe(audio_tokens, text=texts, generator=generators, **settings)
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -266,8 +261,7 @@ def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None
         hop: seconds from one window to the next.
     """
     width = min(COLUMNS, len(pictures))
-    blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOUR)
-    images = [blank if picture is None else open_image(picture) for picture in pictures]
+    images = [picture and open_image(picture) for picture in pictures]
     titles = ["" if not column else f"+{column * hop:g} s" for column in range(width)]
     starts = [format_time(first * hop) for first in range(0, len(pictures), width)]
     picture_grid(path, [images[column::width] for column in range(width)], titles, starts)

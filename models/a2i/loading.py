@@ -1,6 +1,5 @@
 """From an exported audio-to-image folder to a pipeline: its encoder, and the Stable Diffusion of its training."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ import diffusers.utils.logging
 import torch
 import transformers.utils.logging
 
+from sonolume.config.load import recipe_code
 from sonolume.models import runtime
 from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
 from sonolume.utils import checkpoint, files, paths
@@ -23,16 +23,15 @@ COMPONENTS = {  # component -> files, of which one must exist
 }  # fmt: skip
 WEIGHTS = ("*.safetensors", "*.bin")
 
-LoadEncoder = Callable[[Path, dict[str, Any], torch.device, torch.dtype], SoundEncoder]
-
 
 def load(
-    source: str, recipe: str, load_encoder: LoadEncoder, device: str = "auto", dtype: str = "float32",
-    stable_diffusion: str | None = None, safety_checker: bool = True,
+    source: str, recipe: str, device: str = "auto", dtype: str = "float32", stable_diffusion: str | None = None,
+    safety_checker: bool = True,
 ) -> tuple[AudioToImagePipeline, dict[str, Any]]:  # fmt: skip
     """Load the pipeline of an exported folder or hub id, and describe its components for sidecars.
 
     Args:
+        recipe: has `encoder.load(folder, settings, device, dtype)`, which returns its `SoundEncoder`.
         stable_diffusion: folder or hub id of --stable_diffusion; by default the one of the training.
 
     Raises:
@@ -46,7 +45,7 @@ def load(
         key, remedy = f"{folder / SETTINGS_FILE}: stable_diffusion", f"choose another one with {key}"
     chosen = stable_diffusion or settings["stable_diffusion"]
     sd_source = paths.locate(chosen, key, remedy, flag=stable_diffusion is not None)
-    encoder = load_encoder(folder, settings, place, kind)
+    encoder: SoundEncoder = recipe_code(recipe, "encoder").load(folder, settings, place, kind)
     sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
     has_lora = (folder / LORA).is_dir()
     if has_lora:

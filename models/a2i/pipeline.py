@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sonolume.config.audio_to_image import PLACEHOLDER
+from sonolume.models.evaluation.embedders.base import batches_by_length
 from sonolume.modules import sampling
 from sonolume.utils.audio import SILENCE_PEAK, check_wave
 from sonolume.utils.errors import ComputationError
@@ -122,15 +123,11 @@ class AudioToImagePipeline:
         """
         groups = [self._windows(wave, number) for number, wave in enumerate(waves)]
         windows = [window for group in groups for window in group]
-        by_length: dict[int, list[int]] = {}  # a batch has windows of equal length only, so that nothing is padded
-        for number, window in enumerate(windows):
-            by_length.setdefault(len(window), []).append(number)
         tokens: dict[int, Tensor] = {}
-        for numbers in by_length.values():
-            for start in range(0, len(numbers), ENCODER_BATCH_SIZE):
-                batch = numbers[start : start + ENCODER_BATCH_SIZE]
-                found = self.encoder.encode_audio([windows[number] for number in batch])          # (b, K, D)
-                tokens |= dict(zip(batch, found.float().cpu(), strict=True))
+        lengths = [len(window) for window in windows]  # nothing is padded: a batch has windows of equal length only
+        for batch in batches_by_length(lengths, ENCODER_BATCH_SIZE, ragged=False):
+            found = self.encoder.encode_audio([windows[number] for number in batch])              # (b, K, D)
+            tokens |= dict(zip(batch, found.float().cpu(), strict=True))
         ordered = torch.stack([tokens[number] for number in range(len(windows))])                 # (windows, K, D)
         return torch.stack([found.mean(dim=0) for found in ordered.split([len(group) for group in groups])])
 
@@ -300,9 +297,7 @@ def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(picture.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
 
 
-def _check_strengths(
-    mix: float, audio_strength: float, strength: float | None, init_image: Image.Image | None
-) -> None:
+def _check_strengths(mix: float, audio_strength: float, strength: float | None, init_image: Image.Image | None) -> None:
     """Raise a ValueError for a strength out of its range, or one of an initial picture without that picture."""
     for name, value, highest in (("mix", mix, 1), ("audio_strength", audio_strength, MAX_AUDIO_STRENGTH)):
         if not 0 <= value <= highest:

@@ -15,9 +15,9 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config, Method
-from sonolume.models import previews
+from sonolume.models import previews, runtime
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
-from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
+from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import with_positions, zero_init
@@ -48,7 +48,7 @@ def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
     return kind(config, frozen)
 
 
-class Task(pl.LightningModule):
+class Task(RecipeTask):
     """Training of the U-Net alone.
 
     Args:
@@ -56,8 +56,7 @@ class Task(pl.LightningModule):
     """
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        self.config, self.frozen = config, frozen
+        super().__init__(config, frozen)
         torch.manual_seed(config.train.random_seed)
         self.set_unet()
         choice, on_cpu = config.model.attention, config.train.accelerator == "cpu" or not torch.cuda.is_available()
@@ -68,9 +67,6 @@ class Task(pl.LightningModule):
     def set_unet(self) -> None:
         self.unet = components.build_unet(self.config.model.audioldm)
         zero_init(self.unet)
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
 
     def on_fit_start(self) -> None:
         moments = self.trainer.datamodule.data.train.moments  # type: ignore[attr-defined]
@@ -101,7 +97,7 @@ class Task(pl.LightningModule):
         """Log sounds and spectrograms of the first validation captions."""
         captions = self.trainer.datamodule.data.valid.texts[: previews.COUNT]  # type: ignore[attr-defined]
         pipe = self.pipeline()
-        mels: Any = pipe(captions, generator=previews.generators(len(captions)), output_type="mel").audios
+        mels: Any = pipe(captions, generator=runtime.generators(range(len(captions))), output_type="mel").audios
         previews.log_sounds(self, "preview", list(pipe.vocode(mels)), pipe.mel_settings.sample_rate, captions)
         previews.log_spectrograms(self, "preview", [mels])
 
@@ -123,7 +119,7 @@ class Task(pl.LightningModule):
             output: Any = pipe(
                 captions[start : start + size], num_inference_steps=num_steps or None,
                 guidance_scale=guidance_scale or None, output_type="pt",
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds[start : start + size]],
+                generator=runtime.generators(seeds[start : start + size]),
             )  # fmt: skip
             waves.append(output.audios.float().cpu())
         return torch.cat(waves), pipe.mel_settings.sample_rate

@@ -30,9 +30,8 @@ class Task(ManualOptimization):
     """Two optimizers on each batch once the discriminator has started."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__(config.train)
+        super().__init__(config)
         torch.manual_seed(config.train.random_seed)
-        self.config = config
         self.vae = model.build(config.model.autoencoderkl)
         channels, loss = config.model.autoencoderkl.in_channels, config.model.loss
         self.discriminator = PatchDiscriminator(channels, loss.disc_channels, loss.disc_num_layers)

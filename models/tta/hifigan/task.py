@@ -25,9 +25,8 @@ class Task(ManualOptimization):
     """Each batch trains the discriminators, once they have started, then the generator."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__(config.train)
+        super().__init__(config)
         torch.manual_seed(config.train.random_seed)
-        self.config = config
         self.settings = MelSettings.of(config.preprocess)
         self.generator = model.build(config.model.hifigan, self.settings)
         shape = config.model.discriminator
