@@ -32,11 +32,7 @@ LAYERS = {  # ends of the names of diffusers' layers
 
 
 def add(unet: UNet2DConditionModel, config: LoraConfig) -> nn.ModuleDict:
-    """Freeze `unet`, insert adapters that change nothing yet, and return them (with shared weights).
-
-    Raises:
-        UserError: the U-Net has no layer of `config.targets`.
-    """
+    """Freeze `unet`, insert adapters that change nothing yet, and return them; a UserError if it has no such layers."""
     import peft  # an extra
 
     wanted = [name for target in config.targets for name in LAYERS[str(target)]]
@@ -52,11 +48,7 @@ def add(unet: UNet2DConditionModel, config: LoraConfig) -> nn.ModuleDict:
 
 
 def save(unet: UNet2DConditionModel, path: Path, config: LoraConfig, base: str) -> None:
-    """Write the adapters of `unet`, whole or not at all.
-
-    Args:
-        base: name of the pipeline that was fine-tuned, noted in the file's header.
-    """
+    """Write the adapters of `unet`, whole or not at all; the file's header names `base`, which was fine-tuned."""
     from peft.utils import get_peft_model_state_dict
 
     weights = {name: weight.float().cpu().contiguous() for name, weight in get_peft_model_state_dict(unet).items()}

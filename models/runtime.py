@@ -21,8 +21,7 @@ PACKAGES = ("sonolume", "torch", "diffusers", "transformers")  # their versions 
 def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> str:
     """Resolve --checkpoint to a folder or hub id; by default the run's own export, else the shipped miniature one.
 
-    Args:
-        shipped: folder of the miniature model, relative to the repository; its use is announced on stderr.
+    The use of the latter, the folder `shipped` relative to the repository, is announced on stderr.
     """
     if checkpoint is not None:
         given = Path(checkpoint).expanduser()
@@ -36,18 +35,10 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
     return str(paths.root() / shipped)
 
 
-def read_settings(
-    source: str, file_name: str, recipe: str, key: str = "--checkpoint"
-) -> tuple[Path, dict[str, Any]]:
-    """Locate an exported folder, downloading it if `source` is a hub id, and read its settings.
+def read_settings(source: str, file_name: str, recipe: str, key: str = "--checkpoint") -> tuple[Path, dict[str, Any]]:
+    """Locate an exported folder, downloading it if `source` is a hub id, and read its settings `file_name`.
 
-    Args:
-        file_name: name of the settings in the folder.
-        recipe: recipe that must have made the folder.
-        key: config key or flag of `source`, for messages.
-
-    Raises:
-        UserError: not an exported folder, damaged, or of another recipe.
+    A UserError names the `key` (config key or flag) of a folder that is not exported, damaged, or of another recipe.
     """
     folder = paths.download(source, key)
     path = folder / file_name

@@ -103,8 +103,7 @@ class SelfAgreement(nn.Module):
 def tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     """Tokenize prompts into padded ids (B, L), with `PLACEHOLDER_ID` in the place of `<*>`.
 
-    Raises:
-        ValueError: a prompt has no placeholder, or is longer than the text encoder's input.
+    A ValueError if a prompt has no placeholder, or is longer than the text encoder's input.
     """
     rows, limit = [], tokenizer.model_max_length
     for prompt in prompts:

@@ -71,10 +71,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     """Let one process at a time into the block; the others print a line and wait.
 
     The lock ends with the process that holds it. On a file system without locks a warning is printed and nobody waits.
-
-    Args:
-        path: lock file, created if missing and never removed.
-        doing: work of the holder, such as "computing latents", for the message.
+    The file `path` is never removed. `doing` is the work of the holder, such as "computing latents", for the message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

@@ -85,10 +85,8 @@ def picture_grid(
     """Write a PNG that compares images: column i shows `columns[i]` under `titles[i]`.
 
     Images of any size are fitted into cells, small ones enlarged by a whole factor without blurring. A column shorter
-    than the others ends in grey cells, and None is a grey cell. `labels` stand above the rows.
-
-    Args:
-        cell: width and height of a cell, in pixels.
+    than the others ends in grey cells, and None is a grey cell. `labels` stand above the rows. `cell` is the width and
+    height of a cell in pixels.
 
     Raises:
         ValueError: no images, or the wrong number of titles or labels.
@@ -118,8 +116,7 @@ def picture_grid(
 def spectrogram_grid(path: Path, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()) -> None:
     """Write a PNG that compares clips: a row for each clip with its label above, a titled column for each source.
 
-    Args:
-        columns: (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
+    `columns` are (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
     """
     plots = [[_plot(log_mel) for log_mel in column[: len(labels)]] for column in columns]
     bands, frames = columns[0].shape[1:]

@@ -110,11 +110,8 @@ def probe(path: Path) -> Facts:
 def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None) -> Iterator[Frame]:
     """Yield the RGB frames shown at the times start + k / fps, upright, whatever the frame rate of the film.
 
-    As many as the length of the film (from `start`, at most `seconds`) times `fps`, rounded, and at least one. They
-    are decoded one by one; a frame shown at several of the times is the same object.
-
-    Args:
-        start: seconds from the first frame of the film.
+    As many as the length of the film (from `start` seconds after its first frame, at most `seconds`) times `fps`,
+    rounded, and at least one. They are decoded one by one; a frame shown at several of the times is the same object.
 
     Raises:
         VideoError: a missing, cut or damaged file, no video track, or no decodable frame.
@@ -141,11 +138,7 @@ def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: fl
 def frames_at(path: Path, seconds: Sequence[float]) -> list[Frame]:
     """Decode the RGB frames shown at the given times, upright, in the given order; past the end, the last frame.
 
-    Args:
-        seconds: times from the start of the video, not negative; at least one.
-
-    Raises:
-        VideoError: a missing or damaged file, no video track, or no decodable frame.
+    `seconds` from the start of the video: at least one time, none negative. A VideoError names an unusable file.
     """
     wanted, found, interval = sorted(set(seconds)), dict[float, Frame](), None
     for interval in _intervals(path, wanted[0]):
@@ -279,9 +272,7 @@ def mux(video: Path, wave: np.ndarray, sample_rate: int, out_path: Path, keep_so
     The sound is cut, or padded with silence, to the length of the video, and scaled down if it exceeds full scale.
 
     Args:
-        video: a video file.
-        wave: new sound (n,) or (channels, n), channels 1 or 2, in [-1, 1].
-        sample_rate: rate of the new sound in Hz.
+        wave: new sound (n,) or (channels, n), channels 1 or 2, in [-1, 1], at `sample_rate` in Hz.
         out_path: file to write; its suffix is the container. That of `video` always fits.
         keep_sound: gain at which the old sound is mixed in; None to replace it.
 

@@ -133,11 +133,7 @@ def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: Inf
 
 
 def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: InferenceOptions) -> list[Subject]:
-    """Encode every sound once, in the given order; unusable ones are skipped and reported.
-
-    Raises:
-        UserError: no sound is usable, or with --together one is not.
-    """
+    """Encode every sound in the given order; a UserError if none is usable, or with --together if one is not."""
     errors: list[SoundError] = []
     encoded: list[tuple[Clip, torch.Tensor]] = []
     waiting: list[tuple[Clip, np.ndarray]] = []
@@ -164,11 +160,7 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
 def read_clips(
     path: Path, encoder: SoundEncoder, window: float | None, hop: float | None
 ) -> list[tuple[Clip, np.ndarray]]:
-    """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,).
-
-    Raises:
-        SoundError: the file is unreadable, too short, silent or not finite.
-    """
+    """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,), or a SoundError."""
     rate = encoder.sample_rate
     wave = audio.load(path, rate)
     audio.check_wave(wave, rate, path, encoder.min_seconds)
@@ -256,9 +248,7 @@ def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder:
 def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:
     """Write a contact sheet (PNG) with the start time of each row above it, and the offset above each column.
 
-    Args:
-        pictures: files in the order of time; None for a silent window, which stays grey.
-        hop: seconds from one window to the next.
+    `pictures` follow each other every `hop` seconds; None is a silent window, which stays grey.
     """
     width = min(COLUMNS, len(pictures))
     images = [picture and open_image(picture) for picture in pictures]

@@ -174,10 +174,7 @@ class AudioToImagePipeline:
     def encode_texts(self, texts: Sequence[str], length: int) -> Tensor:
         """Encode texts -> text states (B, length, D), padded as Stable Diffusion does, without a mask.
 
-        Beyond the longest input of the text encoder, its last state is repeated.
-
-        Raises:
-            ValueError: the text encoder would cut a text.
+        Beyond the longest input of the text encoder, its last state is repeated; a ValueError if it would cut a text.
         """
         tokenizer, text_encoder = self.sd.tokenizer, self.sd.text_encoder
         limit = min(length, tokenizer.model_max_length)
@@ -252,11 +249,7 @@ class AudioToImagePipeline:
         return self._decode(latents)
 
     def size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width of the pictures; the default of each is the size of training.
-
-        Raises:
-            ValueError: a size that the networks cannot draw.
-        """
+        """Height and width of the pictures, by default of training; a ValueError if the networks cannot draw them."""
         trained = self.sd.unet.config.sample_size
         own = (trained, trained) if isinstance(trained, int) else tuple(trained)
         size = height or own[0] * self.sd.vae_scale_factor, width or own[1] * self.sd.vae_scale_factor

@@ -80,11 +80,7 @@ def save(folder: Path, embedder: AudioTokenEmbedder, settings: dict[str, Any]) -
 def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> AudioTokenEncoder:
     """Load the encoder of an exported folder with the content of its `SETTINGS_FILE`.
 
-    Args:
-        dtype: of BEATs; the embedder is small and stays float32.
-
-    Raises:
-        UserError: a part is missing, damaged, or does not fit the others.
+    `dtype` is that of BEATs; the embedder stays float32. A UserError names a part that is unusable or does not fit.
     """
     embedder: Any = load_network(AudioTokenEmbedder, str((folder / EMBEDDER).absolute()), "the embedder")
     missing = [name for name in ("beats", "prompt", "window") if name not in settings]
