@@ -92,17 +92,6 @@ class ProgressBar(TQDMProgressBar):
             print(f"{place}: {losses}", file=sys.stderr, flush=True)
 
 
-class FirstValidation(pl.Callback):
-    """Validates before the first step of a new run, so that curves start at step 0. Last in the list."""
-
-    def __init__(self, position: Position) -> None:
-        self.position = position
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self.position.batches:
-            lightning_internals.validate_now(trainer)
-
-
 class SaveRun(pl.Callback):
     """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and the exported folder, all atomically.
 
@@ -180,14 +169,9 @@ class SaveRun(pl.Callback):
                 unfinished.replace(folder / name)
                 ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
                 weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
-                with weights, atomic_folder(self.run_dir / export_folder(task)) as export:
+                with weights, atomic_folder(self.run_dir / task.export_folder) as export:
                     task.export(export)
             trainer.strategy.barrier()  # a launcher takes a process that ends early for a failure
         finally:
             if trainer.is_global_zero:
                 unfinished.unlink(missing_ok=True)
-
-
-def export_folder(task: Any) -> str:
-    """Name of the exported folder inside the run: "pipeline", unless the task has an attribute `export_folder`."""
-    return getattr(task, "export_folder", "pipeline")

@@ -155,6 +155,11 @@ def check_wave(
         raise SoundError(f"{where}silent: its peak is {peak:.1e} of full scale", "silent")
 
 
+def is_silent(wave: np.ndarray) -> bool:
+    """Test whether no sample reaches -80 dB of full scale."""
+    return bool(np.abs(wave).max(initial=0) < SILENCE_PEAK)
+
+
 def report_unusable(errors: Sequence[SoundError], count: int) -> None:
     """Print which of `count` sounds were left out, and why; a UserError if not a single one is usable."""
     if len(errors) == count == 1:

@@ -41,7 +41,9 @@ def open_image(path: Path | str) -> Image.Image:
         raise UserError(f"{path}: no such image file")
     try:
         with Image.open(path) as file:
-            _shrink_jpeg(file)
+            scale = math.sqrt(MAX_PIXELS / (file.width * file.height))
+            if file.format == "JPEG" and scale < 1:  # decoded at a half, a quarter or an eighth of its size
+                file.draft(None, (math.ceil(file.width * scale / 2), math.ceil(file.height * scale / 2)))
             ImageOps.exif_transpose(file, in_place=True)
             factor = math.ceil(math.sqrt(file.width * file.height / MAX_PIXELS))
             return to_rgb(file.reduce(factor) if factor > 1 else file)
@@ -69,13 +71,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     elif values.max() <= 1:
         values = values * 255
     return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
-
-
-def _shrink_jpeg(file: Image.Image) -> None:
-    """Let a JPEG of more than `MAX_PIXELS` be decoded at a half, a quarter or an eighth of its size."""
-    scale = math.sqrt(MAX_PIXELS / (file.width * file.height))
-    if file.format == "JPEG" and scale < 1:
-        file.draft(None, (math.ceil(file.width * scale / 2), math.ceil(file.height * scale / 2)))
 
 
 def picture_grid(
@@ -110,7 +105,7 @@ def picture_grid(
         for picture, x in zip(pictures, left, strict=False):
             sheet.paste(_fitted(picture, cell) if picture else Image.new("RGB", cell, _EMPTY), (x, y))
         y += height + _GAP
-    _save(sheet, path)
+    save_png(sheet, path)
 
 
 def spectrogram_grid(path: Path, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()) -> None:
@@ -135,7 +130,7 @@ def spectrogram_png(
     picture.paste(_plot(log_mel).resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
     draw = ImageDraw.Draw(picture)
     _draw_axes(draw, size, log_mel.shape[1] * hop_size / sample_rate, fmin, fmax)
-    _save(picture, path)
+    save_png(picture, path)
 
 
 def colours(log_mel: np.ndarray, dynamic_range: float = 9.0) -> np.ndarray:
@@ -154,7 +149,8 @@ def _plot(log_mel: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(colours(log_mel)[::-1]))
 
 
-def _save(image: Image.Image, path: Path | str) -> None:
+def save_png(image: Image.Image, path: Path | str) -> None:
+    """Write a PNG, whole or not at all."""
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 

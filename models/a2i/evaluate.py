@@ -28,15 +28,7 @@ from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import (
-    PICTURE,
-    Files,
-    Samples,
-    generate_files,
-    is_silent,
-    save_picture,
-    weights_version,
-)
+from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture, weights_version
 from sonolume.models.mini import judges
 from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
@@ -149,7 +141,7 @@ class Painter:
             return {"sounds": self.pipe.encode_audio([audio.load(tests.sounds[uid], rate) for uid in uids])}
 
         inputs = {uid: path.name for uid, path in tests.sounds.items()}
-        silent = {uid for uid, path in tests.sounds.items() if is_silent(audio.load(path, rate))}
+        silent = {uid for uid, path in tests.sounds.items() if audio.is_silent(audio.load(path, rate))}
         return self._draw(name, inputs, self.settings | tests.source, arguments, silent)
 
     def from_captions(self, tests: HeldOut) -> dict[str, Path]:

@@ -88,8 +88,7 @@ def conditioning_weights(sd: Any) -> Iterator[Tensor]:
 def check_same_weights(checkpoint: dict[str, Any], current: str, keys: str) -> None:
     """Raise a UserError that names the config `keys` if a run is resumed with other frozen networks than it began with.
 
-    Args:
-        checkpoint: its "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
+    In a checkpoint, "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
     """
     if not checkpoint.get("frozen", current).startswith(current):
         raise UserError(f"{keys}: these are not the weights that the run began with: name those, or start a new run "

@@ -18,9 +18,9 @@ from sonolume.models import runtime
 from sonolume.models.a2i import loading
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, SoundEncoder, remove_placeholder
 from sonolume.utils import audio, files
-from sonolume.utils.audio import SILENCE_PEAK, SoundError
+from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
-from sonolume.utils.image import open_image, picture_grid
+from sonolume.utils.image import open_image, picture_grid, save_png
 
 COLUMNS = 6  # pictures in a row of a storyboard
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
@@ -170,7 +170,7 @@ def read_clips(
     for number, span in enumerate(spans):
         clip = Clip(path, [round(second, 3) for second in span], number if window else None, len(spans))
         clips.append((clip, wave[round(span[0] * rate) : round(span[1] * rate)]))
-    audible = [(clip, part) for clip, part in clips if np.abs(part).max() >= SILENCE_PEAK]
+    audible = [(clip, part) for clip, part in clips if not audio.is_silent(part)]
     if len(audible) < len(clips):
         silent = len(clips) - len(audible)
         print(f"{path}: {silent} of {len(clips)} windows are silent: no pictures of them", file=sys.stderr)
@@ -220,8 +220,7 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     window = subject.clips[0].window
     name = subject.name if window is None else f"{subject.name}_w{window}"
     path = runtime.result_path(folder, name, seed, ".png")
-    with files.atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+    save_png(image, path)
     sources, seconds = [str(clip.path) for clip in subject.clips], [clip.seconds for clip in subject.clips]
     facts = {"audio": sources, "seconds": seconds} if len(sources) > 1 else {"audio": sources[0], "seconds": seconds[0]}
     facts |= {"window": window, "text": subject.text, "seed": seed}

@@ -39,7 +39,9 @@ def load(
     """
     place = runtime.pick_device(device)
     kind = runtime.pick_dtype(dtype, place)
-    folder, settings = read_settings(source, recipe)
+    folder, settings = runtime.read_settings(source, SETTINGS_FILE, recipe)
+    if "stable_diffusion" not in settings:
+        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another --checkpoint")
     key, remedy = "--stable_diffusion", ""
     if stable_diffusion is None:
         key, remedy = f"{folder / SETTINGS_FILE}: stable_diffusion", f"choose another one with {key}"
@@ -59,14 +61,6 @@ def load(
     pipe.guidance_scale = float(settings.get("guidance_scale", pipe.guidance_scale))
     checked = sd.safety_checker is not None
     return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
-
-
-def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
-    """Locate an exported folder of an audio-to-image recipe; see `runtime.read_settings`."""
-    folder, settings = runtime.read_settings(source, SETTINGS_FILE, recipe)
-    if "stable_diffusion" not in settings:
-        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another --checkpoint")
-    return folder, settings
 
 
 def load_stable_diffusion(

@@ -13,7 +13,7 @@ from sonolume.config.a2i.audiotoken import Config, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.a2i import generate
 from sonolume.models.a2i.audiotoken.encoder import SHIPPED, load_beats
-from sonolume.models.a2i.loading import read_settings
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.models.evaluation.embedders.base import split_windows
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import audio, files, paths
@@ -54,7 +54,8 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
 def find_beats(config: Config, checkpoint: str | None) -> BEATs:
     """Load the BEATs of --checkpoint, else the config's, else the shipped miniature one, which is noted on stderr."""
     if checkpoint is not None:
-        folder, settings = read_settings(runtime.find_checkpoint(checkpoint, config, SHIPPED), config.recipe)
+        source = runtime.find_checkpoint(checkpoint, config, SHIPPED)
+        folder, settings = runtime.read_settings(source, SETTINGS_FILE, config.recipe)
         return load_beats(settings.get("beats", ""), f"{folder}: beats")
     if paths.resolve(config.model.beats).is_dir():
         return load_beats(config.model.beats)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -117,8 +116,8 @@ class Task(RecipeTask):
         audio_tokens = self.embedder(self._features(audio.to(self.device))).float()[:, None]  # (B, 1, D)
         generators, config = runtime.generators(clips), self.config.preprocess
         images = self.pipeline()(audio_tokens, height=config.height, width=config.width, generator=generators).images
-        made = torch.from_numpy(np.stack([np.asarray(image, np.float32) / 255 for image in images]))
-        previews.log_pictures(self, "preview", [real, made.permute(0, 3, 1, 2)])
+        processor = self.frozen["sd"].image_processor
+        previews.log_pictures(self, "preview", [real, processor.numpy_to_pt(processor.pil_to_numpy(images))])
 
     def pipeline(self) -> AudioToImagePipeline:
         """The model in its present state, ready to draw."""
