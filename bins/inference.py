@@ -8,8 +8,7 @@ from sonolume.utils import cli
 
 
 def main(argv: list[str]) -> None:
-    description = "generate with a trained model"
-    given = command.parse("inference", "InferenceOptions", description, argv)
+    given = command.parse("inference", "InferenceOptions", "generate with a trained model", argv)
     recipe_code(given.config.recipe, "inference").run(given.config, given.options)  # slow imports
 
 

@@ -121,8 +121,7 @@ def pair_up(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, T
             expected = f"'{PREFIX}LAYER.lora_A.weight' or '...lora_B.weight'"
             raise UserError(f"{path}: not a LoRA of this kind of model: {name!r} is not {expected}")
         pairs.setdefault(layer.removeprefix(PREFIX), {})[kind[0]] = weight
-    halves = [layer for layer, pair in pairs.items() if len(pair) < 2]
-    if halves:
+    if halves := [layer for layer, pair in pairs.items() if len(pair) < 2]:
         raise UserError(f"{path}: {halves[0]} has only one of lora_A and lora_B")
     return {layer: (pair["A"], pair["B"]) for layer, pair in pairs.items()}
 

@@ -112,8 +112,7 @@ def make_folder(folder: Path) -> Path:
 def save_sound(path: Path, wave: np.ndarray, sample_rate: int, gain: float = 1.0) -> dict[str, float]:
     """Write a wav (n,), scaled down with a message on stderr if it exceeds full scale.
 
-    Returns:
-        For the sidecar: "peak" of the generated wave, and the total "gain", with the one already applied to the wave.
+    Return for the sidecar: "peak" of the generated wave, and the total "gain", with the one already applied to it.
     """
     peak = max(float(np.abs(wave).max(initial=0.0)), 1 / gain if gain < 1 else 0.0)
     wave, factor = audio.limit_peak(wave)

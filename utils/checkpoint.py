@@ -20,8 +20,7 @@ OFFICIAL = ("*.pt", "checkpoints/*.pt", "*/checkpoints/*.pt", "g_*")  # files of
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Load a dictionary saved by `torch.save` to the CPU; `mapped` tensors cost no memory until they are used.
 
-    Raises:
-        UserError: a missing or truncated file, not a checkpoint, or one with objects that only code could rebuild.
+    A UserError names a missing or truncated file, no checkpoint, or one with objects that only code could rebuild.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")

@@ -32,9 +32,7 @@ def open_image(path: Path | str) -> Image.Image:
     """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white.
 
     Images of more than `MAX_PIXELS` are reduced by a whole factor, JPEGs while they are decoded, to bound the memory.
-
-    Raises:
-        UserError: a missing or damaged file, not an image, or more pixels than Pillow's limit (179 million).
+    A UserError names a missing or damaged file, no image, or more pixels than Pillow's limit (179 million).
     """
     path = Path(path)
     if not path.is_file():
@@ -81,10 +79,7 @@ def picture_grid(
 
     Images of any size are fitted into cells, small ones enlarged by a whole factor without blurring. A column shorter
     than the others ends in grey cells, and None is a grey cell. `labels` stand above the rows. `cell` is the width and
-    height of a cell in pixels.
-
-    Raises:
-        ValueError: no images, or the wrong number of titles or labels.
+    height of a cell in pixels. A ValueError if there are no images, or the wrong number of titles or labels.
     """
     rows = max(map(len, columns), default=0)
     if not rows:
@@ -129,7 +124,18 @@ def spectrogram_png(
     picture = Image.new("RGB", (_LEFT + size[0] + _RIGHT, _TOP + size[1] + _BOTTOM), _PAPER)
     picture.paste(_plot(log_mel).resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
     draw = ImageDraw.Draw(picture)
-    _draw_axes(draw, size, log_mel.shape[1] * hop_size / sample_rate, fmin, fmax)
+    seconds = log_mel.shape[1] * hop_size / sample_rate
+    step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 8), seconds / 4)
+    for tick in np.arange(0, seconds + 1e-6, step):
+        x = _LEFT + round(tick / seconds * size[0])
+        draw.line([(x, _TOP + size[1]), (x, _TOP + size[1] + 4)], fill=_INK)
+        draw.text((x, _TOP + size[1] + 6), f"{tick:.3g}", fill=_INK, anchor="ma")
+    draw.text((4, _TOP + size[1] + 6), "Hz / s", fill=_INK)
+    low, high = _slaney(fmin), _slaney(fmax)
+    for tick in (hertz for hertz in _TICKS_HZ if fmin <= hertz <= fmax):
+        y = _TOP + size[1] - round((_slaney(tick) - low) / (high - low) * size[1])
+        draw.line([(_LEFT - 4, y), (_LEFT, y)], fill=_INK)
+        draw.text((_LEFT - 6, y), f"{tick}", fill=_INK, anchor="rm")
     save_png(picture, path)
 
 
@@ -179,17 +185,3 @@ def _fitted(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:
 def _slaney(hertz: float) -> float:
     """Convert Hz to mel: linear below 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998)."""
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
-
-
-def _draw_axes(draw: ImageDraw.ImageDraw, size: tuple[int, int], seconds: float, fmin: float, fmax: float) -> None:
-    step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 8), seconds / 4)
-    for tick in np.arange(0, seconds + 1e-6, step):
-        x = _LEFT + round(tick / seconds * size[0])
-        draw.line([(x, _TOP + size[1]), (x, _TOP + size[1] + 4)], fill=_INK)
-        draw.text((x, _TOP + size[1] + 6), f"{tick:.3g}", fill=_INK, anchor="ma")
-    draw.text((4, _TOP + size[1] + 6), "Hz / s", fill=_INK)
-    low, high = _slaney(fmin), _slaney(fmax)
-    for tick in (hertz for hertz in _TICKS_HZ if fmin <= hertz <= fmax):
-        y = _TOP + size[1] - round((_slaney(tick) - low) / (high - low) * size[1])
-        draw.line([(_LEFT - 4, y), (_LEFT, y)], fill=_INK)
-        draw.text((_LEFT - 6, y), f"{tick}", fill=_INK, anchor="rm")

@@ -112,9 +112,7 @@ def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: fl
 
     As many as the length of the film (from `start` seconds after its first frame, at most `seconds`) times `fps`,
     rounded, and at least one. They are decoded one by one; a frame shown at several of the times is the same object.
-
-    Raises:
-        VideoError: a missing, cut or damaged file, no video track, or no decodable frame.
+    A VideoError names a missing, cut or damaged file, no video track, or no decodable frame.
     """
     if fps <= 0 or start < 0 or (seconds is not None and seconds < 0):
         raise ValueError(f"fps must be above 0, start and seconds not below: got {fps}, {start}, {seconds}")

@@ -165,12 +165,9 @@ class Painter:
             pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", (width, height)) for uid in uids}
             drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
             if drawn:
-                output = self.pipe(
-                    **arguments(list(drawn)),
-                    num_inference_steps=self.settings["num_steps"],
-                    guidance_scale=self.settings["guidance_scale"],
-                    generator=runtime.generators(drawn.values()),
-                )
+                noise, steps = runtime.generators(drawn.values()), self.settings["num_steps"]
+                sampling = {"num_inference_steps": steps, "guidance_scale": self.settings["guidance_scale"]}
+                output = self.pipe(**arguments(list(drawn)), **sampling, generator=noise)
                 pictures |= dict(zip(drawn, output.images, strict=True))
             return list(pictures.values())
 

@@ -1,6 +1,6 @@
 """Frozen networks of audio-to-image training: loaded once, features cached, weights noted in checkpoints."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,6 @@ def cached_features(
 def caching_device(train: TrainConfig) -> torch.device:
     """The device on which features are computed before training."""
     return torch.device("cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def conditioning_weights(sd: Any) -> Iterator[Tensor]:
-    """Weights of Stable Diffusion on which the trained weights depend: U-Net (without adapters), text encoder."""
-    yield from (weight for name, weight in sd.unet.named_parameters() if ".lora_" not in name)
-    yield from sd.text_encoder.parameters()
 
 
 def check_same_weights(checkpoint: dict[str, Any], current: str, keys: str) -> None:

@@ -56,9 +56,7 @@ Picture = tuple[Subject, int, Path]  # subject, seed, file
 def run(config: RunConfig, options: InferenceOptions) -> None:
     """Draw `num_samples` pictures of every sound (or of each of its windows, and of each text), and print their paths.
 
-    Raises:
-        UserError: an input cannot be used.
-        ComputationError: the result is NaN, or of one colour.
+    A UserError if an input cannot be used, a ComputationError if a result is NaN or of one colour.
     """
     paths = files.find_sounds(*options.audio)
     places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
@@ -88,8 +86,7 @@ def call_settings(
 ) -> dict[str, Any]:
     """Select the sampler, check the texts, and collect the arguments of the pipeline's call.
 
-    Raises:
-        UserError: no such sampler, a text is too long, or the networks cannot draw the size.
+    A UserError if there is no such sampler, a text is too long, or the networks cannot draw the size.
     """
     prompt = options.prompt or pipe.encoder.prompt
     runtime.choose_sampler(pipe, options.preset, options.scheduler)

@@ -54,8 +54,7 @@ class SoundEncoder(Protocol):
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
         """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
 
-        Raises:
-            ValueError: a prompt does not fit the tokens, or is longer than the text encoder's input.
+        A ValueError if a prompt does not fit the tokens, or is longer than the text encoder's input.
         """
         ...
 
@@ -115,11 +114,8 @@ class AudioToImagePipeline:
         """Encode waves (n,) of any lengths at the encoder's rate -> audio tokens (B, K, D) float32, on the CPU.
 
         A wave longer than `encoder.window` is covered by evenly spread windows, whose tokens are averaged; silent
-        windows do not count.
-
-        Raises:
-            ValueError: a wave has more than one channel.
-            SoundError: a wave is too short, silent, or not finite; the message names its number.
+        windows do not count. A ValueError for a wave of several channels; a SoundError, which names its number, for
+        one that is too short, silent, or not finite.
         """
         groups = [self._windows(wave, number) for number, wave in enumerate(waves)]
         windows = [window for group in groups for window in group]

@@ -25,6 +25,8 @@ WINDOW = 10.0  # seconds, as AudioSet's clips; the probabilities of a longer rec
 TOP = 5  # tags of each recording
 BATCH_SIZE = 8  # windows
 
+Tags = tuple[float, list[tuple[str, float]]]  # seconds; names and probabilities, the most probable first
+
 
 def run(config: Config, options: InferenceOptions) -> None:
     """Draw pictures of the sounds, or print their tags."""
@@ -63,17 +65,10 @@ def find_beats(config: Config, checkpoint: str | None) -> BEATs:
     return load_beats(SHIPPED_BEATS)
 
 
-def tag_recording(
-    beats: BEATs, path: Path, top: int = TOP, window: float = WINDOW
-) -> tuple[float, list[tuple[str, float]]]:
-    """Classify a recording of any rate, channels and length; `window` seconds go in at a time.
+def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WINDOW) -> Tags:
+    """Classify a recording of any rate, channels and length by its `top` tags; `window` seconds go in at a time.
 
-    Returns:
-        Its duration in seconds, and its `top` tags with their probabilities, the most probable first.
-
-    Raises:
-        SoundError: the file cannot be read, is too short or not finite.
-        UserError: BEATs has no classification head.
+    A SoundError if the file cannot be read, is too short or not finite; a UserError if BEATs has no classifier.
     """
     if beats.predictor is None:
         raise UserError("this BEATs has no classification head, so it has no tags: use a finetuned checkpoint "

@@ -19,7 +19,7 @@ from sonolume.config.options import LARGEST_SEED
 from sonolume.models import lora, previews, runtime
 from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load_beats, save
-from sonolume.models.a2i.frozen import check_same_weights, conditioning_weights, frozen_stable_diffusion
+from sonolume.models.a2i.frozen import check_same_weights, frozen_stable_diffusion
 from sonolume.models.a2i.pipeline import LORA, AudioToImagePipeline
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
@@ -128,10 +128,11 @@ class Task(RecipeTask):
         return pipe
 
     def _frozen_hash(self) -> str:
-        """Hash of the frozen weights on which the trained ones depend."""
+        """Hash of the weights on which the trained ones depend: U-Net (without adapters), text encoder, BEATs."""
         if "hash" not in self.frozen:
-            weights = [*conditioning_weights(self.frozen["sd"]), *self.frozen["beats"].parameters()]
-            self.frozen["hash"] = content_hash(weights)
+            sd, beats = self.frozen["sd"], self.frozen["beats"]
+            unet = [weight for name, weight in sd.unet.named_parameters() if ".lora_" not in name]
+            self.frozen["hash"] = content_hash([*unet, *sd.text_encoder.parameters(), *beats.parameters()])
         return self.frozen["hash"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
