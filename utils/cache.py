@@ -80,7 +80,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"another process is {doing}: waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)  # type: ignore[union-attr]
         except OSError as error:  # some cluster file systems
             print(f"{path}: cannot be locked ({error.strerror}): {doing} without a lock", file=sys.stderr)
         yield  # closing the file releases the lock
