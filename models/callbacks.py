@@ -98,9 +98,8 @@ class SaveRun(pl.Callback):
     Ctrl-C and SIGTERM stop the run after the current optimizer step has been saved; a second one stops at once. If any
     of several processes gets a signal, all stop together at the next multiple of `STOP_CHECK`.
 
-    Args:
-        every: optimizer steps between two saves of last.ckpt.
-        accumulate: batches of one optimizer step; checkpoints never contain partly accumulated gradients.
+    Between two saves of last.ckpt are `every` optimizer steps, each of `accumulate` batches; checkpoints never contain
+    partly accumulated gradients.
     """
 
     def __init__(self, run_dir: Path, every: int, accumulate: int, position: Position) -> None:

@@ -72,14 +72,12 @@ def base_hash(unet: UNet2DConditionModel) -> str:
 def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
     """Merge a LoRA file into the U-Net of a pipeline: W + scale * alpha / r * B A. Several files add up.
 
-    The merged weights are saved by `save_pretrained`. If loading fails, nothing is changed.
+    The merged weights are saved by `save_pretrained`. If the file is missing, cut, no LoRA of a U-Net, or of another
+    network than this one, a UserError says so and nothing is changed.
 
     Args:
         path: a safetensors file, or a folder that holds `FILE`.
         scale: strength; 0 leaves the weights exactly as they are.
-
-    Raises:
-        UserError: no such file, cut, not a LoRA of a U-Net, or of another network than this one.
     """
     path = path / FILE if path.is_dir() else path
     if not math.isfinite(scale):

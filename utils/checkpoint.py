@@ -94,15 +94,12 @@ def load_network(
     kind: Any, source: str, key: str, component: str = "", remedy: str = "", dtype: torch.dtype = torch.float32,
     also: Sequence[str] = (),
 ) -> Any:  # fmt: skip
-    """Load a frozen network of diffusers' or transformers' class `kind` on the CPU.
+    """Load a frozen network of the class `kind` on the CPU; a UserError if missing, damaged or of another class.
 
     Args:
         source: its folder, a pipeline folder that holds it as `component`, or a hub id.
         key: config key or flag of `source`, for messages; `remedy` is the advice for a missing folder.
         also: names of other classes whose folders hold such a network.
-
-    Raises:
-        UserError: missing, damaged or of another class.
     """
     where = inside(locate(source, key, remedy), component)
     if is_local(where):

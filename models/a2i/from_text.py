@@ -37,8 +37,7 @@ def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> 
     settings = text_to_audio.sampling_settings(pipe, where, options.preset, options.num_steps, None)
     tests = text_to_audio.readable(pipe, real)
     made_by = settings | real.source | {"seconds": text_to_audio.clip_seconds(pipe, real)}
-    size, seed = options.batch_size, options.seed
-    sounds = text_to_audio.generate_sounds(pipe, tests, made_by, folder / FOLDER, size, seed)
+    sounds = text_to_audio.generate_sounds(pipe, tests, made_by, folder / FOLDER, options.batch_size, options.seed)
     sampling = {name: settings[name] for name in ("num_steps", "guidance_scale", "scheduler")}
     source = real.source | {"text_to_audio": {"model": settings["model"], **sampling}}
     facts = {"text to audio": where} | {f"text to audio's {name}": value for name, value in sampling.items()}

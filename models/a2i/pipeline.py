@@ -69,11 +69,8 @@ class AudioToImagePipeline:
     """A sound encoder in front of a stock `StableDiffusionPipeline`, 1.x or 2.x.
 
     Args:
-        encoder: its width must be the text encoder's.
+        encoder: its width must be the text encoder's, else a ValueError is raised.
         sd: used unchanged, except that the sampler is replaced by that of the preset "balanced".
-
-    Raises:
-        ValueError: the widths differ.
     """
 
     def __init__(self, encoder: SoundEncoder, sd: "StableDiffusionPipeline") -> None:
