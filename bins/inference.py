@@ -3,13 +3,12 @@
 import sys
 
 from sonolume.config import command
-from sonolume.models.recipes import recipe_code
+from sonolume.config.load import recipe_code
 from sonolume.utils import cli
 
 
 def main(argv: list[str]) -> None:
-    description = "generate with a trained model"
-    given = command.parse("inference", "InferenceOptions", description, argv)
+    given = command.parse("inference", "InferenceOptions", "generate with a trained model", argv)
     recipe_code(given.config.recipe, "inference").run(given.config, given.options)  # slow imports
 
 

@@ -30,10 +30,8 @@ class PairsConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least("preprocess", 1, "frames", "longest_side")
-        self.require(
-            0 < self.min_seconds <= self.seconds,
-            f"preprocess: 0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} does not hold",
-        )
+        order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g}"
+        self.require(0 < self.min_seconds <= self.seconds, f"preprocess: {order} does not hold")
 
 
 @dataclass
@@ -50,10 +48,8 @@ class TrainingPairsConfig(PairsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least("preprocess", 1, "starts", "width", "height")
-        self.require(
-            0.2 <= self.input_length <= self.seconds,
-            f"preprocess: 0.2 <= input_length {self.input_length:g} <= seconds {self.seconds:g} does not hold",
-        )
+        order = f"0.2 <= input_length {self.input_length:g} <= seconds {self.seconds:g}"
+        self.require(0.2 <= self.input_length <= self.seconds, f"preprocess: {order} does not hold")
         for name in ("width", "height"):
             size = getattr(self, name)
             self.require(size % 8 == 0, f"preprocess.{name} {size} is not divisible by 8, the VAE's factor")
@@ -81,8 +77,7 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         help=f"words around the sound, with {PLACEHOLDER} in its place (default: the model's)", metavar="TEXT"
     )
     text: list[str] = option(
-        help="text to mix into the conditioning, see --mix; each further --text makes a further picture",
-        metavar="TEXT",
+        help="text to mix into the conditioning, see --mix; each further --text makes a further picture", metavar="TEXT"
     )
     mix: float = option(
         0.5, help="weight of --text: 0 is the sound alone, 1 the text alone",

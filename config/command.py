@@ -30,13 +30,7 @@ class Command:
 
 
 def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
-    """Parse the command line of a recipe.
-
-    Args:
-        script: name of the program in bins/, without .py.
-        kind: name of the options class in the recipe's config module, such as "InferenceOptions".
-        description: first line of `--help`.
-    """
+    """Parse the command line of bins/{script}.py; `kind` is the recipe's options class, such as "InferenceOptions"."""
     program = os.environ.get("SONOLUME_COMMAND", f"{script}.py")  # egs/_run.sh sets the name of the shell script
     path = _config_file(program, kind, description, argv)
     files = sources.read(path)

@@ -28,18 +28,15 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Load, merge and check the `Config` of the recipe named in the file.
 
-    Raises:
-        UserError: the file or one of its bases cannot be read.
-        ConfigError: `FILE: full.key: mistake`, FILE being the one that contains the mistake.
+    A ConfigError is `FILE: full.key: mistake`, FILE the one with the mistake; a UserError names an unreadable file.
     """
     return merge([*sources.read(Path(path)), *sources.overrides(overrides)])
 
 
 def merge(given: Sequence[sources.Source]) -> Any:
-    """Check the sources of a config one by one and merge them; older key names in them are replaced in place.
+    """Check the sources of a config, files (the deepest base first) and overrides, one by one and merge them.
 
-    Args:
-        given: files, the deepest base first, then overrides.
+    Older key names in them are replaced in place.
     """
     files = [source for source in given if source.name != sources.COMMAND_LINE]
     if any("recipe" in source.content for source in given[len(files) :]):
@@ -73,12 +70,15 @@ def recipe_module(recipe: str) -> ModuleType:
     return importlib.import_module("sonolume.config." + recipe.replace("/", "."))
 
 
-def recipe_of(files: Sequence[sources.Source]) -> str:
-    """Find the TASK/RECIPE in the files of a config, checking nothing else; a ConfigError for a missing or unknown one.
+def recipe_code(recipe: str, part: str) -> ModuleType:
+    """Import one part of TASK/RECIPE: models/TASK/RECIPE/{part}.py, or models/TASK/RECIPE.py for a one-file recipe."""
+    name = f"sonolume.models.{recipe.replace('/', '.')}"
+    package = importlib.import_module(name)
+    return importlib.import_module(f"{name}.{part}") if hasattr(package, "__path__") else package
 
-    Args:
-        files: the deepest base first.
-    """
+
+def recipe_of(files: Sequence[sources.Source]) -> str:
+    """Find the TASK/RECIPE in the files of a config, the deepest base first; a ConfigError if missing or unknown."""
     name, known = files[-1].name, f"(there are: {', '.join(recipes())})"
     named = [str(source.content["recipe"]) for source in files if "recipe" in source.content]
     if not named:
@@ -91,8 +91,7 @@ def recipe_of(files: Sequence[sources.Source]) -> str:
 def check(content: Mapping[str, Any], schema: type, prefix: str) -> None:
     """Check plain content before OmegaConf, which accepts "12" as an integer and names neither file nor nearest key.
 
-    Raises:
-        ConfigError: `prefix` (such as "FILE: train.") + `key: mistake`, for the first mistake in a section.
+    The ConfigError of the first mistake is `prefix` (such as "FILE: train.") + `key: mistake`.
     """
     hints = typing.get_type_hints(schema)
     for name, value in content.items():

@@ -58,11 +58,9 @@ class Flag:
 
 
 def option(default: Any = None, **settings: Any) -> Any:
-    """Declare a dataclass field that is a command-line flag.
+    """Declare a dataclass field that is a command-line flag; `settings` are the fields of `Flag`, `help` is required.
 
-    Args:
-        default: if left out, None; False for a `bool`; an empty list for a `list[X]`, which may be repeated.
-        settings: the fields of `Flag`; `help` is required.
+    The default is None if left out; False for a `bool`; an empty list for a `list[X]`, which may be repeated.
     """
     return field(default=default, metadata={"flag": Flag(**settings)})
 
@@ -89,11 +87,7 @@ class Options:
 
     @classmethod
     def from_arguments(cls, namespace: argparse.Namespace) -> Self:
-        """Build the options from the given flags and the defaults of all others; check that flags have what they need.
-
-        Raises:
-            UserError: a flag is given without the flag it needs, or a value is not allowed.
-        """
+        """Build the options; a UserError for a flag without the flag it needs, or a value that is not allowed."""
         given = {flag.name: getattr(namespace, flag.name) for flag in declared(cls) if hasattr(namespace, flag.name)}
         for flag in declared(cls):
             if flag.name in given and flag.needs and not given.keys() & set(flag.needs):
@@ -116,11 +110,7 @@ def declared(options: type[Options]) -> list[Flag]:
 
 
 def parse_spans(text: str) -> Spans:
-    """Parse "1.5-3,4-" -> [(1.5, 3.0), (4.0, None)], in seconds.
-
-    Raises:
-        argparse.ArgumentTypeError: another notation, or an empty or reversed span.
-    """
+    """Parse "1.5-3,4-" -> [(1.5, 3.0), (4.0, None)], in seconds; an ArgumentTypeError for other notations."""
     spans: Spans = []
     for part in text.split(","):
         match = SPAN.fullmatch(part.strip())
@@ -140,13 +130,11 @@ def _argument(flag: Flag, default: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(flag, default)}
     if kind is bool:
         return found | {"action": "store_true"}
+    found["type"] = flag.parse or (inner[0] if inner else kind)
     if flag.is_list:
-        repeated = {"nargs": "+"} if flag.positional else {"action": "extend" if flag.parse else "append"}
-        found |= repeated | {"type": flag.parse or inner[0]}
+        found |= {"nargs": "+"} if flag.positional else {"action": "extend" if flag.parse else "append"}
     elif typing.get_origin(kind) is tuple:
-        found |= {"nargs": len(inner), "type": flag.parse or inner[0]}
-    else:
-        found |= {"type": flag.parse or kind}
+        found["nargs"] = len(inner)
     shown = {"metavar": flag.metavar, "choices": flag.choices}
     return found | {name: value for name, value in shown.items() if value}
 

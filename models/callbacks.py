@@ -49,13 +49,10 @@ class Position(pl.Callback):
 class EMA(EMAWeightAveraging):
     """Exponential moving average of the weights, used for validation and export.
 
-    Buffers are not averaged but copied: they are constants, or statistics with a rule of their own, such as codebooks.
+    Give `use_buffers=False`: buffers are constants, or statistics with a rule of their own, such as codebooks.
     The base class swaps weights and average at the start and the end of a validation epoch; here the end is later, so
     that previews, which tasks log in their own hook of the same name, use the average too.
     """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(decay=decay, use_buffers=False)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Swap later, in `on_validation_end`."""
@@ -95,26 +92,14 @@ class ProgressBar(TQDMProgressBar):
             print(f"{place}: {losses}", file=sys.stderr, flush=True)
 
 
-class FirstValidation(pl.Callback):
-    """Validates before the first step of a new run, so that curves start at step 0. Last in the list."""
-
-    def __init__(self, position: Position) -> None:
-        self.position = position
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self.position.batches:
-            lightning_internals.validate_now(trainer)
-
-
 class SaveRun(pl.Callback):
     """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and the exported folder, all atomically.
 
     Ctrl-C and SIGTERM stop the run after the current optimizer step has been saved; a second one stops at once. If any
     of several processes gets a signal, all stop together at the next multiple of `STOP_CHECK`.
 
-    Args:
-        every: optimizer steps between two saves of last.ckpt.
-        accumulate: batches of one optimizer step; checkpoints never contain partly accumulated gradients.
+    Between two saves of last.ckpt are `every` optimizer steps, each of `accumulate` batches; checkpoints never contain
+    partly accumulated gradients.
     """
 
     def __init__(self, run_dir: Path, every: int, accumulate: int, position: Position) -> None:
@@ -183,14 +168,9 @@ class SaveRun(pl.Callback):
                 unfinished.replace(folder / name)
                 ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
                 weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
-                with weights, atomic_folder(self.run_dir / export_folder(task)) as export:
+                with weights, atomic_folder(self.run_dir / task.export_folder) as export:
                     task.export(export)
             trainer.strategy.barrier()  # a launcher takes a process that ends early for a failure
         finally:
             if trainer.is_global_zero:
                 unfinished.unlink(missing_ok=True)
-
-
-def export_folder(task: Any) -> str:
-    """Name of the exported folder inside the run: "pipeline", unless the task has an attribute `export_folder`."""
-    return getattr(task, "export_folder", "pipeline")

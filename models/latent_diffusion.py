@@ -30,14 +30,10 @@ class DiffusionTarget(NamedTuple):
 class DiffusionObjective:
     """Prediction target of the network, and the noise times it is trained at."""
 
-    prediction_type: str
-    """epsilon, v_prediction or flow"""
-    alphas_cumprod: Tensor
-    """(steps,) of the noise schedule; not used by flow"""
-    timestep_sampling: str = "uniform"
-    """uniform, or logit_normal (Esser et al. 2024), which favours the middle"""
-    min_snr_gamma: float = 0.0
-    """weight by min(snr, gamma) (Hang et al. 2023); 0 weights all times equally. Not for flow"""
+    prediction_type: str  # epsilon, v_prediction or flow
+    alphas_cumprod: Tensor  # (steps,) of the noise schedule; not used by flow
+    timestep_sampling: str = "uniform"  # uniform, or logit_normal (Esser et al. 2024), which favours the middle
+    min_snr_gamma: float = 0.0  # weight by min(snr, gamma) (Hang et al. 2023); 0 = all times equally. Not for flow
 
     @classmethod
     def from_config(cls, noise: NoiseSchedulerConfig) -> Self:
@@ -75,10 +71,8 @@ def draw_target(
 ) -> DiffusionTarget:
     """Sample latents from their cached moments, noise them, and return what the network must predict.
 
-    Args:
-        moments: (B, 2z, h, w) mean and log-variance of the latents.
-        vae: its config holds the latents' normalisation.
-        draws: random numbers of this batch, from `training_draws` or `validation_draws`.
+    The moments (B, 2z, h, w) are mean and log-variance; the config of `vae` holds the latents' normalisation, and
+    `draws` are the random numbers of this batch, from `training_draws` or `validation_draws`.
     """
 
     def normal(count: int, random: torch.Generator) -> Tensor:

@@ -32,11 +32,7 @@ LAYERS = {  # ends of the names of diffusers' layers
 
 
 def add(unet: UNet2DConditionModel, config: LoraConfig) -> nn.ModuleDict:
-    """Freeze `unet`, insert adapters that change nothing yet, and return them (with shared weights).
-
-    Raises:
-        UserError: the U-Net has no layer of `config.targets`.
-    """
+    """Freeze `unet`, insert adapters that change nothing yet, and return them; a UserError if it has no such layers."""
     import peft  # an extra
 
     wanted = [name for target in config.targets for name in LAYERS[str(target)]]
@@ -52,11 +48,7 @@ def add(unet: UNet2DConditionModel, config: LoraConfig) -> nn.ModuleDict:
 
 
 def save(unet: UNet2DConditionModel, path: Path, config: LoraConfig, base: str) -> None:
-    """Write the adapters of `unet`, whole or not at all.
-
-    Args:
-        base: name of the pipeline that was fine-tuned, noted in the file's header.
-    """
+    """Write the adapters of `unet`, whole or not at all; the file's header names `base`, which was fine-tuned."""
     from peft.utils import get_peft_model_state_dict
 
     weights = {name: weight.float().cpu().contiguous() for name, weight in get_peft_model_state_dict(unet).items()}
@@ -80,14 +72,12 @@ def base_hash(unet: UNet2DConditionModel) -> str:
 def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
     """Merge a LoRA file into the U-Net of a pipeline: W + scale * alpha / r * B A. Several files add up.
 
-    The merged weights are saved by `save_pretrained`. If loading fails, nothing is changed.
+    The merged weights are saved by `save_pretrained`. If the file is missing, cut, no LoRA of a U-Net, or of another
+    network than this one, a UserError says so and nothing is changed.
 
     Args:
         path: a safetensors file, or a folder that holds `FILE`.
         scale: strength; 0 leaves the weights exactly as they are.
-
-    Raises:
-        UserError: no such file, cut, not a LoRA of a U-Net, or of another network than this one.
     """
     path = path / FILE if path.is_dir() else path
     if not math.isfinite(scale):
@@ -102,7 +92,13 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
     pairs, alpha = pair_up(weights, path), _alpha(header, path)
     layers = dict(pipe.unet.named_modules())
     for name, (down, up) in pairs.items():
-        _check(name, layers.get(name), down, up, path)
+        weight = getattr(layers.get(name), "weight", None)
+        if weight is None:
+            raise UserError(f"{path}: belongs to another network: this U-Net has no {name}")
+        needed, found = tuple(weight.shape), (up.shape[0], *down.shape[1:])
+        if needed != found or up.shape[1] != down.shape[0]:
+            message = f"belongs to another network: {name} is {needed} in this U-Net, {found} in the file"
+            raise UserError(f"{path}: {message}")
     if scale == 0:
         return
     for name, (down, up) in pairs.items():
@@ -123,19 +119,9 @@ def pair_up(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, T
             expected = f"'{PREFIX}LAYER.lora_A.weight' or '...lora_B.weight'"
             raise UserError(f"{path}: not a LoRA of this kind of model: {name!r} is not {expected}")
         pairs.setdefault(layer.removeprefix(PREFIX), {})[kind[0]] = weight
-    halves = [layer for layer, pair in pairs.items() if len(pair) < 2]
-    if halves:
+    if halves := [layer for layer, pair in pairs.items() if len(pair) < 2]:
         raise UserError(f"{path}: {halves[0]} has only one of lora_A and lora_B")
     return {layer: (pair["A"], pair["B"]) for layer, pair in pairs.items()}
-
-
-def _check(name: str, layer: nn.Module | None, down: Tensor, up: Tensor, path: Path) -> None:
-    weight = getattr(layer, "weight", None)
-    if weight is None:
-        raise UserError(f"{path}: belongs to another network: this U-Net has no {name}")
-    needed, found = tuple(weight.shape), (up.shape[0], *down.shape[1:])
-    if needed != found or up.shape[1] != down.shape[0]:
-        raise UserError(f"{path}: belongs to another network: {name} is {needed} in this U-Net, {found} in the file")
 
 
 def _alpha(header: dict[str, str], path: Path) -> float | None:

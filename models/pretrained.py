@@ -16,13 +16,7 @@ UNUSED_WEIGHTS = ("masked_spec_embed",)  # needed in training only
 
 
 def model_settings(where: str, name: str, types: tuple[str, ...], revision: str | None = None) -> dict[str, Any]:
-    """Read the config.json of a model, and check its type.
-
-    Args:
-        where: folder or hub id.
-        name: begins the error messages.
-        types: accepted values of its `model_type`.
-    """
+    """Read the config.json of a folder or hub id; a UserError, which begins with `name`, for other types."""
     try:
         settings, _ = transformers.PretrainedConfig.get_config_dict(where, revision=revision)
     except UNREADABLE as error:
@@ -36,13 +30,9 @@ def load_model(
     model_class: Any, where: str, name: str, revision: str | None = None, dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Any:  # fmt: skip
-    """Load a frozen model in evaluation mode on the CPU.
+    """Load a frozen model in evaluation mode on the CPU; `options` are more arguments of `from_pretrained`.
 
-    Args:
-        options: more arguments of `from_pretrained`, such as a part of the config.
-
-    Raises:
-        UserError: missing, damaged, or lacking weights, which transformers would replace by random numbers.
+    A UserError if it is missing, damaged, or lacks weights, which transformers would replace by random numbers.
     """
     verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # heads that are not used here are reported as missing otherwise

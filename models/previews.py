@@ -17,11 +17,6 @@ def is_due(task: pl.LightningModule) -> bool:
     return _step(task) > 0 and task.logger is not None and task.trainer.is_global_zero
 
 
-def generators(count: int) -> list[torch.Generator]:
-    """The same noise at every preview, one generator for each sample."""
-    return [torch.Generator().manual_seed(number) for number in range(count)]
-
-
 def log_sounds(
     task: pl.LightningModule, tag: str, waves: Sequence[Tensor], sample_rate: int, captions: Sequence[str] = ()
 ) -> None:

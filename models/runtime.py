@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ PACKAGES = ("sonolume", "torch", "diffusers", "transformers")  # their versions 
 def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> str:
     """Resolve --checkpoint to a folder or hub id; by default the run's own export, else the shipped miniature one.
 
-    Args:
-        shipped: folder of the miniature model, relative to the repository; its use is announced on stderr.
+    The use of the latter, the folder `shipped` relative to the repository, is announced on stderr.
     """
     if checkpoint is not None:
         given = Path(checkpoint).expanduser()
@@ -35,18 +35,10 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
     return str(paths.root() / shipped)
 
 
-def read_settings(
-    source: str, file_name: str, recipe: str, key: str = "--checkpoint"
-) -> tuple[Path, dict[str, Any]]:
-    """Locate an exported folder, downloading it if `source` is a hub id, and read its settings.
+def read_settings(source: str, file_name: str, recipe: str, key: str = "--checkpoint") -> tuple[Path, dict[str, Any]]:
+    """Locate an exported folder, downloading it if `source` is a hub id, and read its settings `file_name`.
 
-    Args:
-        file_name: name of the settings in the folder.
-        recipe: recipe that must have made the folder.
-        key: config key or flag of `source`, for messages.
-
-    Raises:
-        UserError: not an exported folder, damaged, or of another recipe.
+    A UserError names the `key` (config key or flag) of a folder that is not exported, damaged, or of another recipe.
     """
     folder = paths.download(source, key)
     path = folder / file_name
@@ -93,9 +85,9 @@ def choose_sampler(pipe: Any, preset: str | None, scheduler: str | None = None) 
         raise UserError(str(error)) from error
 
 
-def generators(seed: int, count: int) -> list[torch.Generator]:
+def generators(seeds: Iterable[int]) -> list[torch.Generator]:
     """Build one generator per sample, independent of batching; on the CPU, so that all devices draw the same noise."""
-    return [torch.Generator().manual_seed(seed + number) for number in range(count)]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def versions() -> dict[str, str]:
@@ -120,8 +112,7 @@ def make_folder(folder: Path) -> Path:
 def save_sound(path: Path, wave: np.ndarray, sample_rate: int, gain: float = 1.0) -> dict[str, float]:
     """Write a wav (n,), scaled down with a message on stderr if it exceeds full scale.
 
-    Returns:
-        For the sidecar: "peak" of the generated wave, and the total "gain", with the one already applied to the wave.
+    Return for the sidecar: "peak" of the generated wave, and the total "gain", with the one already applied to it.
     """
     peak = max(float(np.abs(wave).max(initial=0.0)), 1 / gain if gain < 1 else 0.0)
     wave, factor = audio.limit_peak(wave)

@@ -13,15 +13,16 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import transformers
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
+from sonolume.config.load import recipe_code
 from sonolume.models import lightning_internals
-from sonolume.models.callbacks import EMA, FirstValidation, Position, ProgressBar, SaveRun, Stopped, export_folder
-from sonolume.models.recipes import recipe_code
+from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 
@@ -151,21 +152,54 @@ def optimizer(
     return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, rate)
 
 
-def optimizers(parameters: Any, config: TrainConfig) -> Any:
-    """`optimizer` in the form that `configure_optimizers` returns, with a schedule by steps."""
-    adamw, rate = optimizer(parameters, config)
-    return [adamw], [{"scheduler": rate, "interval": "step"}]
-
-
 class RecipeTask(pl.LightningModule):
     """Base of the tasks that train all their parameters with one AdamW."""
 
-    def __init__(self, config: Any) -> None:
+    export_folder = "pipeline"  # inside the folder of the run
+
+    def __init__(self, config: Any, frozen: Frozen | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.frozen = config, frozen or Frozen()
 
     def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
+        adamw, rate = optimizer(self.parameters(), self.config.train)
+        return [adamw], [{"scheduler": rate, "interval": "step"}]
+
+
+class ManualOptimization(RecipeTask):
+    """Base of a task that steps several optimizers itself, as GANs need it; Lightning neither clips nor accumulates."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.automatic_optimization = False
+        self.steps_done = 0  # finished batches; part of the checkpoint
+
+    @property
+    def optimizer_step_index(self) -> int:
+        """Number of the optimizer step that this batch belongs to, from 0."""
+        return self.steps_done // self.config.train.accumulate
+
+    def clip_and_step(self, optimizer: Any) -> None:
+        """Clip and step one of `self.optimizers()`, at the last batch of an accumulation."""
+        train = self.config.train
+        if (self.steps_done + 1) % train.accumulate == 0:
+            if train.gradient_clip:
+                self.clip_gradients(optimizer, train.gradient_clip, "norm")
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def end_batch(self) -> None:
+        """Count the batch, and step the learning rates at the end of an accumulation."""
+        self.steps_done += 1
+        if self.steps_done % self.config.train.accumulate == 0:
+            for rate in self.lr_schedulers():  # type: ignore[union-attr]
+                rate.step()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["steps_done"] = self.steps_done
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.steps_done = checkpoint["steps_done"]
 
 
 def _trainer(
@@ -205,8 +239,7 @@ def _evaluation(config: RunConfig) -> EvaluationConfig | None:
 def run(config: RunConfig, resume: bool) -> Path:
     """Train and export a recipe, and return the exported folder.
 
-    Raises:
-        UserError: as `fit`; or the data are not prepared, or an embedder of `config.evaluation` does not exist.
+    UserErrors as of `fit`, and if the data are not prepared or an embedder of `config.evaluation` does not exist.
     """
     if section := _evaluation(config):
         from sonolume.models.evaluation.embedders.load import check
@@ -214,7 +247,7 @@ def run(config: RunConfig, resume: bool) -> Path:
         for embedder in section.embedders:  # before anything slow
             check(embedder)
     task, data = build(config)
-    return fit(task, data, config, config.train, resume) / export_folder(task)  # type: ignore[attr-defined]
+    return fit(task, data, config, config.train, resume) / task.export_folder  # type: ignore[attr-defined]
 
 
 def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
@@ -248,13 +281,15 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     position, validate_every = Position(), min(train.valid_interval, train.max_steps) * train.accumulate  # batches
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
     callbacks: list[pl.Callback] = [position, ProgressBar(position)]
-    callbacks += [EMA(decay=train.ema_decay)] if train.ema_decay else []
+    callbacks += [EMA(decay=train.ema_decay, use_buffers=False)] if train.ema_decay else []
     if section := _evaluation(config):
         from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
 
         cache = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"  # type: ignore[attr-defined]
         callbacks.append(Evaluation(section, data.valid.rows, cache, position, validate_every))  # type: ignore[attr-defined]
-    callbacks += [save, FirstValidation(position)]
+    # last in the list: validate before the first step of a new run, so that curves start at step 0
+    validate = lightning_internals.validate_now
+    callbacks += [save, LambdaCallback(on_train_start=lambda trainer, _: position.batches or validate(trainer))]
     try:
         trainer = _trainer(config, train, callbacks, not task.automatic_optimization, validate_every)
     except (TypeError, ValueError, MisconfigurationException) as error:  # TypeError: another number of devices

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import FileError, UserError, first_line
 from sonolume.utils.files import PYAV_SUFFIXES, atomic_path
 
 BLOCK_FRAMES = 65536  # read at a time, so that hours of sound are never in memory at their original rate
@@ -26,12 +26,8 @@ _UNKNOWN_SIZE = 2**31 - 4096  # about this size and above: a placeholder of prog
 Block = tuple[int, np.ndarray]  # sample rate in Hz, float32 (n, channels)
 
 
-class SoundError(UserError):
-    """An unusable sound file; `reason` is a short category for counting."""
-
-    def __init__(self, message: str, reason: str = "unreadable") -> None:
-        super().__init__(message)
-        self.reason = reason
+class SoundError(FileError):
+    """An unusable sound file."""
 
 
 def load(path: Path | str, sample_rate: int, mono: bool = True, seconds: float | None = None) -> np.ndarray:
@@ -108,9 +104,8 @@ def _check_length(path: Path, file: soundfile.SoundFile) -> None:
     seconds = file.frames / file.samplerate
     announced_seconds = seconds * announced / max(present, 1)
     if announced < _UNKNOWN_SIZE and announced_seconds - seconds > LENGTH_TOLERANCE:
-        message = f"its header announces {announced_seconds:.2f} s, but it contains {seconds:.2f} s"
-        remedy = "download it again, or convert it to keep this part"
-        raise SoundError(f"{path}: truncated: {message}; {remedy}", "truncated")
+        message = f"truncated: its header announces {announced_seconds:.2f} s, but it contains {seconds:.2f} s"
+        raise SoundError(f"{path}: {message}; download it again, or convert it to keep this part", "truncated")
 
 
 def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
@@ -160,12 +155,13 @@ def check_wave(
         raise SoundError(f"{where}silent: its peak is {peak:.1e} of full scale", "silent")
 
 
-def report_unusable(errors: Sequence[SoundError], count: int) -> None:
-    """Print which of `count` sounds were left out, and why.
+def is_silent(wave: np.ndarray) -> bool:
+    """Test whether no sample reaches -80 dB of full scale."""
+    return bool(np.abs(wave).max(initial=0) < SILENCE_PEAK)
 
-    Raises:
-        UserError: not a single sound is usable.
-    """
+
+def report_unusable(errors: Sequence[SoundError], count: int) -> None:
+    """Print which of `count` sounds were left out, and why; a UserError if not a single one is usable."""
     if len(errors) == count == 1:
         raise errors[0]
     for error in errors:

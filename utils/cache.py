@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sonolume.utils import files
 
@@ -71,24 +71,16 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     """Let one process at a time into the block; the others print a line and wait.
 
     The lock ends with the process that holds it. On a file system without locks a warning is printed and nobody waits.
-
-    Args:
-        path: lock file, created if missing and never removed.
-        doing: work of the holder, such as "computing latents", for the message.
+    The file `path` is never removed. `doing` is the work of the holder, such as "computing latents", for the message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        _wait(file, doing)
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is {doing}: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)  # type: ignore[union-attr]
+        except OSError as error:  # some cluster file systems
+            print(f"{path}: cannot be locked ({error.strerror}): {doing} without a lock", file=sys.stderr)
         yield  # closing the file releases the lock
-
-
-def _wait(file: IO[str], doing: str) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"another process is {doing}: waiting for it", file=sys.stderr, flush=True)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:  # some cluster file systems
-        print(f"{file.name}: cannot be locked ({error.strerror}): {doing} without a lock", file=sys.stderr)

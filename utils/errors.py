@@ -5,6 +5,14 @@ class UserError(Exception):
     """Wrong usage, configuration or input. The message names the mistake, its place and a remedy; exit code 2."""
 
 
+class FileError(UserError):
+    """An unusable sound or video; `reason` is a short category for counting."""
+
+    def __init__(self, message: str, reason: str = "unreadable") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ConfigError(UserError):
     """A wrong configuration file or override."""
 

@@ -1,5 +1,6 @@
 """Load images, and draw contact sheets and spectrograms."""
 
+import itertools
 import math
 import textwrap
 import warnings
@@ -31,16 +32,16 @@ def open_image(path: Path | str) -> Image.Image:
     """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white.
 
     Images of more than `MAX_PIXELS` are reduced by a whole factor, JPEGs while they are decoded, to bound the memory.
-
-    Raises:
-        UserError: a missing or damaged file, not an image, or more pixels than Pillow's limit (179 million).
+    A UserError names a missing or damaged file, no image, or more pixels than Pillow's limit (179 million).
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such image file")
     try:
         with Image.open(path) as file:
-            _shrink_jpeg(file)
+            scale = math.sqrt(MAX_PIXELS / (file.width * file.height))
+            if file.format == "JPEG" and scale < 1:  # decoded at a half, a quarter or an eighth of its size
+                file.draft(None, (math.ceil(file.width * scale / 2), math.ceil(file.height * scale / 2)))
             ImageOps.exif_transpose(file, in_place=True)
             factor = math.ceil(math.sqrt(file.width * file.height / MAX_PIXELS))
             return to_rgb(file.reduce(factor) if factor > 1 else file)
@@ -70,27 +71,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
 
 
-def _shrink_jpeg(file: Image.Image) -> None:
-    """Let a JPEG of more than `MAX_PIXELS` be decoded at a half, a quarter or an eighth of its size."""
-    scale = math.sqrt(MAX_PIXELS / (file.width * file.height))
-    if file.format == "JPEG" and scale < 1:
-        file.draft(None, (math.ceil(file.width * scale / 2), math.ceil(file.height * scale / 2)))
-
-
 def picture_grid(
-    path: Path | str, columns: list[list[Image.Image]], titles: list[str], labels: Sequence[str] = (),
+    path: Path | str, columns: Sequence[Sequence[Image.Image | None]], titles: list[str], labels: Sequence[str] = (),
     cell: tuple[int, int] = (CELL, CELL),
 ) -> None:  # fmt: skip
     """Write a PNG that compares images: column i shows `columns[i]` under `titles[i]`.
 
     Images of any size are fitted into cells, small ones enlarged by a whole factor without blurring. A column shorter
-    than the others ends in grey cells. `labels` stand above the rows.
-
-    Args:
-        cell: width and height of a cell, in pixels.
-
-    Raises:
-        ValueError: no images, or the wrong number of titles or labels.
+    than the others ends in grey cells, and None is a grey cell. `labels` stand above the rows. `cell` is the width and
+    height of a cell in pixels. A ValueError if there are no images, or the wrong number of titles or labels.
     """
     rows = max(map(len, columns), default=0)
     if not rows:
@@ -105,20 +94,19 @@ def picture_grid(
     sheet = Image.new("RGB", (left[-1], y + sum(label.height + height + _GAP for label in over)), _PAPER)
     for title, x in zip(titled, left, strict=False):
         sheet.paste(title, (x, _GAP // 2))
-    for row, label in enumerate(over):
+    for label, pictures in zip(over, itertools.zip_longest(*columns), strict=True):
         sheet.paste(label, (_GAP, y))
         y += label.height
-        for column, x in zip(columns, left, strict=False):
-            sheet.paste(_fitted(column[row], cell) if row < len(column) else Image.new("RGB", cell, _EMPTY), (x, y))
+        for picture, x in zip(pictures, left, strict=False):
+            sheet.paste(_fitted(picture, cell) if picture else Image.new("RGB", cell, _EMPTY), (x, y))
         y += height + _GAP
-    _save(sheet, path)
+    save_png(sheet, path)
 
 
 def spectrogram_grid(path: Path, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()) -> None:
     """Write a PNG that compares clips: a row for each clip with its label above, a titled column for each source.
 
-    Args:
-        columns: (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
+    `columns` are (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
     """
     plots = [[_plot(log_mel) for log_mel in column[: len(labels)]] for column in columns]
     bands, frames = columns[0].shape[1:]
@@ -136,9 +124,19 @@ def spectrogram_png(
     picture = Image.new("RGB", (_LEFT + size[0] + _RIGHT, _TOP + size[1] + _BOTTOM), _PAPER)
     picture.paste(_plot(log_mel).resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
     draw = ImageDraw.Draw(picture)
-    _time_axis(draw, size, log_mel.shape[1] * hop_size / sample_rate)
-    _frequency_axis(draw, size, fmin, fmax)
-    _save(picture, path)
+    seconds = log_mel.shape[1] * hop_size / sample_rate
+    step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 8), seconds / 4)
+    for tick in np.arange(0, seconds + 1e-6, step):
+        x = _LEFT + round(tick / seconds * size[0])
+        draw.line([(x, _TOP + size[1]), (x, _TOP + size[1] + 4)], fill=_INK)
+        draw.text((x, _TOP + size[1] + 6), f"{tick:.3g}", fill=_INK, anchor="ma")
+    draw.text((4, _TOP + size[1] + 6), "Hz / s", fill=_INK)
+    low, high = _slaney(fmin), _slaney(fmax)
+    for tick in (hertz for hertz in _TICKS_HZ if fmin <= hertz <= fmax):
+        y = _TOP + size[1] - round((_slaney(tick) - low) / (high - low) * size[1])
+        draw.line([(_LEFT - 4, y), (_LEFT, y)], fill=_INK)
+        draw.text((_LEFT - 6, y), f"{tick}", fill=_INK, anchor="rm")
+    save_png(picture, path)
 
 
 def colours(log_mel: np.ndarray, dynamic_range: float = 9.0) -> np.ndarray:
@@ -157,7 +155,8 @@ def _plot(log_mel: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(colours(log_mel)[::-1]))
 
 
-def _save(image: Image.Image, path: Path | str) -> None:
+def save_png(image: Image.Image, path: Path | str) -> None:
+    """Write a PNG, whole or not at all."""
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 
@@ -186,20 +185,3 @@ def _fitted(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:
 def _slaney(hertz: float) -> float:
     """Convert Hz to mel: linear below 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998)."""
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
-
-
-def _time_axis(draw: ImageDraw.ImageDraw, size: tuple[int, int], seconds: float) -> None:
-    step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 8), seconds / 4)
-    for tick in np.arange(0, seconds + 1e-6, step):
-        x = _LEFT + round(tick / seconds * size[0])
-        draw.line([(x, _TOP + size[1]), (x, _TOP + size[1] + 4)], fill=_INK)
-        draw.text((x, _TOP + size[1] + 6), f"{tick:.3g}", fill=_INK, anchor="ma")
-    draw.text((4, _TOP + size[1] + 6), "Hz / s", fill=_INK)
-
-
-def _frequency_axis(draw: ImageDraw.ImageDraw, size: tuple[int, int], fmin: float, fmax: float) -> None:
-    low, high = _slaney(fmin), _slaney(fmax)
-    for tick in (hertz for hertz in _TICKS_HZ if fmin <= hertz <= fmax):
-        y = _TOP + size[1] - round((_slaney(tick) - low) / (high - low) * size[1])
-        draw.line([(_LEFT - 4, y), (_LEFT, y)], fill=_INK)
-        draw.text((_LEFT - 6, y), f"{tick}", fill=_INK, anchor="rm")

@@ -28,9 +28,7 @@ def locate(source: str, key: str, remedy: str = "", flag: bool = False) -> str:
     """Resolve a path, relative to the repository, to an absolute folder, or return a hub id unchanged.
 
     A UserError names the `key` (config key or flag) of a file or a missing folder, and the `remedy` for the latter.
-
-    Args:
-        flag: the path is relative to the working directory if it exists there.
+    With `flag`, a path that exists in the working directory is relative to it.
     """
     given = Path(source).expanduser()
     folder = given.resolve() if flag and given.exists() else resolve(source)

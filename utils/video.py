@@ -18,7 +18,7 @@ from PIL import Image, ImageSequence
 
 from sonolume.utils import audio, files
 from sonolume.utils.audio import PYAV_REMEDY
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import FileError, first_line
 from sonolume.utils.files import atomic_path
 from sonolume.utils.image import UNREADABLE, to_rgb
 
@@ -38,23 +38,18 @@ SOUND_CODECS = {".webm": "libopus", ".avi": "pcm_s16le", ".mpg": "mp2", ".mpeg":
 CHUNK = 4096  # samples of the new sound that are encoded at a time
 
 
-class VideoError(UserError):
-    """An unusable video; `reason` is a short category for counting."""
+class VideoError(FileError):
+    """An unusable video."""
 
     def __init__(self, message: str, reason: str = "unreadable video") -> None:
-        super().__init__(message)
-        self.reason = reason
+        super().__init__(message, reason)
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """Metadata of a video file."""
 
     seconds: float  # duration of the video track; 0 if unknown
     fps: float  # average frame rate; 0 if unknown
-    width: int
-    height: int
-    has_sound: bool
 
 
 class Frame(NamedTuple):
@@ -105,27 +100,19 @@ def is_still(path: Path) -> bool:
 def probe(path: Path) -> Facts:
     """Read the metadata of a film; a VideoError if the file is unusable. Animated pictures are decoded for it."""
     if path.suffix.lower() in ANIMATED_SUFFIXES:
-        frames = list(map(_without_pixels, _animation(path)))
-        stop, size = frames[-1]
-        return Facts(stop, len(frames) / stop if stop else 0.0, *size, has_sound=False)
+        stops = [interval.stop for interval in _animation(path)]
+        return Facts(stops[-1], len(stops) / stops[-1] if stops[-1] else 0.0)
     with _opened(path) as container:
         track = _picture_track(path, container)
-        length = _length(track) or (container.duration or 0) / 1_000_000
-        rate = track.average_rate or 0
-        return Facts(length, float(rate), track.width, track.height, bool(container.streams.audio))
+        return Facts(_length(track) or (container.duration or 0) / 1_000_000, float(track.average_rate or 0))
 
 
 def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None) -> Iterator[Frame]:
     """Yield the RGB frames shown at the times start + k / fps, upright, whatever the frame rate of the film.
 
-    As many as the length of the film (from `start`, at most `seconds`) times `fps`, rounded, and at least one. They
-    are decoded one by one; a frame shown at several of the times is the same object.
-
-    Args:
-        start: seconds from the first frame of the film.
-
-    Raises:
-        VideoError: a missing, cut or damaged file, no video track, or no decodable frame.
+    As many as the length of the film (from `start` seconds after its first frame, at most `seconds`) times `fps`,
+    rounded, and at least one. They are decoded one by one; a frame shown at several of the times is the same object.
+    A VideoError names a missing, cut or damaged file, no video track, or no decodable frame.
     """
     if fps <= 0 or start < 0 or (seconds is not None and seconds < 0):
         raise ValueError(f"fps must be above 0, start and seconds not below: got {fps}, {start}, {seconds}")
@@ -149,11 +136,7 @@ def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: fl
 def frames_at(path: Path, seconds: Sequence[float]) -> list[Frame]:
     """Decode the RGB frames shown at the given times, upright, in the given order; past the end, the last frame.
 
-    Args:
-        seconds: times from the start of the video, not negative; at least one.
-
-    Raises:
-        VideoError: a missing or damaged file, no video track, or no decodable frame.
+    `seconds` from the start of the video: at least one time, none negative. A VideoError names an unusable file.
     """
     wanted, found, interval = sorted(set(seconds)), dict[float, Frame](), None
     for interval in _intervals(path, wanted[0]):
@@ -185,10 +168,6 @@ def _animation(path: Path) -> Iterator[_Interval]:
                 start += seconds
     except UNREADABLE as error:
         raise VideoError(f"{path}: damaged or not an animated picture ({first_line(error)})") from error
-
-
-def _without_pixels(interval: _Interval) -> tuple[float, tuple[int, int]]:
-    return interval.stop, interval.source.size
 
 
 def _decoded(path: Path, start: float) -> Iterator[_Interval]:
@@ -291,9 +270,7 @@ def mux(video: Path, wave: np.ndarray, sample_rate: int, out_path: Path, keep_so
     The sound is cut, or padded with silence, to the length of the video, and scaled down if it exceeds full scale.
 
     Args:
-        video: a video file.
-        wave: new sound (n,) or (channels, n), channels 1 or 2, in [-1, 1].
-        sample_rate: rate of the new sound in Hz.
+        wave: new sound (n,) or (channels, n), channels 1 or 2, in [-1, 1], at `sample_rate` in Hz.
         out_path: file to write; its suffix is the container. That of `video` always fits.
         keep_sound: gain at which the old sound is mixed in; None to replace it.
 
@@ -303,8 +280,13 @@ def mux(video: Path, wave: np.ndarray, sample_rate: int, out_path: Path, keep_so
     check_mux(video)
     if out_path.suffix.lower() not in files.VIDEO_SUFFIXES | {video.suffix.lower()}:
         raise VideoError(f"{out_path}: not the name of a video: choose one such as {video.stem}.mp4", "no fit")
-    seconds = probe(video).seconds
-    sound = _mixed(video, wave, sample_rate, seconds, keep_sound)
+    channels = np.atleast_2d(wave).astype(np.float32)              # (channels, n)
+    channels = soxr.resample(channels.T, sample_rate, MUX_RATE).T  # (channels, n')
+    length = round(probe(video).seconds * MUX_RATE) or channels.shape[1]
+    sound = _fitted(channels, length)
+    if keep_sound is not None and (old := _sound_of(video, length)) is not None:
+        sound = sound + keep_sound * old
+    sound = audio.limit_peak(sound)[0]
     with atomic_path(out_path) as temporary, _Output(temporary) as file:
         try:
             with _opened(video) as source:
@@ -330,17 +312,6 @@ class _Output(io.FileIO):
             self.error = error
             raise
         return len(data)
-
-
-def _mixed(video: Path, wave: np.ndarray, sample_rate: int, seconds: float, keep_sound: float | None) -> np.ndarray:
-    """Return the sound of the muxed video: float32 (channels, n) at MUX_RATE, as long as the video."""
-    channels = np.atleast_2d(wave).astype(np.float32)              # (channels, n)
-    channels = soxr.resample(channels.T, sample_rate, MUX_RATE).T  # (channels, n')
-    length = round(seconds * MUX_RATE) or channels.shape[1]
-    sound = _fitted(channels, length)
-    if keep_sound is not None and (old := _sound_of(video, length)) is not None:
-        sound = sound + keep_sound * old
-    return audio.limit_peak(sound)[0]
 
 
 def _sound_of(video: Path, length: int) -> np.ndarray | None:

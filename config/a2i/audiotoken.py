@@ -27,9 +27,8 @@ class ModelConfig(Strict):
         self.at_least("model", 0, "lambda_a", "lambda_b", "lambda_c", "guidance_scale")
         self.at_least("model", 1, "lora_rank")
         self.fraction("model", "dropout")
-        self.require(
-            self.prompt.count(PLACEHOLDER) == 1, f"model.prompt must contain {PLACEHOLDER} once, got {self.prompt!r}"
-        )
+        once = self.prompt.count(PLACEHOLDER) == 1
+        self.require(once, f"model.prompt must contain {PLACEHOLDER} once, got {self.prompt!r}")
 
 
 @dataclass

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from sonolume.config.audio_to_image import EvaluationOptions
+from sonolume.config.load import recipe_code
 from sonolume.models import runtime
 from sonolume.models.a2i import from_text, loading
-from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
 from sonolume.models.evaluation import figures, held_out
 from sonolume.models.evaluation.embedders.base import Embedder
@@ -29,15 +28,7 @@ from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import (
-    PICTURE,
-    Files,
-    Samples,
-    generate_files,
-    is_silent,
-    save_picture,
-    weights_version,
-)
+from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture, weights_version
 from sonolume.models.mini import judges
 from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
@@ -48,21 +39,19 @@ WORLD_EMBEDDERS = ("mini:picture_judge", "mini:world")
 CUSTOMARY = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai/clip-vit-large-patch14"
 
 
-def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, shipped: str) -> None:
-    """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples.
-
-    The model is the run's own export, else the miniature one in the folder `shipped`.
-    """
+def run(config: Any, options: EvaluationOptions) -> None:
+    """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples."""
     if options.generated is not None or options.reference is not None:
         score_folder(options, runtime.pick_device(options.device), options.batch_size)
         return
+    shipped = recipe_code(config.recipe, "encoder").SHIPPED
     where = runtime.find_checkpoint(options.checkpoint, config, shipped)
     in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)
     embedders = load_all(options.embedder or (WORLD_EMBEDDERS if in_world else ()))
     of_pictures = [embedder for embedder in embedders if "pictures" in embedder.takes]
     if not of_pictures:
         raise UserError(f"--embedder is needed to score pictures of recordings; customary: {CUSTOMARY}")
-    pipe, components = loading.load(where, config.recipe, load_encoder, options.device)
+    pipe, components = loading.load(where, config.recipe, options.device)
     folder = runtime.make_folder(options.output_dir)
     painter = Painter(pipe, _sampling_settings(pipe, where, components, options), options, folder)
     real = _held_out(config, options, folder, pipe, in_world)
@@ -152,7 +141,7 @@ class Painter:
             return {"sounds": self.pipe.encode_audio([audio.load(tests.sounds[uid], rate) for uid in uids])}
 
         inputs = {uid: path.name for uid, path in tests.sounds.items()}
-        silent = {uid for uid, path in tests.sounds.items() if is_silent(audio.load(path, rate))}
+        silent = {uid for uid, path in tests.sounds.items() if audio.is_silent(audio.load(path, rate))}
         return self._draw(name, inputs, self.settings | tests.source, arguments, silent)
 
     def from_captions(self, tests: HeldOut) -> dict[str, Path]:
@@ -171,16 +160,14 @@ class Painter:
     ) -> dict[str, Path]:  # fmt: skip
         """Draw one picture per Uid by the pipeline with `arguments(Uids of a batch)`; the `black` ones stay black."""
 
-        steps, scale = self.settings["num_steps"], self.settings["guidance_scale"]
-
         def generate(uids: list[str], seeds: list[int]) -> list[Image.Image | None]:
             height, width = self.pipe.size(None, None)
             pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", (width, height)) for uid in uids}
             drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
             if drawn:
-                generators = [torch.Generator().manual_seed(seed) for seed in drawn.values()]
-                sampling = {"num_inference_steps": steps, "guidance_scale": scale, "generator": generators}
-                output = self.pipe(**arguments(list(drawn)), **sampling)
+                noise, steps = runtime.generators(drawn.values()), self.settings["num_steps"]
+                sampling = {"num_inference_steps": steps, "guidance_scale": self.settings["guidance_scale"]}
+                output = self.pipe(**arguments(list(drawn)), **sampling, generator=noise)
                 pictures |= dict(zip(drawn, output.images, strict=True))
             return list(pictures.values())
 
@@ -194,12 +181,9 @@ class Painter:
         size = self.pipe.size(None, None)
 
         def generate(uids: list[str], _: list[int]) -> list[Image.Image]:
-            pictures = [fitted(open_image(tests.pictures[uid]), size) for uid in uids]
-            arrays = [np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 for picture in pictures]
-            real = torch.stack([torch.from_numpy(array) for array in arrays])
-            real = real.to(vae.device, vae.dtype)                      # (B, 3, H, W)
-            latents = vae.encode(2 * real - 1).latent_dist.mode()      # (B, z, h, w)
-            decoded = vae.decode(latents).sample.float().cpu()         # (B, 3, H, W)
+            real = processor.preprocess([fitted(open_image(tests.pictures[uid]), size) for uid in uids])
+            latents = vae.encode(real.to(vae.device, vae.dtype)).latent_dist.mode()  # (B, z, h, w)
+            decoded = vae.decode(latents).sample.float().cpu()                       # (B, 3, H, W)
             return processor.postprocess(decoded, output_type="pil")
 
         inputs = {uid: path.name for uid, path in tests.pictures.items()}

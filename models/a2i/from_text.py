@@ -29,19 +29,15 @@ REAL = "real sound"  # column of the trips that start from real sounds
 def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> tuple[HeldOut, dict[str, Any]]:
     """Generate a sound for each caption with --text_to_audio, at its own guidance scale.
 
-    Returns:
-        The examples with these sounds, and how they were generated, for the reader of the report.
-
-    Raises:
-        UserError: --text_to_audio is no such pipeline, or can read none of the captions.
+    Also return how they were generated, for the reader of the report. A UserError if --text_to_audio is no such
+    pipeline, or can read none of the captions.
     """
     where = paths.locate(str(options.text_to_audio), "--text_to_audio", flag=True)
     pipe = load(where, options.device)
     settings = text_to_audio.sampling_settings(pipe, where, options.preset, options.num_steps, None)
     tests = text_to_audio.readable(pipe, real)
     made_by = settings | real.source | {"seconds": text_to_audio.clip_seconds(pipe, real)}
-    size, seed = options.batch_size, options.seed
-    sounds = text_to_audio.generate_sounds(pipe, tests, made_by, folder / FOLDER, size, seed)
+    sounds = text_to_audio.generate_sounds(pipe, tests, made_by, folder / FOLDER, options.batch_size, options.seed)
     sampling = {name: settings[name] for name in ("num_steps", "guidance_scale", "scheduler")}
     source = real.source | {"text_to_audio": {"model": settings["model"], **sampling}}
     facts = {"text to audio": where} | {f"text to audio's {name}": value for name, value in sampling.items()}

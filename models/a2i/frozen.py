@@ -1,6 +1,6 @@
 """Frozen networks of audio-to-image training: loaded once, features cached, weights noted in checkpoints."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,10 @@ def cached_features(
     """Features of a frozen network for all inputs, (len(inputs), ...), memory-mapped; computed once.
 
     Args:
-        folder: folder of the caches of a data set.
-        name: name of the features, for the cache's folder and the progress bar.
+        folder, name: of the cache; the progress bar shows the name.
         inputs: data set with `versions()`, which decides whether the cached features are still valid.
         network: moved to the device of training and back.
         encode: from a batch of inputs to features; tensors are moved to the network's device before.
-        train: its precision and accelerator are used.
         dtype: of the result, such as an integer type for tokens.
         exact: compute in full precision, whatever that of training.
         collate: batches the inputs; by default they are tensors.
@@ -81,21 +79,10 @@ def caching_device(train: TrainConfig) -> torch.device:
     return torch.device("cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def conditioning_weights(sd: Any) -> Iterator[Tensor]:
-    """Weights of Stable Diffusion on which the trained weights depend: U-Net (without adapters), text encoder."""
-    yield from (weight for name, weight in sd.unet.named_parameters() if ".lora_" not in name)
-    yield from sd.text_encoder.parameters()
-
-
 def check_same_weights(checkpoint: dict[str, Any], current: str, keys: str) -> None:
-    """Refuse to resume a run with other frozen networks than it began with.
+    """Raise a UserError that names the config `keys` if a run is resumed with other frozen networks than it began with.
 
-    Args:
-        checkpoint: its "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
-        keys: the config keys that name the networks, with their values.
-
-    Raises:
-        UserError: the hashes differ.
+    In a checkpoint, "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
     """
     if not checkpoint.get("frozen", current).startswith(current):
         raise UserError(f"{keys}: these are not the weights that the run began with: name those, or start a new run "

@@ -13,17 +13,16 @@ from tqdm import tqdm
 
 from sonolume.config.audio_to_image import PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
+from sonolume.config.load import recipe_code
 from sonolume.models import runtime
 from sonolume.models.a2i import loading
-from sonolume.models.a2i.loading import LoadEncoder
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, SoundEncoder, remove_placeholder
 from sonolume.utils import audio, files
-from sonolume.utils.audio import SILENCE_PEAK, SoundError
+from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
-from sonolume.utils.image import CELL, open_image, picture_grid
+from sonolume.utils.image import open_image, picture_grid, save_png
 
 COLUMNS = 6  # pictures in a row of a storyboard
-EMPTY_COLOUR = (238, 238, 238)  # of a silent window, which has no picture
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
 
 
@@ -54,15 +53,10 @@ class Subject:
 Picture = tuple[Subject, int, Path]  # subject, seed, file
 
 
-def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder, shipped: str) -> None:
+def run(config: RunConfig, options: InferenceOptions) -> None:
     """Draw `num_samples` pictures of every sound (or of each of its windows, and of each text), and print their paths.
 
-    Args:
-        shipped: the miniature exported folder, used where the run has none.
-
-    Raises:
-        UserError: an input cannot be used.
-        ComputationError: the result is NaN, or of one colour.
+    A UserError if an input cannot be used, a ComputationError if a result is NaN or of one colour.
     """
     paths = files.find_sounds(*options.audio)
     places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
@@ -70,11 +64,10 @@ def run(config: RunConfig, options: InferenceOptions, load_encoder: LoadEncoder,
         raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {len(paths)} sounds, "
                         f"it has {places}")  # fmt: skip
     init_image = None if options.init_image is None else open_image(options.init_image)
-    source = runtime.find_checkpoint(options.checkpoint, config, shipped)
+    source = runtime.find_checkpoint(options.checkpoint, config, recipe_code(config.recipe, "encoder").SHIPPED)
     pipe, components = loading.load(
-        source, config.recipe, load_encoder, options.device, options.dtype, options.stable_diffusion,
-        not options.no_safety_checker,
-    )  # fmt: skip
+        source, config.recipe, options.device, options.dtype, options.stable_diffusion, not options.no_safety_checker
+    )
     settings = call_settings(pipe, init_image, options)
     subjects = encode_sounds(pipe, paths, options)
     folder = runtime.make_folder(options.output_dir)
@@ -93,8 +86,7 @@ def call_settings(
 ) -> dict[str, Any]:
     """Select the sampler, check the texts, and collect the arguments of the pipeline's call.
 
-    Raises:
-        UserError: no such sampler, a text is too long, or the networks cannot draw the size.
+    A UserError if there is no such sampler, a text is too long, or the networks cannot draw the size.
     """
     prompt = options.prompt or pipe.encoder.prompt
     runtime.choose_sampler(pipe, options.preset, options.scheduler)
@@ -138,11 +130,7 @@ def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: Inf
 
 
 def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: InferenceOptions) -> list[Subject]:
-    """Encode every sound once, in the given order; unusable ones are skipped and reported.
-
-    Raises:
-        UserError: no sound is usable, or with --together one is not.
-    """
+    """Encode every sound in the given order; a UserError if none is usable, or with --together if one is not."""
     errors: list[SoundError] = []
     encoded: list[tuple[Clip, torch.Tensor]] = []
     waiting: list[tuple[Clip, np.ndarray]] = []
@@ -169,11 +157,7 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
 def read_clips(
     path: Path, encoder: SoundEncoder, window: float | None, hop: float | None
 ) -> list[tuple[Clip, np.ndarray]]:
-    """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,).
-
-    Raises:
-        SoundError: the file is unreadable, too short, silent or not finite.
-    """
+    """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,), or a SoundError."""
     rate = encoder.sample_rate
     wave = audio.load(path, rate)
     audio.check_wave(wave, rate, path, encoder.min_seconds)
@@ -183,7 +167,7 @@ def read_clips(
     for number, span in enumerate(spans):
         clip = Clip(path, [round(second, 3) for second in span], number if window else None, len(spans))
         clips.append((clip, wave[round(span[0] * rate) : round(span[1] * rate)]))
-    audible = [(clip, part) for clip, part in clips if np.abs(part).max() >= SILENCE_PEAK]
+    audible = [(clip, part) for clip, part in clips if not audio.is_silent(part)]
     if len(audible) < len(clips):
         silent = len(clips) - len(audible)
         print(f"{path}: {silent} of {len(clips)} windows are silent: no pictures of them", file=sys.stderr)
@@ -213,9 +197,9 @@ def _draw(
     pictures: list[Picture] = []
     for batch in tqdm(batches, unit="batch", disable=len(batches) < 2):
         audio_tokens = torch.stack([subject.audio_tokens for subject, _ in batch])     # (B, K, D)
-        generators = [torch.Generator().manual_seed(seed) for _, seed in batch]
         texts = [subject.text or "" for subject, _ in batch] if options.text else None
         try:
+            generators = runtime.generators(seed for _, seed in batch)
             output = pipe(audio_tokens, text=texts, generator=generators, **settings)
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -233,8 +217,7 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     window = subject.clips[0].window
     name = subject.name if window is None else f"{subject.name}_w{window}"
     path = runtime.result_path(folder, name, seed, ".png")
-    with files.atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+    save_png(image, path)
     sources, seconds = [str(clip.path) for clip in subject.clips], [clip.seconds for clip in subject.clips]
     facts = {"audio": sources, "seconds": seconds} if len(sources) > 1 else {"audio": sources[0], "seconds": seconds[0]}
     facts |= {"window": window, "text": subject.text, "seed": seed}
@@ -261,13 +244,10 @@ def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder:
 def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:
     """Write a contact sheet (PNG) with the start time of each row above it, and the offset above each column.
 
-    Args:
-        pictures: files in the order of time; None for a silent window, which stays grey.
-        hop: seconds from one window to the next.
+    `pictures` follow each other every `hop` seconds; None is a silent window, which stays grey.
     """
     width = min(COLUMNS, len(pictures))
-    blank = Image.new("RGB", (CELL, CELL), EMPTY_COLOUR)
-    images = [blank if picture is None else open_image(picture) for picture in pictures]
+    images = [picture and open_image(picture) for picture in pictures]
     titles = ["" if not column else f"+{column * hop:g} s" for column in range(width)]
     starts = [format_time(first * hop) for first in range(0, len(pictures), width)]
     picture_grid(path, [images[column::width] for column in range(width)], titles, starts)

@@ -1,6 +1,5 @@
 """From an exported audio-to-image folder to a pipeline: its encoder, and the Stable Diffusion of its training."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ import diffusers.utils.logging
 import torch
 import transformers.utils.logging
 
+from sonolume.config.load import recipe_code
 from sonolume.models import runtime
 from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
 from sonolume.utils import checkpoint, files, paths
@@ -23,16 +23,15 @@ COMPONENTS = {  # component -> files, of which one must exist
 }  # fmt: skip
 WEIGHTS = ("*.safetensors", "*.bin")
 
-LoadEncoder = Callable[[Path, dict[str, Any], torch.device, torch.dtype], SoundEncoder]
-
 
 def load(
-    source: str, recipe: str, load_encoder: LoadEncoder, device: str = "auto", dtype: str = "float32",
-    stable_diffusion: str | None = None, safety_checker: bool = True,
+    source: str, recipe: str, device: str = "auto", dtype: str = "float32", stable_diffusion: str | None = None,
+    safety_checker: bool = True,
 ) -> tuple[AudioToImagePipeline, dict[str, Any]]:  # fmt: skip
     """Load the pipeline of an exported folder or hub id, and describe its components for sidecars.
 
     Args:
+        recipe: has `encoder.load(folder, settings, device, dtype)`, which returns its `SoundEncoder`.
         stable_diffusion: folder or hub id of --stable_diffusion; by default the one of the training.
 
     Raises:
@@ -40,13 +39,15 @@ def load(
     """
     place = runtime.pick_device(device)
     kind = runtime.pick_dtype(dtype, place)
-    folder, settings = read_settings(source, recipe)
+    folder, settings = runtime.read_settings(source, SETTINGS_FILE, recipe)
+    if "stable_diffusion" not in settings:
+        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another --checkpoint")
     key, remedy = "--stable_diffusion", ""
     if stable_diffusion is None:
         key, remedy = f"{folder / SETTINGS_FILE}: stable_diffusion", f"choose another one with {key}"
     chosen = stable_diffusion or settings["stable_diffusion"]
     sd_source = paths.locate(chosen, key, remedy, flag=stable_diffusion is not None)
-    encoder = load_encoder(folder, settings, place, kind)
+    encoder: SoundEncoder = recipe_code(recipe, "encoder").load(folder, settings, place, kind)
     sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
     has_lora = (folder / LORA).is_dir()
     if has_lora:
@@ -62,25 +63,14 @@ def load(
     return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
 
 
-def read_settings(source: str, recipe: str) -> tuple[Path, dict[str, Any]]:
-    """Locate an exported folder of an audio-to-image recipe; see `runtime.read_settings`."""
-    folder, settings = runtime.read_settings(source, SETTINGS_FILE, recipe)
-    if "stable_diffusion" not in settings:
-        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another --checkpoint")
-    return folder, settings
-
-
 def load_stable_diffusion(
     source: str, key: str, dtype: torch.dtype, safety_checker: bool = True
 ) -> "StableDiffusionPipeline":
-    """Load Stable Diffusion 1.x or 2.x on the CPU.
+    """Load Stable Diffusion 1.x or 2.x on the CPU; a UserError names a missing, damaged or unfit component.
 
     Args:
         source: folder or hub id, as `paths.locate` returns it; `key` is its flag or config key, for messages.
         safety_checker: keep the safety checker of the folder, if it has one.
-
-    Raises:
-        UserError: a component is missing (the message names it), damaged, or of another kind of model.
     """
     if paths.is_local(source):
         _check_folder(Path(source), key, safety_checker)

@@ -48,10 +48,7 @@ class PairDataset(Dataset[Any]):
         return window, int(random.choice(self.images_during(index, self.starts[window])))
 
     def images_during(self, index: int, start: float) -> np.ndarray:
-        """Numbers of a clip's images during the window that begins at `start`, or of the nearest image if none is.
-
-        A still image belongs to every window.
-        """
+        """Numbers of a clip's images in the window from `start` on, else of the nearest; a still one is in all."""
         numbers = np.arange(self.first_image[index], self.first_image[index + 1])
         half = self.config.input_length / 2
         distance = np.nan_to_num(np.abs(self.times[numbers] - (start + half)))

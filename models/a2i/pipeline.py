@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sonolume.config.audio_to_image import PLACEHOLDER
+from sonolume.models.evaluation.embedders.base import batches_by_length
 from sonolume.modules import sampling
 from sonolume.utils.audio import SILENCE_PEAK, check_wave
 from sonolume.utils.errors import ComputationError
@@ -53,8 +54,7 @@ class SoundEncoder(Protocol):
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
         """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
 
-        Raises:
-            ValueError: a prompt does not fit the tokens, or is longer than the text encoder's input.
+        A ValueError if a prompt does not fit the tokens, or is longer than the text encoder's input.
         """
         ...
 
@@ -69,11 +69,8 @@ class AudioToImagePipeline:
     """A sound encoder in front of a stock `StableDiffusionPipeline`, 1.x or 2.x.
 
     Args:
-        encoder: its width must be the text encoder's.
+        encoder: its width must be the text encoder's, else a ValueError is raised.
         sd: used unchanged, except that the sampler is replaced by that of the preset "balanced".
-
-    Raises:
-        ValueError: the widths differ.
     """
 
     def __init__(self, encoder: SoundEncoder, sd: "StableDiffusionPipeline") -> None:
@@ -114,23 +111,16 @@ class AudioToImagePipeline:
         """Encode waves (n,) of any lengths at the encoder's rate -> audio tokens (B, K, D) float32, on the CPU.
 
         A wave longer than `encoder.window` is covered by evenly spread windows, whose tokens are averaged; silent
-        windows do not count.
-
-        Raises:
-            ValueError: a wave has more than one channel.
-            SoundError: a wave is too short, silent, or not finite; the message names its number.
+        windows do not count. A ValueError for a wave of several channels; a SoundError, which names its number, for
+        one that is too short, silent, or not finite.
         """
         groups = [self._windows(wave, number) for number, wave in enumerate(waves)]
         windows = [window for group in groups for window in group]
-        by_length: dict[int, list[int]] = {}  # a batch has windows of equal length only, so that nothing is padded
-        for number, window in enumerate(windows):
-            by_length.setdefault(len(window), []).append(number)
         tokens: dict[int, Tensor] = {}
-        for numbers in by_length.values():
-            for start in range(0, len(numbers), ENCODER_BATCH_SIZE):
-                batch = numbers[start : start + ENCODER_BATCH_SIZE]
-                found = self.encoder.encode_audio([windows[number] for number in batch])          # (b, K, D)
-                tokens |= dict(zip(batch, found.float().cpu(), strict=True))
+        lengths = [len(window) for window in windows]  # nothing is padded: a batch has windows of equal length only
+        for batch in batches_by_length(lengths, ENCODER_BATCH_SIZE, ragged=False):
+            found = self.encoder.encode_audio([windows[number] for number in batch])              # (b, K, D)
+            tokens |= dict(zip(batch, found.float().cpu(), strict=True))
         ordered = torch.stack([tokens[number] for number in range(len(windows))])                 # (windows, K, D)
         return torch.stack([found.mean(dim=0) for found in ordered.split([len(group) for group in groups])])
 
@@ -177,10 +167,7 @@ class AudioToImagePipeline:
     def encode_texts(self, texts: Sequence[str], length: int) -> Tensor:
         """Encode texts -> text states (B, length, D), padded as Stable Diffusion does, without a mask.
 
-        Beyond the longest input of the text encoder, its last state is repeated.
-
-        Raises:
-            ValueError: the text encoder would cut a text.
+        Beyond the longest input of the text encoder, its last state is repeated; a ValueError if it would cut a text.
         """
         tokenizer, text_encoder = self.sd.tokenizer, self.sd.text_encoder
         limit = min(length, tokenizer.model_max_length)
@@ -255,11 +242,7 @@ class AudioToImagePipeline:
         return self._decode(latents)
 
     def size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width of the pictures; the default of each is the size of training.
-
-        Raises:
-            ValueError: a size that the networks cannot draw.
-        """
+        """Height and width of the pictures, by default of training; a ValueError if the networks cannot draw them."""
         trained = self.sd.unet.config.sample_size
         own = (trained, trained) if isinstance(trained, int) else tuple(trained)
         size = height or own[0] * self.sd.vae_scale_factor, width or own[1] * self.sd.vae_scale_factor
@@ -300,9 +283,7 @@ def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(picture.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
 
 
-def _check_strengths(
-    mix: float, audio_strength: float, strength: float | None, init_image: Image.Image | None
-) -> None:
+def _check_strengths(mix: float, audio_strength: float, strength: float | None, init_image: Image.Image | None) -> None:
     """Raise a ValueError for a strength out of its range, or one of an initial picture without that picture."""
     for name, value, highest in (("mix", mix, 1), ("audio_strength", audio_strength, MAX_AUDIO_STRENGTH)):
         if not 0 <= value <= highest:

@@ -17,10 +17,11 @@ from tqdm import tqdm
 from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.report import Report, Score
-from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples, is_silent, read_sound
+from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples, read_sound
 from sonolume.modules.metrics import distribution, onsets, pairs
 from sonolume.modules.metrics.distribution import Moments, frechet_distance, inception_score
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
+from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
 RECALLS = (1, 5, 10)
@@ -291,7 +292,7 @@ def add_onset_scores(report: Report, generated: Files, reference: Files) -> None
 
     def detect(path: Path) -> list[float]:
         wave, _ = read_sound(path, onsets.SAMPLE_RATE)
-        return [] if is_silent(wave) else onsets.detect_onsets(wave)
+        return [] if audio.is_silent(wave) else onsets.detect_onsets(wave)
 
     made, real = dict[str, list[float]](), dict[str, list[float]]()
     for uid in tqdm([uid for uid in generated if uid in reference], desc="onsets", unit="sound"):

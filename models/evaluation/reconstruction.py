@@ -13,9 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.models.evaluation.report import Conditions, Report, measurement_conditions
-from sonolume.models.evaluation.samples import SOUND, Samples, is_clipped, is_silent, read_sound
+from sonolume.models.evaluation.samples import SOUND, Samples, is_clipped, read_sound
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.modules.metrics import reconstruction as metrics
+from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 
@@ -96,7 +97,7 @@ def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) 
             report.leave_out([(uid, str(error))])
             continue
         for side, (wave, clipped) in read.items():
-            counts[f"silent {side}"] += is_silent(wave)
+            counts[f"silent {side}"] += audio.is_silent(wave)
             counts[f"clipped {side}"] += clipped
         values[uid] = compare_waves(torch.from_numpy(real)[None], torch.from_numpy(made)[None], mel)
     if not values:
@@ -121,6 +122,6 @@ def _cut_to_common_length(made: np.ndarray, real: np.ndarray, settings: MelSetti
 
 def count_faults(report: Report, side: str, waves: Tensor) -> None:
     """Count the silent and clipped waves (B, N) of a side, such as "real" or "generated"."""
-    for name, test in (("silent", is_silent), ("clipped", is_clipped)):
+    for name, test in (("silent", audio.is_silent), ("clipped", is_clipped)):
         key = f"{name} {side}"
         report.counts[key] = report.counts.get(key, 0) + sum(test(wave) for wave in waves.numpy())

@@ -184,11 +184,6 @@ def read_sound(path: Path, sample_rate: int) -> tuple[np.ndarray, bool]:
         return wave, is_clipped(wave)
 
 
-def is_silent(wave: np.ndarray) -> bool:
-    """Test whether no sample reaches -80 dB of full scale."""
-    return bool(np.abs(wave).max(initial=0) < audio.SILENCE_PEAK)
-
-
 def is_clipped(wave: np.ndarray) -> bool:
     """Test whether a channel of (n,) or (channels, n) stays at full scale for three samples or more."""
     top = np.abs(np.atleast_2d(wave)) >= FULL_SCALE

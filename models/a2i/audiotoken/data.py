@@ -67,10 +67,9 @@ class AudioTokenDataset(PairDataset):
         self.labels = [vectors[text] for text in texts]
 
     def __getitem__(self, item: tuple[int, int]) -> Batch:
-        epoch, index = item
-        window, picture = self.draw_pair(epoch, index)
+        window, picture = self.draw_pair(*item)
         moments = torch.from_numpy(self.moments[picture].astype(np.float32))
-        return Batch(self.audio(window), moments, self.labels[index])
+        return Batch(self.audio(window), moments, self.labels[item[1]])
 
     def audio(self, window: int) -> Tensor:
         """Features (T, C) of a window, or its wave (n,) without a cache."""

@@ -18,16 +18,13 @@ from sonolume.utils.checkpoint import load_network
 from sonolume.utils.errors import UserError
 
 RECIPE = "a2i/audiotoken"
+SHIPPED = "pretrained/mini/audiotoken"  # the miniature exported folder, used where the run has none
 EMBEDDER = "embedder"  # folder of the trained network in an exported folder
 MIN_SECONDS = 0.2
 
 
 class AudioTokenEncoder:
-    """BEATs and the trained embedder, as a `SoundEncoder` (models/a2i/pipeline.py).
-
-    Raises:
-        ValueError: the embedder was trained on features of another width than this BEATs returns.
-    """
+    """BEATs and the trained embedder as a `SoundEncoder`; a ValueError if it needs features of another width."""
 
     sample_rate = SAMPLE_RATE
 
@@ -66,11 +63,7 @@ def beats_features(beats: BEATs, waves: Tensor) -> Tensor:
 
 
 def load_beats(source: str, key: str = "model.beats", dtype: torch.dtype = torch.float32) -> BEATs:
-    """Load a frozen BEATs from a folder or hub id.
-
-    Raises:
-        UserError: missing, damaged or another model; the message names the command that makes the folder.
-    """
+    """Load a frozen BEATs from a folder or hub id; a UserError names what is wrong, and how to make the folder."""
     remedy = "make it from the published file: python bins/convert.py beats FILE.pt FOLDER"
     beats: BEATs = load_network(BEATs, source, key, remedy=remedy, dtype=dtype)
     if beats.config.encoder_layers < 3:
@@ -87,11 +80,7 @@ def save(folder: Path, embedder: AudioTokenEmbedder, settings: dict[str, Any]) -
 def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> AudioTokenEncoder:
     """Load the encoder of an exported folder with the content of its `SETTINGS_FILE`.
 
-    Args:
-        dtype: of BEATs; the embedder is small and stays float32.
-
-    Raises:
-        UserError: a part is missing, damaged, or does not fit the others.
+    `dtype` is that of BEATs; the embedder stays float32. A UserError names a part that is unusable or does not fit.
     """
     embedder: Any = load_network(AudioTokenEmbedder, str((folder / EMBEDDER).absolute()), "the embedder")
     missing = [name for name in ("beats", "prompt", "window") if name not in settings]

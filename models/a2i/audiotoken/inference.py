@@ -5,32 +5,27 @@ The classes are AudioSet's 527, or the twelve of the miniature world.
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from sonolume.config.a2i.audiotoken import Config, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.a2i import generate
-from sonolume.models.a2i.audiotoken.encoder import load, load_beats
-from sonolume.models.a2i.loading import read_settings
+from sonolume.models.a2i.audiotoken.encoder import SHIPPED, load_beats
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
+from sonolume.models.evaluation.embedders.base import split_windows
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import audio, files, paths
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
 
-SHIPPED = "pretrained/mini/audiotoken"  # the miniature exported folder, used where the run has none
 SHIPPED_BEATS = "pretrained/mini/beats"  # used where the config's does not exist
 WINDOW = 10.0  # seconds, as AudioSet's clips; the probabilities of a longer recording are the mean over its windows
 TOP = 5  # tags of each recording
 BATCH_SIZE = 8  # windows
 
-
-class Tags(NamedTuple):
-    """Tags of one recording."""
-
-    duration: float  # seconds
-    tags: list[tuple[str, float]]  # (name, probability), the most probable first
+Tags = tuple[float, list[tuple[str, float]]]  # seconds; names and probabilities, the most probable first
 
 
 def run(config: Config, options: InferenceOptions) -> None:
@@ -38,15 +33,11 @@ def run(config: Config, options: InferenceOptions) -> None:
     if options.tags:
         print_tags(config, options)
     else:
-        generate.run(config, options, load, SHIPPED)
+        generate.run(config, options)
 
 
 def print_tags(config: Config, options: InferenceOptions) -> None:
-    """Print the tags of each sound; unusable ones are skipped and reported.
-
-    Raises:
-        UserError: no sound is usable, or BEATs has no classification head.
-    """
+    """Print the tags of each sound; unusable ones are reported. UserErrors as `find_sounds` and `tag_recording`."""
     sounds = files.find_sounds(*options.audio)
     beats = find_beats(config, options.checkpoint)
     beats.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
@@ -65,7 +56,8 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
 def find_beats(config: Config, checkpoint: str | None) -> BEATs:
     """Load the BEATs of --checkpoint, else the config's, else the shipped miniature one, which is noted on stderr."""
     if checkpoint is not None:
-        folder, settings = read_settings(runtime.find_checkpoint(checkpoint, config, SHIPPED), config.recipe)
+        source = runtime.find_checkpoint(checkpoint, config, SHIPPED)
+        folder, settings = runtime.read_settings(source, SETTINGS_FILE, config.recipe)
         return load_beats(settings.get("beats", ""), f"{folder}: beats")
     if paths.resolve(config.model.beats).is_dir():
         return load_beats(config.model.beats)
@@ -76,21 +68,17 @@ def find_beats(config: Config, checkpoint: str | None) -> BEATs:
 def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WINDOW) -> Tags:
     """Classify a recording of any rate, channels and length by its `top` tags; `window` seconds go in at a time.
 
-    Raises:
-        SoundError: the file cannot be read, is too short or not finite.
-        UserError: BEATs has no classification head.
+    A SoundError if the file cannot be read, is too short or not finite; a UserError if BEATs has no classifier.
     """
     if beats.predictor is None:
         raise UserError("this BEATs has no classification head, so it has no tags: use a finetuned checkpoint "
                         "(bins/convert.py beats)")  # fmt: skip
-    wave = torch.from_numpy(audio.load(path, SAMPLE_RATE))
-    audio.check_wave(wave.numpy(), SAMPLE_RATE, path, beats.min_samples / SAMPLE_RATE, silent_ok=True)
-    size = max(min(round(window * SAMPLE_RATE), len(wave)), beats.min_samples)
-    starts = [*range(0, len(wave) - size, size), len(wave) - size]               # the last window ends with the wave
-    windows = torch.stack([wave[start : start + size] for start in starts])                      # (W, size)
+    wave = audio.load(path, SAMPLE_RATE)
+    audio.check_wave(wave, SAMPLE_RATE, path, beats.min_samples / SAMPLE_RATE, silent_ok=True)
+    windows = torch.from_numpy(np.stack(split_windows(wave, round(window * SAMPLE_RATE))))       # (W, size)
     parts = [beats.tags(batch.to(beats.device)) for batch in windows.split(BATCH_SIZE)]          # (b, C) each
     probabilities = torch.cat(parts).mean(0).cpu()                                               # (C,)
     best = probabilities.topk(min(top, len(probabilities)))
     names = beats.labels or tuple(map(str, range(len(probabilities))))
     found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return Tags(len(wave) / SAMPLE_RATE, [(names[index], probability) for index, probability in found])
+    return len(wave) / SAMPLE_RATE, [(names[index], probability) for index, probability in found]

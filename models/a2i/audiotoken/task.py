@@ -9,27 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytorch_lightning as pl
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from sonolume.config.a2i.audiotoken import Config
 from sonolume.config.base import LoraConfig
-from sonolume.models import lora, previews
+from sonolume.config.options import LARGEST_SEED
+from sonolume.models import lora, previews, runtime
 from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load_beats, save
-from sonolume.models.a2i.frozen import check_same_weights, conditioning_weights, frozen_stable_diffusion
+from sonolume.models.a2i.frozen import check_same_weights, frozen_stable_diffusion
 from sonolume.models.a2i.pipeline import LORA, AudioToImagePipeline
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
-from sonolume.models.training import Draw, Frozen, optimizers, training_draws, validation_draws
+from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
 from sonolume.modules.sampling import objective_of
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
-
-LARGEST_SEED = 2**62
 
 
 def load_frozen(config: Config) -> Frozen:
@@ -45,10 +42,9 @@ def lora_config(config: Config) -> LoraConfig:
     return LoraConfig(rank=config.model.lora_rank, alpha=float(config.model.lora_rank))
 
 
-class Task(pl.LightningModule):
+class Task(RecipeTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
-        self.config, self.frozen = config, frozen
+        super().__init__(config, frozen)
         sd = frozen["sd"]
         self.ids = tokenise(sd.tokenizer, [config.model.prompt])                             # (1, L)
         prediction = objective_of(sd.scheduler)
@@ -63,9 +59,6 @@ class Task(pl.LightningModule):
             self.adapters = lora.add(sd.unet, lora_config(config))
         if config.model.gradient_checkpointing:
             sd.unet.enable_gradient_checkpointing()
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.parameters(), self.config.train)
 
     def on_fit_start(self) -> None:
         """Move the frozen networks of the training step, as they are no submodules; the VAE is for previews only."""
@@ -121,10 +114,10 @@ class Task(pl.LightningModule):
         audio = torch.stack([data.audio(int(data.first_window[clip])) for clip in clips])    # (B, T, C) or (B, n)
         real = torch.stack([data.images[int(data.first_image[clip])] / 2 + 0.5 for clip in clips])
         audio_tokens = self.embedder(self._features(audio.to(self.device))).float()[:, None]  # (B, 1, D)
-        generators, config = previews.generators(len(clips)), self.config.preprocess
+        generators, config = runtime.generators(clips), self.config.preprocess
         images = self.pipeline()(audio_tokens, height=config.height, width=config.width, generator=generators).images
-        made = torch.from_numpy(np.stack([np.asarray(image, np.float32) / 255 for image in images]))
-        previews.log_pictures(self, "preview", [real, made.permute(0, 3, 1, 2)])
+        processor = self.frozen["sd"].image_processor
+        previews.log_pictures(self, "preview", [real, processor.numpy_to_pt(processor.pil_to_numpy(images))])
 
     def pipeline(self) -> AudioToImagePipeline:
         """The model in its present state, ready to draw."""
@@ -135,10 +128,11 @@ class Task(pl.LightningModule):
         return pipe
 
     def _frozen_hash(self) -> str:
-        """Hash of the frozen weights on which the trained ones depend."""
+        """Hash of the weights on which the trained ones depend: U-Net (without adapters), text encoder, BEATs."""
         if "hash" not in self.frozen:
-            weights = [*conditioning_weights(self.frozen["sd"]), *self.frozen["beats"].parameters()]
-            self.frozen["hash"] = content_hash(weights)
+            sd, beats = self.frozen["sd"], self.frozen["beats"]
+            unet = [weight for name, weight in sd.unet.named_parameters() if ".lora_" not in name]
+            self.frozen["hash"] = content_hash([*unet, *sd.text_encoder.parameters(), *beats.parameters()])
         return self.frozen["hash"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

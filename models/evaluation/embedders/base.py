@@ -58,7 +58,7 @@ class Embedder:
             parts = split_windows(wave, size)
             windows += [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
             owners += [index] * len(parts)
-        batches = list(_batches_by_length([len(window) for window in windows], batch_size, self.ragged))
+        batches = list(batches_by_length([len(window) for window in windows], batch_size, self.ragged))
         found = self._concatenate([self.audio_features([windows[index] for index in batch]) for batch in batches])
         order = torch.tensor(list(itertools.chain(*batches)), dtype=torch.long).argsort()
         embeddings, logits = (
@@ -129,7 +129,7 @@ def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _batches_by_length(lengths: list[int], size: int, ragged: bool) -> Iterator[Sequence[int]]:
+def batches_by_length(lengths: list[int], size: int, ragged: bool) -> Iterator[Sequence[int]]:
     """Indices of each batch, shortest windows first, which wastes the least padding."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     groups = [order] if ragged else [list(group) for _, group in itertools.groupby(order, lengths.__getitem__)]

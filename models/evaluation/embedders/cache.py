@@ -21,9 +21,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, Features, batched
-from sonolume.models.evaluation.samples import is_silent, read_sound
+from sonolume.models.evaluation.samples import read_sound
 from sonolume.modules.metrics.distribution import Moments
-from sonolume.utils import files
+from sonolume.utils import audio, files
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.image import open_image
@@ -202,7 +202,7 @@ def _open(item: Any, medium: str, sample_rate: int) -> tuple[Any, int]:
     """Read the input of the embedder, with its flags."""
     if medium == "sounds":
         wave, is_clipped = read_sound(item, sample_rate)
-        return wave, EMPTY * is_silent(wave) + CLIPPED * is_clipped
+        return wave, EMPTY * audio.is_silent(wave) + CLIPPED * is_clipped
     if medium == "pictures":
         picture = open_image(item)
         if min(picture.size) < MIN_PIXELS:

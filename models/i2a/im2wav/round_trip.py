@@ -26,7 +26,7 @@ def add_scores(report: Report, options: EvaluationOptions, tests: HeldOut, made:
         UserError: --audio_to_image is no exported folder of a2i/audiotoken.
     """
     source = paths.locate(str(options.audio_to_image), "--audio_to_image", flag=True)
-    pipe, _ = loading.load(source, encoder.RECIPE, encoder.load, options.device)
+    pipe, _ = loading.load(source, encoder.RECIPE, options.device)
     pipe.sd.set_progress_bar_config(disable=True)
     settings = {"model": weights_version(source), **tests.source}
     shares = {}

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,7 +12,7 @@ from sonolume.config.mini.clip import Config, ModelConfig
 from sonolume.models.mini.clip.data import PictureCaptions
 from sonolume.models.mini.clip_text import END, START, build_tokenizer, save_tokenizer
 from sonolume.models.mini.picture_judge import augment
-from sonolume.models.training import Frozen, optimizers, step_generator
+from sonolume.models.training import Frozen, RecipeTask, step_generator
 from sonolume.preprocessors.miniworld import WORLD
 from sonolume.preprocessors.miniworld.frame_captions import TEXTS
 from sonolume.preprocessors.miniworld.pictures import SIZE
@@ -34,19 +33,15 @@ def contrastive_loss(cosines: Tensor, matches: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
 
 
-class Task(pl.LightningModule):
+class Task(RecipeTask):
     """Train transformers' CLIPModel."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__()
+        super().__init__(config)
         torch.manual_seed(config.train.random_seed)
-        self.config = config
         self.tokenizer = build_tokenizer(config.model.max_tokens, TEXTS)
         self.clip = build(config.model, self.tokenizer)
         self.processor = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
-
-    def configure_optimizers(self) -> Any:
-        return optimizers(self.clip.parameters(), self.config.train)
 
     def cosines(self, batch: PictureCaptions) -> Tensor:
         """Similarity (B, B) of every picture with every caption."""

@@ -90,10 +90,9 @@ def generate(
     pipe: StableDiffusionPipeline, settings: dict[str, Any], texts: dict[str, str], uids: list[str], seeds: list[int]
 ) -> list[Image.Image]:
     """Generate one picture for each Uid from its text."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     made: Any = pipe(
         [texts[uid] for uid in uids], num_inference_steps=settings["num_steps"],
-        guidance_scale=settings["guidance_scale"], generator=generators, output_type="np",
+        guidance_scale=settings["guidance_scale"], generator=runtime.generators(seeds), output_type="np",
     )  # fmt: skip
     if not np.isfinite(made.images).all():
         raise UserError(f"{pipe.name_or_path}: generated NaN for {uids[0]} or another picture of its batch")

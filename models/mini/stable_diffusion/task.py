@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sonolume.config.mini.stable_diffusion import Config, UNetConfig
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
-from sonolume.models import previews
+from sonolume.models import previews, runtime
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.mini.clip_text import save_tokenizer
 from sonolume.models.mini.stable_diffusion.data import load_frozen as load_frozen
@@ -61,7 +61,7 @@ class Task(RecipeTask):
         if not previews.is_due(self):
             return
         texts = [texts[0] for texts in self.trainer.datamodule.data.valid.texts[:PREVIEWS]]  # type: ignore[attr-defined]
-        pipe, generators = self.pipeline(), previews.generators(len(texts))
+        pipe, generators = self.pipeline(), runtime.generators(range(len(texts)))
         pipe.set_progress_bar_config(disable=True)
         how: dict[str, Any] = {"num_inference_steps": NUM_STEPS, "guidance_scale": GUIDANCE_SCALE, "output_type": "pt"}
         made: Any = pipe(texts, generator=generators, **how)

@@ -122,7 +122,7 @@ def generate_sounds(
             [tests.captions[uid] for uid in uids],
             num_inference_steps=settings["num_steps"],
             guidance_scale=settings["guidance_scale"],
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            generator=runtime.generators(seeds),
             duration=clip_seconds(pipe, tests),
         )
         waves = np.asarray(output.audios)

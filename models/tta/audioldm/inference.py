@@ -111,7 +111,7 @@ def _generate(
     """Generate a batch, and write wav, spectrogram and json of each sound."""
     texts, seeds = zip(*jobs, strict=True)
     try:
-        output = pipe(list(texts), generator=[runtime.generators(seed, 1)[0] for seed in seeds], **arguments)
+        output = pipe(list(texts), generator=runtime.generators(seeds), **arguments)
     except ValueError as error:
         reason = str(error)
         name = f"--init_audio {options.init_audio}: " if reason.startswith("init_audio ") else ""

@@ -15,7 +15,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config, Method
-from sonolume.models import lora, previews
+from sonolume.models import lora, previews, runtime
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
@@ -59,11 +59,14 @@ def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
 
 
 class Task(RecipeTask):
-    """Training of the U-Net alone, with `frozen` "vae", "text" (a `TextEncoder`) and "vocoder" (or None)."""
+    """Training of the U-Net alone.
+
+    Args:
+        frozen: "vae", "text" (a `TextEncoder`) and "vocoder" (or None).
+    """
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__(config)
-        self.frozen = frozen
+        super().__init__(config, frozen)
         torch.manual_seed(config.train.random_seed)
         self.set_unet()
         choice, on_cpu = config.model.attention, config.train.accelerator == "cpu" or not torch.cuda.is_available()
@@ -104,7 +107,7 @@ class Task(RecipeTask):
         """Log sounds and spectrograms of the first validation captions."""
         captions = self.trainer.datamodule.data.valid.texts[: previews.COUNT]  # type: ignore[attr-defined]
         pipe = self.pipeline()
-        mels: Any = pipe(captions, generator=previews.generators(len(captions)), output_type="mel").audios
+        mels: Any = pipe(captions, generator=runtime.generators(range(len(captions))), output_type="mel").audios
         previews.log_sounds(self, "preview", list(pipe.vocode(mels)), pipe.mel_settings.sample_rate, captions)
         previews.log_spectrograms(self, "preview", [mels])
 
@@ -122,7 +125,7 @@ class Task(RecipeTask):
             output: Any = pipe(
                 captions[start : start + size], num_inference_steps=num_steps or None,
                 guidance_scale=guidance_scale or None, output_type="pt",
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds[start : start + size]],
+                generator=runtime.generators(seeds[start : start + size]),
             )  # fmt: skip
             waves.append(output.audios.float().cpu())
         return torch.cat(waves), pipe.mel_settings.sample_rate

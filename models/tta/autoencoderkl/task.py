@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from sonolume.config.tta.autoencoderkl import Config
 from sonolume.models import previews
-from sonolume.models.gan import ManualOptimization
-from sonolume.models.training import Frozen, optimizer, training_draws
+from sonolume.models.training import Frozen, ManualOptimization, optimizer, training_draws
 from sonolume.models.tta.autoencoderkl import model
 from sonolume.models.tta.features import save_with_mel
 from sonolume.modules.autoencoder_loss import (
@@ -31,9 +30,8 @@ class Task(ManualOptimization):
     """Two optimizers on each batch once the discriminator has started."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__(config.train)
+        super().__init__(config)
         torch.manual_seed(config.train.random_seed)
-        self.config = config
         self.vae = model.build(config.model.autoencoderkl)
         channels, loss = config.model.autoencoderkl.in_channels, config.model.loss
         self.discriminator = PatchDiscriminator(channels, loss.disc_channels, loss.disc_num_layers)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from sonolume.config.tta.hifigan import Config
 from sonolume.models import previews
-from sonolume.models.gan import ManualOptimization
-from sonolume.models.training import Frozen, optimizer
+from sonolume.models.training import Frozen, ManualOptimization, optimizer
 from sonolume.models.tta.hifigan import model
 from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -26,9 +25,8 @@ class Task(ManualOptimization):
     """Each batch trains the discriminators, once they have started, then the generator."""
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__(config.train)
+        super().__init__(config)
         torch.manual_seed(config.train.random_seed)
-        self.config = config
         self.settings = MelSettings.of(config.preprocess)
         self.generator = model.build(config.model.hifigan, self.settings)
         shape = config.model.discriminator

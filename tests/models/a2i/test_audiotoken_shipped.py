@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from sonolume.models.a2i import loading
-from sonolume.models.a2i.audiotoken.encoder import RECIPE, load
+from sonolume.models.a2i.audiotoken.encoder import RECIPE
 from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.models.mini.judges import picture_shares
 from sonolume.preprocessors.miniworld import world
@@ -34,7 +34,7 @@ def test_it_is_small_half_precision_and_names_the_shipped_parts(shipped: Path):
 
 def test_unseen_sounds_become_pictures_of_the_right_kind(shipped: Path):
     """At least 60 %, and 0.75 of what the same Stable Diffusion draws of the true captions; chance is 1 in 12."""
-    pipe, _ = loading.load(str(shipped), RECIPE, load, "cpu")
+    pipe, _ = loading.load(str(shipped), RECIPE, "cpu")
     pipe.sd.set_progress_bar_config(disable=True)
     pipe.use_preset("fast")
     scenes = list(world.scenes("test", SOUNDS, seed=5, pairs=False))

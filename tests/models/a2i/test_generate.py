@@ -43,7 +43,7 @@ def infer(
     monkeypatch: pytest.MonkeyPatch, capsys: Any,
 ) -> Infer:  # fmt: skip
     """infer(*flags) -> (exit code, printed paths, stderr); two steps of the tiny networks into tmp_path/out."""
-    import sonolume.models.a2i.audiotoken.inference as recipe
+    import sonolume.models.a2i.audiotoken.encoder as recipe
     from sonolume.models.a2i import loading
 
     monkeypatch.setattr(loading, "load_stable_diffusion", load_once)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sonolume.models.evaluation.samples import is_clipped, is_silent, read_sound
+from sonolume.models.evaluation.samples import is_clipped, read_sound
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
@@ -43,8 +43,8 @@ def test_flat_tops(wave: list[float], clipped: bool) -> None:
 
 
 def test_silence() -> None:
-    assert is_silent(np.full(9, 0.99e-4)) and not is_silent(np.full(9, -1.01e-4))
-    assert is_silent(np.zeros(0))
+    assert audio.is_silent(np.full(9, 0.99e-4)) and not audio.is_silent(np.full(9, -1.01e-4))
+    assert audio.is_silent(np.zeros(0))
 
 
 def test_clipping_is_detected_in_the_file_itself(tmp_path: Path, wav: Wav) -> None:
