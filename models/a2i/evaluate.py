@@ -29,15 +29,7 @@ from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import (
-    PICTURE,
-    Files,
-    Samples,
-    generate_files,
-    is_silent,
-    save_picture,
-    weights_version,
-)
+from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, is_silent, weights_version
 from sonolume.models.mini import judges
 from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
@@ -54,7 +46,7 @@ def run(config: Any, options: EvaluationOptions, load_encoder: LoadEncoder, ship
     The model is the run's own export, else the miniature one in the folder `shipped`.
     """
     if options.generated is not None or options.reference is not None:
-        score_folder(options, runtime.pick_device(options.device), options.batch_size)
+        score_folder(options, options.output_dir, options.device, options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, shipped)
     in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)
@@ -210,8 +202,8 @@ class Painter:
         self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any], generate: Any, seed: int = 0
     ) -> dict[str, Path]:
         """Generate the pictures of a folder that do not exist yet."""
-        more = {"suffix": ".png", "batch_size": self.options.batch_size, "seed": seed, "title": name}
-        return generate_files(self.folder / name, inputs, settings, generate, save_picture, **more)
+        more: dict[str, Any] = {"batch_size": self.options.batch_size, "seed": seed, "title": name}
+        return generate_files(self.folder / name, inputs, settings, generate, **more)
 
 
 def _conditions(tests: HeldOut, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:

@@ -7,11 +7,12 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from PIL import Image
 
+from sonolume.config.options import FolderOptions
+from sonolume.models import runtime
 from sonolume.models.evaluation import figures, reconstruction
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
@@ -23,25 +24,16 @@ from sonolume.modules.mel import MelSettings
 from sonolume.utils import files, manifest
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
+from sonolume.utils.image import UNREADABLE
 from sonolume.utils.manifest import Row
 
 SOURCES = ("audio", "image", "video")  # files that a row names, and keys of a sidecar
 
 
-class FolderScoring(Protocol):
-    """The flags of run_eval.sh that score a folder."""
-
-    generated: Path | None
-    reference: Path | None
-    embedder: list[str]
-    output_dir: Path
-    cache_dir: Path | None
-
-
 def score_folder(
-    options: FolderScoring, device: torch.device, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None
+    options: FolderOptions, folder: Path, device: str, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None
 ) -> None:
-    """Write report.json, report.md and sheets of the samples, which are embedded on `device`.
+    """Write report.json, report.md and sheets of the samples to `folder`; embed them on `device`.
 
     With the `mel` of recipes that reconstruct sounds, also score each sound by its distance to the reference of its
     Uid, and require no embedder.
@@ -49,7 +41,7 @@ def score_folder(
     Raises:
         UserError: no embedder, nothing to score, or an input that cannot be used.
     """
-    generated, reference, folder = options.generated, options.reference, options.output_dir
+    generated, reference = options.generated, options.reference
     if generated is None:
         flag = "embedder" if reference is None else "reference"
         raise UserError(f"--{flag} needs --generated FOLDER: the sounds or pictures that are scored")
@@ -59,7 +51,7 @@ def score_folder(
         raise UserError("--generated needs --embedder KIND:SOURCE, such as clap:laion/clap-htsat-unfused or mel:")
     report = Report({}, facts={"generated": str(generated), "reference": str(reference or "none")})
     samples = collect(generated, reference, report)
-    embedders = load_all(options.embedder, device)
+    embedders = load_all(options.embedder, runtime.pick_device(device))
     for embedder in embedders:
         embedder.require(samples.medium.plural)
     takes = {medium for embedder in embedders for medium in embedder.takes}
@@ -242,8 +234,7 @@ def _count_odd_sizes(paths: Iterable[Path], role: str) -> dict[str, int]:
     """Count the pictures that differ in size from most; unreadable ones are reported when they are embedded."""
     sizes: Counter[tuple[int, int]] = Counter()
     for path in paths:
-        unreadable = OSError, SyntaxError, ValueError, Image.DecompressionBombError
-        with contextlib.suppress(*unreadable), Image.open(path) as picture:
+        with contextlib.suppress(*UNREADABLE), Image.open(path) as picture:
             sizes[picture.size] += 1
     if len(sizes) < 2:
         return {}

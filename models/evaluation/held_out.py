@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sonolume.config.base import MiniworldConfig, PreprocessConfig, RunConfig
 from sonolume.config.options import ReportOptions
-from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_files, save_picture, wave_saver
+from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_files
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
@@ -98,9 +98,9 @@ def scenes_with_files(
 
     render = lambda uids, _: [world.render(scenes[uid]) for uid in uids]  # noqa: E731
     draw = lambda uids, _: [Image.fromarray(world.picture(scenes[uid])) for uid in uids]  # noqa: E731
-    more = {"seed": TEST_SEED, "title": "render"}
-    waves = generate_files(sounds, captions, source, render, wave_saver(SAMPLE_RATE), **more) if sounds else {}
-    drawn = generate_files(pictures, captions, source, draw, save_picture, suffix=".png", **more) if pictures else {}
+    more: dict[str, Any] = {"seed": TEST_SEED, "title": "render"}
+    waves = generate_files(sounds, captions, source, render, SAMPLE_RATE, **more) if sounds else {}
+    drawn = generate_files(pictures, captions, source, draw, **more) if pictures else {}
     return HeldOut(captions, waves, source, drawn, labels, list(scenes.values()))
 
 
@@ -109,7 +109,7 @@ def captions_in(manifest: Path, count: int, flag: str) -> HeldOut:
     rows = {row.uid: row for row in read_manifest(manifest)}
     chosen = choose(_captioned(rows, f"{flag} {manifest}"), count)
     pictures = {uid: row.image for uid, row in chosen.items() if row.image and row.image.is_file()}
-    return HeldOut(_captions(chosen), {}, {"source": str(manifest)}, pictures, _labels(chosen))
+    return _examples(chosen, {}, {"source": str(manifest)}, pictures)
 
 
 def recordings(
@@ -142,11 +142,10 @@ def recordings(
     read_all = lambda uids, _: [read(uid) for uid in uids]  # noqa: E731
     source = {"source": origin, "sample_rate": sample_rate, "seconds": seconds}
     inputs = {uid: str(row.audio) for uid, row in chosen.items()}
-    sounds = generate_files(folder, inputs, source, read_all, wave_saver(sample_rate), title="read")
+    sounds = generate_files(folder, inputs, source, read_all, sample_rate, title="read")
     if not sounds:
         raise UserError(f"{origin}: not one of {len(chosen)} recordings can be used: {left_out[0][1]}")
-    usable = {uid: chosen[uid] for uid in sounds}
-    return HeldOut(_captions(usable), sounds, source, labels=_labels(usable), left_out=left_out)
+    return replace(_examples({uid: chosen[uid] for uid in sounds}, sounds, source, {}), left_out=left_out)
 
 
 def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
@@ -161,25 +160,23 @@ def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     chosen = choose(usable, count)
     if not chosen:
         raise UserError(f"{names}: no pair to test on: see report.json of the data set")
-    captions = _captions(chosen)
-    missing = next((uid for uid, text in captions.items() if not text), None)
-    if missing is not None:
-        raise UserError(f"{missing}: neither Caption nor Label, one of which every test pair needs")
-    sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
     pictures = dict[str, Path]()
     for uid, row in chosen.items():
+        if not row.captions and not row.label:
+            raise UserError(f"{uid}: neither Caption nor Label, one of which every test pair needs")
         middle = (row.duration or 0.0) / 2
         distances = {path: 0.0 if at is None else abs(at - middle) for at, path in pictures_of(row)}
         pictures[uid] = min(distances, key=distances.__getitem__)
-    return HeldOut(captions, sounds, {"source": names}, pictures, _labels(chosen))
+    sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
+    return _examples(chosen, sounds, {"source": names}, pictures)
 
 
-def _captions(rows: Mapping[str, Row]) -> dict[str, str]:
-    return {uid: (row.captions or [row.label or ""])[0] for uid, row in rows.items()}
-
-
-def _labels(rows: Mapping[str, Row]) -> dict[str, str]:
-    return {uid: row.label for uid, row in rows.items() if row.label}
+def _examples(
+    rows: Mapping[str, Row], sounds: dict[str, Path], source: dict[str, Any], pictures: dict[str, Path]
+) -> HeldOut:
+    """Add the first caption of each row, else its label, and the labels that exist."""
+    captions = {uid: (row.captions or [row.label or ""])[0] for uid, row in rows.items()}
+    return HeldOut(captions, sounds, source, pictures, {uid: row.label for uid, row in rows.items() if row.label})
 
 
 def _captioned(rows: Mapping[str, Row], source: str) -> dict[str, Row]:

@@ -60,12 +60,11 @@ class Embedder:
             owners += [index] * len(parts)
         batches = list(_batches_by_length([len(window) for window in windows], batch_size, self.ragged))
         found = self._concatenate([self.audio_features([windows[index] for index in batch]) for batch in batches])
-        order = torch.tensor(list(itertools.chain(*batches)), dtype=torch.long).argsort()
-        embeddings, logits = (
-            None if rows is None else _mean_by_owner(rows[order], owners, len(waves)) for rows in found
-        )
-        assert embeddings is not None
-        return Features(F.normalize(embeddings, dim=-1) if self.unit else embeddings, logits)
+        owner = torch.tensor([owners[index] for batch in batches for index in batch], dtype=torch.long)
+        counts = torch.bincount(owner, minlength=len(waves))[:, None]
+        mean = lambda rows: torch.zeros(len(waves), rows.shape[1]).index_add_(0, owner, rows) / counts  # noqa: E731
+        embeddings = F.normalize(mean(found.embeddings), dim=-1) if self.unit else mean(found.embeddings)
+        return Features(embeddings, None if found.logits is None else mean(found.logits))
 
     @torch.no_grad()
     def encode_images(self, pictures: Sequence[Image], batch_size: int = BATCH_SIZE) -> Features:
@@ -134,10 +133,3 @@ def _batches_by_length(lengths: list[int], size: int, ragged: bool) -> Iterator[
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     groups = [order] if ragged else [list(group) for _, group in itertools.groupby(order, lengths.__getitem__)]
     return (batch for group in groups for batch in batched(group, size))
-
-
-def _mean_by_owner(rows: Tensor, owners: list[int], count: int) -> Tensor:
-    """Average (windows, d) over the windows of each sound: (count, d)."""
-    index = torch.tensor(owners, dtype=torch.long)
-    sums = torch.zeros(count, rows.shape[1]).index_add_(0, index, rows)
-    return sums / torch.bincount(index, minlength=count).clamp(min=1)[:, None]

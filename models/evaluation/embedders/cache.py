@@ -6,7 +6,7 @@ sample rate and resampler.
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -114,7 +114,12 @@ def embed(
         UserError: the embedder does not take this medium, or the cache is damaged.
     """
     embedder.require(medium)
-    store = Store(folder and _folder(embedder, medium, folder))
+    if folder:  # the embedder's own, which describes itself in facts.json
+        facts = _facts(embedder, medium)
+        folder = folder / f"{files.safe_name(embedder.name, 60)}-{medium}-{content_hash(facts)}"
+        if not (folder / "facts.json").is_file():
+            files.write_json(folder / "facts.json", facts)
+    store = Store(folder)
     with ThreadPoolExecutor(READER_THREADS) as pool:
         hashes = pool.map(partial(_attempt, _hash), items)
         bar = tqdm(hashes, f"hash {medium}", len(items), leave=False, disable=len(items) < 1000)
@@ -128,10 +133,10 @@ def embed(
     if not keep_empty:
         reasons |= {item: REASONS[medium] for item, row in rows.items() if row.flags & EMPTY}
     kept = [item for item in items if item not in reasons]
-    classified = embedder.labels and medium != "texts"
+    classified, of_none = embedder.labels and medium != "texts", torch.zeros(0, len(embedder.labels))
     return Embedded(
-        _stack([rows[item].embedding for item in kept], embedder.dim),
-        _stack([rows[item].logits for item in kept], len(embedder.labels)) if classified else None,
+        torch.cat([torch.zeros(0, embedder.dim), *(rows[item].embedding[None] for item in kept)]),
+        torch.cat([of_none, *(rows[item].logits[None] for item in kept)]) if classified else None,
         kept,
         [(item, reasons[item]) for item in items if item in reasons],
         [item for item in items if item in rows and rows[item].flags & EMPTY],
@@ -169,15 +174,6 @@ def _facts(embedder: Embedder, medium: str) -> dict[str, Any]:
     """Everything that determines an embedding besides the content of the item."""
     libraries = {name: version(name) for name in ("torch", "transformers")}
     return {"medium": medium, "format": CACHE_VERSION, **embedder.facts(), **libraries}
-
-
-def _folder(embedder: Embedder, medium: str, folder: Path) -> Path:
-    """Return the embedder's own folder of the cache, which describes itself in facts.json."""
-    facts = _facts(embedder, medium)
-    own = folder / f"{files.safe_name(embedder.name, 60)}-{medium}-{content_hash(facts)}"
-    if not (own / "facts.json").is_file():
-        files.write_json(own / "facts.json", facts)
-    return own
 
 
 def _hash(item: Path | str) -> bytes:
@@ -218,17 +214,16 @@ def _compute(
 ) -> dict[bytes, str]:
     """Fill the store; returns the reasons why some items could not be embedded. Reads one batch ahead."""
     faults, title = dict[bytes, str](), embedder.name.partition("@")[0]
-    batches = [*batched(list(missing.items()), batch_size), []]
-    open_item = partial(_open, medium=medium, sample_rate=embedder.sample_rate)
+    open_item = partial(_attempt, partial(_open, medium=medium, sample_rate=embedder.sample_rate))
+    ahead: tuple[Sequence[bytes], Iterable[tuple[Any, str]]] = [], []  # keys of a batch, and what is read for them
     with (
         ThreadPoolExecutor(READER_THREADS) as pool,
         tqdm(total=len(missing), desc=title, unit=medium[:-1], delay=PROGRESS_DELAY, leave=None) as bar,
     ):
-        ahead = [{key: pool.submit(_attempt, open_item, item) for key, item in batch} for batch in batches[:1]]
         try:
-            for following in batches[1:]:
-                ahead.append({key: pool.submit(_attempt, open_item, item) for key, item in following})
-                results = {key: future.result() for key, future in ahead.pop(0).items()}
+            for following in [*batched(list(missing), batch_size), []]:
+                batch, ahead = ahead, (following, pool.map(open_item, [missing[key] for key in following]))
+                results = dict(zip(*batch, strict=True))
                 faults |= {key: reason for key, (_, reason) in results.items() if reason}
                 opened = {key: content for key, (content, reason) in results.items() if not reason}
                 faults |= _encode(opened, medium, embedder, store, batch_size)
@@ -255,7 +250,3 @@ def _encode(
         else:
             faults[key] = "its embedding is not finite"
     return faults
-
-
-def _stack(rows: list[Tensor], width: int) -> Tensor:
-    return torch.stack(rows) if rows else torch.zeros(0, width)

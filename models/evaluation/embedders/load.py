@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sonolume.utils.errors import UserError
 
@@ -22,22 +22,16 @@ if TYPE_CHECKING:
     from sonolume.models.evaluation.embedders.base import Embedder
 
 
-class Kind(NamedTuple):
-    module: str
-    form: str
-    pattern: str
-
-
 @cache
-def kinds() -> dict[str, Kind]:
-    """Read the `KINDS` of all modules of this package without importing them, which would take seconds."""
-    found: dict[str, Kind] = {}
+def kinds() -> dict[str, tuple[str, str, str]]:
+    """Map each kind to its module, form and pattern: all `KINDS`, read without imports, which would take seconds."""
+    found: dict[str, tuple[str, str, str]] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "KINDS":
                 try:
                     declared: dict[str, tuple[str, str]] = ast.literal_eval(node.value)
-                    found |= {kind: Kind(path.stem, *entry) for kind, entry in declared.items()}
+                    found |= {kind: (path.stem, form, pattern) for kind, (form, pattern) in declared.items()}
                 except (ValueError, TypeError, AttributeError) as error:
                     raise UserError(f"{path}: KINDS must be a literal {{kind: (form, pattern)}}: {error}") from error
     return found
@@ -54,9 +48,10 @@ def check(spec: str) -> tuple[str, str]:
         near = get_close_matches(kind.lower(), kinds(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(f"embedder {spec!r}: unknown kind{hint}; write KIND:SOURCE with one of {', '.join(kinds())}")
-    match = re.fullmatch(kinds()[kind].pattern, source)
+    _, form, pattern = kinds()[kind]
+    match = re.fullmatch(pattern, source)
     if not match:
-        raise UserError(f"embedder {spec!r}: write {kind}:{kinds()[kind].form}")
+        raise UserError(f"embedder {spec!r}: write {kind}:{form}")
     for group, nested in match.groupdict().items():
         if group.endswith("_embedder"):
             check(nested)
@@ -72,7 +67,7 @@ def load(spec: str, device: "torch.device | str" = "cpu") -> "Embedder":
         UserError: unknown kind, or a source that is missing, damaged or of another type.
     """
     kind, source = check(spec)
-    module = importlib.import_module(f"sonolume.models.evaluation.embedders.{kinds()[kind].module}")
+    module = importlib.import_module(f"sonolume.models.evaluation.embedders.{kinds()[kind][0]}")
     return module.load(kind, source, device)
 
 

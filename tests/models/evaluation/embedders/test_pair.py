@@ -8,7 +8,7 @@ from PIL import Image
 from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.embedders.cache import embed
 from sonolume.models.evaluation.embedders.load import check, load
-from sonolume.models.evaluation.embedders.pair import PairEmbedder
+from sonolume.models.evaluation.embedders.local import PairEmbedder
 from sonolume.utils.errors import UserError
 
 
