@@ -36,10 +36,7 @@ def score_folder(
     """Write report.json, report.md and sheets of the samples to `folder`; embed them on `device`.
 
     With the `mel` of recipes that reconstruct sounds, also score each sound by its distance to the reference of its
-    Uid, and require no embedder.
-
-    Raises:
-        UserError: no embedder, nothing to score, or an input that cannot be used.
+    Uid, and require no embedder. Raises a UserError for no embedder, nothing to score, or an unusable input.
     """
     generated, reference = options.generated, options.reference
     if generated is None:
@@ -57,11 +54,9 @@ def score_folder(
     takes = {medium for embedder in embedders for medium in embedder.takes}
     uses_labels = "texts" in takes or any(embedder.labels for embedder in embedders)
     compared: list[Files | Mapping[str, str]] = [  # by Uid; empty if no embedder uses it
-        samples.reference,
-        samples.inputs if samples.other.plural in takes else {},
-        samples.captions if "texts" in takes else {},
-        samples.labels if uses_labels else {},
-    ]
+        samples.reference, samples.inputs if samples.other.plural in takes else {},
+        samples.captions if "texts" in takes else {}, samples.labels if uses_labels else {},
+    ]  # fmt: skip
     if embedders and reference is not None and not any(compared):
         names, what = " and ".join(embedder.name for embedder in embedders), samples.medium.plural
         raise UserError(f"--reference {reference}: holds no {what}, and nothing else that {names} uses")
@@ -98,9 +93,7 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     A file belongs to the row of its name (the path without suffix), else to the row whose sound, picture, video or
     caption its sidecar, the json of run_inference.sh, names as its source. The reference is a folder or manifest with
     real files, captions, labels, and the inputs of the other medium. Counts and left out files go into `report`.
-
-    Raises:
-        UserError: a folder or manifest cannot be read, or nothing in it can be used.
+    Raises a UserError if a folder or manifest cannot be read, or nothing in it can be used.
     """
     found, ignored = _generated_files(generated)
     rows, repeated = _reference_rows(reference)
@@ -122,8 +115,8 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     if reference is not None:
         _report_pairs(samples, rows, reference, report)
     if samples.medium is PICTURE:
-        for role, paths in (("generated", samples.generated), ("reference", samples.reference)):
-            report.counts |= _count_odd_sizes(paths.values(), role)
+        _count_odd_sizes(report, samples.generated.values(), "generated")
+        _count_odd_sizes(report, samples.reference.values(), "reference")
     return samples
 
 
@@ -230,13 +223,11 @@ def _report_pairs(samples: Samples, rows: Mapping[str, Row], reference: Path, re
     report.counts |= {what: count for what, count in counts.items() if count}
 
 
-def _count_odd_sizes(paths: Iterable[Path], role: str) -> dict[str, int]:
+def _count_odd_sizes(report: Report, paths: Iterable[Path], role: str) -> None:
     """Count the pictures that differ in size from most; unreadable ones are reported when they are embedded."""
     sizes: Counter[tuple[int, int]] = Counter()
     for path in paths:
         with contextlib.suppress(*UNREADABLE), Image.open(path) as picture:
             sizes[picture.size] += 1
-    if len(sizes) < 2:
-        return {}
-    (width, height), count = sizes.most_common(1)[0]
-    return {f"{role} not of {width} x {height} pixels": sizes.total() - count}
+    for (width, height), count in sizes.most_common(1) if len(sizes) > 1 else ():
+        report.counts[f"{role} not of {width} x {height} pixels"] = sizes.total() - count

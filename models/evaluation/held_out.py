@@ -63,19 +63,18 @@ def uses_miniworld(config: RunConfig, checkpoint: str | None, where: str, shippe
 
     The latter, that without --checkpoint the model at `where` is the `shipped` folder, is printed to stderr.
     """
-    if config.preprocess.miniworld.train_scenes:  # type: ignore[attr-defined]
-        return True
+    trains_on_it = bool(config.preprocess.miniworld.train_scenes)  # type: ignore[attr-defined]
     stands_in = checkpoint is None and Path(where) == paths.root() / shipped
-    if stands_in:
+    if stands_in and not trains_on_it:
         print(f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated on "
               f"held-out scenes (on your data: --checkpoint {shipped})", file=sys.stderr)  # fmt: skip
-    return stands_in
+    return trains_on_it or stands_in
 
 
-def held_out_scenes(mini: MiniworldConfig, count: int, pairs: bool) -> dict[str, Scene]:
-    """Draw test scenes of the configured kinds, by Uid; raises a UserError for an unknown kind."""
+def held_out_scenes(mini: MiniworldConfig, count: int, pairs: bool) -> list[Scene]:
+    """Draw test scenes of the configured kinds; raises a UserError for an unknown kind."""
     try:
-        return {scene.uid: scene for scene in world.scenes("test", count, TEST_SEED, list(mini.kinds), pairs)}
+        return list(world.scenes("test", count, TEST_SEED, list(mini.kinds), pairs))
     except ValueError as error:
         raise UserError(f"preprocess.miniworld: {error}") from error
 
@@ -85,13 +84,10 @@ def scenes_with_files(
 ) -> HeldOut:
     """Render test scenes into folders of sounds and pictures, if named, with captions that mention every attribute.
 
-    Args:
-        pairs: also scenes of two events (default: as configured).
-
-    Raises:
-        UserError: an unknown kind of sound, or a folder holds other files.
+    `pairs` adds scenes of two events (default: as configured). Raises a UserError for an unknown kind of sound, or if a
+    folder holds other files.
     """
-    scenes = held_out_scenes(mini, count, mini.pairs if pairs is None else pairs)
+    scenes = {scene.uid: scene for scene in held_out_scenes(mini, count, mini.pairs if pairs is None else pairs)}
     captions = {uid: world.captions(scene, 1, "test", mention=1.0)[0] for uid, scene in scenes.items()}
     labels = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
     source = {"source": "miniature world", "world": WORLD, "kinds": list(mini.kinds), "pairs": mini.pairs}
@@ -221,12 +217,8 @@ def clips(
 ) -> Clips:  # fmt: skip
     """Choose the clips to reconstruct: test scenes if `uses_miniworld`, else prepared validation clips.
 
-    Args:
-        settings: mels that the model takes.
-        prepared: returns the Uids of the validation clips of all data sets, and `Clips.get`.
-
-    Raises:
-        UserError: no clips, other mel settings or another sample rate than the model's, or an unknown kind of sound.
+    `prepared` returns the Uids of the validation clips of all data sets, and `Clips.get`. Raises a UserError for no
+    clips, other mels or another sample rate than the `settings` of the model, or an unknown kind of sound.
     """
     if not uses_miniworld(config, options.checkpoint, where, shipped):
         (uids, read), name = prepared(), f"validation clips of {', '.join(config.dataset)}"
@@ -237,16 +229,16 @@ def clips(
         return Clips(uids[: options.num_samples], read, {"source": name})
     check_sample_rate(settings.sample_rate)
     mini, mel = config.preprocess.miniworld, MelSpectrogram(settings)
-    scenes = list(held_out_scenes(mini, options.num_samples, mini.pairs).values())
+    scenes = held_out_scenes(mini, options.num_samples, mini.pairs)
 
     def get(index: int) -> tuple[Tensor, Tensor]:
         wave = torch.from_numpy(world.render(scenes[index]))
         wave = wave[: len(wave) // settings.hop_size * settings.hop_size]
         return mel(wave[None])[0], wave
 
-    source = {"source": "test scenes of the miniature world", "world": WORLD, "seed": TEST_SEED}
-    more = {"kinds": list(mini.kinds), "pairs": mini.pairs}
-    return Clips([scene.uid for scene in scenes], get, source | more, scenes)
+    source = {"source": "test scenes of the miniature world", "world": WORLD, "seed": TEST_SEED,
+              "kinds": list(mini.kinds), "pairs": mini.pairs}  # fmt: skip
+    return Clips([scene.uid for scene in scenes], get, source, scenes)
 
 
 def check_sample_rate(sample_rate: int) -> None:

@@ -32,19 +32,15 @@ class Medium(NamedTuple):
     """The names of sounds or pictures, and of their scores."""
 
     name: str
+    plural: str  # in `Embedder.takes`
     frechet: str  # customary name of the Frechet distance
     agreement: str  # of a sample with its text
     zero_shot: str  # accuracy of classes by the embeddings of their names
     prompt: str  # text with the name of a class
 
-    @property
-    def plural(self) -> str:
-        """Name of the medium in `Embedder.takes`."""
-        return f"{self.name}s"
 
-
-SOUND = Medium("sound", "FAD", "text agreement", "zero-shot accuracy", "the sound of a {label}")
-PICTURE = Medium("picture", "FID", "CLIP score", "AIC", "a photo of a {label}")
+SOUND = Medium("sound", "sounds", "FAD", "text agreement", "zero-shot accuracy", "the sound of a {label}")
+PICTURE = Medium("picture", "pictures", "FID", "CLIP score", "AIC", "a photo of a {label}")
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,7 @@ def generate_files(
         sample_rate: of waves, in Hz; None for pictures.
         title: of the progress bar.
 
-    Raises:
-        UserError: the folder holds files of other settings or inputs, or a Uid is no file name.
+    Raises a UserError if the folder holds files of other settings or inputs, or a Uid is no file name.
     """
     unsafe = next((uid for uid in inputs if not files.is_safe_uid(uid)), None)
     if unsafe is not None:
@@ -170,8 +165,7 @@ def _check_settings(folder: Path, inputs: Mapping[str, str], settings: Mapping[s
 def read_sound(path: Path, sample_rate: int) -> tuple[np.ndarray, bool]:
     """Read a sound as mono float32 (n,) at `sample_rate`, and detect whether its file has flat tops.
 
-    Raises:
-        UserError: unreadable, shorter than 0.1 s, or not finite.
+    Raises a UserError if it is unreadable, shorter than 0.1 s, or not finite.
     """
     wave = audio.load(path, sample_rate)
     audio.check_wave(wave, sample_rate, path, MIN_SECONDS, silent_ok=True)

@@ -92,10 +92,16 @@ class Embedded(NamedTuple):
     embeddings: Tensor  # (N, d) float32
     logits: Tensor | None  # (N, K), None without a classifier and for texts
     kept: list[Any]  # the N items
-    left_out: list[tuple[Any, str]]  # all other items, with the reason
-    empty: list[Any]  # sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not
-    clipped: list[Any]  # sounds with flat tops at full scale; they are kept
-    computed: int  # number of items that were not in the cache
+    left_out: Sequence[tuple[Any, str]] = ()  # all other items, with the reason
+    empty: Sequence[Any] = ()  # sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not
+    clipped: Sequence[Any] = ()  # sounds with flat tops at full scale; they are kept
+    computed: int = 0  # number of items that were not in the cache
+
+    def select(self, items: list[Any]) -> "Embedded":
+        """Select the rows of these kept items, in this order."""
+        places = {item: place for place, item in enumerate(self.kept)}
+        chosen = torch.tensor([places[item] for item in items], dtype=torch.long)
+        return Embedded(self.embeddings[chosen], None if self.logits is None else self.logits[chosen], items)
 
 
 def embed(

@@ -115,10 +115,8 @@ class WorldEmbedder(Embedder):
 class PairEmbedder(Embedder):
     """Sounds by one embedder, pictures by the other, texts by the picture embedder if it takes them, else by the other.
 
-    That both were trained into one space is the caller's claim: only the widths are checked.
-
-    Raises:
-        UserError: one does not take its medium, or their widths differ.
+    That both were trained into one space is the caller's claim: only the widths are checked. Raises a UserError if they
+    differ, or one does not take its medium.
     """
 
     def __init__(self, sound: Embedder, picture: Embedder) -> None:
@@ -214,6 +212,5 @@ def load(kind: str, source: str, device: torch.device | str) -> Embedder:
 
 
 def _judge(folder: Path, device: torch.device | str) -> JudgeEmbedder:
-    config = folder / "config.json"
-    is_picture = config.is_file() and "PictureJudge" in config.read_text(encoding="utf-8", errors="replace")
-    return JudgeEmbedder((PictureJudge if is_picture else SoundJudge).from_pretrained(folder), folder, device)
+    judge_class = PictureJudge if paths.kind_of(folder) == "PictureJudge" else SoundJudge
+    return JudgeEmbedder(judge_class.from_pretrained(folder), folder, device)

@@ -135,7 +135,7 @@ def add_class_accuracy(report: Report, made: Files, embedders: list[Embedder], c
         found = Scorer(Report({}), embedder, cache, batch_size).embed(made, SOUND, "generated")
         assert found.logits is not None
         top = [embedder.labels[index] for index in found.logits.argmax(dim=1).tolist()]
-        right = [name in imagehear.CLASSES[imagehear.class_of(uid)] for uid, name in zip(found.uids, top, strict=True)]
+        right = [name in imagehear.CLASSES[imagehear.class_of(uid)] for uid, name in zip(found.kept, top, strict=True)]
         share = Share(sum(right), len(right))
         report.add_share(f"ImageHear accuracy {embedder.name}", share, chance=1 / len(imagehear.CLASSES), headline=True)
 
