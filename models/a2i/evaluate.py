@@ -97,7 +97,7 @@ def _held_out(
 ) -> HeldOut:
     """Collect sounds with pictures and captions that Stable Diffusion can read."""
     if options.captions is not None:
-        tests = held_out.captions_in(options.captions, options.num_samples, "--captions")
+        tests = held_out.captions_in(options.captions, options.num_samples)
     elif in_world:
         held_out.check_sample_rate(pipe.encoder.sample_rate)
         mini, places = config.preprocess.miniworld, (folder / "sounds", folder / "reference")

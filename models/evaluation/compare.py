@@ -49,27 +49,24 @@ def comparison_table(given: Sequence[Path], ranked: bool = True) -> list[str]:
                 f"{given[0]} and {path} were measured differently and cannot be ranked: {'; '.join(found)} "
                 "(--unranked prints them without ranks)"
             )
-    names = dict.fromkeys(score["name"] for report in reports for score in report["scores"])
-    header = [f"| {' | '.join(['score', *map(str, given)])} |", "|---|" + "---|" * len(given)]
-    return header + [_row(name, reports, ranked) for name in names]
-
-
-def _row(name: str, reports: list[dict[str, Any]], ranked: bool) -> str:
-    found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
-    known = [score for score in found if score and score["value"] is not None]
-    values, counts = {score["value"] for score in known}, {score.get("count") for score in known}
-    best = None
-    if ranked and len(counts) == 1 and len(values) > 1:
-        best = (max if known[0]["better"] == "up" else min)(values)
-    cells = []
-    for score in found:
-        text = "-"
-        if score and score["value"] is not None:
-            text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
-            text += f", N {score.get('count')}" if len(counts) > 1 else ""
-            text = f"**{text}**" if score["value"] == best else text
-        cells.append(text)
-    return f"| {' | '.join([name, *cells])} |"
+    lines = [f"| {' | '.join(['score', *map(str, given)])} |", "|---|" + "---|" * len(given)]
+    for name in dict.fromkeys(score["name"] for report in reports for score in report["scores"]):
+        found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
+        known = [score for score in found if score and score["value"] is not None]
+        values, counts = {score["value"] for score in known}, {score.get("count") for score in known}
+        best = None
+        if ranked and len(counts) == 1 and len(values) > 1:
+            best = (max if known[0]["better"] == "up" else min)(values)
+        cells = [name]
+        for score in found:
+            text = "-"
+            if score and score["value"] is not None:
+                text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
+                text += f", N {score.get('count')}" if len(counts) > 1 else ""
+                text = f"**{text}**" if score["value"] == best else text
+            cells.append(text)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 class ShippedPart(NamedTuple):

@@ -69,7 +69,7 @@ def _sheet(path: Path, stations: Mapping[str, Files], labels: Mapping[str, str],
             return plot_mel(log_mel(cell)).resize((CELL, CELL), Image.Resampling.NEAREST)
         return cell or Image.new("RGB", (1, 1), "white")
 
-    if longest and all(_is_sound(path) for files in stations.values() for path in files.values()):
+    if longest and all(path.suffix.lower() in AUDIO_SUFFIXES for files in stations.values() for path in files.values()):
         silence = np.zeros(0, np.float32)
         waves = [[cell if isinstance(cell, np.ndarray) else silence for cell in column] for column in cells]
         spectrogram_grid(path, [np.stack([log_mel(wave) for wave in column]) for column in waves], texts, titles)
@@ -78,14 +78,10 @@ def _sheet(path: Path, stations: Mapping[str, Files], labels: Mapping[str, str],
     return True
 
 
-def _is_sound(path: Path) -> bool:
-    return path.suffix.lower() in AUDIO_SUFFIXES
-
-
 def _read(path: Path | None) -> np.ndarray | Image.Image | None:
     """Read a wave (n,) or a picture; None for a file that is missing or unreadable, which is reported elsewhere."""
     try:
-        if path is not None and _is_sound(path):
+        if path is not None and path.suffix.lower() in AUDIO_SUFFIXES:
             rate = MelSettings().sample_rate
             return read_sound(path, rate)[0][: round(MAX_SECONDS * rate)]
         return path and open_image(path)

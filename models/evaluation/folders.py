@@ -111,9 +111,9 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
         samples = Samples(PICTURE, made, pictures, captions, labels, sounds)
     counts = {"further samples of the same input": further, "pictures next to the sounds, not scored": ignored,
               "further rows of the same Uid": repeated}  # fmt: skip
-    report.counts |= {what: count for what, count in counts.items() if count}
     if reference is not None:
-        _report_pairs(samples, rows, reference, report)
+        counts |= _report_pairs(samples, rows, reference, report)
+    report.counts |= {what: count for what, count in counts.items() if count}
     if samples.medium is PICTURE:
         _count_odd_sizes(report, samples.generated.values(), "generated")
         _count_odd_sizes(report, samples.reference.values(), "reference")
@@ -206,7 +206,7 @@ def _rows_of_folder(folder: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _report_pairs(samples: Samples, rows: Mapping[str, Row], reference: Path, report: Report) -> None:
+def _report_pairs(samples: Samples, rows: Mapping[str, Row], reference: Path, report: Report) -> dict[str, int]:
     """Count the files without a partner; raise a UserError if the reference cannot be compared with at all."""
     made = samples.generated
     unpaired = [uid for uid in made if uid not in rows]
@@ -216,11 +216,10 @@ def _report_pairs(samples: Samples, rows: Mapping[str, Row], reference: Path, re
             reason = f"no generated file belongs to a row: {example} (file names without suffix must be the Uids)"
             raise UserError(f"--reference {reference}: {reason}")
         report.facts["pairs"] = f"none, so whole sets are compared: {example}"
-        return
+        return {}
     report.leave_out((uid, "generated, but the reference has no such Uid: in no pair") for uid in unpaired)
     missing = sum(uid not in made for uid in rows)
-    counts = {"generated without a reference": len(unpaired), "references without anything generated": missing}
-    report.counts |= {what: count for what, count in counts.items() if count}
+    return {"generated without a reference": len(unpaired), "references without anything generated": missing}
 
 
 def _count_odd_sizes(report: Report, paths: Iterable[Path], role: str) -> None:

@@ -100,10 +100,10 @@ def scenes_with_files(
     return HeldOut(captions, waves, source, drawn, labels, list(scenes.values()))
 
 
-def captions_in(manifest: Path, count: int, flag: str) -> HeldOut:
-    """Draw at most `count` rows with a caption from the manifest of a flag, with the pictures that they name."""
+def captions_in(manifest: Path, count: int) -> HeldOut:
+    """Draw at most `count` rows with a caption from the manifest of --captions, with the pictures that they name."""
     rows = {row.uid: row for row in read_manifest(manifest)}
-    chosen = choose(_captioned(rows, f"{flag} {manifest}"), count)
+    chosen = _captioned(rows, f"--captions {manifest}", count)
     pictures = {uid: row.image for uid, row in chosen.items() if row.image and row.image.is_file()}
     return _examples(chosen, {}, {"source": str(manifest)}, pictures)
 
@@ -119,7 +119,7 @@ def recordings(
     preprocess: Any = config.preprocess  # type: ignore[attr-defined]
     origin = str(manifest or ", ".join(config.dataset))
     rows = {row.uid: row for row in read_manifest(manifest)} if manifest else read_splits(preprocess, config.dataset)
-    chosen, left_out = choose(_captioned(rows, origin), count), list[tuple[str, str]]()
+    chosen, left_out = _captioned(rows, origin, count), list[tuple[str, str]]()
     has_windows = preprocess.windows > 1 and manifest is None
 
     def read(uid: str) -> np.ndarray | None:
@@ -175,8 +175,8 @@ def _examples(
     return HeldOut(captions, sounds, source, pictures, {uid: row.label for uid, row in rows.items() if row.label})
 
 
-def _captioned(rows: Mapping[str, Row], source: str) -> dict[str, Row]:
-    found = {uid: row for uid, row in rows.items() if row.captions}
+def _captioned(rows: Mapping[str, Row], source: str, count: int) -> dict[str, Row]:
+    found = choose({uid: row for uid, row in rows.items() if row.captions}, count)
     if not found:
         raise UserError(f"{source}: not one of {len(rows)} rows has a caption: there is nothing to generate from")
     return found

@@ -19,8 +19,8 @@ from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.embedders.cache import Embedded
 from sonolume.models.evaluation.report import Report, Score
 from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples, is_silent, read_sound
-from sonolume.modules.metrics import distribution, onsets, pairs
-from sonolume.modules.metrics.distribution import Moments, frechet_distance, inception_score
+from sonolume.modules.metrics import embeddings, onsets
+from sonolume.modules.metrics.embeddings import Moments, cosine_matrix, frechet_distance, inception_score, is_correct
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
 from sonolume.utils.errors import UserError
 
@@ -86,10 +86,10 @@ class Scorer:
             self.report.facts["distances"] = f"left out, they need 2 {medium.plural} on each side"
             return
         self.add_frechet(medium, Moments.of(real.embeddings), made)
-        mean, deviation = distribution.kernel_distance(real.embeddings, made.embeddings)
+        mean, deviation = embeddings.kernel_distance(real.embeddings, made.embeddings)
         note = f"deviation {deviation:.2g} over subsets; no interval" if deviation else "of the whole sets; no interval"
-        if smaller < distribution.RELIABLE_COUNT:
-            note = f"N {smaller}, below {distribution.RELIABLE_COUNT}: unbiased, but mostly chance; {note}"
+        if smaller < embeddings.RELIABLE_COUNT:
+            note = f"N {smaller}, below {embeddings.RELIABLE_COUNT}: unbiased, but mostly chance; {note}"
         self.report.scores.append(Score(f"KID {self.name}", mean, "down", count=len(made.embeddings), note=note))
 
     def add_frechet(self, medium: Medium, real: Moments, made: Embedded) -> None:
@@ -98,8 +98,8 @@ class Scorer:
         if count < 2:
             return
         smaller, value = min(real.count, count), frechet_distance(real, made.embeddings)
-        reliable = smaller >= distribution.RELIABLE_RATIO * dim
-        few = f"N {smaller}, below {distribution.RELIABLE_RATIO} x {dim} dimensions"
+        reliable = smaller >= embeddings.RELIABLE_RATIO * dim
+        few = f"N {smaller}, below {embeddings.RELIABLE_RATIO} x {dim} dimensions"
         low = high = None
         note = f"{few}: mostly the sample's size, so no interval"
         if reliable and count >= JACKKNIFE_GROUPS:
@@ -109,7 +109,7 @@ class Scorer:
             note = f"{dim} dimensions; too few for an interval"
         self.report.scores.append(Score(f"{medium.frechet} {self.name}", value, "down", low, high, count, note))
         if count >= MIN_EXTRAPOLATED:
-            value, sizes = distribution.frechet_infinity(real, made.embeddings)
+            value, sizes = embeddings.frechet_infinity(real, made.embeddings)
             note = f"line in 1/N through N {sizes[0]} to {sizes[-1]}; no interval"
             note = note if reliable else f"{few}: hardly a line; {note}"
             name = f"{medium.frechet}-infinity {self.name}"
@@ -122,10 +122,10 @@ class Scorer:
             return
         if ours.logits is not None and theirs.logits is not None:
             for kind, multilabel in (("softmax", False), ("sigmoid", True)):
-                divergence = pairs.paired_divergence(theirs.logits, ours.logits, multilabel)
+                divergence = embeddings.paired_divergence(theirs.logits, ours.logits, multilabel)
                 self.report.add_mean(f"KL {kind} {self.name}", divergence, ours.kept, better="down", unit="nats")
         if medium is PICTURE:
-            similarity = pairs.cosine_matrix(ours.embeddings, theirs.embeddings)
+            similarity = cosine_matrix(ours.embeddings, theirs.embeddings)
             self._add_rank_share("IIS", similarity, ours.kept, "references", "picture")
 
     def _add_cosines(self, title: str, made: Embedded, other: Embedded, note: str = "") -> list[Embedded]:
@@ -133,7 +133,7 @@ class Scorer:
         uids = self._common_uids(other, made)
         ours, theirs = made.select(uids), other.select(uids)
         if uids:
-            cosines = pairs.cosines(ours.embeddings, theirs.embeddings)
+            cosines = embeddings.cosines(ours.embeddings, theirs.embeddings)
             self.report.add_mean(f"{title} {self.name}", cosines, uids, note=note)
         return [ours, theirs]
 
@@ -161,7 +161,7 @@ class Scorer:
             return False
         logits, targets = made.select(uids).logits, torch.tensor([index[labels[uid].lower()] for uid in uids])
         assert logits is not None
-        share = Share.of(pairs.is_correct(logits, targets))
+        share = Share.of(is_correct(logits, targets))
         self.report.add_share(f"class accuracy {self.name}", share, chance=1 / known, note=f"of {known} classes")
         return True
 
@@ -176,7 +176,7 @@ class Scorer:
             self.report.facts[medium.zero_shot] = f"left out, {self.name} cannot embed all of {len(names)} class names"
             return
         targets = torch.tensor([names.index(labels[uid]) for uid in uids])
-        share = Share.of(pairs.is_correct(pairs.cosine_matrix(made.select(uids).embeddings, prompts), targets))
+        share = Share.of(is_correct(cosine_matrix(made.select(uids).embeddings, prompts), targets))
         note = f'zero-shot among {len(names)} names, "{medium.prompt}"'
         self.report.add_share(f"{medium.zero_shot} {self.name}", share, chance=1 / len(names), note=note)
 
@@ -195,7 +195,7 @@ class Scorer:
             reason = f"left out, {self.name} distinguishes only {distinct} of {different} captions"
             self.report.facts["retrieval by text"] = reason
         else:
-            similarity = pairs.cosine_matrix(texts.embeddings, ours.embeddings)
+            similarity = cosine_matrix(texts.embeddings, ours.embeddings)
             self._add_retrieval("text", medium.name, similarity, wordings, ours.kept)
 
     def _embed_texts(self, texts: list[str]) -> Tensor:
@@ -208,7 +208,7 @@ class Scorer:
         ours, theirs = self._add_cosines("AIS cosine", made, given, f"raw cosine of {medium} and its own {other}")
         if not ours.kept:
             return
-        similarity = pairs.cosine_matrix(ours.embeddings, theirs.embeddings)
+        similarity = cosine_matrix(ours.embeddings, theirs.embeddings)
         self._add_rank_share("AIS", similarity, ours.kept, f"{other}s", medium)
         self._add_retrieval(other, medium, similarity.T, [str(samples.inputs[uid]) for uid in ours.kept], ours.kept)
 
@@ -217,7 +217,7 @@ class Scorer:
         if len(uids) > 1:
             note = f"rank form: the share of the other {len(uids) - 1} {others} less like the {medium} than its own"
             more = {"chance": 0.5, "note": note, "list_worst": False}
-            self.report.add_mean(f"{title} {self.name}", pairs.rank_share(similarity), uids, **more)
+            self.report.add_mean(f"{title} {self.name}", embeddings.rank_share(similarity), uids, **more)
 
     def _add_retrieval(
         self, query: str, answer: str, similarity: Tensor, contents: Sequence[str], uids: Sequence[str]
@@ -228,10 +228,10 @@ class Scorer:
         number = {content: index for index, content in enumerate(dict.fromkeys(contents))}
         group = torch.tensor([number[content] for content in contents])
         right = group[:, None] == group
-        random, note = pairs.rank_distribution(right), f"among {len(uids)}"
+        random, note = embeddings.rank_distribution(right), f"among {len(uids)}"
         mrr_chance = float((random / torch.arange(1, len(random) + 1)).sum())
         for way, matrix in ((f"{query} to {answer}", similarity), (f"{answer} to {query}", similarity.T)):
-            found = pairs.ranks(matrix, right)
+            found = embeddings.ranks(matrix, right)
             for k in (k for k in RECALLS if k < len(uids)):
                 share, chance = Share.of(found <= k), float(random[:k].sum())
                 self.report.add_share(f"R@{k} {way} {self.name}", share, chance=chance, note=note)

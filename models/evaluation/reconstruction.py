@@ -23,7 +23,6 @@ LENGTH_TOLERANCE = 0.05  # seconds by which the lengths of a pair may differ: bo
 
 Values = dict[str, Tensor]  # one value per sound, (B,), by key of DISTANCES
 
-
 DISTANCES = {  # key -> title, unit, better, note
     "mel_l1": ("mel L1", "nats", "down", ""),
     "log_spectral_distance": ("log-spectral distance", "dB", "down", "of the mels"),

@@ -23,7 +23,7 @@ from sonolume.models.evaluation.embedders.load import load
 from sonolume.models.evaluation.metrics import Scorer
 from sonolume.models.evaluation.report import Report
 from sonolume.models.evaluation.samples import SOUND, Samples, seed_of
-from sonolume.modules.metrics.distribution import Moments
+from sonolume.modules.metrics.embeddings import Moments
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, WORLD, world
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError

@@ -51,16 +51,17 @@ class Embedder:
         """Encode N sounds, each float32 (n,) with n > 0 at `sample_rate`, `batch_size` windows at a time."""
         self.require("sounds")
         size = round(self.window * self.sample_rate) if self.window else None
-        owners, windows = list[int](), list[np.ndarray]()
+        windows = list[tuple[int, np.ndarray]]()  # (number of the sound, samples)
         for index, wave in enumerate(waves):
             if wave.ndim != 1 or not len(wave):
                 raise ValueError(f"sound {index} must be (n,) with n > 0, got {wave.shape}")
-            parts = split_windows(wave, size)
-            windows += [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
-            owners += [index] * len(parts)
-        batches = list(_batches_by_length([len(window) for window in windows], batch_size, self.ragged))
-        found = self._concatenate([self.audio_features([windows[index] for index in batch]) for batch in batches])
-        owner = torch.tensor([owners[index] for batch in batches for index in batch], dtype=torch.long)
+            windows += [(index, np.ascontiguousarray(part, dtype=np.float32)) for part in split_windows(wave, size)]
+        length = lambda window: len(window[1])  # noqa: E731
+        windows.sort(key=length)  # neighbours of like length waste the least padding
+        groups = [windows] if self.ragged else [list(group) for _, group in itertools.groupby(windows, length)]
+        batches = (batch for group in groups for batch in batched(group, batch_size))
+        found = self._concatenate([self.audio_features([wave for _, wave in batch]) for batch in batches])
+        owner = torch.tensor([index for index, _ in windows], dtype=torch.long)
         counts = torch.bincount(owner, minlength=len(waves))[:, None]
         mean = lambda rows: torch.zeros(len(waves), rows.shape[1]).index_add_(0, owner, rows) / counts  # noqa: E731
         embeddings = F.normalize(mean(found.embeddings), dim=-1) if self.unit else mean(found.embeddings)
@@ -74,11 +75,11 @@ class Embedder:
         return self._concatenate([self.image_features(list(batch)) for batch in batches])
 
     @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Encode N texts, truncated to the model's maximum: (N, d)."""
+    def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Features:
+        """Encode N texts, truncated to the model's maximum; without logits."""
         self.require("texts")
         batches = [Features(self.text_features(list(batch)), None) for batch in batched(texts, batch_size)]
-        return self._concatenate(batches).embeddings
+        return self._concatenate(batches)
 
     def audio_features(self, waves: list[np.ndarray]) -> Features:
         """Encode one batch of windows, none longer than `window`; tensors on any device."""
@@ -126,10 +127,3 @@ def pad(waves: list[np.ndarray], multiple: int = 1, shortest: int = 1) -> Tensor
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Split a sequence into slices of `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _batches_by_length(lengths: list[int], size: int, ragged: bool) -> Iterator[Sequence[int]]:
-    """Indices of each batch, shortest windows first, which wastes the least padding."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    groups = [order] if ragged else [list(group) for _, group in itertools.groupby(order, lengths.__getitem__)]
-    return (batch for group in groups for batch in batched(group, size))

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, Features, batched
+from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, batched
 from sonolume.models.evaluation.samples import is_silent, read_sound
-from sonolume.modules.metrics.distribution import Moments
+from sonolume.modules.metrics.embeddings import Moments
 from sonolume.utils import files
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.errors import UserError, first_line
@@ -130,21 +130,19 @@ def embed(
         hashes = pool.map(partial(_attempt, _hash), items)
         bar = tqdm(hashes, f"hash {medium}", len(items), leave=False, disable=len(items) < 1000)
         hashed = dict(zip(items, bar, strict=True))
-    keys = {item: key for item, (key, reason) in hashed.items() if not reason}
-    reasons = {item: reason for item, (_, reason) in hashed.items() if reason}
-    missing = {key: item for item, key in keys.items() if key not in store.rows}
+    missing = {key: item for item, (key, reason) in hashed.items() if not reason and key not in store.rows}
     faults = _compute(missing, medium, embedder, store, batch_size)
-    rows = {item: store.rows[key] for item, key in keys.items() if key in store.rows}
-    reasons |= {item: faults[key] for item, key in keys.items() if key in faults}
+    rows = {item: store.rows[key] for item, (key, _) in hashed.items() if key in store.rows}
+    reasons = {item: reason or faults.get(key) for item, (key, reason) in hashed.items()}  # None: usable
     if not keep_empty:
         reasons |= {item: REASONS[medium] for item, row in rows.items() if row.flags & EMPTY}
-    kept = [item for item in items if item not in reasons]
+    kept = [item for item in items if not reasons[item]]
     classified, of_none = embedder.labels and medium != "texts", torch.zeros(0, len(embedder.labels))
     return Embedded(
         torch.cat([torch.zeros(0, embedder.dim), *(rows[item].embedding[None] for item in kept)]),
         torch.cat([of_none, *(rows[item].logits[None] for item in kept)]) if classified else None,
         kept,
-        [(item, reasons[item]) for item in items if item in reasons],
+        [(item, reason) for item in items if (reason := reasons[item])],
         [item for item in items if item in rows and rows[item].flags & EMPTY],
         [item for item in items if item in rows and rows[item].flags & CLIPPED],
         len(missing) - len(faults),
@@ -244,11 +242,8 @@ def _encode(
 ) -> dict[bytes, str]:
     """Embed a batch into the store; returns the items whose embedding is not finite."""
     contents, faults = [content for content, _ in opened.values()], dict[bytes, str]()
-    if medium == "texts":
-        found = Features(embedder.encode_texts(contents, batch_size), None)
-    else:
-        encode = embedder.encode_audio if medium == "sounds" else embedder.encode_images
-        found = encode(contents, batch_size)
+    encoders = {"sounds": embedder.encode_audio, "pictures": embedder.encode_images, "texts": embedder.encode_texts}
+    found = encoders[medium](contents, batch_size)
     logits = torch.zeros(len(contents), 0) if found.logits is None else found.logits
     for (key, (_, flags)), embedding, own in zip(opened.items(), found.embeddings, logits, strict=True):
         if embedding.isfinite().all() and own.isfinite().all():
