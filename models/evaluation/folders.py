@@ -142,7 +142,7 @@ def _sidecar(path: Path) -> dict[str, Any]:
 def _match_rows(generated: Mapping[str, Path], rows: Mapping[str, Row]) -> tuple[dict[str, Path], int]:
     """Map the Uids of rows to the first file generated for each, and count the further files.
 
-    Files that belong to no row keep their own name.
+    Files that belong to no row, and to none alone by a source that their sidecar names, keep their own name.
     """
     owners: dict[str, set[str]] = {}
     for row in rows.values():
@@ -151,17 +151,13 @@ def _match_rows(generated: Mapping[str, Path], rows: Mapping[str, Row]) -> tuple
             owners.setdefault(source, set()).add(row.uid)
     found, further = dict[str, Path](), 0
     for name, path in generated.items():
-        uid = name if name in rows else _owner(_sidecar(path), owners) or name
+        about = {} if name in rows else _sidecar(path)
+        named = {key: about[key] for key in (*SOURCES, "text") if isinstance(about.get(key), str)}
+        sources = [text if key == "text" else str(Path(text).resolve()) for key, text in named.items()]
+        uid = next((min(uids) for source in sources if len(uids := owners.get(source, set())) == 1), name)
         further += uid in found
         found.setdefault(uid, path)
     return found, further
-
-
-def _owner(about: dict[str, Any], owners: Mapping[str, set[str]]) -> str | None:
-    """Return the Uid of the only row with a source that a sidecar names."""
-    named = {key: about[key] for key in (*SOURCES, "text") if isinstance(about.get(key), str)}
-    sources = [text if key == "text" else str(Path(text).resolve()) for key, text in named.items()]
-    return next((min(uids) for source in sources if len(uids := owners.get(source, set())) == 1), None)
 
 
 def _generated_files(path: Path) -> tuple[list[Path], int]:

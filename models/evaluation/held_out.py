@@ -39,12 +39,13 @@ class HeldOut:
     source: dict[str, Any]  # where they come from; part of the conditions
     pictures: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    videos: dict[str, Path] = field(default_factory=dict)  # to generate from; then no picture is needed
     scenes: list[Scene] = field(default_factory=list)  # of the miniature world only
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (Uid, reason)
 
     def select(self, uids: Collection[str]) -> "HeldOut":
         """Select these Uids, in the present order."""
-        names = ("captions", "sounds", "pictures", "labels")
+        names = ("captions", "sounds", "pictures", "labels", "videos")
         kept = {name: {uid: one for uid, one in getattr(self, name).items() if uid in uids} for name in names}
         return replace(self, scenes=[scene for scene in self.scenes if scene.uid in uids], **kept)
 
@@ -97,7 +98,7 @@ def scenes_with_files(
     more: dict[str, Any] = {"seed": TEST_SEED, "title": "render"}
     waves = generate_files(sounds, captions, source, render, SAMPLE_RATE, **more) if sounds else {}
     drawn = generate_files(pictures, captions, source, draw, **more) if pictures else {}
-    return HeldOut(captions, waves, source, drawn, labels, list(scenes.values()))
+    return HeldOut(captions, waves, source, drawn, labels, scenes=list(scenes.values()))
 
 
 def captions_in(manifest: Path, count: int) -> HeldOut:

@@ -37,10 +37,8 @@ class Evaluation(pl.Callback):
     `generate(captions, seeds, num_steps, guidance_scale)`, which generates a sound for each caption from its own seed
     and returns (N, samples) with the sample rate in Hz; 0 steps or a scale of 0 mean the default.
 
-    Args:
-        rows: of the validation set; the first captions of some are generated, all are the reference.
-        folder: of caches, shared by runs on the same data.
-        every: batches between two validations.
+    `rows` are the validation set: the first captions of some are generated, all are the reference. `folder` is that of
+    caches, shared by runs on the same data; `every` the number of batches between two validations.
     """
 
     def __init__(

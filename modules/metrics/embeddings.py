@@ -75,18 +75,15 @@ def frechet_distance(real: Tensor | Moments, generated: Tensor | Moments) -> flo
 def frechet_infinity(real: Tensor | Moments, generated: Tensor) -> tuple[float, list[int]]:
     """Frechet distance extrapolated to infinitely many generated samples, by a line in 1/N (Chong & Forsyth 2020).
 
-    A finite sample makes the distance too large by about slope / N. Raises a ValueError for fewer than 4 generated
+    A finite sample makes the distance too large by about slope / N. Returns the distance and the subset sizes, evenly
+    spaced from half of N (but more than d where N allows it) to N. Raises a ValueError for fewer than 4 generated
     samples, and as `frechet_distance`.
-
-    Returns:
-        The distance, and the subset sizes, evenly spaced from half of N (but more than d where N allows it) to N.
     """
     count, dim = generated.shape
     if count < 4:
         raise ValueError(f"an extrapolation needs at least 4 generated embeddings, got {count}")
     first = min(max(count // 2, dim + 1), max(2, count - POINTS))
     sizes = sorted({int(size) for size in torch.linspace(first, count, POINTS).round().tolist()})
-    real = real if isinstance(real, Moments) else Moments.of(real)
     random = torch.Generator().manual_seed(0)
     subsets = [generated[torch.randperm(count, generator=random)[:size]] for size in sizes]
     distances = torch.tensor([[frechet_distance(real, subset)] for subset in subsets], dtype=torch.float64)
@@ -98,10 +95,8 @@ def frechet_infinity(real: Tensor | Moments, generated: Tensor) -> tuple[float, 
 def kernel_distance(real: Tensor, generated: Tensor, subset_size: int = 1000) -> tuple[float, float]:
     """Kernel inception distance: unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018).
 
+    Returns mean and standard deviation over 100 subsets: about 0 for equal distributions, possibly negative.
     Sets of equal size up to `subset_size` are compared whole, once. Raises a ValueError as `frechet_distance`.
-
-    Returns:
-        Mean and standard deviation over 100 subsets; about 0 for equal distributions, possibly negative.
     """
     check_embeddings(generated, check_embeddings(real).shape[1])
     size = min(subset_size, len(real), len(generated))

@@ -83,11 +83,10 @@ def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WIND
     if beats.predictor is None:
         raise UserError("this BEATs has no classification head, so it has no tags: use a finetuned checkpoint "
                         "(bins/convert.py beats)")  # fmt: skip
-    wave = torch.from_numpy(audio.load(path, SAMPLE_RATE))
-    audio.check_wave(wave.numpy(), SAMPLE_RATE, path, beats.min_samples / SAMPLE_RATE, silent_ok=True)
+    wave = audio.load(path, SAMPLE_RATE)
+    audio.check_wave(wave, SAMPLE_RATE, path, beats.min_samples / SAMPLE_RATE, silent_ok=True)
     size = max(min(round(window * SAMPLE_RATE), len(wave)), beats.min_samples)
-    starts = [*range(0, len(wave) - size, size), len(wave) - size]               # the last window ends with the wave
-    windows = torch.stack([wave[start : start + size] for start in starts])                      # (W, size)
+    windows = torch.stack([torch.from_numpy(part) for part in audio.split_windows(wave, size)])  # (W, size)
     parts = [beats.tags(batch.to(beats.device)) for batch in windows.split(BATCH_SIZE)]          # (b, C) each
     probabilities = torch.cat(parts).mean(0).cpu()                                               # (C,)
     best = probabilities.topk(min(top, len(probabilities)))

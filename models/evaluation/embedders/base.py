@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
 BATCH_SIZE = 16
@@ -55,7 +56,7 @@ class Embedder:
         for index, wave in enumerate(waves):
             if wave.ndim != 1 or not len(wave):
                 raise ValueError(f"sound {index} must be (n,) with n > 0, got {wave.shape}")
-            windows += [(index, np.ascontiguousarray(part, dtype=np.float32)) for part in split_windows(wave, size)]
+            windows += [(index, part) for part in audio.split_windows(np.ascontiguousarray(wave, np.float32), size)]
         length = lambda window: len(window[1])  # noqa: E731
         windows.sort(key=length)  # neighbours of like length waste the least padding
         groups = [windows] if self.ragged else [list(group) for _, group in itertools.groupby(windows, length)]
@@ -107,14 +108,6 @@ class Embedder:
         embeddings = torch.cat([batch.embeddings.float().cpu() for batch in batches])
         logits = [batch.logits.float().cpu() for batch in batches if batch.logits is not None]
         return Features(embeddings, torch.cat(logits) if logits else None)
-
-
-def split_windows(wave: np.ndarray, size: int | None) -> list[np.ndarray]:
-    """Cut adjacent windows of `size` samples; the last one ends with the sound, and so may overlap."""
-    if not size or len(wave) <= size:
-        return [wave]
-    starts = [*range(0, len(wave) - size, size), len(wave) - size]
-    return [wave[start : start + size] for start in starts]
 
 
 def pad(waves: list[np.ndarray], multiple: int = 1, shortest: int = 1) -> Tensor:
