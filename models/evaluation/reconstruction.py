@@ -103,8 +103,8 @@ def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) 
         for side, (wave, clipped) in read.items():
             counts[f"silent {side}"] += is_silent(wave)
             counts[f"clipped {side}"] += clipped
-        pair = [torch.from_numpy(wave[:size])[None] for wave in (real, made)]  # (1, N) each
-        values[uid] = compare_waves(*pair, mel)
+        cut_real, cut_made = (torch.from_numpy(wave[:size])[None] for wave in (real, made))  # (1, N) each
+        values[uid] = compare_waves(cut_real, cut_made, mel)
     if not values:
         reason = f": {report.left_out[-1][1]}" if report.left_out else ""
         raise UserError(f"not one of {len(uids)} pairs of a generated file and a reference can be used{reason}")
