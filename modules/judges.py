@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from sonolume.utils import checkpoint, files
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
-from sonolume.utils.files import read_json
 
 STRIDE = 8  # frames per step
 PATCH = 16  # mel bands and frames of a transformer token
@@ -56,10 +55,9 @@ class Judge(nn.Module):
         """Write config.json and model.safetensors."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = self.state_dict().items()
-        halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors}
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
         with files.atomic_path(folder / WEIGHTS_FILE) as path:
-            save_file({name: tensor.contiguous().cpu() for name, tensor in halved.items()}, path)
+            save_file({name: one.half() if one.is_floating_point() else one for name, one in tensors.items()}, path)
         files.write_json(folder / "config.json", {"_class_name": type(self).__name__, **self.settings})
 
     @classmethod
@@ -67,15 +65,14 @@ class Judge(nn.Module):
         """Load a frozen judge in evaluation mode; a folder that is absent, damaged or another model is a UserError."""
         folder = Path(folder)
         checkpoint.check_folder(folder, cls.__name__)
-        settings = read_json(folder / "config.json")
+        settings = files.read_json(folder / "config.json")
         settings.pop("_class_name")
         try:
             judge = cls(**settings)
             weights = load_file(folder / WEIGHTS_FILE)
         except (TypeError, FileNotFoundError) as error:
             raise UserError(f"{folder}: incomplete {cls.__name__} ({error}): make or copy it again") from error
-        difference = checkpoint.first_difference(weights, judge.state_dict())
-        if difference:
+        if difference := checkpoint.first_difference(weights, judge.state_dict()):
             raise UserError(f"{folder / WEIGHTS_FILE}: does not fit the folder's config.json: {difference}")
         judge.load_state_dict(weights)
         return judge.eval().requires_grad_(False)

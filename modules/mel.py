@@ -87,3 +87,9 @@ class MelSpectrogram(nn.Module):
         spectrum = self.stft(wave)                                                   # (B, K, T) complex
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()  # (B, K, T)
         return (self.basis @ magnitude).clamp(min=MEL_FLOOR).log()                   # (B, M, T)
+
+
+def stft_magnitudes(wave: Tensor, n_fft: int, hop: int, window: int, pad_mode: str = "reflect") -> Tensor:
+    """Magnitudes (B, n_fft / 2 + 1, frames) of waves (B, n), with a Hann window of `window` samples."""
+    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
+    return torch.stft(wave, n_fft, hop, window, taper, pad_mode=pad_mode, return_complex=True).abs()

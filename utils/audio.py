@@ -173,6 +173,14 @@ def report_unusable(errors: Sequence[SoundError], count: int) -> None:
         print(f"{len(errors)} of {count} sounds were left out: {reasons}", file=sys.stderr)
 
 
+def split_windows(wave: np.ndarray, size: int | None) -> list[np.ndarray]:
+    """Cut adjacent windows of `size` samples; the last one ends with the sound, and so may overlap."""
+    if not size or len(wave) <= size:
+        return [wave]
+    starts = [*range(0, len(wave) - size, size), len(wave) - size]
+    return [wave[start : start + size] for start in starts]
+
+
 def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, float]:
     """Scale a wave down to a peak of 1 where it exceeds full scale, and return it with the gain applied (at most 1)."""
     peak = float(np.abs(wave).max(initial=0.0))

@@ -108,7 +108,7 @@ def spectrogram_grid(path: Path, columns: list[np.ndarray], labels: list[str], t
 
     `columns` are (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
     """
-    plots = [[_plot(log_mel) for log_mel in column[: len(labels)]] for column in columns]
+    plots = [[plot_mel(log_mel) for log_mel in column[: len(labels)]] for column in columns]
     bands, frames = columns[0].shape[1:]
     picture_grid(path, plots, list(titles or [""] * len(columns)), labels, cell=(2 * frames, 2 * bands))
 
@@ -122,7 +122,7 @@ def spectrogram_png(
     scale = (max(1, round(480 / log_mel.shape[1])), max(1, round(240 / log_mel.shape[0])))
     size = (log_mel.shape[1] * scale[0], log_mel.shape[0] * scale[1])
     picture = Image.new("RGB", (_LEFT + size[0] + _RIGHT, _TOP + size[1] + _BOTTOM), _PAPER)
-    picture.paste(_plot(log_mel).resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
+    picture.paste(plot_mel(log_mel).resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
     draw = ImageDraw.Draw(picture)
     seconds = log_mel.shape[1] * hop_size / sample_rate
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 8), seconds / 4)
@@ -150,7 +150,7 @@ def colours(log_mel: np.ndarray, dynamic_range: float = 9.0) -> np.ndarray:
     return np.stack([np.interp(level, steps, channel) for channel in _ANCHORS.T], axis=-1).round().astype(np.uint8)
 
 
-def _plot(log_mel: np.ndarray) -> Image.Image:
+def plot_mel(log_mel: np.ndarray) -> Image.Image:
     """Draw (bands, frames) ln mel magnitudes with a pixel for each value, band 0 at the bottom."""
     return Image.fromarray(np.ascontiguousarray(colours(log_mel)[::-1]))
 

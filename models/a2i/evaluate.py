@@ -28,7 +28,7 @@ from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture, weights_version
+from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, weights_version
 from sonolume.models.mini import judges
 from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
@@ -42,7 +42,7 @@ CUSTOMARY = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai
 def run(config: Any, options: EvaluationOptions) -> None:
     """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples."""
     if options.generated is not None or options.reference is not None:
-        score_folder(options, runtime.pick_device(options.device), options.batch_size)
+        score_folder(options, options.output_dir, options.device, options.batch_size)
         return
     shipped = recipe_code(config.recipe, "encoder").SHIPPED
     where = runtime.find_checkpoint(options.checkpoint, config, shipped)
@@ -94,7 +94,7 @@ def _held_out(
 ) -> HeldOut:
     """Collect sounds with pictures and captions that Stable Diffusion can read."""
     if options.captions is not None:
-        tests = held_out.captions_in(options.captions, options.num_samples, "--captions")
+        tests = held_out.captions_in(options.captions, options.num_samples)
     elif in_world:
         held_out.check_sample_rate(pipe.encoder.sample_rate)
         mini, places = config.preprocess.miniworld, (folder / "sounds", folder / "reference")
@@ -194,8 +194,8 @@ class Painter:
         self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any], generate: Any, seed: int = 0
     ) -> dict[str, Path]:
         """Generate the pictures of a folder that do not exist yet."""
-        more = {"suffix": ".png", "batch_size": self.options.batch_size, "seed": seed, "title": name}
-        return generate_files(self.folder / name, inputs, settings, generate, save_picture, **more)
+        more: dict[str, Any] = {"batch_size": self.options.batch_size, "seed": seed, "title": name}
+        return generate_files(self.folder / name, inputs, settings, generate, **more)
 
 
 def _conditions(tests: HeldOut, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:

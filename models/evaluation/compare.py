@@ -16,11 +16,7 @@ RENAMED_KEYS = {"beside": "baselines", "fingerprint": "content_hash"}  # of olde
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Read a report.json, or the one in a folder, also of older versions.
-
-    Raises:
-        UserError: the file is missing or is not a report.
-    """
+    """Read a report.json, or the one in a folder, also of older versions; raises a UserError for any other file."""
     file = path / "report.json" if path.is_dir() else path
     content = _rename(files.read_json(file, "a report of run_eval.sh, or its folder"))
     scores = content.get("scores")
@@ -40,10 +36,8 @@ def _rename(content: Any) -> Any:
 def comparison_table(given: Sequence[Path], ranked: bool = True) -> list[str]:
     """Compose a Markdown table with one column per report; if `ranked`, the best value of each row is bold.
 
-    Scores over different numbers of samples have no best: N is shown.
-
-    Raises:
-        UserError: fewer than two reports, or `ranked` and their conditions differ; names the fields.
+    Scores over different numbers of samples have no best: N is shown. Raises a UserError for fewer than two reports,
+    and, if `ranked`, for different conditions, whose fields it names.
     """
     if len(given) < 2:
         raise UserError("name at least two reports to compare")
@@ -54,27 +48,24 @@ def comparison_table(given: Sequence[Path], ranked: bool = True) -> list[str]:
                 f"{given[0]} and {path} were measured differently and cannot be ranked: {'; '.join(found)} "
                 "(--unranked prints them without ranks)"
             )
-    names = dict.fromkeys(score["name"] for report in reports for score in report["scores"])
-    header = [f"| {' | '.join(['score', *map(str, given)])} |", "|---|" + "---|" * len(given)]
-    return header + [_row(name, reports, ranked) for name in names]
-
-
-def _row(name: str, reports: list[dict[str, Any]], ranked: bool) -> str:
-    found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
-    known = [score for score in found if score and score["value"] is not None]
-    values, counts = {score["value"] for score in known}, {score.get("count") for score in known}
-    best = None
-    if ranked and len(counts) == 1 and len(values) > 1:
-        best = (max if known[0]["better"] == "up" else min)(values)
-    cells = []
-    for score in found:
-        text = "-"
-        if score and score["value"] is not None:
-            text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
-            text += f", N {score.get('count')}" if len(counts) > 1 else ""
-            text = f"**{text}**" if score["value"] == best else text
-        cells.append(text)
-    return f"| {' | '.join([name, *cells])} |"
+    lines = [f"| {' | '.join(['score', *map(str, given)])} |", "|---|" + "---|" * len(given)]
+    for name in dict.fromkeys(score["name"] for report in reports for score in report["scores"]):
+        found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
+        known = [score for score in found if score and score["value"] is not None]
+        values, counts = {score["value"] for score in known}, {score.get("count") for score in known}
+        best = None
+        if ranked and len(counts) == 1 and len(values) > 1:
+            best = (max if known[0]["better"] == "up" else min)(values)
+        cells = [name]
+        for score in found:
+            text = "-"
+            if score and score["value"] is not None:
+                text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
+                text += f", N {score.get('count')}" if len(counts) > 1 else ""
+                text = f"**{text}**" if score["value"] == best else text
+            cells.append(text)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 class ShippedPart(NamedTuple):
@@ -111,18 +102,13 @@ def results_table(parts: Sequence[ShippedPart], folder: Path) -> list[str]:
     """Compose a Markdown table of the headline scores of the reports in {folder}/{name}."""
     lines = ["| recipe | score | value (95 %) | chance | baselines | N |", "|---|---|---|---|---|---|"]
     for part in parts:
-        report = read_report(folder / part.name)
-        lines += [_headline(part.title, score) for score in report["scores"] if score["headline"]]
+        for score in (one for one in read_report(folder / part.name)["scores"] if one["headline"]):
+            unit, baselines = score["unit"], score["baselines"].items()
+            chance = "" if score["chance"] is None else format_value((score["chance"], None, None), unit)
+            others = ", ".join(f"{column} {format_value((cell[0], None, None), unit)}" for column, cell in baselines)
+            value = format_value((score["value"], score["low"], score["high"]), unit)
+            lines.append(f"| `{part.title}` | {score['name']} | {value} | {chance} | {others} | {score['count']} |")
     return lines
-
-
-def _headline(title: str, score: dict[str, Any]) -> str:
-    unit = score["unit"]
-    chance = "" if score["chance"] is None else format_value((score["chance"], None, None), unit)
-    baselines = {column: format_value((cell[0], None, None), unit) for column, cell in score["baselines"].items()}
-    others = ", ".join(f"{column} {text}" for column, text in baselines.items())
-    value = format_value((score["value"], score["low"], score["high"]), unit)
-    return f"| `{title}` | {score['name']} | {value} | {chance} | {others} | {score['count']} |"
 
 
 def insert_lines(page: Path, lines: Sequence[str]) -> None:

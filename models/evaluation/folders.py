@@ -7,11 +7,12 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from PIL import Image
 
+from sonolume.config.options import FolderOptions
+from sonolume.models import runtime
 from sonolume.models.evaluation import figures, reconstruction
 from sonolume.models.evaluation.embedders.base import BATCH_SIZE
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
@@ -23,33 +24,21 @@ from sonolume.modules.mel import MelSettings
 from sonolume.utils import files, manifest
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
+from sonolume.utils.image import UNREADABLE
 from sonolume.utils.manifest import Row
 
 SOURCES = ("audio", "image", "video")  # files that a row names, and keys of a sidecar
 
 
-class FolderScoring(Protocol):
-    """The flags of run_eval.sh that score a folder."""
-
-    generated: Path | None
-    reference: Path | None
-    embedder: list[str]
-    output_dir: Path
-    cache_dir: Path | None
-
-
 def score_folder(
-    options: FolderScoring, device: torch.device, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None
+    options: FolderOptions, folder: Path, device: str, batch_size: int = BATCH_SIZE, mel: MelSettings | None = None
 ) -> None:
-    """Write report.json, report.md and sheets of the samples, which are embedded on `device`.
+    """Write report.json, report.md and sheets of the samples to `folder`; embed them on `device`.
 
     With the `mel` of recipes that reconstruct sounds, also score each sound by its distance to the reference of its
-    Uid, and require no embedder.
-
-    Raises:
-        UserError: no embedder, nothing to score, or an input that cannot be used.
+    Uid, and require no embedder. Raises a UserError for no embedder, nothing to score, or an unusable input.
     """
-    generated, reference, folder = options.generated, options.reference, options.output_dir
+    generated, reference = options.generated, options.reference
     if generated is None:
         flag = "embedder" if reference is None else "reference"
         raise UserError(f"--{flag} needs --generated FOLDER: the sounds or pictures that are scored")
@@ -59,17 +48,15 @@ def score_folder(
         raise UserError("--generated needs --embedder KIND:SOURCE, such as clap:laion/clap-htsat-unfused or mel:")
     report = Report({}, facts={"generated": str(generated), "reference": str(reference or "none")})
     samples = collect(generated, reference, report)
-    embedders = load_all(options.embedder, device)
+    embedders = load_all(options.embedder, runtime.pick_device(device))
     for embedder in embedders:
         embedder.require(samples.medium.plural)
     takes = {medium for embedder in embedders for medium in embedder.takes}
     uses_labels = "texts" in takes or any(embedder.labels for embedder in embedders)
     compared: list[Files | Mapping[str, str]] = [  # by Uid; empty if no embedder uses it
-        samples.reference,
-        samples.inputs if samples.other.plural in takes else {},
-        samples.captions if "texts" in takes else {},
-        samples.labels if uses_labels else {},
-    ]
+        samples.reference, samples.inputs if samples.other.plural in takes else {},
+        samples.captions if "texts" in takes else {}, samples.labels if uses_labels else {},
+    ]  # fmt: skip
     if embedders and reference is not None and not any(compared):
         names, what = " and ".join(embedder.name for embedder in embedders), samples.medium.plural
         raise UserError(f"--reference {reference}: holds no {what}, and nothing else that {names} uses")
@@ -106,9 +93,7 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     A file belongs to the row of its name (the path without suffix), else to the row whose sound, picture, video or
     caption its sidecar, the json of run_inference.sh, names as its source. The reference is a folder or manifest with
     real files, captions, labels, and the inputs of the other medium. Counts and left out files go into `report`.
-
-    Raises:
-        UserError: a folder or manifest cannot be read, or nothing in it can be used.
+    Raises a UserError if a folder or manifest cannot be read, or nothing in it can be used.
     """
     found, ignored = _generated_files(generated)
     rows, repeated = _reference_rows(reference)
@@ -126,12 +111,12 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
         samples = Samples(PICTURE, made, pictures, captions, labels, sounds)
     counts = {"further samples of the same input": further, "pictures next to the sounds, not scored": ignored,
               "further rows of the same Uid": repeated}  # fmt: skip
-    report.counts |= {what: count for what, count in counts.items() if count}
     if reference is not None:
-        _report_pairs(samples, rows, reference, report)
+        counts |= _report_pairs(samples, rows, reference, report)
+    report.counts |= {what: count for what, count in counts.items() if count}
     if samples.medium is PICTURE:
-        for role, paths in (("generated", samples.generated), ("reference", samples.reference)):
-            report.counts |= _count_odd_sizes(paths.values(), role)
+        _count_odd_sizes(report, samples.generated.values(), "generated")
+        _count_odd_sizes(report, samples.reference.values(), "reference")
     return samples
 
 
@@ -157,7 +142,7 @@ def _sidecar(path: Path) -> dict[str, Any]:
 def _match_rows(generated: Mapping[str, Path], rows: Mapping[str, Row]) -> tuple[dict[str, Path], int]:
     """Map the Uids of rows to the first file generated for each, and count the further files.
 
-    Files that belong to no row keep their own name.
+    Files that belong to no row, and to none alone by a source that their sidecar names, keep their own name.
     """
     owners: dict[str, set[str]] = {}
     for row in rows.values():
@@ -166,17 +151,13 @@ def _match_rows(generated: Mapping[str, Path], rows: Mapping[str, Row]) -> tuple
             owners.setdefault(source, set()).add(row.uid)
     found, further = dict[str, Path](), 0
     for name, path in generated.items():
-        uid = name if name in rows else _owner(_sidecar(path), owners) or name
+        about = {} if name in rows else _sidecar(path)
+        named = {key: about[key] for key in (*SOURCES, "text") if isinstance(about.get(key), str)}
+        sources = [text if key == "text" else str(Path(text).resolve()) for key, text in named.items()]
+        uid = next((min(uids) for source in sources if len(uids := owners.get(source, set())) == 1), name)
         further += uid in found
         found.setdefault(uid, path)
     return found, further
-
-
-def _owner(about: dict[str, Any], owners: Mapping[str, set[str]]) -> str | None:
-    """Return the Uid of the only row with a source that a sidecar names."""
-    named = {key: about[key] for key in (*SOURCES, "text") if isinstance(about.get(key), str)}
-    sources = [text if key == "text" else str(Path(text).resolve()) for key, text in named.items()]
-    return next((min(uids) for source in sources if len(uids := owners.get(source, set())) == 1), None)
 
 
 def _generated_files(path: Path) -> tuple[list[Path], int]:
@@ -221,7 +202,7 @@ def _rows_of_folder(folder: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _report_pairs(samples: Samples, rows: Mapping[str, Row], reference: Path, report: Report) -> None:
+def _report_pairs(samples: Samples, rows: Mapping[str, Row], reference: Path, report: Report) -> dict[str, int]:
     """Count the files without a partner; raise a UserError if the reference cannot be compared with at all."""
     made = samples.generated
     unpaired = [uid for uid in made if uid not in rows]
@@ -231,21 +212,17 @@ def _report_pairs(samples: Samples, rows: Mapping[str, Row], reference: Path, re
             reason = f"no generated file belongs to a row: {example} (file names without suffix must be the Uids)"
             raise UserError(f"--reference {reference}: {reason}")
         report.facts["pairs"] = f"none, so whole sets are compared: {example}"
-        return
+        return {}
     report.leave_out((uid, "generated, but the reference has no such Uid: in no pair") for uid in unpaired)
     missing = sum(uid not in made for uid in rows)
-    counts = {"generated without a reference": len(unpaired), "references without anything generated": missing}
-    report.counts |= {what: count for what, count in counts.items() if count}
+    return {"generated without a reference": len(unpaired), "references without anything generated": missing}
 
 
-def _count_odd_sizes(paths: Iterable[Path], role: str) -> dict[str, int]:
+def _count_odd_sizes(report: Report, paths: Iterable[Path], role: str) -> None:
     """Count the pictures that differ in size from most; unreadable ones are reported when they are embedded."""
     sizes: Counter[tuple[int, int]] = Counter()
     for path in paths:
-        unreadable = OSError, SyntaxError, ValueError, Image.DecompressionBombError
-        with contextlib.suppress(*unreadable), Image.open(path) as picture:
+        with contextlib.suppress(*UNREADABLE), Image.open(path) as picture:
             sizes[picture.size] += 1
-    if len(sizes) < 2:
-        return {}
-    (width, height), count = sizes.most_common(1)[0]
-    return {f"{role} not of {width} x {height} pixels": sizes.total() - count}
+    for (width, height), count in sizes.most_common(1) if len(sizes) > 1 else ():
+        report.counts[f"{role} not of {width} x {height} pixels"] = sizes.total() - count

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sonolume.config.base import MiniworldConfig, PreprocessConfig, RunConfig
 from sonolume.config.options import ReportOptions
-from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_files, save_picture, wave_saver
+from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_files
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
@@ -39,12 +39,13 @@ class HeldOut:
     source: dict[str, Any]  # where they come from; part of the conditions
     pictures: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    videos: dict[str, Path] = field(default_factory=dict)  # to generate from; then no picture is needed
     scenes: list[Scene] = field(default_factory=list)  # of the miniature world only
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (Uid, reason)
 
     def select(self, uids: Collection[str]) -> "HeldOut":
         """Select these Uids, in the present order."""
-        names = ("captions", "sounds", "pictures", "labels")
+        names = ("captions", "sounds", "pictures", "labels", "videos")
         kept = {name: {uid: one for uid, one in getattr(self, name).items() if uid in uids} for name in names}
         return replace(self, scenes=[scene for scene in self.scenes if scene.uid in uids], **kept)
 
@@ -63,19 +64,18 @@ def uses_miniworld(config: RunConfig, checkpoint: str | None, where: str, shippe
 
     The latter, that without --checkpoint the model at `where` is the `shipped` folder, is printed to stderr.
     """
-    if config.preprocess.miniworld.train_scenes:  # type: ignore[attr-defined]
-        return True
+    trains_on_it = bool(config.preprocess.miniworld.train_scenes)  # type: ignore[attr-defined]
     stands_in = checkpoint is None and Path(where) == paths.root() / shipped
-    if stands_in:
+    if stands_in and not trains_on_it:
         print(f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated on "
               f"held-out scenes (on your data: --checkpoint {shipped})", file=sys.stderr)  # fmt: skip
-    return stands_in
+    return trains_on_it or stands_in
 
 
-def held_out_scenes(mini: MiniworldConfig, count: int, pairs: bool) -> dict[str, Scene]:
-    """Draw test scenes of the configured kinds, by Uid; raises a UserError for an unknown kind."""
+def held_out_scenes(mini: MiniworldConfig, count: int, pairs: bool) -> list[Scene]:
+    """Draw test scenes of the configured kinds; raises a UserError for an unknown kind."""
     try:
-        return {scene.uid: scene for scene in world.scenes("test", count, TEST_SEED, list(mini.kinds), pairs)}
+        return list(world.scenes("test", count, TEST_SEED, list(mini.kinds), pairs))
     except ValueError as error:
         raise UserError(f"preprocess.miniworld: {error}") from error
 
@@ -85,31 +85,28 @@ def scenes_with_files(
 ) -> HeldOut:
     """Render test scenes into folders of sounds and pictures, if named, with captions that mention every attribute.
 
-    Args:
-        pairs: also scenes of two events (default: as configured).
-
-    Raises:
-        UserError: an unknown kind of sound, or a folder holds other files.
+    `pairs` adds scenes of two events (default: as configured). Raises a UserError for an unknown kind of sound, or if a
+    folder holds other files.
     """
-    scenes = held_out_scenes(mini, count, mini.pairs if pairs is None else pairs)
+    scenes = {scene.uid: scene for scene in held_out_scenes(mini, count, mini.pairs if pairs is None else pairs)}
     captions = {uid: world.captions(scene, 1, "test", mention=1.0)[0] for uid, scene in scenes.items()}
     labels = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
     source = {"source": "miniature world", "world": WORLD, "kinds": list(mini.kinds), "pairs": mini.pairs}
 
     render = lambda uids, _: [world.render(scenes[uid]) for uid in uids]  # noqa: E731
     draw = lambda uids, _: [Image.fromarray(world.picture(scenes[uid])) for uid in uids]  # noqa: E731
-    more = {"seed": TEST_SEED, "title": "render"}
-    waves = generate_files(sounds, captions, source, render, wave_saver(SAMPLE_RATE), **more) if sounds else {}
-    drawn = generate_files(pictures, captions, source, draw, save_picture, suffix=".png", **more) if pictures else {}
-    return HeldOut(captions, waves, source, drawn, labels, list(scenes.values()))
+    more: dict[str, Any] = {"seed": TEST_SEED, "title": "render"}
+    waves = generate_files(sounds, captions, source, render, SAMPLE_RATE, **more) if sounds else {}
+    drawn = generate_files(pictures, captions, source, draw, **more) if pictures else {}
+    return HeldOut(captions, waves, source, drawn, labels, scenes=list(scenes.values()))
 
 
-def captions_in(manifest: Path, count: int, flag: str) -> HeldOut:
-    """Draw at most `count` rows with a caption from the manifest of a flag, with the pictures that they name."""
+def captions_in(manifest: Path, count: int) -> HeldOut:
+    """Draw at most `count` rows with a caption from the manifest of --captions, with the pictures that they name."""
     rows = {row.uid: row for row in read_manifest(manifest)}
-    chosen = choose(_captioned(rows, f"{flag} {manifest}"), count)
+    chosen = _captioned(rows, f"--captions {manifest}", count)
     pictures = {uid: row.image for uid, row in chosen.items() if row.image and row.image.is_file()}
-    return HeldOut(_captions(chosen), {}, {"source": str(manifest)}, pictures, _labels(chosen))
+    return _examples(chosen, {}, {"source": str(manifest)}, pictures)
 
 
 def recordings(
@@ -123,7 +120,7 @@ def recordings(
     preprocess: Any = config.preprocess  # type: ignore[attr-defined]
     origin = str(manifest or ", ".join(config.dataset))
     rows = {row.uid: row for row in read_manifest(manifest)} if manifest else read_splits(preprocess, config.dataset)
-    chosen, left_out = choose(_captioned(rows, origin), count), list[tuple[str, str]]()
+    chosen, left_out = _captioned(rows, origin, count), list[tuple[str, str]]()
     has_windows = preprocess.windows > 1 and manifest is None
 
     def read(uid: str) -> np.ndarray | None:
@@ -142,11 +139,10 @@ def recordings(
     read_all = lambda uids, _: [read(uid) for uid in uids]  # noqa: E731
     source = {"source": origin, "sample_rate": sample_rate, "seconds": seconds}
     inputs = {uid: str(row.audio) for uid, row in chosen.items()}
-    sounds = generate_files(folder, inputs, source, read_all, wave_saver(sample_rate), title="read")
+    sounds = generate_files(folder, inputs, source, read_all, sample_rate, title="read")
     if not sounds:
         raise UserError(f"{origin}: not one of {len(chosen)} recordings can be used: {left_out[0][1]}")
-    usable = {uid: chosen[uid] for uid in sounds}
-    return HeldOut(_captions(usable), sounds, source, labels=_labels(usable), left_out=left_out)
+    return replace(_examples({uid: chosen[uid] for uid in sounds}, sounds, source, {}), left_out=left_out)
 
 
 def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
@@ -161,29 +157,27 @@ def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     chosen = choose(usable, count)
     if not chosen:
         raise UserError(f"{names}: no pair to test on: see report.json of the data set")
-    captions = _captions(chosen)
-    missing = next((uid for uid, text in captions.items() if not text), None)
-    if missing is not None:
-        raise UserError(f"{missing}: neither Caption nor Label, one of which every test pair needs")
-    sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
     pictures = dict[str, Path]()
     for uid, row in chosen.items():
+        if not row.captions and not row.label:
+            raise UserError(f"{uid}: neither Caption nor Label, one of which every test pair needs")
         middle = (row.duration or 0.0) / 2
         distances = {path: 0.0 if at is None else abs(at - middle) for at, path in pictures_of(row)}
         pictures[uid] = min(distances, key=distances.__getitem__)
-    return HeldOut(captions, sounds, {"source": names}, pictures, _labels(chosen))
+    sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
+    return _examples(chosen, sounds, {"source": names}, pictures)
 
 
-def _captions(rows: Mapping[str, Row]) -> dict[str, str]:
-    return {uid: (row.captions or [row.label or ""])[0] for uid, row in rows.items()}
+def _examples(
+    rows: Mapping[str, Row], sounds: dict[str, Path], source: dict[str, Any], pictures: dict[str, Path]
+) -> HeldOut:
+    """Add the first caption of each row, else its label, and the labels that exist."""
+    captions = {uid: (row.captions or [row.label or ""])[0] for uid, row in rows.items()}
+    return HeldOut(captions, sounds, source, pictures, {uid: row.label for uid, row in rows.items() if row.label})
 
 
-def _labels(rows: Mapping[str, Row]) -> dict[str, str]:
-    return {uid: row.label for uid, row in rows.items() if row.label}
-
-
-def _captioned(rows: Mapping[str, Row], source: str) -> dict[str, Row]:
-    found = {uid: row for uid, row in rows.items() if row.captions}
+def _captioned(rows: Mapping[str, Row], source: str, count: int) -> dict[str, Row]:
+    found = choose({uid: row for uid, row in rows.items() if row.captions}, count)
     if not found:
         raise UserError(f"{source}: not one of {len(rows)} rows has a caption: there is nothing to generate from")
     return found
@@ -224,12 +218,8 @@ def clips(
 ) -> Clips:  # fmt: skip
     """Choose the clips to reconstruct: test scenes if `uses_miniworld`, else prepared validation clips.
 
-    Args:
-        settings: mels that the model takes.
-        prepared: returns the Uids of the validation clips of all data sets, and `Clips.get`.
-
-    Raises:
-        UserError: no clips, other mel settings or another sample rate than the model's, or an unknown kind of sound.
+    `prepared` returns the Uids of the validation clips of all data sets, and `Clips.get`. Raises a UserError for no
+    clips, other mels or another sample rate than the `settings` of the model, or an unknown kind of sound.
     """
     if not uses_miniworld(config, options.checkpoint, where, shipped):
         (uids, read), name = prepared(), f"validation clips of {', '.join(config.dataset)}"
@@ -240,16 +230,16 @@ def clips(
         return Clips(uids[: options.num_samples], read, {"source": name})
     check_sample_rate(settings.sample_rate)
     mini, mel = config.preprocess.miniworld, MelSpectrogram(settings)
-    scenes = list(held_out_scenes(mini, options.num_samples, mini.pairs).values())
+    scenes = held_out_scenes(mini, options.num_samples, mini.pairs)
 
     def get(index: int) -> tuple[Tensor, Tensor]:
         wave = torch.from_numpy(world.render(scenes[index]))
         wave = wave[: len(wave) // settings.hop_size * settings.hop_size]
         return mel(wave[None])[0], wave
 
-    source = {"source": "test scenes of the miniature world", "world": WORLD, "seed": TEST_SEED}
-    more = {"kinds": list(mini.kinds), "pairs": mini.pairs}
-    return Clips([scene.uid for scene in scenes], get, source | more, scenes)
+    source = {"source": "test scenes of the miniature world", "world": WORLD, "seed": TEST_SEED,
+              "kinds": list(mini.kinds), "pairs": mini.pairs}  # fmt: skip
+    return Clips([scene.uid for scene in scenes], get, source, scenes)
 
 
 def check_sample_rate(sample_rate: int) -> None:

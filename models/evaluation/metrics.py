@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from sonolume.models.evaluation.embedders import cache
 from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.embedders.cache import Embedded
 from sonolume.models.evaluation.report import Report, Score
 from sonolume.models.evaluation.samples import PICTURE, SOUND, Files, Medium, Samples, read_sound
-from sonolume.modules.metrics import distribution, onsets, pairs
-from sonolume.modules.metrics.distribution import Moments, frechet_distance, inception_score
+from sonolume.modules.metrics import embeddings, onsets
+from sonolume.modules.metrics.embeddings import Moments, cosine_matrix, frechet_distance, inception_score, is_correct
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
@@ -29,23 +30,8 @@ MIN_EXTRAPOLATED = 16  # samples needed for a line through several sample sizes
 
 
 @dataclass
-class Embeddings:
-    """Embeddings of the usable samples of one set."""
-
-    uids: list[str]
-    rows: Tensor  # (N, d)
-    logits: Tensor | None  # (N, K)
-
-    def select(self, uids: Sequence[str]) -> "Embeddings":
-        """Select the rows of these Uids, in this order."""
-        place = {uid: index for index, uid in enumerate(self.uids)}
-        chosen = torch.tensor([place[uid] for uid in uids], dtype=torch.long)
-        return Embeddings(list(uids), self.rows[chosen], None if self.logits is None else self.logits[chosen])
-
-
-@dataclass
 class Scorer:
-    """Adds the scores by one embedder to one report."""
+    """Adds the scores by one embedder to one report. The items of an `Embedded` are the Uids of its samples."""
 
     report: Report
     embedder: Embedder
@@ -78,7 +64,7 @@ class Scorer:
         if samples.inputs and samples.other.plural in takes:
             self.add_input_scores(samples, made)
 
-    def embed(self, files: Files, medium: Medium, role: str) -> Embeddings:
+    def embed(self, files: Files, medium: Medium, role: str) -> Embedded:
         """Embed the "generated", "reference" or "input" set. Empty files count as samples of a generator only."""
         is_generated = role == "generated"
         folder = self.folder if self.cache_generated or not is_generated else None
@@ -92,72 +78,74 @@ class Scorer:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in found.left_out[:1]) or "there is none"
             raise UserError(f"not one usable {role} {medium.name} among {len(files)} ({reasons})")
         kept = set(found.kept)
-        return Embeddings([uid for uid, path in files.items() if path in kept], found.embeddings, found.logits)
+        return found._replace(kept=[uid for uid, path in files.items() if path in kept])
 
-    def add_distances(self, medium: Medium, real: Embeddings, made: Embeddings) -> None:
+    def add_distances(self, medium: Medium, real: Embedded, made: Embedded) -> None:
         """Add Frechet and kernel distance of two sets, if both have two samples."""
-        smaller = min(len(real.rows), len(made.rows))
+        smaller = min(len(real.embeddings), len(made.embeddings))
         if smaller < 2:
             self.report.facts["distances"] = f"left out, they need 2 {medium.plural} on each side"
             return
-        self.add_frechet(medium, Moments.of(real.rows), made)
-        mean, deviation = distribution.kernel_distance(real.rows, made.rows)
+        self.add_frechet(medium, Moments.of(real.embeddings), made)
+        mean, deviation = embeddings.kernel_distance(real.embeddings, made.embeddings)
         note = f"deviation {deviation:.2g} over subsets; no interval" if deviation else "of the whole sets; no interval"
-        if smaller < distribution.RELIABLE_COUNT:
-            note = f"N {smaller}, below {distribution.RELIABLE_COUNT}: unbiased, but mostly chance; {note}"
-        self.report.scores.append(Score(f"KID {self.name}", mean, "down", count=len(made.rows), note=note))
+        if smaller < embeddings.RELIABLE_COUNT:
+            note = f"N {smaller}, below {embeddings.RELIABLE_COUNT}: unbiased, but mostly chance; {note}"
+        self.report.scores.append(Score(f"KID {self.name}", mean, "down", count=len(made.embeddings), note=note))
 
-    def add_frechet(self, medium: Medium, real: Moments, made: Embeddings) -> None:
+    def add_frechet(self, medium: Medium, real: Moments, made: Embedded) -> None:
         """Add the Frechet distance, also extrapolated, if there are two samples."""
-        count, dim = made.rows.shape
+        count, dim = made.embeddings.shape
         if count < 2:
             return
-        smaller, value = min(real.count, count), frechet_distance(real, made.rows)
-        reliable = smaller >= distribution.RELIABLE_RATIO * dim
-        few = f"N {smaller}, below {distribution.RELIABLE_RATIO} x {dim} dimensions"
+        smaller, value = min(real.count, count), frechet_distance(real, made.embeddings)
+        reliable = smaller >= embeddings.RELIABLE_RATIO * dim
+        few = f"N {smaller}, below {embeddings.RELIABLE_RATIO} x {dim} dimensions"
         low = high = None
         note = f"{few}: mostly the sample's size, so no interval"
         if reliable and count >= JACKKNIFE_GROUPS:
-            low, high = jackknife(lambda rows: frechet_distance(real, rows), made.rows, lowest=0)
+            low, high = jackknife(lambda rows: frechet_distance(real, rows), made.embeddings, lowest=0)
             note = f"{dim} dimensions; interval by jackknife over the generated {medium.plural}"
         elif reliable:
             note = f"{dim} dimensions; too few for an interval"
         self.report.scores.append(Score(f"{medium.frechet} {self.name}", value, "down", low, high, count, note))
         if count >= MIN_EXTRAPOLATED:
-            value, sizes = distribution.frechet_infinity(real, made.rows)
+            value, sizes = embeddings.frechet_infinity(real, made.embeddings)
             note = f"line in 1/N through N {sizes[0]} to {sizes[-1]}; no interval"
             note = note if reliable else f"{few}: hardly a line; {note}"
             name = f"{medium.frechet}-infinity {self.name}"
             self.report.scores.append(Score(name, value, "down", count=count, note=note))
 
-    def add_pair_scores(self, medium: Medium, real: Embeddings, made: Embeddings) -> None:
+    def add_pair_scores(self, medium: Medium, real: Embedded, made: Embedded) -> None:
         """Add the cosine and the class divergence of each sample and the reference of its Uid; of pictures also IIS."""
         ours, theirs = self._add_cosines("cosine to the reference", made, real)
-        if not ours.uids:
+        if not ours.kept:
             return
         if ours.logits is not None and theirs.logits is not None:
             for kind, multilabel in (("softmax", False), ("sigmoid", True)):
-                divergence = pairs.paired_divergence(theirs.logits, ours.logits, multilabel)
-                self.report.add_mean(f"KL {kind} {self.name}", divergence, ours.uids, better="down", unit="nats")
+                divergence = embeddings.paired_divergence(theirs.logits, ours.logits, multilabel)
+                self.report.add_mean(f"KL {kind} {self.name}", divergence, ours.kept, better="down", unit="nats")
         if medium is PICTURE:
-            self._add_rank_share("IIS", pairs.cosine_matrix(ours.rows, theirs.rows), ours.uids, "references", "picture")
+            similarity = cosine_matrix(ours.embeddings, theirs.embeddings)
+            self._add_rank_share("IIS", similarity, ours.kept, "references", "picture")
 
-    def _add_cosines(self, title: str, made: Embeddings, other: Embeddings, note: str = "") -> list[Embeddings]:
+    def _add_cosines(self, title: str, made: Embedded, other: Embedded, note: str = "") -> list[Embedded]:
         """Add the mean cosine of samples and their counterparts, and return the pairs, in the order of the samples."""
         uids = self._common_uids(other, made)
         ours, theirs = made.select(uids), other.select(uids)
         if uids:
-            self.report.add_mean(f"{title} {self.name}", pairs.cosines(ours.rows, theirs.rows), uids, note=note)
+            cosines = embeddings.cosines(ours.embeddings, theirs.embeddings)
+            self.report.add_mean(f"{title} {self.name}", cosines, uids, note=note)
         return [ours, theirs]
 
-    def _common_uids(self, *sets: Embeddings) -> list[str]:
+    def _common_uids(self, *sets: Embedded) -> list[str]:
         """Return the Uids in all sets, in the order of the last; Uids with a zero embedding are left out."""
-        zero = {uid for one in sets for uid, row in zip(one.uids, one.rows, strict=True) if not row.any()}
+        zero = {uid for one in sets for uid, row in zip(one.kept, one.embeddings, strict=True) if not row.any()}
         self.report.leave_out((uid, "its embedding is zero: it has no cosine") for uid in sorted(zero))
-        shared = set.intersection(*(set(one.uids) for one in sets)) - zero
-        return [uid for uid in sets[-1].uids if uid in shared]
+        shared = set.intersection(*(set(one.kept) for one in sets)) - zero
+        return [uid for uid in sets[-1].kept if uid in shared]
 
-    def add_class_scores(self, made: Embeddings, labels: Mapping[str, str]) -> bool:
+    def add_class_scores(self, made: Embedded, labels: Mapping[str, str]) -> bool:
         """Add the inception score, and the accuracy on labels that are classes; returns whether there were any."""
         if made.logits is None:
             return False
@@ -169,16 +157,16 @@ class Scorer:
                 note += "; interval by jackknife"
             self.report.scores.append(Score(f"IS {self.name}", value, "up", low, high, count, note))
         index = {label.lower(): index for index, label in enumerate(self.embedder.labels)}
-        uids = [uid for uid in made.uids if labels.get(uid, "").lower() in index]
+        uids = [uid for uid in made.kept if labels.get(uid, "").lower() in index]
         if not uids:
             return False
         logits, targets = made.select(uids).logits, torch.tensor([index[labels[uid].lower()] for uid in uids])
         assert logits is not None
-        share = Share.of(pairs.is_correct(logits, targets))
+        share = Share.of(is_correct(logits, targets))
         self.report.add_share(f"class accuracy {self.name}", share, chance=1 / known, note=f"of {known} classes")
         return True
 
-    def add_zero_shot(self, medium: Medium, made: Embeddings, labels: Mapping[str, str]) -> None:
+    def add_zero_shot(self, medium: Medium, made: Embedded, labels: Mapping[str, str]) -> None:
         """Add the share of samples that are nearest to the prompt of their own label."""
         names = sorted(set(labels.values()))
         uids = [uid for uid in self._common_uids(made) if uid in labels]
@@ -189,47 +177,48 @@ class Scorer:
             self.report.facts[medium.zero_shot] = f"left out, {self.name} cannot embed all of {len(names)} class names"
             return
         targets = torch.tensor([names.index(labels[uid]) for uid in uids])
-        share = Share.of(pairs.is_correct(pairs.cosine_matrix(made.select(uids).rows, prompts), targets))
+        share = Share.of(is_correct(cosine_matrix(made.select(uids).embeddings, prompts), targets))
         note = f'zero-shot among {len(names)} names, "{medium.prompt}"'
         self.report.add_share(f"{medium.zero_shot} {self.name}", share, chance=1 / len(names), note=note)
 
-    def add_text_scores(self, medium: Medium, made: Embeddings, captions: Mapping[str, str]) -> None:
+    def add_text_scores(self, medium: Medium, made: Embedded, captions: Mapping[str, str]) -> None:
         """Add the cosine of each sample and its caption, and retrieval both ways."""
-        uids = [uid for uid in made.uids if uid in captions]
+        uids = [uid for uid in made.kept if uid in captions]
         if not uids:
             return
-        texts = Embeddings(uids, self._embed_texts([captions[uid] for uid in uids]), None)
+        texts = Embedded(self._embed_texts([captions[uid] for uid in uids]), None, uids)
         ours, texts = self._add_cosines(medium.agreement, made, texts, "mean cosine, not times 100 and not cut at 0")
-        if not ours.uids:
+        if not ours.kept:
             return
-        wordings = [captions[uid] for uid in ours.uids]
-        distinct, different = len(texts.rows.unique(dim=0)), len(set(wordings))
+        wordings = [captions[uid] for uid in ours.kept]
+        distinct, different = len(texts.embeddings.unique(dim=0)), len(set(wordings))
         if 2 * distinct < different:  # ties count against a query: the scores would be about captions alone
             reason = f"left out, {self.name} distinguishes only {distinct} of {different} captions"
             self.report.facts["retrieval by text"] = reason
         else:
-            self._add_retrieval("text", medium.name, pairs.cosine_matrix(texts.rows, ours.rows), wordings, ours.uids)
+            similarity = cosine_matrix(texts.embeddings, ours.embeddings)
+            self._add_retrieval("text", medium.name, similarity, wordings, ours.kept)
 
     def _embed_texts(self, texts: list[str]) -> Tensor:
         return cache.embed(texts, "texts", self.embedder, self.folder, self.batch_size).embeddings
 
-    def add_input_scores(self, samples: Samples, made: Embeddings) -> None:
+    def add_input_scores(self, samples: Samples, made: Embedded) -> None:
         """Add the agreement of each sample and its input: AIS as a cosine and by rank, and retrieval both ways."""
         medium, other = samples.medium.name, samples.other.name
         given = self.embed(samples.inputs, samples.other, "input")
         ours, theirs = self._add_cosines("AIS cosine", made, given, f"raw cosine of {medium} and its own {other}")
-        if not ours.uids:
+        if not ours.kept:
             return
-        similarity = pairs.cosine_matrix(ours.rows, theirs.rows)
-        self._add_rank_share("AIS", similarity, ours.uids, f"{other}s", medium)
-        self._add_retrieval(other, medium, similarity.T, [str(samples.inputs[uid]) for uid in ours.uids], ours.uids)
+        similarity = cosine_matrix(ours.embeddings, theirs.embeddings)
+        self._add_rank_share("AIS", similarity, ours.kept, f"{other}s", medium)
+        self._add_retrieval(other, medium, similarity.T, [str(samples.inputs[uid]) for uid in ours.kept], ours.kept)
 
     def _add_rank_share(self, title: str, similarity: Tensor, uids: Sequence[str], others: str, medium: str) -> None:
         """Add the rank of each sample's own counterpart among all, from similarities (N, N), if there are two."""
         if len(uids) > 1:
             note = f"rank form: the share of the other {len(uids) - 1} {others} less like the {medium} than its own"
             more = {"chance": 0.5, "note": note, "list_worst": False}
-            self.report.add_mean(f"{title} {self.name}", pairs.rank_share(similarity), uids, **more)
+            self.report.add_mean(f"{title} {self.name}", embeddings.rank_share(similarity), uids, **more)
 
     def _add_retrieval(
         self, query: str, answer: str, similarity: Tensor, contents: Sequence[str], uids: Sequence[str]
@@ -240,10 +229,10 @@ class Scorer:
         number = {content: index for index, content in enumerate(dict.fromkeys(contents))}
         group = torch.tensor([number[content] for content in contents])
         right = group[:, None] == group
-        random, note = pairs.rank_distribution(right), f"among {len(uids)}"
+        random, note = embeddings.rank_distribution(right), f"among {len(uids)}"
         mrr_chance = float((random / torch.arange(1, len(random) + 1)).sum())
         for way, matrix in ((f"{query} to {answer}", similarity), (f"{answer} to {query}", similarity.T)):
-            found = pairs.ranks(matrix, right)
+            found = embeddings.ranks(matrix, right)
             for k in (k for k in RECALLS if k < len(uids)):
                 share, chance = Share.of(found <= k), float(random[:k].sum())
                 self.report.add_share(f"R@{k} {way} {self.name}", share, chance=chance, note=note)
@@ -253,10 +242,11 @@ class Scorer:
 
 def add_scores(
     report: Report, samples: Samples, embedders: Sequence[Embedder], folder: Path | None, batch_size: int
-) -> None:
+) -> Report:
     """Add the scores of samples by several embedders; raises a UserError if a set has not one usable file."""
     for embedder in embedders:
         Scorer(report, embedder, folder, batch_size).add_scores(samples)
+    return report
 
 
 def add_scores_with_baselines(
@@ -267,12 +257,7 @@ def add_scores_with_baselines(
 
     Chance is the score of samples that were generated for other inputs.
     """
-
-    def scores_of(other: Samples) -> Report:
-        found = Report({})
-        add_scores(found, other, embedders, folder, batch_size)
-        return found
-
+    scores_of = lambda other: add_scores(Report({}), other, embedders, folder, batch_size)  # noqa: E731
     add_scores(report, samples, embedders, folder, batch_size)
     for column, files in baselines.items():
         report.add_baselines(scores_of(replace(samples, generated=files)), column)
@@ -302,10 +287,10 @@ def add_onset_scores(report: Report, generated: Files, reference: Files) -> None
             report.leave_out([(uid, str(error))])
     if not made:
         return
-    agreed = torch.tensor([onsets.onset_agreement(made[uid], real[uid]) for uid in made])  # (N, 3)
+    precision, recall, f1 = torch.tensor([onsets.onset_agreement(made[uid], real[uid]) for uid in made]).T
     chance = onsets.shuffled_agreement(list(made.values()), list(real.values())) if len(made) > 1 else None
     note = f"within {onsets.TOLERANCE:g} s"
-    more = {"chance": chance, "note": f"{note}; chance: against the onsets of other references"}
-    report.add_mean("onset F1", agreed[:, 2], list(made), **more)
-    for column, name in enumerate(("onset precision", "onset recall")):
-        report.add_mean(name, agreed[:, column], list(made), list_worst=False, note=note)
+    f1_note = f"{note}; chance: against the onsets of other references"
+    report.add_mean("onset F1", f1, list(made), chance=chance, note=f1_note)
+    report.add_mean("onset precision", precision, list(made), list_worst=False, note=note)
+    report.add_mean("onset recall", recall, list(made), list_worst=False, note=note)

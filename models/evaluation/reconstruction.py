@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -23,7 +22,6 @@ from sonolume.utils.errors import UserError
 LENGTH_TOLERANCE = 0.05  # seconds by which the lengths of a pair may differ: both are cut to the shorter
 
 Values = dict[str, Tensor]  # one value per sound, (B,), by key of DISTANCES
-
 
 DISTANCES = {  # key -> title, unit, better, note
     "mel_l1": ("mel L1", "nats", "down", ""),
@@ -87,19 +85,27 @@ def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) 
     sides = {"generated": samples.generated, "reference": samples.reference}
     counts = {f"{fault} {side}": 0 for side in sides for fault in ("silent", "clipped")}
     values: dict[str, Values] = {}
+    least = max(settings.padding, max(n_fft for n_fft, _, _ in metrics.RESOLUTIONS) // 2)  # samples of a spectrum
     uids = [uid for uid in samples.reference if uid in samples.generated]
     report.leave_out((uid, "nothing generated for it") for uid in samples.reference if uid not in samples.generated)
     for uid in tqdm(uids, desc="compare", unit="pair", disable=len(uids) < 10):
         try:
             read = {side: read_sound(files[uid], rate) for side, files in sides.items()}
-            made, real = _cut_to_common_length(read["generated"][0], read["reference"][0], settings)
+            made, real = (wave for wave, _ in read.values())
+            size = min(len(made), len(real))
+            if abs(len(made) - len(real)) > LENGTH_TOLERANCE * rate:
+                raise UserError(f"{len(made) / rate:.2f} s long, its reference {len(real) / rate:.2f} s")
+            if size <= least:
+                needed = f"too short for a spectrum, which needs {(least + 1) / rate:.2f} s"
+                raise UserError(f"{size / rate:.2f} s long: {needed}")
         except UserError as error:
             report.leave_out([(uid, str(error))])
             continue
         for side, (wave, clipped) in read.items():
             counts[f"silent {side}"] += audio.is_silent(wave)
             counts[f"clipped {side}"] += clipped
-        values[uid] = compare_waves(torch.from_numpy(real)[None], torch.from_numpy(made)[None], mel)
+        cut_real, cut_made = (torch.from_numpy(wave[:size])[None] for wave in (real, made))  # (1, N) each
+        values[uid] = compare_waves(cut_real, cut_made, mel)
     if not values:
         reason = f": {report.left_out[-1][1]}" if report.left_out else ""
         raise UserError(f"not one of {len(uids)} pairs of a generated file and a reference can be used{reason}")
@@ -107,17 +113,6 @@ def add_pair_distances(report: Report, samples: Samples, settings: MelSettings) 
     report.counts |= {"pairs": len(values), "left out": len(report.left_out), **counts}
     contents = [content_hash(samples.reference[uid]) for uid in values]
     report.conditions |= conditions(settings, list(values), "waves", contents=content_hash(contents))
-
-
-def _cut_to_common_length(made: np.ndarray, real: np.ndarray, settings: MelSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Cut two waves to the shorter one, if they differ by no more than `LENGTH_TOLERANCE`."""
-    rate, size = settings.sample_rate, min(len(made), len(real))
-    if abs(len(made) - len(real)) > LENGTH_TOLERANCE * rate:
-        raise UserError(f"{len(made) / rate:.2f} s long, its reference {len(real) / rate:.2f} s")
-    least = max(settings.padding, max(n_fft for n_fft, _, _ in metrics.RESOLUTIONS) // 2)
-    if size <= least:
-        raise UserError(f"{size / rate:.2f} s long: too short for a spectrum, which needs {(least + 1) / rate:.2f} s")
-    return made[:size], real[:size]
 
 
 def count_faults(report: Report, side: str, waves: Tensor) -> None:

@@ -174,12 +174,21 @@ def finish(report: Report, folder: Path, figures: Sequence[str] = ()) -> Path:
 
 
 def page(report: Report, figures: Sequence[str] = ()) -> list[str]:
-    """Compose the lines of report.md."""
+    """Compose the lines of report.md: a row per score, headlines first, with a column per baseline."""
     facts = [f"{name} {value}" for name, value in report.facts.items() if not isinstance(value, (dict, list))]
     lines = [", ".join(facts) + ".", ""] if facts else []
-    lines += _score_table(report.scores)
+    scores = sorted(report.scores, key=lambda score: not score.headline)
+    columns = list(dict.fromkeys(column for score in scores for column in score.baselines))
+    header = ["score", "value (95 %)", "chance", *columns, "better", "N", "note"]
+    lines += [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for score in scores:
+        value = format_value((score.value, score.low, score.high), score.unit)
+        chance = "" if score.chance is None else format_value((score.chance, None, None), score.unit)
+        others = [format_value(score.baselines[c], score.unit) if c in score.baselines else "" for c in columns]
+        cells = [score.name, value, chance, *others, score.better, str(score.count), score.note]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Conditions {content_hash(report.conditions)}: only reports with the same conditions can be ranked."]
-    if any(score.baselines for score in report.scores):
+    if columns:
         lines += ["", "The columns after chance are baselines and upper bounds: the same score of other samples."]
     if report.counts:
         lines += ["", ", ".join(f"{count} {what}" for what, count in report.counts.items()) + "."]
@@ -194,18 +203,3 @@ def page(report: Report, figures: Sequence[str] = ()) -> list[str]:
             cells = [f"`{uid}` {value:.4g}" for uid, value in worst[:SHOWN_OUTLIERS]]
             lines.append(f"| {name} | {', '.join(cells)} |")
     return lines + [line for figure in figures for line in ("", f"![]({figure})")]
-
-
-def _score_table(scores: Sequence[Score]) -> list[str]:
-    """One row per score, headlines first, one column per baseline."""
-    scores = sorted(scores, key=lambda score: not score.headline)
-    columns = list(dict.fromkeys(column for score in scores for column in score.baselines))
-    header = ["score", "value (95 %)", "chance", *columns, "better", "N", "note"]
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    for score in scores:
-        value = format_value((score.value, score.low, score.high), score.unit)
-        chance = "" if score.chance is None else format_value((score.chance, None, None), score.unit)
-        others = [format_value(score.baselines[c], score.unit) if c in score.baselines else "" for c in columns]
-        cells = [score.name, value, chance, *others, score.better, str(score.count), score.note]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -25,26 +25,22 @@ CLIPPED_RUN = 3  # consecutive samples at full scale; a single one may be a norm
 REMEDY = "choose another --output_dir, or remove the folder to generate again"
 
 Files = Mapping[str, Path]  # by Uid
-Sample = TypeVar("Sample")
+Sample = np.ndarray | Image.Image  # a wave (n,) or a picture
 
 
 class Medium(NamedTuple):
     """The names of sounds or pictures, and of their scores."""
 
     name: str
+    plural: str  # in `Embedder.takes`
     frechet: str  # customary name of the Frechet distance
     agreement: str  # of a sample with its text
     zero_shot: str  # accuracy of classes by the embeddings of their names
     prompt: str  # text with the name of a class
 
-    @property
-    def plural(self) -> str:
-        """Name of the medium in `Embedder.takes`."""
-        return f"{self.name}s"
 
-
-SOUND = Medium("sound", "FAD", "text agreement", "zero-shot accuracy", "the sound of a {label}")
-PICTURE = Medium("picture", "FID", "CLIP score", "AIC", "a photo of a {label}")
+SOUND = Medium("sound", "sounds", "FAD", "text agreement", "zero-shot accuracy", "the sound of a {label}")
+PICTURE = Medium("picture", "pictures", "FID", "CLIP score", "AIC", "a photo of a {label}")
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,8 @@ class Samples:
     reference: Files = field(default_factory=dict)
     captions: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    inputs: Files = field(default_factory=dict)
-    """sounds that pictures were generated from, or pictures that sounds were generated from"""
-    videos: Files = field(default_factory=dict)
-    """videos that sounds were generated from; then onsets are compared with the reference"""
+    inputs: Files = field(default_factory=dict)  # of the other medium, from which the samples were generated
+    videos: Files = field(default_factory=dict)  # from which sounds were generated: onsets are compared
 
     @property
     def other(self) -> Medium:
@@ -91,39 +85,29 @@ def weights_version(where: str) -> str:
     return content_hash(*sorted(path for suffix in suffixes for path in Path(where).rglob(f"*.{suffix}")))
 
 
-def wave_saver(sample_rate: int) -> Callable[[Path, np.ndarray], None]:
-    """Return a function that writes a wave (n,), scaled down where it exceeds full scale."""
-    return lambda path, wave: audio.save_wav(path, audio.limit_peak(wave)[0], sample_rate)
-
-
-def save_picture(path: Path, picture: Image.Image) -> None:
-    """Write a picture as PNG."""
-    picture.save(path, format="PNG")
-
-
 def generate_files(
     folder: Path, inputs: Mapping[str, str], settings: Mapping[str, Any],
-    generate: Callable[[list[str], list[int]], Sequence[Sample | None]], save: Callable[[Path, Sample], object],
-    *, suffix: str = ".wav", batch_size: int = 16, seed: int = 0, title: str = "generate",
+    generate: Callable[[list[str], list[int]], Sequence[Sample | None]], sample_rate: int | None = None,
+    *, batch_size: int = 16, seed: int = 0, title: str = "generate",
 ) -> dict[str, Path]:  # fmt: skip
     """Generate the files that do not exist yet, and return the files of all Uids, in their order.
 
     Batches are cut from all Uids, done or not, so that an interrupted run ends with the same bytes as another one.
 
     Args:
-        folder: gets {uid}{suffix}, each of which appears whole or not at all, and `SETTINGS_FILE`.
+        folder: gets {uid}.wav or {uid}.png, each of which appears whole or not at all, and `SETTINGS_FILE`.
         inputs: Uid -> what its file is generated from, such as the caption.
         settings: all else that determines the files, as plain JSON values; `seed` is added.
         generate: Uids and their seeds of a batch -> one sample each, None for one that gets no file.
-        save: writes a sample to a path; need not be atomic.
+        sample_rate: of waves, in Hz; None for pictures.
         title: of the progress bar.
 
-    Raises:
-        UserError: the folder holds files of other settings or inputs, or a Uid is no file name.
+    Raises a UserError if the folder holds files of other settings or inputs, or a Uid is no file name.
     """
     unsafe = next((uid for uid in inputs if not files.is_safe_uid(uid)), None)
     if unsafe is not None:
         raise UserError(f"Uid {unsafe!r} is no file name inside {folder}: rename it")
+    suffix = ".wav" if sample_rate else ".png"
     paths = {uid: folder / f"{uid}{suffix}" for uid in inputs}
     with locked(folder / ".lock", f"generating files in {folder}"):
         _check_settings(folder, inputs, {"seed": seed, **settings}, suffix)
@@ -140,9 +124,18 @@ def generate_files(
                 for uid, sample in zip(batch, samples, strict=True):
                     if uid in todo and sample is not None:
                         with files.atomic_path(paths[uid]) as path:
-                            save(path, sample)
+                            _save(path, sample, sample_rate)
                 bar.update(len(todo))
     return {uid: path for uid, path in paths.items() if _is_done(path)}
+
+
+def _save(path: Path, sample: Sample, sample_rate: int | None) -> None:
+    """Write a picture, or a wave, scaled down where it exceeds full scale."""
+    if isinstance(sample, Image.Image):
+        sample.save(path, format="PNG")
+    else:
+        assert sample_rate
+        audio.save_wav(path, audio.limit_peak(sample)[0], sample_rate)
 
 
 def _is_done(path: Path) -> bool:
@@ -172,8 +165,7 @@ def _check_settings(folder: Path, inputs: Mapping[str, str], settings: Mapping[s
 def read_sound(path: Path, sample_rate: int) -> tuple[np.ndarray, bool]:
     """Read a sound as mono float32 (n,) at `sample_rate`, and detect whether its file has flat tops.
 
-    Raises:
-        UserError: unreadable, shorter than 0.1 s, or not finite.
+    Raises a UserError if it is unreadable, shorter than 0.1 s, or not finite.
     """
     wave = audio.load(path, sample_rate)
     audio.check_wave(wave, sample_rate, path, MIN_SECONDS, silent_ok=True)

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
+from tqdm import tqdm
 
 from sonolume.config.base import EvaluationConfig
 from sonolume.models.callbacks import Position
-from sonolume.models.evaluation.embedders.base import Embedder
+from sonolume.models.evaluation.embedders.base import Embedder, batched
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS, reference_moments
 from sonolume.models.evaluation.embedders.load import load
 from sonolume.models.evaluation.metrics import Scorer
 from sonolume.models.evaluation.report import Report
-from sonolume.models.evaluation.samples import SOUND, Samples, generate_files, seed_of, wave_saver
-from sonolume.modules.metrics.distribution import Moments
+from sonolume.models.evaluation.samples import SOUND, Samples, seed_of
+from sonolume.modules.metrics.embeddings import Moments
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, WORLD, world
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
@@ -36,10 +37,8 @@ class Evaluation(pl.Callback):
     `generate(captions, seeds, num_steps, guidance_scale)`, which generates a sound for each caption from its own seed
     and returns (N, samples) with the sample rate in Hz; 0 steps or a scale of 0 mean the default.
 
-    Args:
-        rows: of the validation set; the first captions of some are generated, all are the reference.
-        folder: of caches, shared by runs on the same data.
-        every: batches between two validations.
+    `rows` are the validation set: the first captions of some are generated, all are the reference. `folder` is that of
+    caches, shared by runs on the same data; `every` the number of batches between two validations.
     """
 
     def __init__(
@@ -66,10 +65,13 @@ class Evaluation(pl.Callback):
                 f"evaluation.embedders {spec}: the {len(self.reference)} validation clips have no {missing}: "
                 "set evaluation.num_samples=0"
             )
-        key, size = [content_key(row) for row in self.reference], self.config.batch_size
+        key = []  # plain values that change with the sounds
+        for row in self.reference:
+            state = None if row.scene else row.audio.stat()  # type: ignore[union-attr]
+            key.append([row.uid, state.st_size, state.st_mtime_ns] if state else [row.uid, WORLD, row.scene])
         with tempfile.TemporaryDirectory() as scratch:
             sounds = lambda: sound_files(self.reference, Path(scratch))  # noqa: E731
-            return embedder, reference_moments(key, sounds, embedder, self.folder, size)
+            return embedder, reference_moments(key, sounds, embedder, self.folder, self.config.batch_size)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         validation = self.position.batches // self.every  # 0: an untrained network generates noise
@@ -90,7 +92,7 @@ class Evaluation(pl.Callback):
         """Generate samples in `scratch` and return eval/NAME of every score."""
         samples = Samples(
             SOUND,
-            self._generate(task, scratch / "generated"),
+            self._generate(task, scratch),
             sound_files([row for row in self.prompts if has_sound(row)], scratch),
             {row.uid: row.captions[0] for row in self.prompts},
             {row.uid: label for row in self.prompts if (label := label_of(row))},
@@ -105,17 +107,15 @@ class Evaluation(pl.Callback):
 
     def _generate(self, task: Any, folder: Path) -> dict[str, Path]:
         """Generate one file per Uid, except for waves that are not finite."""
-        captions = {row.uid: row.captions[0] for row in self.prompts}
-
-        def make(uids: list[str], seeds: list[int]) -> list[tuple[np.ndarray, int] | None]:
-            texts = [captions[uid] for uid in uids]
+        found = dict[str, Path]()
+        for rows in tqdm([*batched(self.prompts, self.config.batch_size)], "generate", unit="batch", leave=False):
+            texts, seeds = [row.captions[0] for row in rows], [seed_of(0, row.uid) for row in rows]
             waves, rate = task.generate(texts, seeds, self.config.num_steps, self.config.guidance_scale)
-            return [(wave, rate) if np.isfinite(wave).all() else None for wave in waves.numpy()]
-
-        def save(path: Path, sound: tuple[np.ndarray, int]) -> None:
-            wave_saver(sound[1])(path, sound[0])
-
-        return generate_files(folder, captions, {}, make, save, batch_size=self.config.batch_size)
+            for row, wave in zip(rows, waves.numpy(), strict=True):
+                if np.isfinite(wave).all():
+                    found[row.uid] = folder / f"generated_{len(found)}.wav"
+                    audio.save_wav(found[row.uid], audio.limit_peak(wave)[0], rate)
+        return found
 
 
 def choose_recordings(rows: Sequence[Row], count: int) -> list[Row]:
@@ -132,15 +132,6 @@ def choose_recordings(rows: Sequence[Row], count: int) -> list[Row]:
 def has_sound(row: Row) -> bool:
     """Test whether a row has a sound file, or a scene that can be rendered."""
     return bool(row.scene) or bool(row.audio and row.audio.is_file())
-
-
-def content_key(row: Row) -> list[Any]:
-    """Return plain values that change with the sound of a row."""
-    if row.scene:
-        return [row.uid, WORLD, row.scene]
-    assert row.audio is not None
-    state = row.audio.stat()
-    return [row.uid, state.st_size, state.st_mtime_ns]
 
 
 def sound_files(rows: Sequence[Row], scratch: Path) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sonolume.modules.im2wav.vqvae import Reconstruction
+from sonolume.modules.mel import stft_magnitudes
 
 RESOLUTIONS = ((2048, 240, 1200), (1024, 120, 600), (512, 50, 240))  # n_fft, hop, window
 SCALE_RESOLUTION = (2048, 256, 1536)
@@ -37,7 +38,7 @@ class LossScales(NamedTuple):
             x = clip.double()
             count, total = count + x.numel(), total + float(x.sum())
             absolute, squares = absolute + float(x.abs().sum()), squares + float(x.square().sum())
-            norms.append(float(_norm(_magnitude(x.mean(dim=0)[None], SCALE_RESOLUTION, pad_mode="constant"))))
+            norms.append(float(_norm(stft_magnitudes(x.mean(dim=0)[None], *SCALE_RESOLUTION, pad_mode="constant"))))
         if not squares:
             raise ValueError("the scales of the losses cannot be estimated from no clips or silent clips")
         return cls(absolute / count, squares / count - (total / count) ** 2, sum(norms) / len(norms))
@@ -77,12 +78,12 @@ def vqvae_loss(losses: Sequence[ReconstructionLoss], levels: Sequence[Reconstruc
 
 def spectral_distance(target: Tensor, output: Tensor, resolution: tuple[int, int, int]) -> Tensor:
     """(B,) Frobenius norm of the difference of magnitude spectrograms."""
-    return _norm(_magnitude(target, resolution) - _magnitude(output, resolution))
+    return _norm(stft_magnitudes(target, *resolution) - stft_magnitudes(output, *resolution))
 
 
 def spectral_convergence(target: Tensor, output: Tensor) -> Tensor:
     """(B,) spectral distance divided by the norm of the target's spectrogram, clamped to at least 2e-3."""
-    norm = _norm(_magnitude(target, SCALE_RESOLUTION))
+    norm = _norm(stft_magnitudes(target, *SCALE_RESOLUTION))
     return spectral_distance(target, output, SCALE_RESOLUTION) / norm.clamp(min=2e-3)
 
 
@@ -90,13 +91,6 @@ def perplexity(counts: Tensor) -> float:
     """Perplexity of the use of codes, from their counts (K,): 1 for one code or none, K if all are used equally."""
     shares = counts.cpu().double() / max(1.0, float(counts.sum()))
     return math.exp(float(-torch.xlogy(shares, shares).sum()))
-
-
-def _magnitude(wave: Tensor, resolution: tuple[int, int, int], pad_mode: str = "reflect") -> Tensor:
-    """(B, n) -> (B, n_fft / 2 + 1, frames)."""
-    n_fft, hop, size = resolution
-    window = torch.hann_window(size, dtype=wave.dtype, device=wave.device)
-    return torch.stft(wave, n_fft, hop, size, window, pad_mode=pad_mode, return_complex=True).abs()
 
 
 def _norm(spectrum: Tensor) -> Tensor:

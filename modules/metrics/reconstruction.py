@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
+from sonolume.modules.mel import stft_magnitudes
+
 DB = 20 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of an amplitude -> decibels
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # FFT, hop, window (Yamamoto et al. 2020)
 
@@ -28,16 +30,11 @@ def stft_distance(real: Tensor, rebuilt: Tensor) -> Tensor:
     """
     found = []
     for resolution in RESOLUTIONS:
-        a, b = (_magnitudes(wave, *resolution) for wave in (real, rebuilt))
+        # the floor bounds the logarithm in silence
+        a, b = (stft_magnitudes(wave, *resolution).clamp_min(1e-5) for wave in (real, rebuilt))
         convergence = (a - b).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)
         found.append(convergence + (a.log() - b.log()).abs().mean(dim=(1, 2)))
     return torch.stack(found).mean(dim=0)
-
-
-def _magnitudes(wave: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
-    taper = torch.hann_window(window, device=wave.device, dtype=wave.dtype)
-    spectrum = torch.stft(wave, n_fft, hop, window, taper, return_complex=True)
-    return spectrum.abs().clamp_min(1e-5)  # (B, n_fft / 2 + 1, frames); the floor bounds the logarithm in silence
 
 
 def si_sdr(real: Tensor, rebuilt: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ The classes are AudioSet's 527, or the twelve of the miniature world.
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from sonolume.config.a2i.audiotoken import Config, InferenceOptions
@@ -14,7 +13,6 @@ from sonolume.models import runtime
 from sonolume.models.a2i import generate
 from sonolume.models.a2i.audiotoken.encoder import SHIPPED, load_beats
 from sonolume.models.a2i.pipeline import SETTINGS_FILE
-from sonolume.models.evaluation.embedders.base import split_windows
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import audio, files, paths
 from sonolume.utils.audio import SoundError
@@ -75,7 +73,8 @@ def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WIND
                         "(bins/convert.py beats)")  # fmt: skip
     wave = audio.load(path, SAMPLE_RATE)
     audio.check_wave(wave, SAMPLE_RATE, path, beats.min_samples / SAMPLE_RATE, silent_ok=True)
-    windows = torch.from_numpy(np.stack(split_windows(wave, round(window * SAMPLE_RATE))))       # (W, size)
+    size = max(min(round(window * SAMPLE_RATE), len(wave)), beats.min_samples)
+    windows = torch.stack([torch.from_numpy(part) for part in audio.split_windows(wave, size)])  # (W, size)
     parts = [beats.tags(batch.to(beats.device)) for batch in windows.split(BATCH_SIZE)]          # (b, C) each
     probabilities = torch.cat(parts).mean(0).cpu()                                               # (C,)
     best = probabilities.topk(min(top, len(probabilities)))

@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
 BATCH_SIZE = 16
@@ -55,7 +56,7 @@ class Embedder:
         for index, wave in enumerate(waves):
             if wave.ndim != 1 or not len(wave):
                 raise ValueError(f"sound {index} must be (n,) with n > 0, got {wave.shape}")
-            parts = split_windows(wave, size)
+            parts = audio.split_windows(wave, size)
             windows += [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
             owners += [index] * len(parts)
         batches = list(batches_by_length([len(window) for window in windows], batch_size, self.ragged))
@@ -75,11 +76,11 @@ class Embedder:
         return self._concatenate([self.image_features(list(batch)) for batch in batches])
 
     @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Encode N texts, truncated to the model's maximum: (N, d)."""
+    def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Features:
+        """Encode N texts, truncated to the model's maximum; without logits."""
         self.require("texts")
         batches = [Features(self.text_features(list(batch)), None) for batch in batched(texts, batch_size)]
-        return self._concatenate(batches).embeddings
+        return self._concatenate(batches)
 
     def audio_features(self, waves: list[np.ndarray]) -> Features:
         """Encode one batch of windows, none longer than `window`; tensors on any device."""
@@ -107,14 +108,6 @@ class Embedder:
         embeddings = torch.cat([batch.embeddings.float().cpu() for batch in batches])
         logits = [batch.logits.float().cpu() for batch in batches if batch.logits is not None]
         return Features(embeddings, torch.cat(logits) if logits else None)
-
-
-def split_windows(wave: np.ndarray, size: int | None) -> list[np.ndarray]:
-    """Cut adjacent windows of `size` samples; the last one ends with the sound, and so may overlap."""
-    if not size or len(wave) <= size:
-        return [wave]
-    starts = [*range(0, len(wave) - size, size), len(wave) - size]
-    return [wave[start : start + size] for start in starts]
 
 
 def pad(waves: list[np.ndarray], multiple: int = 1, shortest: int = 1) -> Tensor:

@@ -6,7 +6,7 @@ sample rate and resampler.
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, Features, batched
+from sonolume.models.evaluation.embedders.base import BATCH_SIZE, Embedder, batched
 from sonolume.models.evaluation.samples import read_sound
-from sonolume.modules.metrics.distribution import Moments
+from sonolume.modules.metrics.embeddings import Moments
 from sonolume.utils import audio, files
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.errors import UserError, first_line
@@ -92,10 +92,16 @@ class Embedded(NamedTuple):
     embeddings: Tensor  # (N, d) float32
     logits: Tensor | None  # (N, K), None without a classifier and for texts
     kept: list[Any]  # the N items
-    left_out: list[tuple[Any, str]]  # all other items, with the reason
-    empty: list[Any]  # sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not
-    clipped: list[Any]  # sounds with flat tops at full scale; they are kept
-    computed: int  # number of items that were not in the cache
+    left_out: Sequence[tuple[Any, str]] = ()  # all other items, with the reason
+    empty: Sequence[Any] = ()  # sounds that stay below -80 dB of full scale, and pictures of one colour, kept or not
+    clipped: Sequence[Any] = ()  # sounds with flat tops at full scale; they are kept
+    computed: int = 0  # number of items that were not in the cache
+
+    def select(self, items: list[Any]) -> "Embedded":
+        """Select the rows of these kept items, in this order."""
+        places = {item: place for place, item in enumerate(self.kept)}
+        chosen = torch.tensor([places[item] for item in items], dtype=torch.long)
+        return Embedded(self.embeddings[chosen], None if self.logits is None else self.logits[chosen], items)
 
 
 def embed(
@@ -114,26 +120,29 @@ def embed(
         UserError: the embedder does not take this medium, or the cache is damaged.
     """
     embedder.require(medium)
-    store = Store(folder and _folder(embedder, medium, folder))
+    if folder:  # the embedder's own, which describes itself in facts.json
+        facts = _facts(embedder, medium)
+        folder = folder / f"{files.safe_name(embedder.name, 60)}-{medium}-{content_hash(facts)}"
+        if not (folder / "facts.json").is_file():
+            files.write_json(folder / "facts.json", facts)
+    store = Store(folder)
     with ThreadPoolExecutor(READER_THREADS) as pool:
         hashes = pool.map(partial(_attempt, _hash), items)
         bar = tqdm(hashes, f"hash {medium}", len(items), leave=False, disable=len(items) < 1000)
         hashed = dict(zip(items, bar, strict=True))
-    keys = {item: key for item, (key, reason) in hashed.items() if not reason}
-    reasons = {item: reason for item, (_, reason) in hashed.items() if reason}
-    missing = {key: item for item, key in keys.items() if key not in store.rows}
+    missing = {key: item for item, (key, reason) in hashed.items() if not reason and key not in store.rows}
     faults = _compute(missing, medium, embedder, store, batch_size)
-    rows = {item: store.rows[key] for item, key in keys.items() if key in store.rows}
-    reasons |= {item: faults[key] for item, key in keys.items() if key in faults}
+    rows = {item: store.rows[key] for item, (key, _) in hashed.items() if key in store.rows}
+    reasons = {item: reason or faults.get(key) for item, (key, reason) in hashed.items()}  # None: usable
     if not keep_empty:
         reasons |= {item: REASONS[medium] for item, row in rows.items() if row.flags & EMPTY}
-    kept = [item for item in items if item not in reasons]
-    classified = embedder.labels and medium != "texts"
+    kept = [item for item in items if not reasons[item]]
+    classified, of_none = embedder.labels and medium != "texts", torch.zeros(0, len(embedder.labels))
     return Embedded(
-        _stack([rows[item].embedding for item in kept], embedder.dim),
-        _stack([rows[item].logits for item in kept], len(embedder.labels)) if classified else None,
+        torch.cat([torch.zeros(0, embedder.dim), *(rows[item].embedding[None] for item in kept)]),
+        torch.cat([of_none, *(rows[item].logits[None] for item in kept)]) if classified else None,
         kept,
-        [(item, reasons[item]) for item in items if item in reasons],
+        [(item, reason) for item in items if (reason := reasons[item])],
         [item for item in items if item in rows and rows[item].flags & EMPTY],
         [item for item in items if item in rows and rows[item].flags & CLIPPED],
         len(missing) - len(faults),
@@ -169,15 +178,6 @@ def _facts(embedder: Embedder, medium: str) -> dict[str, Any]:
     """Everything that determines an embedding besides the content of the item."""
     libraries = {name: version(name) for name in ("torch", "transformers")}
     return {"medium": medium, "format": CACHE_VERSION, **embedder.facts(), **libraries}
-
-
-def _folder(embedder: Embedder, medium: str, folder: Path) -> Path:
-    """Return the embedder's own folder of the cache, which describes itself in facts.json."""
-    facts = _facts(embedder, medium)
-    own = folder / f"{files.safe_name(embedder.name, 60)}-{medium}-{content_hash(facts)}"
-    if not (own / "facts.json").is_file():
-        files.write_json(own / "facts.json", facts)
-    return own
 
 
 def _hash(item: Path | str) -> bytes:
@@ -218,17 +218,16 @@ def _compute(
 ) -> dict[bytes, str]:
     """Fill the store; returns the reasons why some items could not be embedded. Reads one batch ahead."""
     faults, title = dict[bytes, str](), embedder.name.partition("@")[0]
-    batches = [*batched(list(missing.items()), batch_size), []]
-    open_item = partial(_open, medium=medium, sample_rate=embedder.sample_rate)
+    open_item = partial(_attempt, partial(_open, medium=medium, sample_rate=embedder.sample_rate))
+    ahead: tuple[Sequence[bytes], Iterable[tuple[Any, str]]] = [], []  # keys of a batch, and what is read for them
     with (
         ThreadPoolExecutor(READER_THREADS) as pool,
         tqdm(total=len(missing), desc=title, unit=medium[:-1], delay=PROGRESS_DELAY, leave=None) as bar,
     ):
-        ahead = [{key: pool.submit(_attempt, open_item, item) for key, item in batch} for batch in batches[:1]]
         try:
-            for following in batches[1:]:
-                ahead.append({key: pool.submit(_attempt, open_item, item) for key, item in following})
-                results = {key: future.result() for key, future in ahead.pop(0).items()}
+            for following in [*batched(list(missing), batch_size), []]:
+                batch, ahead = ahead, (following, pool.map(open_item, [missing[key] for key in following]))
+                results = dict(zip(*batch, strict=True))
                 faults |= {key: reason for key, (_, reason) in results.items() if reason}
                 opened = {key: content for key, (content, reason) in results.items() if not reason}
                 faults |= _encode(opened, medium, embedder, store, batch_size)
@@ -243,11 +242,8 @@ def _encode(
 ) -> dict[bytes, str]:
     """Embed a batch into the store; returns the items whose embedding is not finite."""
     contents, faults = [content for content, _ in opened.values()], dict[bytes, str]()
-    if medium == "texts":
-        found = Features(embedder.encode_texts(contents, batch_size), None)
-    else:
-        encode = embedder.encode_audio if medium == "sounds" else embedder.encode_images
-        found = encode(contents, batch_size)
+    encoders = {"sounds": embedder.encode_audio, "pictures": embedder.encode_images, "texts": embedder.encode_texts}
+    found = encoders[medium](contents, batch_size)
     logits = torch.zeros(len(contents), 0) if found.logits is None else found.logits
     for (key, (_, flags)), embedding, own in zip(opened.items(), found.embeddings, logits, strict=True):
         if embedding.isfinite().all() and own.isfinite().all():
@@ -255,7 +251,3 @@ def _encode(
         else:
             faults[key] = "its embedding is not finite"
     return faults
-
-
-def _stack(rows: list[Tensor], width: int) -> Tensor:
-    return torch.stack(rows) if rows else torch.zeros(0, width)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sonolume.utils.errors import UserError
 
@@ -22,22 +22,16 @@ if TYPE_CHECKING:
     from sonolume.models.evaluation.embedders.base import Embedder
 
 
-class Kind(NamedTuple):
-    module: str
-    form: str
-    pattern: str
-
-
 @cache
-def kinds() -> dict[str, Kind]:
-    """Read the `KINDS` of all modules of this package without importing them, which would take seconds."""
-    found: dict[str, Kind] = {}
+def kinds() -> dict[str, tuple[str, str, str]]:
+    """Map each kind to its module, form and pattern: all `KINDS`, read without imports, which would take seconds."""
+    found: dict[str, tuple[str, str, str]] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "KINDS":
                 try:
                     declared: dict[str, tuple[str, str]] = ast.literal_eval(node.value)
-                    found |= {kind: Kind(path.stem, *entry) for kind, entry in declared.items()}
+                    found |= {kind: (path.stem, form, pattern) for kind, (form, pattern) in declared.items()}
                 except (ValueError, TypeError, AttributeError) as error:
                     raise UserError(f"{path}: KINDS must be a literal {{kind: (form, pattern)}}: {error}") from error
     return found
@@ -46,17 +40,17 @@ def kinds() -> dict[str, Kind]:
 def check(spec: str) -> tuple[str, str]:
     """Split a specification into kind and source; imports nothing slow.
 
-    Raises:
-        UserError: unknown kind, with the nearest known one, or a source that is not written as the kind requires.
+    Raises a UserError for an unknown kind, naming the nearest one, or a source not written as the kind requires.
     """
     kind, colon, source = spec.partition(":")
     if not colon or kind not in kinds():
         near = get_close_matches(kind.lower(), kinds(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(f"embedder {spec!r}: unknown kind{hint}; write KIND:SOURCE with one of {', '.join(kinds())}")
-    match = re.fullmatch(kinds()[kind].pattern, source)
+    _, form, pattern = kinds()[kind]
+    match = re.fullmatch(pattern, source)
     if not match:
-        raise UserError(f"embedder {spec!r}: write {kind}:{kinds()[kind].form}")
+        raise UserError(f"embedder {spec!r}: write {kind}:{form}")
     for group, nested in match.groupdict().items():
         if group.endswith("_embedder"):
             check(nested)
@@ -67,12 +61,10 @@ def load(spec: str, device: "torch.device | str" = "cpu") -> "Embedder":
     """Load a frozen embedder.
 
     A hub id may carry a revision, `ID@REVISION`; a folder is relative to the working directory, else to the repository.
-
-    Raises:
-        UserError: unknown kind, or a source that is missing, damaged or of another type.
+    Raises a UserError for an unknown kind, or a source that is missing, damaged or of another type.
     """
     kind, source = check(spec)
-    module = importlib.import_module(f"sonolume.models.evaluation.embedders.{kinds()[kind].module}")
+    module = importlib.import_module(f"sonolume.models.evaluation.embedders.{kinds()[kind][0]}")
     return module.load(kind, source, device)
 
 

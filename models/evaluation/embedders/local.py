@@ -1,8 +1,13 @@
-"""Embedders without anything to download: the judges of the miniature world, which know its twelve kinds only, and
-statistics of log-mel spectrograms, which need no weights, for tests and first curves.
+"""Embedders without anything of their own to download.
+
+Judges of the miniature world, which know its twelve kinds only; statistics of log-mel spectrograms, which need no
+weights, for tests and first curves; pairs of other embedders that share a space, such as Wav2CLIP and CLIP; and any
+model of sounds as a TorchScript file: VGGish, PANNs, PaSST ...
 """
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,15 +15,19 @@ from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from sonolume.models.evaluation.embedders.base import Embedder, Features, pad
+from sonolume.models.evaluation.embedders.load import load as load_embedder
 from sonolume.modules.judges import Judge, PictureJudge, SoundJudge, judge_version
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld.captions import kinds_in
-from sonolume.utils import paths
-from sonolume.utils.errors import UserError
+from sonolume.utils import checkpoint, paths
+from sonolume.utils.cache import content_hash
+from sonolume.utils.errors import UserError, first_line
 
 KINDS = {
     "mel": ("", r""),
     "mini": ("sound_judge, sound_judge_second, picture_judge, world or a FOLDER", r".+"),
+    "pair": ("SOUND_SPEC|PICTURE_SPEC in quotes", r"(?P<sound_embedder>[^|]+)\|(?P<picture_embedder>[^|]+)"),
+    "torchscript": ("FILE.pt@RATE, with the sample rate that the model expects", r".+@\d+"),
 }
 SHIPPED = "pretrained/mini"
 PICTURE_SIZE = 64  # px
@@ -103,10 +112,96 @@ class WorldEmbedder(Embedder):
         return Features(features.logits.sigmoid() - 1 / self.dim, features.logits)
 
 
+class PairEmbedder(Embedder):
+    """Sounds by one embedder, pictures by the other, texts by the picture embedder if it takes them, else by the other.
+
+    That both were trained into one space is the caller's claim: only the widths are checked. Raises a UserError if they
+    differ, or one does not take its medium.
+    """
+
+    def __init__(self, sound: Embedder, picture: Embedder) -> None:
+        sound.require("sounds")
+        picture.require("pictures")
+        if sound.dim != picture.dim:
+            widths = f"{sound.name} has width {sound.dim}, {picture.name} {picture.dim}"
+            raise UserError(f"embedder pair: {widths}: not one space")
+        self.sound, self.picture = sound, picture
+        self.text = next((one for one in (picture, sound) if "texts" in one.takes), None)
+        self.takes = ("sounds", "pictures", "texts") if self.text else ("sounds", "pictures")
+        self.name, self.dim = f"pair:{sound.name}+{picture.name}", sound.dim
+        self.sample_rate, self.window, self.ragged = sound.sample_rate, sound.window, sound.ragged
+        self.labels = sound.labels if sound.labels == picture.labels else ()
+        self.unit = sound.unit
+
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
+        return self._comparable(self.sound.audio_features(waves))
+
+    def image_features(self, pictures: list[Image]) -> Features:
+        return self._comparable(self.picture.image_features(pictures))
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        assert self.text is not None
+        return self.text.text_features(texts)
+
+    def _comparable(self, features: Features) -> Features:
+        """Drop the logits if the two have different classes."""
+        return features if self.labels else Features(features.embeddings, None)
+
+
+class TorchScriptEmbedder(Embedder):
+    """Called with float32 (B, n); must return (B, d), or (B, T, d), which is averaged over T.
+
+    Sounds shorter than a second are padded with silence. The mean makes one sample of a sound, while published FAD on
+    VGGish counts every frame: such numbers are not comparable with published ones.
+
+    Loading a file runs its graph: no Python is imported or unpickled, but every operator of torch may be used, which
+    can read files and fill the memory. Take files from people that you trust.
+    """
+
+    takes = ("sounds",)
+    ragged = False  # the effect of padding is unknown
+
+    def __init__(self, path: Path, sample_rate: int, device: torch.device | str) -> None:
+        if not path.is_file():
+            raise UserError(f"embedder torchscript:{path}: no such file")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch recommends torch.export
+                self.model = torch.jit.load(path, map_location=device).eval()
+        except checkpoint.DAMAGED as error:
+            reason = f"not a TorchScript file, as torch.jit.save writes them ({first_line(error, 120)})"
+            raise UserError(f"embedder torchscript:{path}: {reason}") from error
+        self.device, self.sample_rate = device, sample_rate
+        self.name = f"torchscript:{path.name}@{content_hash(path)}"
+        self.dim = self.audio_features([np.zeros(sample_rate, np.float32)]).embeddings.shape[-1]
+
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"frames": "mean of a sound"}
+
+    @torch.no_grad()
+    def audio_features(self, waves: list[np.ndarray]) -> Features:
+        wave = pad(waves, shortest=self.sample_rate).to(self.device)  # (B, n)
+        try:
+            output = self.model(wave)
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1][:120]
+            raise UserError(f"{self.name} does not take float32 of shape {tuple(wave.shape)}: {last}") from error
+        if not isinstance(output, Tensor) or output.ndim not in (2, 3) or len(output) != len(wave):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UserError(f"{self.name} returned {shape} for {tuple(wave.shape)}, not (B, d) or (B, T, d)")
+        return Features(output if output.ndim == 2 else output.mean(1), None)
+
+
 def load(kind: str, source: str, device: torch.device | str) -> Embedder:
-    """Load `mel:`, a shipped judge by its name, `world` for all media, or a folder that training exported."""
+    """Load an embedder; a judge by its name if shipped, else by the folder that training exported."""
     if kind == "mel":
         return MelStatistics(device)
+    if kind == "pair":
+        sound, picture = (load_embedder(spec, device) for spec in source.split("|"))
+        return PairEmbedder(sound, picture)
+    if kind == "torchscript":
+        path, _, rate = source.rpartition("@")
+        return TorchScriptEmbedder(Path(path).expanduser(), int(rate), device)
     if source == "world":
         return WorldEmbedder(device)
     shipped = paths.resolve(SHIPPED) / source
@@ -117,6 +212,5 @@ def load(kind: str, source: str, device: torch.device | str) -> Embedder:
 
 
 def _judge(folder: Path, device: torch.device | str) -> JudgeEmbedder:
-    config = folder / "config.json"
-    is_picture = config.is_file() and "PictureJudge" in config.read_text(encoding="utf-8", errors="replace")
-    return JudgeEmbedder((PictureJudge if is_picture else SoundJudge).from_pretrained(folder), folder, device)
+    judge_class = PictureJudge if paths.kind_of(folder) == "PictureJudge" else SoundJudge
+    return JudgeEmbedder(judge_class.from_pretrained(folder), folder, device)

@@ -2,12 +2,12 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import snapshot_download
 from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,55 +29,40 @@ HASHED_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model"}  # files o
 CODEC_SECONDS = 30.0  # of one window, to bound memory
 
 
-class Source(NamedTuple):
-    """Location of a model, written `ID`, `ID@REVISION` or `FOLDER`."""
+def find_model(kind: str, source: str) -> tuple[str, str | None]:
+    """Return the folder, or the hub id and the revision, of a model written `ID`, `ID@REVISION` or `FOLDER`.
 
-    kind: str
-    where: str
-    revision: str | None
-
-    @classmethod
-    def parse(cls, kind: str, text: str) -> "Source":
-        """Parse a source; raises a UserError for a folder that does not exist."""
-        folder = Path(text).expanduser()
-        if folder.is_dir():
-            return cls(kind, str(folder.resolve()), None)
-        name, _, revision = text.partition("@")
-        return cls(kind, paths.locate(name, f"embedder {kind}:", "give a folder or an id of the hub"), revision or None)
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.where}"
-
-    def versioned_name(self) -> str:
-        """Name a local model by the content of its folder, a hub model by its commit."""
-        if not paths.is_local(self.where):
-            path = try_to_load_from_cache(self.where, "config.json", revision=self.revision)
-            if not isinstance(path, str):
-                raise UserError(f"embedder {self}: its version is unknown because it is not in the hub's cache")
-            return f"{self}@{Path(path).parent.name}"  # .../snapshots/COMMIT/config.json
-        folder = Path(self.where)
-        files = sorted(path for path in folder.iterdir() if path.suffix in HASHED_SUFFIXES and path.is_file())
-        return f"{self.kind}:{folder.name}@{content_hash(*files)}"
+    Raises a UserError for a folder that does not exist.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve()), None
+    name, _, revision = source.partition("@")
+    return paths.locate(name, f"embedder {kind}:", "give a folder or an id of the hub"), revision or None
 
 
 class PretrainedEmbedder(Embedder):
-    """A frozen model in float32 and evaluation mode.
+    """A frozen model in float32 and evaluation mode, named by the content of its folder or its commit on the hub.
 
-    Raises:
-        UserError: the model or its processor is missing, damaged, of another type, or lacks weights.
+    Raises a UserError if the model or its processor is missing, damaged, of another type, or lacks weights.
     """
 
     def __init__(self, model_class: Any, kind: str, source: str, device: torch.device | str) -> None:
-        self.source, self.device = Source.parse(kind, source), device
-        where, label, revision = self.source.where, f"embedder {self.source}", self.source.revision
-        pretrained.model_settings(where, label, (model_class.config_class.model_type,), revision)
-        self.model = pretrained.load_model(model_class, where, label, revision).to(device)
-        self.config, self.name = self.model.config, self.source.versioned_name()
+        (where, revision), self.device = find_model(kind, source), device
+        self.where, self.label, self.revision = where, f"embedder {kind}:{where}", revision
+        pretrained.model_settings(where, self.label, (model_class.config_class.model_type,), revision)
+        self.model = pretrained.load_model(model_class, where, self.label, revision).to(device)
+        self.config = self.model.config
+        if paths.is_local(where):
+            files = (path for path in Path(where).iterdir() if path.suffix in HASHED_SUFFIXES and path.is_file())
+            self.name = f"{kind}:{Path(where).name}@{content_hash(*sorted(files))}"
+        else:
+            commit = Path(snapshot_download(where, revision=revision, local_files_only=True)).name
+            self.name = f"{kind}:{where}@{commit}"
 
     def load_processor(self, loader: Any, **settings: Any) -> Any:
         """Load the tokenizer or feature extractor of the model."""
-        where, revision = self.source.where, self.source.revision
-        return pretrained.load_processor(loader, where, f"embedder {self.source}", revision, **settings)
+        return pretrained.load_processor(loader, self.where, self.label, self.revision, **settings)
 
 
 class AstEmbedder(PretrainedEmbedder):
@@ -213,9 +198,9 @@ class SpeechEmbedder(PretrainedEmbedder):
         self.extractor = self.load_processor(transformers.Wav2Vec2FeatureExtractor)
         self.layer = int(layer) if layer else None
         if layer and int(layer) > self.config.num_hidden_layers:
-            raise UserError(f"embedder {self.source}: has layers 0 to {self.config.num_hidden_layers}, not {layer}")
+            raise UserError(f"{self.label}: has layers 0 to {self.config.num_hidden_layers}, not {layer}")
         if getattr(self.config, "add_adapter", False):
-            raise UserError(f"embedder {self.source}: has an adapter that shortens time, which is not supported")
+            raise UserError(f"{self.label}: has an adapter that shortens time, which is not supported")
         self.name = self.name.replace("@", f"#{self.layer}@") if layer else self.name
         self.dim, self.sample_rate = self.config.hidden_size, self.extractor.sampling_rate
         self.ragged = self.config.feat_extract_norm == "layer" and kind != "wavlm"

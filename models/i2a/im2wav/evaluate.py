@@ -21,7 +21,7 @@ from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files, wave_saver
+from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files
 from sonolume.models.i2a.im2wav import round_trip
 from sonolume.models.i2a.im2wav.generator import Generator
 from sonolume.models.i2a.im2wav.inference import SHIPPED, load, load_clip
@@ -40,7 +40,7 @@ WORLD_EMBEDDERS = ("mini:sound_judge", "mini:sound_judge_second", "mel:")
 def run(config: Config, options: EvaluationOptions) -> None:
     """Generate and score sounds, or score a folder; write report.json, report.md and sheets of samples."""
     if options.generated is not None or options.reference is not None:
-        score_folder(options, runtime.pick_device(options.device), options.batch_size)
+        score_folder(options, options.output_dir, options.device, options.batch_size)
         return
     if config.stage is Stage.vqvae:
         from sonolume.models.i2a.im2wav import evaluate_vqvae
@@ -129,8 +129,7 @@ def make_films(generator: Generator, tests: HeldOut, folder: Path) -> Films:
     sounds = {"generated": generator.generate("films", inputs, frames, samples, source)}
     sounds["middle frame"] = generator.generate("films_middle_frame", inputs, middle, samples, source)
     render = lambda uids, _: [delayed_wave(scenes[uid]) for uid in uids]  # noqa: E731
-    save = wave_saver(generator.pipe.sample_rate)
-    real = generate_files(folder / "films_real", inputs, source, render, save, title="render")
+    real = generate_files(folder / "films_real", inputs, source, render, generator.pipe.sample_rate, title="render")
     sounds["VQ-VAE"] = generator.reconstruct("films_reconstructed", real, source)
     return Films(list(scenes.values()), sounds | {"real": real}, [film_onsets(one)[0] for one in scenes.values()])
 

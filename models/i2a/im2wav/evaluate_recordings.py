@@ -1,6 +1,5 @@
 """Evaluate Im2Wav on recordings: sounds of prepared videos and pictures, or of the pictures of ImageHear."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from sonolume.models.evaluation import figures, held_out
 from sonolume.models.evaluation.embedders.base import Embedder
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
 from sonolume.models.evaluation.embedders.load import load_all
+from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import Scorer, add_onset_scores, add_scores_with_baselines
 from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
 from sonolume.models.evaluation.samples import SOUND, Files, Samples, choose
@@ -24,23 +24,6 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
 
 CUSTOMARY = "--embedder clap:laion/clap-htsat-unfused --embedder ast:MIT/ast-finetuned-audioset-10-10-0.4593"
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Pictures and videos to generate sounds of, with the real sounds, captions and labels that exist; by Uid."""
-
-    source: str
-    pictures: dict[str, Path] = field(default_factory=dict)
-    videos: dict[str, Path] = field(default_factory=dict)
-    sounds: dict[str, Path] = field(default_factory=dict)
-    captions: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def shown(self) -> dict[str, Path]:
-        """The file that is generated from: the video if there is one."""
-        return {**self.pictures, **self.videos}
 
 
 def run(config: Config, options: EvaluationOptions, generator: Generator) -> None:
@@ -61,8 +44,9 @@ def run(config: Config, options: EvaluationOptions, generator: Generator) -> Non
     made = generate(generator, inputs)
     baselines = {}
     if inputs.sounds:
-        baselines["VQ-VAE"] = generator.reconstruct("reconstructed", inputs.sounds, {"source": inputs.source})
-    report = Report(conditions(inputs, made, embedders, options), facts=generator.facts() | {"of": inputs.source})
+        baselines["VQ-VAE"] = generator.reconstruct("reconstructed", inputs.sounds, inputs.source)
+    facts = generator.facts() | {"of": inputs.source["source"]}
+    report = Report(conditions(inputs, made, embedders, options), facts=facts)
     samples = Samples(SOUND, made, inputs.sounds, inputs.captions, inputs.labels, inputs.pictures)
     cache, size = options.cache_dir or folder / EMBEDDINGS, options.batch_size
     add_scores_with_baselines(report, samples, baselines, embedders, cache, size)
@@ -74,7 +58,7 @@ def run(config: Config, options: EvaluationOptions, generator: Generator) -> Non
     finish(report, folder, figures.sample_sheets(folder, report, samples))
 
 
-def prepared(config: Config, count: int) -> Inputs:
+def prepared(config: Config, count: int) -> HeldOut:
     """Choose at most `count` prepared rows of the test split, or of the validation split where there is none."""
     rows = {
         uid: row
@@ -84,8 +68,8 @@ def prepared(config: Config, count: int) -> Inputs:
     chosen = choose(rows, count)
     if not chosen:
         raise UserError(f"{', '.join(config.dataset)}: no sound with a video or picture to test on: see report.json")
-    return Inputs(
-        source=", ".join(config.dataset),
+    return HeldOut(
+        source={"source": ", ".join(config.dataset)},
         pictures={uid: pictures_of(row)[0][1] for uid, row in chosen.items() if row.image and not row.video},
         videos={uid: row.video for uid, row in chosen.items() if row.video},
         sounds={uid: row.audio for uid, row in chosen.items() if row.audio},
@@ -94,15 +78,16 @@ def prepared(config: Config, count: int) -> Inputs:
     )
 
 
-def imagehear_inputs(options: EvaluationOptions) -> Inputs:
+def imagehear_inputs(options: EvaluationOptions) -> HeldOut:
     """Choose at most `num_samples` pictures of the folder --imagehear."""
     assert options.imagehear is not None
     pictures = choose(imagehear.read(options.imagehear), options.num_samples)
     names = {uid: imagehear.class_of(uid) for uid in pictures}
-    return Inputs("ImageHear", pictures, captions={uid: f"the sound of {name}" for uid, name in names.items()})
+    captions = {uid: f"the sound of {name}" for uid, name in names.items()}
+    return HeldOut(captions, {}, {"source": "ImageHear"}, pictures)
 
 
-def generate(generator: Generator, inputs: Inputs) -> dict[str, Path]:
+def generate(generator: Generator, inputs: HeldOut) -> dict[str, Path]:
     """Generate a sound of one window for each input: of the first seconds of a video, or of a picture."""
     pipe, encoder = generator.pipe, generator.encoder
     seconds = pipe.window / pipe.sample_rate
@@ -121,7 +106,7 @@ def generate(generator: Generator, inputs: Inputs) -> dict[str, Path]:
     ):  # fmt: skip
         if paths:
             names = {uid: path.name for uid, path in paths.items()}
-            found |= generator.generate(f"generated_{name}", names, encode, pipe.window, {"source": inputs.source})
+            found |= generator.generate(f"generated_{name}", names, encode, pipe.window, inputs.source)
     return found
 
 
@@ -135,15 +120,16 @@ def add_class_accuracy(report: Report, made: Files, embedders: list[Embedder], c
         found = Scorer(Report({}), embedder, cache, batch_size).embed(made, SOUND, "generated")
         assert found.logits is not None
         top = [embedder.labels[index] for index in found.logits.argmax(dim=1).tolist()]
-        right = [name in imagehear.CLASSES[imagehear.class_of(uid)] for uid, name in zip(found.uids, top, strict=True)]
+        right = [name in imagehear.CLASSES[imagehear.class_of(uid)] for uid, name in zip(found.kept, top, strict=True)]
         share = Share(sum(right), len(right))
         report.add_share(f"ImageHear accuracy {embedder.name}", share, chance=1 / len(imagehear.CLASSES), headline=True)
 
 
-def conditions(inputs: Inputs, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:
+def conditions(inputs: HeldOut, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:
     """Everything that must agree before two reports are compared."""
-    contents = [content_hash(path) for path in inputs.shown.values()]
+    shown = {**inputs.pictures, **inputs.videos}
+    contents = [content_hash(path) for path in shown.values()]
     return measurement_conditions(
-        [embedder.facts() for embedder in embedders], list(inputs.shown), len(made), seed=options.seed,
+        [embedder.facts() for embedder in embedders], list(shown), len(made), seed=options.seed,
         inputs=content_hash(contents), references=content_hash([content_hash(path) for path in inputs.sounds.values()]),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sonolume.config.i2a.im2wav import EvaluationOptions
 from sonolume.models import runtime
-from sonolume.models.evaluation.samples import Files, generate_files, wave_saver, weights_version
+from sonolume.models.evaluation.samples import Files, generate_files, weights_version
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.inference import generate
 from sonolume.models.i2a.im2wav.pipeline import LEVELS, Im2WavPipeline, Request
@@ -76,9 +76,9 @@ class Generator:
             made = generate(self.pipe, Request(frames, seeds, samples), options, level)  # (B, n)
             return list(made.numpy())
 
-        save, size = wave_saver(self.pipe.sample_rate), options.batch_size
-        folder = options.output_dir / name
-        return generate_files(folder, inputs, settings, waves, save, batch_size=size, seed=options.seed, title=name)
+        folder, rate = options.output_dir / name, self.pipe.sample_rate
+        more: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "title": name}
+        return generate_files(folder, inputs, settings, waves, rate, **more)
 
     @torch.no_grad()
     def reconstruct(self, name: str, sounds: Files, source: Mapping[str, Any]) -> dict[str, Path]:
@@ -91,7 +91,7 @@ class Generator:
             return [reconstruct(vqvae, audio.load(sounds[uid], rate), LEVELS[level]).numpy() for uid in uids]
 
         folder, inputs = self.options.output_dir / name, {uid: path.name for uid, path in sounds.items()}
-        return generate_files(folder, inputs, settings, waves, wave_saver(rate), title=name)
+        return generate_files(folder, inputs, settings, waves, rate, title=name)
 
 
 @torch.no_grad()

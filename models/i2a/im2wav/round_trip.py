@@ -12,7 +12,7 @@ from sonolume.models.a2i import loading
 from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.report import Report
-from sonolume.models.evaluation.samples import Files, generate_files, save_picture, weights_version
+from sonolume.models.evaluation.samples import Files, generate_files, weights_version
 from sonolume.models.mini import judges
 from sonolume.utils import audio, paths
 
@@ -51,10 +51,5 @@ def _draw(
         return pipe(tokens, generator=generators).images
 
     inputs = {uid: path.name for uid, path in sounds.items()}
-    more: dict[str, Any] = {
-        "suffix": ".png",
-        "batch_size": options.batch_size,
-        "seed": options.seed,
-        "title": folder.name,
-    }
-    return generate_files(folder, inputs, settings, pictures, save_picture, **more)
+    more: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "title": folder.name}
+    return generate_files(folder, inputs, settings, pictures, **more)

@@ -20,7 +20,7 @@ from sonolume.models.evaluation.embedders.load import load_all
 from sonolume.models.evaluation.held_out import scenes_with_files
 from sonolume.models.evaluation.metrics import add_scores
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, save_picture, weights_version
+from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, weights_version
 from sonolume.models.mini import judges
 from sonolume.models.mini.scores import CHANCE
 from sonolume.models.mini.stable_diffusion.task import GUIDANCE_SCALE, NUM_STEPS
@@ -47,15 +47,15 @@ def run(config: Config, options: EvaluationOptions) -> None:
     prompts = {uid: f"a photo of {NAMES[kind]}" for uid, kind in kinds.items()}
 
     settings, inputs = sampling_settings(model, options), dict.fromkeys(captions, "the real picture")
-    png: dict[str, Any] = {"save": save_picture, "suffix": ".png", "batch_size": options.batch_size}
 
     def generate_all(name: str, texts: dict[str, str]) -> dict[str, Path]:
         make = partial(generate, pipe, settings, texts)
-        return generate_files(folder / name, texts, settings, make, seed=options.seed, **png)
+        return generate_files(folder / name, texts, settings, make, batch_size=options.batch_size, seed=options.seed)
 
     generated, prompted = generate_all("generated", captions), generate_all("prompted", prompts)
     make, weights = partial(reconstruct, pipe, real), {"weights": settings["weights"]}
-    rebuilt = generate_files(folder / "reconstructed", inputs, weights, make, title="reconstruct", **png)
+    more: dict[str, Any] = {"batch_size": options.batch_size, "title": "reconstruct"}
+    rebuilt = generate_files(folder / "reconstructed", inputs, weights, make, **more)
 
     asked, versions = [f"{uid}: {text}" for uid, text in captions.items()], [judges.picture_judge_version(), *EMBEDDERS]
     conditions = measurement_conditions(versions, asked, len(asked), seed=options.seed, world=WORLD)

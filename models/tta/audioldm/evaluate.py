@@ -22,7 +22,7 @@ from sonolume.models.evaluation.folders import score_folder
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
-from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files, wave_saver, weights_version
+from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files, weights_version
 from sonolume.models.mini import judges
 from sonolume.models.tta.audioldm.inference import SHIPPED, load
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
@@ -41,7 +41,7 @@ MAX_TOKENS = 512
 def run(config: Config, options: EvaluationOptions) -> None:
     """Generate and score sounds, or score a folder; write report.json, report.md and sheets of samples."""
     if options.generated is not None:
-        score_folder(options, runtime.pick_device(options.device), options.batch_size)
+        score_folder(options, options.output_dir, options.device, options.batch_size)
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     in_world = options.reference is None and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED)
@@ -131,8 +131,8 @@ def generate_sounds(
         return list(waves)
 
     size = batch_size if pipe.config.text_mask else 1  # unmasked, the padding of a batch would change the sounds
-    save = wave_saver(pipe.mel_settings.sample_rate)
-    return generate_files(folder, tests.captions, settings, generate, save, batch_size=size, seed=seed)
+    rate = pipe.mel_settings.sample_rate
+    return generate_files(folder, tests.captions, settings, generate, rate, batch_size=size, seed=seed)
 
 
 @torch.no_grad()
@@ -150,8 +150,8 @@ def reconstruct_sounds(
 
     inputs = {uid: str(path.relative_to(folder.parent)) for uid, path in tests.sounds.items()}
     made_by = {"model": settings["model"], "versions": settings["versions"], **tests.source}
-    save = wave_saver(pipe.mel_settings.sample_rate)
-    return generate_files(folder, inputs, made_by, reconstruct, save, batch_size=batch_size, title="reconstruct")
+    rate = pipe.mel_settings.sample_rate
+    return generate_files(folder, inputs, made_by, reconstruct, rate, batch_size=batch_size, title="reconstruct")
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from sonolume.utils.image import spectrogram_grid
 def run(config: Config, options: EvaluationOptions) -> None:
     """Reconstruct and score clips, or score a folder; write report.json, report.md and samples.png."""
     if options.generated is not None or options.reference is not None or options.embedder:
-        score_folder(options, runtime.pick_device(options.device), mel=MelSettings.of(config.preprocess))
+        score_folder(options, options.output_dir, options.device, mel=MelSettings.of(config.preprocess))
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     vae = model.load(where, "--checkpoint").to(runtime.pick_device(options.device))  # type: ignore[arg-type]

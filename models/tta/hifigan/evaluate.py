@@ -31,7 +31,7 @@ VOCODER, REFINED, GRIFFIN_LIM = "vocoder", "refined", "Griffin-Lim"
 def run(config: Config, options: EvaluationOptions) -> None:
     """Vocode and score clips, or score a folder; write report.json, report.md and samples.png."""
     if options.generated is not None or options.reference is not None or options.embedder:
-        score_folder(options, runtime.pick_device(options.device), mel=MelSettings.of(config.preprocess))
+        score_folder(options, options.output_dir, options.device, mel=MelSettings.of(config.preprocess))
         return
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     vocoder, settings = load(where, config, options.device, torch.float32)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sonolume.models.evaluation import samples
 from sonolume.models.evaluation.samples import SOUND, Samples, generate_files, seed_of
 from sonolume.utils.errors import UserError
 
@@ -17,14 +18,14 @@ KILLED_AT = 5  # the write that does not end
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from sonolume.models.evaluation.samples import generate_files
+from sonolume.models.evaluation import samples
 
 written = 0
 
 def make(uids, seeds):
     return [f"{uid} {seed} {sum(seeds)}" for uid, seed in zip(uids, seeds)]  # depends on the batch, as networks do
 
-def save(path, sample):
+def save(path, sample, sample_rate):
     global written
     written += 1
     path.write_text(sample[:3])
@@ -33,10 +34,16 @@ def save(path, sample):
     path.write_text(sample)
 
 inputs = {uid: f"text of {uid}" for uid in ("a", "b", "deep/c", "d", "e", "f", "g")}
-generate_files(Path(sys.argv[1]), inputs, {"steps": 20}, make, save, batch_size=3)
+samples._save = save
+samples.generate_files(Path(sys.argv[1]), inputs, {"steps": 20}, make, 16000, batch_size=3)
 """
 
 Make = Callable[[list[str], list[int]], list[str | None]]
+
+
+@pytest.fixture(autouse=True)
+def texts_as_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_save", lambda path, text, sample_rate: path.write_text(text))
 
 
 def describe(uids: list[str], seeds: list[int]) -> list[str | None]:
@@ -45,7 +52,7 @@ def describe(uids: list[str], seeds: list[int]) -> list[str | None]:
 
 def run(folder: Path, inputs: dict[str, str] = INPUTS, make: Make = describe, **more: Any) -> dict[str, str]:
     settings = more.pop("settings", {"steps": 20})
-    files = generate_files(folder, inputs, settings, make, lambda path, text: path.write_text(text), **more)
+    files = generate_files(folder, inputs, settings, make, 16000, **more)  # type: ignore[arg-type]
     return {uid: path.read_text() for uid, path in files.items()}
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sonolume.models.evaluation.embedders.base import Embedder, Features, pad, split_windows
+from sonolume.models.evaluation.embedders.base import Embedder, Features, pad
+from sonolume.utils.audio import split_windows
 from sonolume.utils.errors import UserError
 
 

@@ -28,7 +28,7 @@ def test_cosines_are_those_of_the_librarys_own_call(
     pixels = embedder.processor(images=pictures(), return_tensors="pt").pixel_values
     with torch.no_grad():
         output = model.from_pretrained(model_folder(kind)).eval()(pixel_values=pixels, **inputs)
-    images, embedded_texts = embedder.encode_images(pictures()).embeddings, embedder.encode_texts(texts)
+    images, embedded_texts = embedder.encode_images(pictures()).embeddings, embedder.encode_texts(texts).embeddings
     assert images.shape == (3, embedder.dim) and embedded_texts.shape == (2, embedder.dim)
     np.testing.assert_allclose(torch.nn.functional.normalize(images, dim=1), output.image_embeds, atol=1e-6)
     np.testing.assert_allclose(torch.nn.functional.normalize(embedded_texts, dim=1), output.text_embeds, atol=1e-6)
@@ -39,7 +39,7 @@ def test_features_may_come_bare_or_wrapped(
 ) -> None:
     """Some releases of transformers return a tensor, others an output that holds it."""
     embedder = load(f"clip:{model_folder('clip')}")
-    expected = embedder.encode_images(pictures()).embeddings, embedder.encode_texts(["rain"])
+    expected = embedder.encode_images(pictures()).embeddings, embedder.encode_texts(["rain"]).embeddings
     for name in ("get_image_features", "get_text_features"):
         wrapped = getattr(embedder.model, name)
 
@@ -48,14 +48,15 @@ def test_features_may_come_bare_or_wrapped(
 
         monkeypatch.setattr(embedder.model, name, bare)
     assert torch.equal(embedder.encode_images(pictures()).embeddings, expected[0])
-    assert torch.equal(embedder.encode_texts(["rain"]), expected[1])
+    assert torch.equal(embedder.encode_texts(["rain"]).embeddings, expected[1])
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_company_changes_nothing(kind: str, model_folder: Callable[[str], Path]) -> None:
     embedder = load(f"{kind}:{model_folder(kind)}")
     texts = ["rain", "a dog barks twice " * 20, "a bell rings"]
-    np.testing.assert_allclose(embedder.encode_texts(texts), embedder.encode_texts(texts, batch_size=1), atol=1e-5)
+    together, alone = (embedder.encode_texts(texts, size).embeddings for size in (16, 1))
+    np.testing.assert_allclose(together, alone, atol=1e-5)
     together, alone = (embedder.encode_images(pictures(), size).embeddings for size in (16, 1))
     np.testing.assert_allclose(together, alone, atol=1e-5)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.models.evaluation.embedders.load import check, kinds, load, load_all
-from sonolume.models.evaluation.embedders.pretrained import Source
+from sonolume.models.evaluation.embedders.pretrained import find_model
 from sonolume.utils.errors import UserError
 
 ModelFolder = Callable[[str], Path]
@@ -51,10 +51,10 @@ def test_bad_names_are_found_before_anything_slow_is_imported() -> None:
 
 
 def test_sources() -> None:
-    assert Source.parse("clap", "laion/clap") == ("clap", "laion/clap", None)
-    assert Source.parse("clap", "laion/clap@v2") == ("clap", "laion/clap", "v2")
+    assert find_model("clap", "laion/clap") == ("laion/clap", None)
+    assert find_model("clap", "laion/clap@v2") == ("laion/clap", "v2")
     with pytest.raises(UserError, match="embedder clap: ./gone: no such folder"):
-        Source.parse("clap", "./gone")
+        find_model("clap", "./gone")
 
 
 def test_folders_are_relative_to_the_working_directory(in_folder: Path, model_folder: ModelFolder) -> None:

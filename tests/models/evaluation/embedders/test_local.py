@@ -9,7 +9,7 @@ from sonolume.models.evaluation.embedders.load import load
 from sonolume.models.mini.judges import run_judge
 from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram
-from sonolume.modules.metrics.pairs import cosine_matrix, ranks
+from sonolume.modules.metrics.embeddings import cosine_matrix, ranks
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils.errors import UserError
 
@@ -94,7 +94,7 @@ def test_in_the_joint_space_what_belongs_together_is_nearest() -> None:
     sides = {
         "sound": embedder.encode_audio([world.render(scene) for scene in picked]).embeddings,
         "picture": embedder.encode_images([Image.fromarray(world.picture(scene)) for scene in picked]).embeddings,
-        "text": embedder.encode_texts([world.captions(scene, 1, "test")[0] for scene in picked]),
+        "text": embedder.encode_texts([world.captions(scene, 1, "test")[0] for scene in picked]).embeddings,
     }
     assert all(rows.shape == (40, 12) for rows in sides.values())
     for one, other in (("sound", "picture"), ("sound", "text"), ("picture", "text")):
@@ -108,7 +108,7 @@ def test_in_the_joint_space_what_belongs_together_is_nearest() -> None:
 def test_texts_about_nothing_here_are_far_from_everything() -> None:
     embedder = load("mini:world")
     texts = ["a piano", "a bell rings", "a dog", "a bell rings as a dog barks"]
-    nothing, bell, dog, both = embedder.encode_texts(texts)
+    nothing, bell, dog, both = embedder.encode_texts(texts).embeddings
     found = cosine_matrix(torch.stack([nothing, bell, both]), torch.stack([bell, dog]))
     expected = [[0, 0], [1, -1 / 11], [10 / 12 / (11 / 12 * 21 / 12) ** 0.5] * 2]
     np.testing.assert_allclose(found, expected, atol=1e-6)

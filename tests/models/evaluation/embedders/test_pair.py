@@ -8,7 +8,7 @@ from PIL import Image
 from sonolume.models.evaluation.embedders.base import Embedder, Features
 from sonolume.models.evaluation.embedders.cache import embed
 from sonolume.models.evaluation.embedders.load import check, load
-from sonolume.models.evaluation.embedders.pair import PairEmbedder
+from sonolume.models.evaluation.embedders.local import PairEmbedder
 from sonolume.utils.errors import UserError
 
 
@@ -43,7 +43,7 @@ def test_each_medium_goes_to_the_one_that_takes_it() -> None:
     assert pair.encode_audio([np.full(8000, 0.25, np.float32)]).embeddings.tolist() == [[0.25, 1]]
     grey = Image.new("RGB", (20, 20), (51, 51, 51))
     assert pair.encode_images([grey]).embeddings.tolist()[0] == pytest.approx([0.2, 1])
-    assert pair.encode_texts(["0.5"]).tolist() == [[0.5, 1]]
+    assert pair.encode_texts(["0.5"]).embeddings.tolist() == [[0.5, 1]]
     assert pair.name == "pair:ears:a/b@1+eyes:c@2"
     assert pair.facts()["sample_rate"] == 8000 and pair.facts()["window"] == 0.5
 
