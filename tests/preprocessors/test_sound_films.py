@@ -12,8 +12,7 @@ from sonolume.config.base import MiniworldConfig
 from sonolume.config.i2a.im2wav import FilmsConfig
 from sonolume.preprocessors.miniworld import films as world_films
 from sonolume.preprocessors.miniworld import world
-from sonolume.preprocessors.sound_films import Films
-from sonolume.preprocessors.sound_pictures import pictures_of, prepare
+from sonolume.preprocessors.sound_pictures import Films, pictures_of, prepare
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest
