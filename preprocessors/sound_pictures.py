@@ -82,9 +82,9 @@ class Films:
     def load_wave(self, row: Row, sample_rate: int, seconds: float) -> np.ndarray:
         """Load a sound as `prepared.load_wave` does; with `stereo`, two channels as (2, n); a scene as in its film."""
         if row.audio is None:
-            from sonolume.preprocessors.miniworld import films, world  # recordings do not need the synthesiser
+            from sonolume.preprocessors.miniworld import pictures, world  # recordings do not need the synthesiser
 
-            return films.delayed_wave(world.Scene.from_dict(row.scene or {}))
+            return pictures.delayed_wave(world.Scene.from_dict(row.scene or {}))
         if not self.stereo:
             return load_wave(row, sample_rate, seconds)
         wave = audio.load(row.audio, sample_rate, mono=False, seconds=seconds)
@@ -208,9 +208,9 @@ def _draw_film(row: Row, folder: Path) -> Path:
     """Draw the film of a scene into the folder of a data set, unless it is there."""
     path = folder / FILMS_FOLDER / f"{row.uid}.webp"
     if not path.is_file():
-        from sonolume.preprocessors.miniworld import films, world
+        from sonolume.preprocessors.miniworld import pictures, world
 
-        content = films.encode(films.film(world.Scene.from_dict(row.scene or {})))
+        content = pictures.encode_film(pictures.film(world.Scene.from_dict(row.scene or {})))
         with files.atomic_path(path) as temporary:
             temporary.write_bytes(content)
     return path

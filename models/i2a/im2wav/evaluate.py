@@ -29,7 +29,7 @@ from sonolume.models.mini import judges
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.modules.metrics import onsets
 from sonolume.preprocessors.miniworld import WORLD
-from sonolume.preprocessors.miniworld.films import delayed_wave, film, film_onsets
+from sonolume.preprocessors.miniworld.pictures import delayed_wave, film, film_onsets
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, Scene
 from sonolume.utils import audio
 from sonolume.utils.image import open_image
