@@ -14,9 +14,9 @@ from torch.utils.data import Dataset, default_collate
 
 from sonolume.config.base import MiniworldConfig
 from sonolume.config.mini.beats import Config
+from sonolume.models.mini.judges import presence
 from sonolume.models.mini.scene_data import SceneDataset, split_scenes
 from sonolume.models.mini.scene_data import preprocess as preprocess
-from sonolume.models.mini.scores import presence
 from sonolume.models.training import Frozen, RecipeTask, TrainingData
 from sonolume.modules.beats.beats import BEATs
 from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE, SAMPLES, WORLD, world

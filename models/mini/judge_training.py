@@ -13,7 +13,7 @@ from sonolume.config.options import ReportOptions
 from sonolume.models import runtime
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.mini import judges
-from sonolume.models.mini.scores import IGNORE, Judgement, score_judgement
+from sonolume.models.mini.judges import IGNORE, Judgement, score_judgement
 from sonolume.models.training import RecipeTask, step_generator
 from sonolume.modules.judges import Judge, judge_version
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world

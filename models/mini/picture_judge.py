@@ -8,9 +8,9 @@ from sonolume.config.mini.picture_judge import Config
 from sonolume.config.options import ReportOptions
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
+from sonolume.models.mini.judges import picture_target
 from sonolume.models.mini.scene_data import SceneDataset, draw
 from sonolume.models.mini.scene_data import preprocess as preprocess
-from sonolume.models.mini.scores import picture_target
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.modules.judges import PictureJudge, PictureJudgement
 from sonolume.preprocessors.miniworld import WORLD

@@ -10,7 +10,7 @@ from sonolume.config.mini.sound_judge import Config
 from sonolume.config.options import PreprocessOptions, ReportOptions
 from sonolume.models.mini import judge_training
 from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
-from sonolume.models.mini.scores import sound_target
+from sonolume.models.mini.judges import sound_target
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.features import MelDataset
 from sonolume.modules.judges import STRIDE, SoundJudge, SoundJudgement
