@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -18,6 +17,8 @@ from PIL import Image
 
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors import parallel, prepared, vggsound
+from sonolume.preprocessors.miniworld import pictures as miniworld
+from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.preprocessors.prepared import LeftOut, Outcome, load_wave, screen, world_rows
 from sonolume.utils import audio, files, manifest, pickles, video
 from sonolume.utils.audio import SoundError
@@ -51,11 +52,6 @@ class Films:
     video_dir: Path | None = None  # videos with the stems of the sounds
     vectors_dir: Path | None = None  # files of image vectors with the stems of the sounds
 
-    def settings(self) -> dict[str, Any]:
-        """Settings that all examples of a data set have in common."""
-        videos = str(self.video_dir.resolve()) if self.video_dir else ""
-        return {"films": True, "stereo": self.stereo, "video_dir": videos}
-
     def match(self, rows: Sequence[Row]) -> list[LeftOut]:
         """Fill in the video of each row without one, in place; return the rows that several videos would fit.
 
@@ -82,9 +78,7 @@ class Films:
     def load_wave(self, row: Row, sample_rate: int, seconds: float) -> np.ndarray:
         """Load a sound as `prepared.load_wave` does; with `stereo`, two channels as (2, n); a scene as in its film."""
         if row.audio is None:
-            from sonolume.preprocessors.miniworld import pictures, world  # recordings do not need the synthesiser
-
-            return pictures.delayed_wave(world.Scene.from_dict(row.scene or {}))
+            return miniworld.delayed_wave(Scene.from_dict(row.scene or {}))
         if not self.stereo:
             return load_wave(row, sample_rate, seconds)
         wave = audio.load(row.audio, sample_rate, mono=False, seconds=seconds)
@@ -114,7 +108,10 @@ def prepare(
     manifest.assign_splits([row for row, _ in pairs], config.valid_fraction)
     with prepared.cleanup(folder):
         if pairs:
-            settings = {name: getattr(config, name) for name in SETTINGS} | (films.settings() if films else {})
+            settings = {name: getattr(config, name) for name in SETTINGS}
+            if films:
+                videos = str(films.video_dir.resolve()) if films.video_dir else ""
+                settings |= {"films": True, "stereo": films.stereo, "video_dir": videos}
             settings["input"] = str(source.resolve()) if source else asdict(config.miniworld)
             path = folder / SETTINGS_FILE
             if path.is_file():
@@ -154,18 +151,18 @@ def _recordings(
     if not source.exists():
         raise UserError(f"{source}: no such folder or manifest of videos, or of sounds with pictures")
     if vggsound.table_of(source):
-        found = vggsound.read(source, dataset, config, media_dir)
+        found, left_out, best_frames = vggsound.read(source, dataset, config, media_dir)
     else:
-        found = vggsound.VGGSound(manifest.read_manifest(source, dataset, ("Audio|Video",), media_dir))
-        for row in found.rows:  # a video is its sound track, too, and labelled by its folder
+        found, left_out, best_frames = manifest.read_manifest(source, dataset, ("Audio|Video",), media_dir), [], {}
+        for row in found:  # a video is its sound track, too, and labelled by its folder
             row.video = row.video or (row.audio if row.audio and files.is_video(row.audio) else None)
             row.audio = row.audio or row.video
             row.label = row.label or Path(row.uid).parent.name.replace("_", " ") or None
-    left_out = films.match(found.rows) if films else []
-    unclear = {one.uid for one in left_out}
-    given = [row for row in found.rows if row.uid not in unclear]
+    ambiguous = films.match(found) if films else []
+    unclear = {one.uid for one in ambiguous}
+    given = [row for row in found if row.uid not in unclear]
     rows, screened_out = screen(given, images=not (films and films.sounds_only))
-    return [(row, found.best_frames.get(row.uid, [])) for row in rows], found.left_out + left_out + screened_out
+    return [(row, best_frames.get(row.uid, [])) for row in rows], left_out + ambiguous + screened_out
 
 
 def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | None = None) -> Outcome:
@@ -208,9 +205,7 @@ def _draw_film(row: Row, folder: Path) -> Path:
     """Draw the film of a scene into the folder of a data set, unless it is there."""
     path = folder / FILMS_FOLDER / f"{row.uid}.webp"
     if not path.is_file():
-        from sonolume.preprocessors.miniworld import pictures, world
-
-        content = pictures.encode_film(pictures.film(world.Scene.from_dict(row.scene or {})))
+        content = miniworld.encode_film(miniworld.film(Scene.from_dict(row.scene or {})))
         with files.atomic_path(path) as temporary:
             temporary.write_bytes(content)
     return path
@@ -259,9 +254,7 @@ def _load_pictures(row: Row, best_frames: list[int], seconds: float, config: Pai
             kind = "unreadable" if row.image.is_file() else "missing"
             raise VideoError(str(error), f"{kind} picture") from error
     if row.video is None:
-        from sonolume.preprocessors.miniworld import world  # recordings do not need the synthesiser
-
-        return [(None, Image.fromarray(world.picture(world.Scene.from_dict(row.scene or {}))))]
+        return [(None, Image.fromarray(miniworld.picture(Scene.from_dict(row.scene or {}))))]
     facts = video.probe(row.video)
     length = min(seconds, facts.seconds) if facts.seconds else seconds
     times = _even_times(length, config.frames)

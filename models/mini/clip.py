@@ -8,6 +8,7 @@ B pictures and captions of a batch, L tokens, G pictures of one scene, N picture
 import copy
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,9 +31,8 @@ from sonolume.models.training import Frozen, RecipeTask, TrainingData, step_gene
 from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors import parallel
 from sonolume.preprocessors.miniworld import TEST_SEED, WORLD, world
-from sonolume.preprocessors.miniworld.captions import NAMES
+from sonolume.preprocessors.miniworld.captions import FRAME_TEXTS, NAMES, frame_caption, status
 from sonolume.preprocessors.miniworld.drawings import Appearance
-from sonolume.preprocessors.miniworld.frame_captions import TEXTS, frame_caption, status
 from sonolume.preprocessors.miniworld.pictures import SIZE, appearances, even_windows, paint, picture
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, KINDS, Scene
 from sonolume.utils import checkpoint, files, paths
@@ -40,7 +40,6 @@ from sonolume.utils.cache import cached, content_hash
 
 CACHE_VERSION = 1  # bump to invalidate cached pictures and captions
 SCENES_PER_WORKER = 200  # for which a process is worth its start
-SHAPE = (-1, SIZE, SIZE, 3)
 MAX_SCALE = 100.0  # of the cosines in the loss, as in CLIP
 SHIPPED = "pretrained/mini/clip"
 CANDIDATES = 64  # pictures or captions to retrieve from
@@ -71,8 +70,8 @@ def preprocess(config: Config, options: object) -> None:
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Batches of `PictureCaptions`; an item is a scene, whose pictures are negatives of each other."""
-    train, valid = (FilmPictures(config, split) for split in ("train", "valid"))
-    return TrainingData(train, valid, partial(collate, tokenizer=build_tokenizer(config.model.max_tokens, TEXTS)))
+    tokenizer = build_tokenizer(config.model.max_tokens, FRAME_TEXTS)
+    return TrainingData.of(lambda split: FilmPictures(config, split), partial(collate, tokenizer=tokenizer))
 
 
 class FilmPictures(Dataset[Item]):
@@ -82,11 +81,14 @@ class FilmPictures(Dataset[Item]):
         mini, self.film = config.miniworld, config.film
         scenes = split_scenes(mini, split, mini.pairs)
         render = partial(render_scene, self.film, mini.captions_per_scene, split != "train")
-        key = [CACHE_VERSION, WORLD, render.args[1:], self.film.frames, self.film.cached_frames, TEXTS]
+        key = [CACHE_VERSION, WORLD, render.args[1:], self.film.frames, self.film.cached_frames, FRAME_TEXTS]
         key += [scene.to_dict() for scene in scenes]
 
         def make(folder: Path) -> None:
-            _save(parallel.run(render, scenes, config.train.num_workers, f"films, {split}", SCENES_PER_WORKER), folder)
+            rendered = parallel.run(render, scenes, config.train.num_workers, f"films, {split}", SCENES_PER_WORKER)
+            np.save(folder / "pictures.npy", np.frombuffer(b"".join(blob for blob, _ in rendered), np.uint8))
+            np.save(folder / "ends.npy", np.cumsum([0, *(len(blob) for blob, _ in rendered)]))
+            files.write_json(folder / "captions.json", {"captions": [captions for _, captions in rendered]})
 
         place = cached(paths.resolve(config.cache_dir), key, make, f"films_{split}")
         self.blob, self.ends = np.load(place / "pictures.npy", mmap_mode="r"), np.load(place / "ends.npy").tolist()
@@ -99,15 +101,10 @@ class FilmPictures(Dataset[Item]):
         epoch, index = key
         rng = np.random.default_rng([epoch, index, 5])
         blob = self.blob[self.ends[index] : self.ends[index + 1]].tobytes()
-        pictures, captions = np.frombuffer(zlib.decompress(blob), np.uint8).reshape(SHAPE), self.captions[index]
+        pictures = np.frombuffer(zlib.decompress(blob), np.uint8).reshape(-1, SIZE, SIZE, 3)
+        captions = self.captions[index]
         chosen = [0, *(1 + rng.permutation(len(pictures) - 1)[: self.film.frames_per_scene])]  # the first is the still
         return pictures[chosen], [captions[one][rng.integers(len(captions[one]))] for one in chosen]
-
-
-def _save(rendered: Sequence[Rendered], folder: Path) -> None:
-    np.save(folder / "pictures.npy", np.frombuffer(b"".join(blob for blob, _ in rendered), np.uint8))
-    np.save(folder / "ends.npy", np.cumsum([0, *(len(blob) for blob, _ in rendered)]))
-    files.write_json(folder / "captions.json", {"captions": [captions for _, captions in rendered]})
 
 
 def render_scene(film: FilmConfig, wordings: int, held_out: bool, scene: Scene) -> Rendered:
@@ -162,7 +159,7 @@ class Task(RecipeTask):
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__(config)
-        self.tokenizer = build_tokenizer(config.model.max_tokens, TEXTS)
+        self.tokenizer = build_tokenizer(config.model.max_tokens, FRAME_TEXTS)
         self.clip = build(config.model, self.tokenizer)
         self.processor = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
 
@@ -194,20 +191,13 @@ class Task(RecipeTask):
         """Write transformers' CLIPModel, CLIPTokenizer and CLIPImageProcessor into one folder."""
         self.clip.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        save_tokenizer(self.tokenizer, folder, TEXTS)
+        save_tokenizer(self.tokenizer, folder, FRAME_TEXTS)
 
 
 def build(model: ModelConfig, tokenizer: Any) -> CLIPModel:
     """Build an untrained CLIPModel for 64 x 64 pictures and the texts of a tokenizer."""
     start, end = (tokenizer.get_vocab()[token] for token in (START, END))
-    text, vision = (
-        {
-            "hidden_size": tower.hidden_size, "intermediate_size": tower.intermediate_size,
-            "num_hidden_layers": tower.num_hidden_layers, "num_attention_heads": tower.num_attention_heads,
-            "projection_dim": model.projection_dim,
-        }
-        for tower in (model.text, model.vision)
-    )  # fmt: skip
+    text, vision = (asdict(tower) | {"projection_dim": model.projection_dim} for tower in (model.text, model.vision))
     text |= {"vocab_size": len(tokenizer), "max_position_embeddings": model.max_tokens}
     text |= {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
     vision |= {"image_size": SIZE, "patch_size": model.patch_size}

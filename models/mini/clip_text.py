@@ -18,7 +18,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from sonolume.config.mini.clip_text import Config
-from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.mini.text_encoder import CaptionTask, caption_data
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.preprocessors.miniworld import WORLD, captions

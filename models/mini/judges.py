@@ -197,11 +197,6 @@ def add_shares(report: Report, shares: Shares, headlines: Mapping[str, str], col
         report.add_share(name, share, CHANCE[key], baselines, headline=key in headlines)
 
 
-def sound_judge_versions() -> list[str]:
-    """Names of the shipped sound judges with content hashes, for a report's conditions."""
-    return [judge_version(paths.root() / folder) for folder in SOUND_JUDGES]
-
-
-def picture_judge_version() -> str:
-    """Name of the shipped picture judge with its content hash, for a report's conditions."""
-    return judge_version(paths.root() / PICTURE_JUDGE)
+def versions(*shipped: str) -> list[str]:
+    """Names of shipped judges with content hashes, for a report's conditions."""
+    return [judge_version(paths.root() / folder) for folder in shipped]

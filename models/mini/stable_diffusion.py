@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -99,8 +99,7 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Batches of moments (B, 2z, h, w) and text states (B, L, D); fills the caches first if necessary."""
-    train, valid = (LatentPictures(config, split, frozen) for split in ("train", "valid"))
-    return TrainingData(train, valid, default_collate)
+    return TrainingData.of(lambda split: LatentPictures(config, split, frozen))
 
 
 class LatentPictures(Dataset[Item]):
@@ -261,7 +260,13 @@ def run(config: Config, options: EvaluationOptions) -> None:
     captions, kinds, real = tests.captions, tests.labels, tests.pictures
     prompts = {uid: f"a photo of {NAMES[kind]}" for uid, kind in kinds.items()}
 
-    settings, inputs = sampling_settings(model, options), dict.fromkeys(captions, "the real picture")
+    settings = {  # everything that determines a picture, besides its caption
+        "weights": weights_version(model),
+        "num_steps": options.num_steps or NUM_STEPS,
+        "guidance_scale": GUIDANCE_SCALE if options.guidance_scale is None else options.guidance_scale,
+        "seed": options.seed,
+    }
+    inputs = dict.fromkeys(captions, "the real picture")
     png: dict[str, Any] = {"save": save_picture, "suffix": ".png", "batch_size": options.batch_size}
 
     def generate_all(name: str, texts: dict[str, str]) -> dict[str, Path]:
@@ -272,7 +277,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
     make, weights = partial(reconstruct, pipe, real), {"weights": settings["weights"]}
     rebuilt = generate_files(folder / "reconstructed", inputs, weights, make, title="reconstruct", **png)
 
-    asked, versions = [f"{uid}: {text}" for uid, text in captions.items()], [judges.picture_judge_version(), *EMBEDDERS]
+    asked = [f"{uid}: {text}" for uid, text in captions.items()]
+    versions = [*judges.versions(judges.PICTURE_JUDGE), *EMBEDDERS]
     conditions = measurement_conditions(versions, asked, len(asked), seed=options.seed, world=WORLD)
     report = Report(conditions, facts=settings | {"model": model, "captions": len(captions)})
     made, pixels, real_pixels = (judges.load_pixels(list(some.values())) for some in (generated, rebuilt, real))
@@ -289,16 +295,6 @@ def run(config: Config, options: EvaluationOptions) -> None:
     pictures = [[open_image(files[uid]) for uid in rows] for files in columns.values()]
     picture_grid(folder / "samples.png", pictures, list(columns), [captions[uid] for uid in rows])
     finish(report, folder, ["samples.png"])
-
-
-def sampling_settings(model: str, options: EvaluationOptions) -> dict[str, Any]:
-    """Collect everything that determines a picture, besides its caption."""
-    return {
-        "weights": weights_version(model),
-        "num_steps": options.num_steps or NUM_STEPS,
-        "guidance_scale": GUIDANCE_SCALE if options.guidance_scale is None else options.guidance_scale,
-        "seed": options.seed,
-    }
 
 
 def generate(

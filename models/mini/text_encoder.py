@@ -20,7 +20,6 @@ from sonolume.config.base import MiniworldConfig, RunConfig
 from sonolume.config.mini.text_encoder import Config
 from sonolume.models.mini.judges import BANDS, DIRECTIONS, RELATIONS, STEPS, activity
 from sonolume.models.mini.scene_data import SceneDataset
-from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.training import Frozen, RecipeTask, TrainingData
 from sonolume.preprocessors.miniworld import WORLD
 from sonolume.preprocessors.miniworld.captions import caption
@@ -68,11 +67,11 @@ def slot_classes(scene: Scene) -> dict[str, list[int]]:
 
 def caption_data(config: MiniworldConfig, make_text: MakeText, tokenize: Tokenize) -> TrainingData:
     """Captions of fixed scenes, worded anew in every epoch; held-out wordings in the validation split."""
-    train, valid = (
-        SceneDataset(config, split, partial(_item, make_text=make_text, held_out=split != "train"))
-        for split in ("train", "valid")
-    )
-    return TrainingData(train, valid, partial(collate, tokenize=tokenize))
+
+    def make(split: str) -> SceneDataset[tuple[str, Scene]]:
+        return SceneDataset(config, split, partial(_item, make_text=make_text, held_out=split != "train"))
+
+    return TrainingData.of(make, partial(collate, tokenize=tokenize))
 
 
 def _item(scene: Scene, epoch: int, make_text: MakeText, held_out: bool) -> tuple[str, Scene]:
