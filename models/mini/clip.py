@@ -23,6 +23,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 
 from sonolume.config.mini.clip import Config, EvaluationOptions, FilmConfig, ModelConfig
 from sonolume.models import runtime
+from sonolume.models.evaluation.embedders.pretrained import ClipEmbedder
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.mini.clip_text import END, START, build_tokenizer, make_text, save_tokenizer
 from sonolume.models.mini.picture_judge import augment
@@ -207,38 +208,27 @@ def build(model: ModelConfig, tokenizer: Any) -> CLIPModel:
     return CLIPModel(config)
 
 
-class Clip:
+class Clip(ClipEmbedder):
     """A stock CLIP folder: unit vectors of pictures and texts."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         checkpoint.check_folder(folder, "CLIPModel")
-        self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().to(device)  # type: ignore[arg-type]
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
-        self.processor = CLIPImageProcessorPil.from_pretrained(folder)
+        super().__init__("clip", str(folder), device)
 
     def untrained(self, seed: int = 0) -> "Clip":
         """Return a twin with random weights."""
         twin = copy.copy(self)
         torch.manual_seed(seed)
-        twin.model = CLIPModel(self.model.config).eval().to(self.model.device)  # type: ignore[arg-type]
+        twin.model = CLIPModel(self.config).eval().to(self.device)  # type: ignore[arg-type]
         return twin
 
-    @torch.inference_mode()
     def pictures(self, pictures: Sequence[np.ndarray]) -> Tensor:
         """Encode N pictures (64, 64, 3) uint8 into (N, D) of length 1."""
-        found = []
-        for start in range(0, len(pictures), BATCH_SIZE):
-            images = [Image.fromarray(one) for one in pictures[start : start + BATCH_SIZE]]
-            pixels = self.processor(images=images, return_tensors="pt").pixel_values.to(self.model.device)
-            found.append(self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output))
-        return F.normalize(torch.cat(found), dim=-1).cpu()
+        return F.normalize(self.encode_images(list(map(Image.fromarray, pictures)), BATCH_SIZE).embeddings, dim=-1)
 
-    @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Encode N texts into (N, D) of length 1."""
-        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.model.device)
-        state = self.model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
-        return F.normalize(self.model.text_projection(state), dim=-1).cpu()
+        """Encode N texts, in one batch, into (N, D) of length 1."""
+        return F.normalize(self.encode_texts(texts, len(texts)), dim=-1)
 
 
 def run(config: Config, options: EvaluationOptions) -> None:

@@ -28,7 +28,6 @@ MAX_BRIGHTNESS = 0.05  # change up or down
 MAX_NOISE = 0.06
 
 Render = Callable[[list[Scene]], Tensor]  # scenes -> inputs of the judge
-Augment = Callable[[Tensor, torch.Generator], Tensor]  # makes real inputs as blurred and noisy as generated ones may be
 WEIGHTS = {
     "presence": 4.0, "activity": 2.0, "repeats": 0.5, "pitch": 0.25, "loudness": 0.25, "direction": 0.25,
     "layout": 0.25, "panels": 0.25,
@@ -50,9 +49,9 @@ def _class_loss(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 class JudgeTask(RecipeTask):
-    """Train a judge. Batches are (inputs, target)."""
+    """Train a judge. `augment` makes real inputs as blurred and noisy as generated ones. Batches: (inputs, target)."""
 
-    def __init__(self, judge: Judge, config: RunConfig, augment: Augment) -> None:
+    def __init__(self, judge: Judge, config: RunConfig, augment: Callable[[Tensor, torch.Generator], Tensor]) -> None:
         super().__init__(config)
         self.judge, self.augment = judge, augment
 

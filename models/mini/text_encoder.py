@@ -67,11 +67,10 @@ def slot_classes(scene: Scene) -> dict[str, list[int]]:
 
 def caption_data(config: MiniworldConfig, make_text: MakeText, tokenize: Tokenize) -> TrainingData:
     """Captions of fixed scenes, worded anew in every epoch; held-out wordings in the validation split."""
-
-    def make(split: str) -> SceneDataset[tuple[str, Scene]]:
-        return SceneDataset(config, split, partial(_item, make_text=make_text, held_out=split != "train"))
-
-    return TrainingData.of(make, partial(collate, tokenize=tokenize))
+    return TrainingData.of(
+        lambda split: SceneDataset(config, split, partial(_item, make_text=make_text, held_out=split != "train")),
+        partial(collate, tokenize=tokenize),
+    )
 
 
 def _item(scene: Scene, epoch: int, make_text: MakeText, held_out: bool) -> tuple[str, Scene]:

@@ -31,6 +31,7 @@ ING = {  # verb in the -s form: its -ing form; a consonant after one vowel is do
 PITCH = {"low": ("low", "deep"), "high": ("high", "high-pitched")}
 LOUDNESS = {"low": ("quietly", "softly", "faintly"), "high": ("loudly", "noisily")}
 COUNTS = {1: ("once", "one time"), 2: ("twice", "two times"), 3: ("three times", "thrice")}
+ORDINALS = {1: ("first",), 2: ("second",), 3: ("third",)}
 DIRECTIONS = {"up": ("rising", "climbing"), "down": ("falling", "sinking")}
 
 # {a}, {b}: clauses ("a bell rings twice"); {an}, {bn}: as noun phrases ("a bell ringing twice"); {n}: the name alone
@@ -59,8 +60,6 @@ OTHER_NOUNS: dict[str, tuple[str, ...]] = {  # for prompts, besides `NAMES` and 
     "engine": ("a car",), "rain": ("a rain cloud",), "thunder": ("a thunderstorm", "lightning"),
     "phone": ("a telephone",), "dog": ("a dog barking",),
 }  # fmt: skip
-
-ORDINALS = {1: ("first",), 2: ("second",), 3: ("third",)}
 
 # captions of single video frames: {n}: name; {an}: noun phrase ("a low bell ringing"); {times}: "twice"; {th}: "second"
 FRAME_TRAIN = {
