@@ -8,7 +8,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
 from sonolume.config.load import recipe_code
@@ -35,7 +35,12 @@ class TrainingData:
 
     train: Dataset[Any]  # indexed by (epoch, index)
     valid: Dataset[Any]
-    collate: Callable[[list[Any]], Any]
+    collate: Callable[[list[Any]], Any] = default_collate
+
+    @classmethod
+    def of(cls, make: Callable[[str], Dataset[Any]], collate: Callable[[list[Any]], Any] = default_collate) -> Self:
+        """Make the data sets of the splits "train" and "valid"."""
+        return cls(make("train"), make("valid"), collate)
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):

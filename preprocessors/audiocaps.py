@@ -16,8 +16,6 @@ from sonolume.utils.manifest import FOLDER_MANIFESTS, Row
 COLUMNS = ("youtube_id", "start_time", "caption")
 CLIP_SECONDS = 10
 SPLIT_ORDER = ("test", "valid", None, "train")  # a clip of two tables belongs to the first of these splits
-NAMES = "{youtube_id}_{start}, {youtube_id}_{start}_{end} (also in milliseconds), {youtube_id}, each also after a Y, "
-NAMES += "and {audiocap_id}"
 
 
 def tables(source: Path) -> list[Path]:
@@ -57,8 +55,9 @@ def read(source: Path, dataset: str, audio_dir: Path | None = None) -> list[Row]
     if not found:
         raise UserError(
             f"{folder}: holds none of the {len(rows):,} clips of {', '.join(path.name for path in paths)}: expected "
-            f"{NAMES}, such as {rows[0].uid}.wav, among {sum(map(len, files.values())):,} sound files; name the right "
-            "folder with --audio_dir"
+            "{youtube_id}_{start}, {youtube_id}_{start}_{end} (also in milliseconds), {youtube_id}, each also after a "
+            f"Y, and {{audiocap_id}}, such as {rows[0].uid}.wav, among {sum(map(len, files.values())):,} sound files; "
+            "name the right folder with --audio_dir"
         )
     return rows
 

@@ -7,6 +7,7 @@ taken from them.
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import soundfile
 from PIL import Image
 
 from sonolume.config.audio_to_image import PairsConfig
-from sonolume.preprocessors import parallel, prepared, sound_films, vggsound
+from sonolume.preprocessors import parallel, prepared, vggsound
+from sonolume.preprocessors.miniworld import pictures as miniworld
+from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.preprocessors.prepared import LeftOut, Outcome, load_wave, screen, world_rows
-from sonolume.preprocessors.sound_films import Films
-from sonolume.utils import audio, files, manifest, video
+from sonolume.utils import audio, files, manifest, pickles, video
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
@@ -33,15 +35,54 @@ SMALLEST_SIDE = 16  # px; smaller pictures are left out
 LOSSLESS_SIDE = 128  # px; pictures up to this size are stored as PNG, because JPEG would spoil them
 BLANK_DEVIATION = 2.0  # standard deviation of 8-bit values below which a picture is blank
 JPEG_QUALITY = 95
+VECTORS_SUFFIX = ".pickle"  # of files with image vectors in place of a video
+FILMS_FOLDER = "films"  # of the miniature world's videos, inside a data set
+CHECKED = 10.0  # seconds of a video in which there must be a picture
+STEREO = 2  # channels
 Picture = tuple[float | None, Image.Image]  # second at which it appears, None for a still one
+Pair = tuple[Row, list[int]]  # a sound, and numbers of the frames to take from its video; [] for frames all over it
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One sound with its pictures."""
+class Films:
+    """Settings of the preparation of a data set with videos."""
 
-    row: Row
-    best_frames: tuple[int, ...] = ()  # numbers of the frames to take from its video; all over it by default
+    stereo: bool = False  # keep two channels
+    sounds_only: bool = False  # accept sounds that have neither video nor picture
+    video_dir: Path | None = None  # videos with the stems of the sounds
+    vectors_dir: Path | None = None  # files of image vectors with the stems of the sounds
+
+    def match(self, rows: Sequence[Row]) -> list[LeftOut]:
+        """Fill in the video of each row without one, in place; return the rows that several videos would fit.
+
+        A video has the same path inside its folder as the sound, or else the same stem. A file of image vectors stands
+        for a missing video.
+        """
+        by_stem: dict[str, list[Path]] = {}
+        for path in video.films_in(self.video_dir) if self.video_dir else ():
+            by_stem.setdefault(path.stem, []).append(path)
+        if self.video_dir and not by_stem:
+            raise UserError(f"{self.video_dir}: contains no videos")
+        left_out = []
+        for row in rows:
+            found = [] if row.video else by_stem.get(Path(row.uid).name, [])
+            same = [path for path in found if path.relative_to(self.video_dir or "").with_suffix("") == Path(row.uid)]
+            if len(same or found) > 1:
+                left_out.append(LeftOut.of(row, "ambiguous video", f"{found[0]} and {found[1]} fit"))
+            row.video = row.video or next(iter(same or found), None)
+            if self.vectors_dir and not row.video:
+                vectors = self.vectors_dir / f"{Path(row.uid).name}{VECTORS_SUFFIX}"
+                row.video = vectors if vectors.is_file() else None
+        return left_out
+
+    def load_wave(self, row: Row, sample_rate: int, seconds: float) -> np.ndarray:
+        """Load a sound as `prepared.load_wave` does; with `stereo`, two channels as (2, n); a scene as in its film."""
+        if row.audio is None:
+            return miniworld.delayed_wave(Scene.from_dict(row.scene or {}))
+        if not self.stereo:
+            return load_wave(row, sample_rate, seconds)
+        wave = audio.load(row.audio, sample_rate, mono=False, seconds=seconds)
+        return wave if len(wave) == STEREO else wave.mean(axis=0)
 
 
 def prepare(
@@ -58,16 +99,19 @@ def prepare(
     """
     folder = prepared.dataset_folder(config, dataset)
     if source is None and not config.miniworld.train_scenes:
-        is_complete = is_complete_film if films else _is_complete
-        return prepared.count_examples(config, dataset, is_complete, "a sound or pictures")
+        is_usable = _is_complete_film if films else is_complete
+        return prepared.count_examples(config, dataset, is_usable, "a sound or pictures")
     if source is None:
-        pairs, left_out = [Pair(row) for row in world_rows(config, dataset, labels=True)], []
+        pairs, left_out = [(row, []) for row in world_rows(config, dataset, labels=True)], []
     else:
         pairs, left_out = _recordings(config, dataset, source, media_dir, films)
-    manifest.assign_splits([pair.row for pair in pairs], config.valid_fraction)
+    manifest.assign_splits([row for row, _ in pairs], config.valid_fraction)
     with prepared.cleanup(folder):
         if pairs:
-            settings = {name: getattr(config, name) for name in SETTINGS} | (films.settings() if films else {})
+            settings = {name: getattr(config, name) for name in SETTINGS}
+            if films:
+                videos = str(films.video_dir.resolve()) if films.video_dir else ""
+                settings |= {"films": True, "stereo": films.stereo, "video_dir": videos}
             settings["input"] = str(source.resolve()) if source else asdict(config.miniworld)
             path = folder / SETTINGS_FILE
             if path.is_file():
@@ -90,12 +134,13 @@ def pictures_of(row: Row) -> list[tuple[float | None, Path]]:
     return [(None if path.stem.startswith(STILL) else float(path.stem), path) for path in found]
 
 
-def _is_complete(row: Row) -> bool:
+def is_complete(row: Row) -> bool:
+    """Whether the sound of a row, and the folder of its pictures, exist."""
     return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
 
 
-def is_complete_film(row: Row) -> bool:
-    """Whether the sound of a row, and its video or picture if it names them, are files."""
+def _is_complete_film(row: Row) -> bool:
+    """Whether the sound of a row, and its video or picture if it names them, exist."""
     images = (not row.image or row.image.is_dir()) and (not row.video or row.video.is_file())
     return bool(row.audio and row.audio.is_file() and images)
 
@@ -106,24 +151,23 @@ def _recordings(
     if not source.exists():
         raise UserError(f"{source}: no such folder or manifest of videos, or of sounds with pictures")
     if vggsound.table_of(source):
-        found = vggsound.read(source, dataset, config, media_dir)
+        found, left_out, best_frames = vggsound.read(source, dataset, config, media_dir)
     else:
-        found = vggsound.VGGSound(manifest.read_manifest(source, dataset, ("Audio|Video",), media_dir))
-        for row in found.rows:  # a video is its sound track, too, and labelled by its folder
+        found, left_out, best_frames = manifest.read_manifest(source, dataset, ("Audio|Video",), media_dir), [], {}
+        for row in found:  # a video is its sound track, too, and labelled by its folder
             row.video = row.video or (row.audio if row.audio and files.is_video(row.audio) else None)
             row.audio = row.audio or row.video
             row.label = row.label or Path(row.uid).parent.name.replace("_", " ") or None
-    left_out = films.match(found.rows) if films else []
-    unclear = {one.uid for one in left_out}
-    given = [row for row in found.rows if row.uid not in unclear]
+    ambiguous = films.match(found) if films else []
+    unclear = {one.uid for one in ambiguous}
+    given = [row for row in found if row.uid not in unclear]
     rows, screened_out = screen(given, images=not (films and films.sounds_only))
-    pairs = [Pair(row, tuple(found.best_frames.get(row.uid, ()))) for row in rows]
-    return pairs, found.left_out + left_out + screened_out
+    return [(row, best_frames.get(row.uid, [])) for row in rows], left_out + ambiguous + screened_out
 
 
 def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | None = None) -> Outcome:
     """Write the sound, then the pictures or the film of one pair, unless an earlier run did."""
-    row = pair.row
+    row, best_frames = pair
     sound, frames = folder / config.audio_dir / f"{row.uid}.wav", folder / config.frames_dir / row.uid
     is_scene = row.audio is None
     has_pictures = films is None or row.image is not None or is_scene
@@ -132,7 +176,7 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
     example = replace(row, audio=sound, image=frames if has_pictures else None)
     try:
         if films and is_scene and has_pictures:
-            example.video = sound_films.draw(row, folder)
+            example.video = _draw_film(row, folder)
         if sound.is_file() and (frames.is_dir() or not has_pictures):
             example.duration = round(soundfile.info(sound).duration, 3)
             count = len(list(frames.iterdir())) if has_pictures else 0
@@ -142,7 +186,8 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
         seconds = wave.shape[-1] / config.sample_rate
         if films and row.video:
             _check_video(row.video, config.frames)
-        pictures = _usable(_load_pictures(pair, seconds, config), f"{row.image or row.video}") if has_pictures else []
+        found = _load_pictures(row, best_frames, seconds, config) if has_pictures else []
+        pictures = _usable(found, f"{row.image or row.video}") if has_pictures else []
     except (SoundError, VideoError) as error:
         return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
     audio.save_wav(sound, wave, config.sample_rate)
@@ -156,12 +201,39 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
     return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
 
 
+def _draw_film(row: Row, folder: Path) -> Path:
+    """Draw the film of a scene into the folder of a data set, unless it is there."""
+    path = folder / FILMS_FOLDER / f"{row.uid}.webp"
+    if not path.is_file():
+        content = miniworld.encode_film(miniworld.film(Scene.from_dict(row.scene or {})))
+        with files.atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    return path
+
+
 def _check_video(path: Path, count: int) -> None:
-    if path.suffix == sound_films.VECTORS_SUFFIX:
-        sound_films.check_vectors(path)
-    else:
-        frames = sound_films.sample_frames(path, count)
-        _usable([(frame.seconds, frame.picture) for frame in frames], f"{path}")
+    """Raise a VideoError unless a video is whole and has pictures, or a file of image vectors holds arrays."""
+    if path.suffix == VECTORS_SUFFIX:
+        try:
+            content = pickles.read_arrays(path)
+        except UserError as error:
+            raise VideoError(str(error), "unreadable image vectors") from error
+        arrays = content.values() if isinstance(content, dict) else ()
+        if not any(isinstance(array, np.ndarray) and array.size for array in arrays):
+            raise VideoError(f"{path}: no image vectors in it", "unreadable image vectors")
+        return
+    length = video.probe(path).seconds
+    video.frames_at(path, [length])  # reads on to the end
+    _usable(_frames(path, _even_times(min(length or CHECKED, CHECKED), count)), f"{path}")
+
+
+def _even_times(length: float, count: int) -> list[float]:
+    """The middles of `count` equal parts of a video, in seconds."""
+    return [(index + 0.5) * length / count for index in range(count)]
+
+
+def _frames(path: Path, times: list[float]) -> list[Picture]:
+    return [(frame.seconds, frame.picture) for frame in video.frames_at(path, times)]
 
 
 def _save_pictures(pictures: list[Picture], folder: Path, longest_side: int) -> None:
@@ -173,9 +245,8 @@ def _save_pictures(pictures: list[Picture], folder: Path, longest_side: int) -> 
             picture.save(temporary / (name + suffix), quality=JPEG_QUALITY)  # PNG ignores the quality
 
 
-def _load_pictures(pair: Pair, seconds: float, config: PairsConfig) -> list[Picture]:
-    """Load all pictures of a pair; of a video, frames from the first `seconds`."""
-    row = pair.row
+def _load_pictures(row: Row, best_frames: list[int], seconds: float, config: PairsConfig) -> list[Picture]:
+    """Load all pictures of a row; of a video, frames from the first `seconds`."""
     if row.image is not None:
         try:
             return [(None, open_image(row.image))]
@@ -183,17 +254,15 @@ def _load_pictures(pair: Pair, seconds: float, config: PairsConfig) -> list[Pict
             kind = "unreadable" if row.image.is_file() else "missing"
             raise VideoError(str(error), f"{kind} picture") from error
     if row.video is None:
-        from sonolume.preprocessors.miniworld import world  # recordings do not need the synthesiser
-
-        return [(None, Image.fromarray(world.picture(world.Scene.from_dict(row.scene or {}))))]
+        return [(None, Image.fromarray(miniworld.picture(Scene.from_dict(row.scene or {}))))]
     facts = video.probe(row.video)
     length = min(seconds, facts.seconds) if facts.seconds else seconds
-    times = [(index + 0.5) * length / config.frames for index in range(config.frames)]
-    best = [number / facts.fps for number in pair.best_frames if facts.fps and number / facts.fps < length]
+    times = _even_times(length, config.frames)
+    best = [number / facts.fps for number in best_frames if facts.fps and number / facts.fps < length]
     if best and row.split == "train":
         count = min(config.frames, len(best))
         times = [best[index * len(best) // count] for index in range(count)]
-    return [(frame.seconds, frame.picture) for frame in video.frames_at(row.video, times)]
+    return _frames(row.video, times)
 
 
 def _usable(pictures: list[Picture], source: str) -> list[Picture]:

@@ -18,6 +18,7 @@ import torch
 from sonolume.config.base import PreprocessConfig
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors import audiocaps, parallel, prepared
+from sonolume.preprocessors.miniworld import WORLD
 from sonolume.preprocessors.prepared import LeftOut, Outcome, load_wave, screen, world_rows
 from sonolume.utils import audio
 from sonolume.utils.audio import SoundError
@@ -51,10 +52,6 @@ class Plan:
         """The files of consecutive windows from `start` on, up to the first that is missing."""
         paths = (self.path(self.window_uid(uid, index)) for index in range(start, self.windows))
         return list(itertools.takewhile(Path.is_file, paths))
-
-    @property
-    def hop_seconds(self) -> float:
-        return self.mel.hop_size / self.mel.sample_rate
 
     def settings(self, origin: dict[str, Any] | None = None) -> dict[str, Any]:
         """The settings that features of one folder have in common, with the origin of their rows."""
@@ -96,8 +93,6 @@ def prepare(
                 plan.check()
             return prepared.count_examples(config, dataset, lambda row: plan.path(row.uid).is_file(), "features")
     if source is None:
-        from sonolume.preprocessors.miniworld import WORLD  # recordings do not need it
-
         mini = config.miniworld
         rows, left_out = world_rows(config, dataset), []
         origin = {"input": "miniworld", "world": WORLD, "seed": mini.seed}
@@ -152,7 +147,8 @@ def _compute_clip(row: Row, plan: Plan) -> Outcome:
         except SoundError as error:
             return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
         lengths = _write_windows(row.uid, wave, plan)
-    examples = (replace(row, uid=plan.window_uid(row.uid, index), duration=round(frames * plan.hop_seconds, 3))
+    hop = mel.hop_size / mel.sample_rate  # seconds
+    examples = (replace(row, uid=plan.window_uid(row.uid, index), duration=round(frames * hop, 3))
                 for index, frames in enumerate(lengths))  # fmt: skip
     return Outcome(tuple(examples), reused=reused)
 
@@ -176,7 +172,7 @@ def _existing_lengths(row: Row, plan: Plan) -> list[int]:
 def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> list[int]:
     """Write the windows of a clip, the first one last, so that it proves the others; return their lengths in frames."""
     total = len(wave) // plan.mel.hop_size
-    shortest = min(total, round(MIN_SECONDS / plan.hop_seconds))
+    shortest = min(total, round(MIN_SECONDS / (plan.mel.hop_size / plan.mel.sample_rate)))
     starts = [start for start in range(0, plan.windows * plan.frames, plan.frames) if total - start >= shortest]
     spans = [(start, min(start + plan.frames, total)) for start in starts]
     for path in plan.existing(uid, len(spans)):  # windows of an earlier, longer recording

@@ -7,7 +7,6 @@ the lists of videos to leave out, unmatch_videos and low_quality_videos, as .txt
 
 import csv
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from sonolume.config.audio_to_image import PairsConfig
@@ -25,15 +24,6 @@ COLUMNS = {"id": 0, "label": 2, "split": 3}  # of the published table, which has
 HEADERS = {"id": ("ytid", "youtube_id", "video"), "label": ("class", "label"), "split": ("set", "split")}
 
 
-@dataclass
-class VGGSound:
-    """Rows with files, rows that the lists leave out, and numbers of the best frames by Uid."""
-
-    rows: list[Row] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    best_frames: dict[str, list[int]] = field(default_factory=dict)
-
-
 def table_of(source: Path) -> Path | None:
     """Find the table: `source` itself, or in it, or one or two folders below."""
     if source.is_file():
@@ -41,31 +31,36 @@ def table_of(source: Path) -> Path | None:
     return next((path for depth in ("", "*/", "*/*/") for path in sorted(source.glob(depth + TABLE))), None)
 
 
-def read(source: Path, dataset: str, config: PairsConfig, media_dir: Path | None = None) -> VGGSound:
+def read(
+    source: Path, dataset: str, config: PairsConfig, media_dir: Path | None = None
+) -> tuple[list[Row], list[LeftOut], dict[str, list[int]]]:
     """Read one row per file of the table; its Uid is the file's stem, its label the first of its video.
 
     Args:
         media_dir: the folder that holds video/ and audio/ (default: `source`, or the table's).
+
+    Returns:
+        Rows with files, rows that the lists leave out, and numbers of the best frames by Uid.
     """
     table = table_of(source) or source / TABLE
     labels = _read_table(table)
     folder = media_dir or (source if source.is_dir() else table.parent)
     lists = {"unmatch_videos": config.filter_unmatch_videos, "low_quality_videos": config.filter_low_quality_imgs}
     listed = {video: name for name, wanted in lists.items() if wanted for video in _read_ids(table, folder, name)}
-    found = VGGSound(best_frames=_read_best_frames(table, folder) if config.filter_frames else {})
+    rows, left_out = [], []
     sounds, videos = ({path.stem: path for path in reversed(sounds_in(folder)) if is_video(path) == kind}
                       for kind in (False, True))  # fmt: skip
     for uid in sorted(sounds.keys() | videos.keys()):
         label, split = labels.get(uid[:ID_LENGTH], ("", ""))
         if label and split == "train" and uid[:ID_LENGTH] in listed:
-            found.left_out.append(LeftOut(uid, f"listed in {listed[uid[:ID_LENGTH]]}"))
+            left_out.append(LeftOut(uid, f"listed in {listed[uid[:ID_LENGTH]]}"))
         elif label:
             audio, video = sounds.get(uid), videos.get(uid)
-            found.rows.append(Row(dataset, uid, audio or video, video=video, label=label, split=SPLITS[split]))
-    if not found.rows and not found.left_out:
+            rows.append(Row(dataset, uid, audio or video, video=video, label=label, split=SPLITS[split]))
+    if not rows and not left_out:
         raise UserError(f"{folder}: holds no file of the {len(labels):,} videos of {table}: expected "
                         "video/{youtube_id}_{start}_{end}.mp4")  # fmt: skip
-    return found
+    return rows, left_out, _read_best_frames(table, folder) if config.filter_frames else {}
 
 
 def _read_table(path: Path) -> dict[str, tuple[str, str]]:

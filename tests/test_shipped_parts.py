@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sonolume.models.mini.judges import load_judge, run_judge
-from sonolume.models.mini.scores import score_judgement
+from sonolume.models.mini.judges import load_judge, run_judge, score_judgement
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram

@@ -7,6 +7,8 @@ from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 from sonolume.config.options import ReportOptions
 
+EvaluationOptions = ReportOptions
+
 
 @dataclass
 class TowerConfig(Strict):
@@ -53,6 +55,3 @@ class Config(GeneratedDataConfig):
     cache_dir: str = "data/miniworld/cache"  # folder of cached pictures
     film: FilmConfig = field(default_factory=FilmConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-
-
-EvaluationOptions = ReportOptions

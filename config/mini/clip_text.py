@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import Strict
 from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
+from sonolume.config.mini.clip import TowerConfig
 
 
 @dataclass
-class ModelConfig(Strict):
+class ModelConfig(TowerConfig):
     """transformers' CLIPTextModel: causal attention, learned positions."""
 
     hidden_size: int = 128  # width of the text states, and of the tokens
@@ -18,9 +18,8 @@ class ModelConfig(Strict):
     max_tokens: int = 48  # text length with start and end tokens; shorter texts are padded
 
     def __post_init__(self) -> None:
-        self.at_least("model", 1, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        super().__post_init__()
         self.at_least("model", 8, "max_tokens")
-        self.divisible("model", "hidden_size", "num_attention_heads")
 
 
 @dataclass

@@ -7,6 +7,8 @@ from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 from sonolume.config.options import ReportOptions
 
+EvaluationOptions = ReportOptions
+
 
 @dataclass
 class ModelConfig(Strict):
@@ -19,6 +21,3 @@ class ModelConfig(Strict):
 @dataclass
 class Config(GeneratedDataConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
-
-
-EvaluationOptions = ReportOptions

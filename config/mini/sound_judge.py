@@ -6,6 +6,7 @@ from enum import StrEnum
 from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import ReportOptions
 
+EvaluationOptions = ReportOptions
 DIVISORS = {"frames": 8, "n_mel": 16}  # frames per step and mel bands per token of the networks
 
 
@@ -37,6 +38,3 @@ class Config(RunConfig):
         for name, divisor in DIVISORS.items():
             size = getattr(self.preprocess, name)
             self.require(size % divisor == 0, f"preprocess.{name} {size} is not divisible by {divisor}")
-
-
-EvaluationOptions = ReportOptions

@@ -54,7 +54,6 @@ class Config(GeneratedDataConfig):
     train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1e-3)))
 
 
-
 @dataclass(kw_only=True)
 class EvaluationOptions(ReportOptions):
     """Sampling flags of the evaluation."""

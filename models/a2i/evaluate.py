@@ -200,7 +200,7 @@ class Painter:
 
 def _conditions(tests: HeldOut, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:
     if tests.scenes:
-        more: dict[str, Any] = {"compared_with": tests.source, "judge": judges.picture_judge_version()}
+        more: dict[str, Any] = {"compared_with": tests.source, "judge": judges.versions(judges.PICTURE_JUDGE)[0]}
     else:
         paths = [*tests.sounds.values(), *tests.pictures.values()]
         more = {"compared_with": content_hash([content_hash(path) for path in paths])}

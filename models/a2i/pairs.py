@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from sonolume.config.audio_to_image import TrainingPairsConfig
 from sonolume.models.a2i.pipeline import repeat_to_length
 from sonolume.preprocessors.prepared import read_split
-from sonolume.preprocessors.sound_pictures import pictures_of
+from sonolume.preprocessors.sound_pictures import is_complete, pictures_of
 from sonolume.utils import audio, image
 from sonolume.utils.manifest import Row
 
@@ -100,11 +100,6 @@ class Images(Dataset[Tensor]):
         """Everything that decides the images, for the key of a cache."""
         size = self.config.width, self.config.height, self.config.center_crop
         return [*size, [(str(path), path.stat().st_mtime_ns) for path in self.files]]
-
-
-def is_complete(row: Row) -> bool:
-    """Whether the files of a row exist."""
-    return bool(row.audio and row.audio.is_file() and row.image and row.image.is_dir())
 
 
 def window_starts(row: Row, config: TrainingPairsConfig) -> list[float]:

@@ -18,7 +18,7 @@ from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_fil
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
-from sonolume.preprocessors.sound_pictures import pictures_of
+from sonolume.preprocessors.sound_pictures import is_complete, pictures_of
 from sonolume.utils import audio, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest
@@ -152,8 +152,7 @@ def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     which every pair needs. Raises a UserError if there is no such split or pair.
     """
     splits, names = read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
-    usable = {uid: row for uid, row in splits.items()
-              if row.audio and row.audio.is_file() and row.image and row.image.is_dir()}  # fmt: skip
+    usable = {uid: row for uid, row in splits.items() if is_complete(row)}
     chosen = choose(usable, count)
     if not chosen:
         raise UserError(f"{names}: no pair to test on: see report.json of the data set")

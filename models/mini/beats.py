@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from sonolume.config.base import MiniworldConfig
 from sonolume.config.mini.beats import Config
+from sonolume.models.mini.judges import presence
 from sonolume.models.mini.scene_data import SceneDataset, split_scenes
-from sonolume.models.mini.scene_data import preprocess as preprocess
-from sonolume.models.mini.scores import presence
 from sonolume.models.training import Frozen, RecipeTask, TrainingData
 from sonolume.modules.beats.beats import BEATs
 from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE, SAMPLES, WORLD, world
@@ -38,7 +37,7 @@ MAX_HISS = 0.01  # standard deviation of white noise
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Batches of waves (B, 40960) and presence (B, K)."""
-    return TrainingData(MixedSounds(config.miniworld), SceneDataset(config.miniworld, "valid", _item), default_collate)
+    return TrainingData(MixedSounds(config.miniworld), SceneDataset(config.miniworld, "valid", _item))
 
 
 def _item(scene: Scene, epoch: int) -> tuple[Tensor, Tensor]:

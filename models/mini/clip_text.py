@@ -18,8 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from sonolume.config.mini.clip_text import Config
-from sonolume.models.mini.caption_task import CaptionTask, caption_data
-from sonolume.models.mini.scene_data import preprocess as preprocess
+from sonolume.models.mini.text_encoder import CaptionTask, caption_data
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.preprocessors.miniworld import WORLD, captions
 from sonolume.preprocessors.miniworld.captions import caption, prompt
@@ -53,7 +52,6 @@ def tokenize(texts: list[str], tokenizer: CLIPTokenizer) -> tuple[Tensor, Tensor
 
 class Task(CaptionTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
-        torch.manual_seed(config.train.random_seed)
         model, tokenizer = config.model, build_tokenizer(config.model.max_tokens)
         start, end = (tokenizer.get_vocab()[token] for token in (START, END))
         clip = CLIPTextConfig(

@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from sonolume.config.mini.picture_vae import Config
 from sonolume.models import previews
 from sonolume.models.mini.scene_data import SceneDataset, draw
-from sonolume.models.mini.scene_data import preprocess as preprocess
 from sonolume.models.training import Frozen, RecipeTask, TrainingData, training_draws
 from sonolume.preprocessors.miniworld.pictures import SIZE
 from sonolume.preprocessors.miniworld.scene import Scene
@@ -24,8 +22,7 @@ PREVIEWS = 8  # pictures in TensorBoard
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Batches of pictures (B, 3, 64, 64) in -1..1."""
-    train, valid = (SceneDataset(config.miniworld, split, _item) for split in ("train", "valid"))
-    return TrainingData(train, valid, default_collate)
+    return TrainingData.of(lambda split: SceneDataset(config.miniworld, split, _item))
 
 
 def _item(scene: Scene, epoch: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sonolume.config.base import MiniworldConfig, RunConfig
+from sonolume.config.base import MiniworldConfig
 from sonolume.preprocessors.miniworld.pictures import picture
 from sonolume.preprocessors.miniworld.scene import Scene, scenes
 
@@ -37,8 +37,3 @@ def split_scenes(config: MiniworldConfig, split: str, pairs: bool) -> list[Scene
 def draw(scene: Scene) -> Tensor:
     """Render the picture of a scene: (3, 64, 64) in 0..1."""
     return torch.tensor(picture(scene)).permute(2, 0, 1) / 255
-
-
-def preprocess(config: RunConfig, options: object) -> None:
-    """Explain that these recipes need no preprocessing."""
-    print(f"{config.recipe}: training data are generated during training; there is nothing to prepare")

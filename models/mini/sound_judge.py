@@ -3,14 +3,12 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from sonolume.config.base import PreprocessConfig
 from sonolume.config.mini.sound_judge import Config
 from sonolume.config.options import PreprocessOptions, ReportOptions
-from sonolume.models.mini import judge_training
-from sonolume.models.mini.judge_training import JudgeTask, noise, soften, uniform
-from sonolume.models.mini.scores import sound_target
+from sonolume.models.mini.judges import sound_target
+from sonolume.models.mini.picture_judge import JudgeTask, evaluate, noise, soften, uniform
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.features import MelDataset
 from sonolume.modules.judges import STRIDE, SoundJudge, SoundJudgement
@@ -33,8 +31,7 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Batches of mels (B, M, T) and their targets."""
-    train, valid = (SceneMels(config.preprocess, config.dataset, split) for split in ("train", "valid"))
-    return TrainingData(train, valid, default_collate)
+    return TrainingData.of(lambda split: SceneMels(config.preprocess, config.dataset, split))
 
 
 class SceneMels(MelDataset):
@@ -68,7 +65,7 @@ def augment(mel: Tensor, random: torch.Generator) -> Tensor:
 
 def run(config: Config, options: ReportOptions) -> None:
     """Evaluate the judge on real renderings of held-out scenes."""
-    judge_training.evaluate(config, options, SoundJudge, _mels, "real sounds")
+    evaluate(config, options, SoundJudge, _mels, "real sounds")
 
 
 def _mels(scenes: list[Scene]) -> Tensor:

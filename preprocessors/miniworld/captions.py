@@ -1,13 +1,17 @@
-"""Captions and short prompts: several wordings of one scene, some of them held out for tests.
+"""Captions and short prompts: several wordings of one scene or one video frame, some of them held out for tests.
 
-A held-out wording consists of words that occur in training, in a template that does not.
+A held-out wording consists of words that occur in training, in a template that does not. Captions of a frame say which
+event strikes now, is silent, or has sounded how often.
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from sonolume.preprocessors.miniworld.scene import KINDS, PITCHED, Event, Scene, band
+from sonolume.preprocessors.miniworld.drawings import Appearance
+from sonolume.preprocessors.miniworld.scene import COUNTABLE, KINDS, PITCHED, Event, Scene, band
 
 SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {  # kind: (noun with its article, verbs in the -s form)
     "bell": ("a bell", ("rings", "tolls", "chimes")), "rain": ("rain", ("falls", "pours", "patters")),
@@ -20,18 +24,14 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {  # kind: (noun with its art
 NAMES = {kind: noun for kind, (noun, _) in SUBJECTS.items()} | {"footsteps": "footsteps", "drops": "drops of water"}
 KIND_WORDS = {noun.split()[-1]: kind for kind, (noun, _) in SUBJECTS.items()}  # bell, rain, ... someone, water
 KIND_WORDS |= {kind: kind for kind in KINDS}
-ING = {
-    "rings": "ringing", "tolls": "tolling", "chimes": "chiming", "falls": "falling", "pours": "pouring",
-    "patters": "pattering", "wails": "wailing", "howls": "howling", "sounds": "sounding", "ticks": "ticking",
-    "clicks": "clicking", "ticktocks": "ticktocking", "runs": "running", "hums": "humming", "idles": "idling",
-    "chirps": "chirping", "sings": "singing", "tweets": "tweeting", "rumbles": "rumbling", "rolls": "rolling",
-    "booms": "booming", "buzzes": "buzzing", "rattles": "rattling", "walks": "walking", "strides": "striding",
-    "steps": "stepping", "blows": "blowing", "shrills": "shrilling", "barks": "barking", "woofs": "woofing",
-    "yaps": "yapping", "drips": "dripping", "drops": "dropping", "dribbles": "dribbling",
+ING = {  # verb in the -s form: its -ing form; a consonant after one vowel is doubled, a final e is dropped
+    verb: re.sub(r"([^aeiou][aeiou])([mnp])$", r"\1\2\2", verb.removesuffix("s")).removesuffix("e") + "ing"
+    for _, verbs in SUBJECTS.values() for verb in verbs
 }  # fmt: skip
 PITCH = {"low": ("low", "deep"), "high": ("high", "high-pitched")}
 LOUDNESS = {"low": ("quietly", "softly", "faintly"), "high": ("loudly", "noisily")}
 COUNTS = {1: ("once", "one time"), 2: ("twice", "two times"), 3: ("three times", "thrice")}
+ORDINALS = {1: ("first",), 2: ("second",), 3: ("third",)}
 DIRECTIONS = {"up": ("rising", "climbing"), "down": ("falling", "sinking")}
 
 # {a}, {b}: clauses ("a bell rings twice"); {an}, {bn}: as noun phrases ("a bell ringing twice"); {n}: the name alone
@@ -60,6 +60,34 @@ OTHER_NOUNS: dict[str, tuple[str, ...]] = {  # for prompts, besides `NAMES` and 
     "engine": ("a car",), "rain": ("a rain cloud",), "thunder": ("a thunderstorm", "lightning"),
     "phone": ("a telephone",), "dog": ("a dog barking",),
 }  # fmt: skip
+
+# captions of single video frames: {n}: name; {an}: noun phrase ("a low bell ringing"); {times}: "twice"; {th}: "second"
+FRAME_TRAIN = {
+    "silent": ("{n}, silent", "{n}, not sounding", "{an}, not yet", "silence before {an}", "silent: {an}"),
+    "strikes": ("{an} now", "now {an}", "{an} at this moment", "at this moment {an}"),
+    "strikes again": ("{an} for the {th} time now", "now {an} for the {th} time", "the {th} time now, {an}"),
+    "has sounded": ("after {an} {times}", "{an} {times} so far", "{times} so far, {an}"),
+    "is over": ("silence after {an} {times}", "{an} {times}, now silent", "silent after {an} {times}"),
+    "sounds": ("{an}", "{an} on and on", "still {an}"),
+}  # fmt: skip
+FRAME_TEST = {
+    "silent": ("silent, {n}", "{n}, not sounding yet", "silent before {an}"),
+    "strikes": ("at this moment, now, {an}", "now, {an}"),
+    "strikes again": ("at this moment {an} for the {th} time", "now the {th} time, {an}"),
+    "has sounded": ("so far {an} {times}", "after {times}, {an}"),
+    "is over": ("after {an} {times}, silence", "silent: {an} {times}"),
+    "sounds": ("on and on, {an}",),
+}  # fmt: skip
+PLACES = {  # of frames: captions of two events, {a} and {b}
+    "then": ("left {a}, right {b}", "on the left {a}, on the right {b}", "{a} on the left, {b} on the right"),
+    "over": ("above {a}, below {b}", "at the top {a}, at the bottom {b}", "{a} at the top, {b} at the bottom"),
+}  # fmt: skip
+TEST_PLACES = {
+    "then": ("left, {a}, and right, {b}", "on the right {b}, on the left {a}"),
+    "over": ("top, {a}, and bottom, {b}", "at the bottom {b}, at the top {a}"),
+}  # fmt: skip
+FRAME_TABLES = (ORDINALS, FRAME_TRAIN, FRAME_TEST, PLACES, TEST_PLACES)
+FRAME_TEXTS = [text for table in FRAME_TABLES for group in table.values() for text in group]  # type: ignore[attr-defined]
 
 
 def pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
@@ -139,3 +167,36 @@ def kinds_in(text: str) -> list[str]:
     words = re.findall(r"[a-z]+", text.lower())
     found = {KIND_WORDS[form] for word in words for form in (word, word.removesuffix("s")) if form in KIND_WORDS}
     return [kind for kind in KINDS if kind in found]
+
+
+def status(event: Event, state: Appearance) -> str:
+    """Name the visible state of an event: a key of `FRAME_TRAIN`."""
+    counted = event.kind in COUNTABLE
+    if state.hit:
+        return "strikes again" if counted else "strikes"
+    if state.faint:
+        return "is over" if counted and state.marks else "silent"
+    return "has sounded" if counted and state.marks else "sounds"
+
+
+def frame_caption(
+    scene: Scene, states: Sequence[Appearance], rng: np.random.Generator, held_out_wording: bool = False
+) -> str:
+    """Draw a caption of one frame of a scene, given the state of every event in it (`pictures.appearances`)."""
+    clauses = {
+        name: _clause(event, state, rng, held_out_wording)
+        for name, event, state in zip("ab", scene.events, states, strict=False)
+    }
+    if not scene.relation:
+        return clauses["a"]
+    return pick(rng, (TEST_PLACES if held_out_wording else PLACES)[scene.relation]).format(**clauses)
+
+
+def _clause(event: Event, state: Appearance, rng: np.random.Generator, held_out: bool) -> str:
+    name, times = status(event, state), min(state.marks, max(COUNTS))
+    if name == "strikes again" and rng.uniform() < 0.3:  # the number is not always stated
+        name = "strikes"
+    words = {"n": NAMES[event.kind], "an": phrase(replace(event, count=0), "ing", rng, 0.5)}
+    if times in COUNTS:
+        words |= {"times": pick(rng, COUNTS[times]), "th": pick(rng, ORDINALS[times])}
+    return pick(rng, (FRAME_TEST if held_out else FRAME_TRAIN)[name]).format(**words)

@@ -3,8 +3,6 @@
 Unit coordinates: an object fills the box -1..1 in both directions, x to the right, y downwards.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +40,7 @@ class Pen:
     fade: float = 0.0
     degrees: float = 0.0
 
-    def turned(self, degrees: float, about: Point = (0.0, 0.0), scale: float = 1.0) -> Pen:
+    def turned(self, degrees: float, about: Point = (0.0, 0.0), scale: float = 1.0) -> "Pen":
         """Return a pen that is rotated clockwise and scaled, with its origin at `about`."""
         (centre,) = self.place([about])
         return replace(self, centre=centre, scale=self.scale * scale, degrees=self.degrees + degrees)

@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
+from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld.captions import captions
 from sonolume.preprocessors.miniworld.pictures import SIZE, picture
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene, scenes
 from sonolume.preprocessors.miniworld.sounds import render
 from sonolume.utils import cli
 from sonolume.utils.files import atomic_path
+from sonolume.utils.image import colours
 
 ZOOM = 2
 COLUMNS = 3
@@ -35,11 +38,6 @@ def chosen() -> list[Scene]:
 
 
 def _spectrogram(scene: Scene) -> Image.Image:
-    import torch  # slow to import
-
-    from sonolume.modules.mel import MelSpectrogram
-    from sonolume.utils.image import colours
-
     log_mel = MelSpectrogram()(torch.from_numpy(render(scene))[None])[0].numpy()  # (80, 160)
     return Image.fromarray(np.ascontiguousarray(colours(log_mel)[::-1])).resize(SPECTROGRAM, Image.Resampling.NEAREST)
 

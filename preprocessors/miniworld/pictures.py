@@ -1,10 +1,14 @@
-"""Pictures of scenes, 64 x 64 pixels, and video frames: drawings of the sound sources, animated at their onsets.
+"""Pictures of scenes, 64 x 64 pixels, video frames and films: drawings of the sound sources, animated at their onsets.
 
 Timbre sets the hue, pan the horizontal position, pitch the height and the lightness, loudness the size, and the count
 the number of notes, drops or arcs. Two events have a panel each: side by side for "then", stacked for "over".
+
+Films have 30 pictures a second, and a sound; both are delayed in half of the scenes. A delay separates films of equal
+kinds: without it most sounds begin within the first quarter of a second.
 """
 
 import colorsys
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -12,10 +16,10 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE
+from sonolume.preprocessors.miniworld import DURATION, SAMPLE_RATE, SAMPLES
 from sonolume.preprocessors.miniworld.drawings import DRAWINGS, Appearance, Colour, Pen, ring
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, Scene
-from sonolume.preprocessors.miniworld.sounds import render
+from sonolume.preprocessors.miniworld.sounds import NOISE_FLOOR, render
 
 SIZE = 64  # pixels of a side
 SUPERSAMPLING = 4  # draw at this scale, then average, for smooth edges
@@ -32,6 +36,10 @@ ONSET_LEVEL = 0.1  # share of the peak that an onset must reach
 GAPS = {"clock": 0.12, "footsteps": 0.25}  # minimum seconds between onsets
 DEFAULT_GAP = 0.35
 REPEATED = (*COUNTABLE, *GAPS)
+
+FPS = 30  # frames a second of a film
+LONGEST_DELAY = 1.2  # seconds
+DELAYED = 0.5  # share of the scenes
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in drawn pixels
 FULL, HALF = SIZE * SUPERSAMPLING, SIZE * SUPERSAMPLING // 2
@@ -154,3 +162,47 @@ def even_windows(count: int) -> tuple[np.ndarray, float]:
     """Starts (count,) and length, in seconds, of equal windows of a scene."""
     step = DURATION / count
     return np.arange(count) * step, step
+
+
+def film_delay(scene: Scene) -> float:
+    """Delay of the film of a scene in seconds, to a millisecond: 0 for half of the scenes, at most 1.2."""
+    rng = np.random.default_rng([scene.seed, 13])
+    share, delay = rng.uniform(size=2).tolist()
+    return round(LONGEST_DELAY * delay, 3) if share < DELAYED else 0.0
+
+
+def delayed_wave(scene: Scene) -> np.ndarray:
+    """Render the sound of a film: `render`, later by `film_delay` and cut at 2.56 s; float32 (40960,), 16 kHz."""
+    shift = round(film_delay(scene) * SAMPLE_RATE)
+    silence = NOISE_FLOOR * np.random.default_rng([scene.seed, 14]).standard_normal(shift)
+    return np.concatenate([silence.astype(np.float32), render(scene)])[:SAMPLES]
+
+
+def film(scene: Scene, fps: int = FPS) -> np.ndarray:
+    """Draw the frames of a film: uint8 (77, 64, 64, 3) at 30 a second, frame i for the time from i / fps on.
+
+    Until the delay has passed, the objects are faint as at the start of `frames`.
+    """
+    starts = np.arange(int(np.ceil(DURATION * fps))) / fps
+    return animate(scene, starts - film_delay(scene), 1 / fps)
+
+
+def film_onsets(scene: Scene) -> list[list[float]]:
+    """Onset times in seconds (to 10 ms) of every event in the film, without those after its end."""
+    delay = film_delay(scene)
+    return [[time + delay for time in times if time + delay < DURATION] for times in onsets(scene)]
+
+
+def encode_film(frames: np.ndarray, fps: int = FPS) -> bytes:
+    """Encode frames (N, height, width, 3) as animated WebP without loss; the film ends after 2.56 s.
+
+    Frame i appears in millisecond floor(1000 i / fps), so that it is the one shown at i / fps. Equal successive frames
+    are stored once.
+    """
+    changes = [0, *(k for k in range(1, len(frames)) if (frames[k] != frames[k - 1]).any())]
+    starts = [1000 * k // fps for k in changes]
+    lengths = [after - before for before, after in pairwise([*starts, round(1000 * DURATION)])]
+    first, *rest = (Image.fromarray(frames[k]) for k in changes)
+    memory = io.BytesIO()
+    first.save(memory, "WEBP", save_all=True, append_images=rest, duration=lengths, lossless=True, quality=0, method=0)
+    return memory.getvalue()

@@ -64,7 +64,7 @@ DIPHTHONGS = {"EY": "EH IY", "AY": "AA IY", "OW": "AO UW", "AW": "AA UW", "OY": 
 CLOSED = {  # stops: formants of the closure, hiss of the burst in Hz
     "P": ((300, 800, 2200), 900.0), "T": ((300, 1750, 2650), 4200.0), "K": ((300, 1900, 2300), 2000.0),
 }  # fmt: skip
-VOICED_STOPS = {"B": "P", "D": "T", "G": "K"}
+VOICED_STOPS = {"P": "B", "T": "D", "K": "G"}
 SOUNDS: dict[str, list[Sound]] = {
     "_": [Sound((500, 1500, 2500), PAUSE_MS, voice=0)],
     "M": [Sound((260, 1000, 2200), 75, voice=0.5)], "N": [Sound((260, 1600, 2600), 70, voice=0.5)],
@@ -85,8 +85,7 @@ SOUNDS.update({name: [Sound(formants, 125)] for name, formants in VOWELS.items()
 SOUNDS.update({name: [Sound(VOWELS[part], 85) for part in parts.split()] for name, parts in DIPHTHONGS.items()})
 for _name, (_place, _hiss) in CLOSED.items():
     SOUNDS[_name] = [Sound(_place, 55, 0), Sound(_place, 20, 0, 0.5, _hiss), Sound(_place, 25, 0, breath=0.4)]
-for _name, (_place, _hiss) in {voiced: CLOSED[stop] for voiced, stop in VOICED_STOPS.items()}.items():
-    SOUNDS[_name] = [Sound(_place, 50, 0.12), Sound(_place, 12, 0.5, 0.25, _hiss)]
+    SOUNDS[VOICED_STOPS[_name]] = [Sound(_place, 50, 0.12), Sound(_place, 12, 0.5, 0.25, _hiss)]
 SOUNDS["CH"] = [SOUNDS["T"][0], Sound((350, 1800, 2500), 75, 0, 0.5, 3000)]
 SOUNDS["JH"] = [SOUNDS["D"][0], Sound((300, 1800, 2500), 55, 0.35, 0.3, 3000)]
 

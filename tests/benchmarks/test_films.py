@@ -8,7 +8,7 @@ import pytest
 from sonolume.config.base import MiniworldConfig
 from sonolume.config.i2a.im2wav import FilmsConfig
 from sonolume.preprocessors import sound_pictures
-from sonolume.preprocessors.sound_films import Films
+from sonolume.preprocessors.sound_pictures import Films
 
 SCENES = 200
 

@@ -10,10 +10,8 @@ from PIL import Image
 
 from sonolume.config.base import MiniworldConfig
 from sonolume.config.i2a.im2wav import FilmsConfig
-from sonolume.preprocessors.miniworld import films as world_films
-from sonolume.preprocessors.miniworld import world
-from sonolume.preprocessors.sound_films import Films
-from sonolume.preprocessors.sound_pictures import pictures_of, prepare
+from sonolume.preprocessors.miniworld import pictures, world
+from sonolume.preprocessors.sound_pictures import Films, pictures_of, prepare
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest
@@ -136,8 +134,8 @@ def test_the_miniature_world_has_films(tmp_path: Path) -> None:
     for row in rows_of(tmp_path):
         assert row.audio and row.video and row.scene
         scene, rate = world.Scene.from_dict(row.scene), 16000
-        np.testing.assert_allclose(audio.load(row.audio, rate), world_films.delayed_wave(scene), atol=1e-4)
-        assert row.video.read_bytes() == world_films.encode(world_films.film(scene))
+        np.testing.assert_allclose(audio.load(row.audio, rate), pictures.delayed_wave(scene), atol=1e-4)
+        assert row.video.read_bytes() == pictures.encode_film(pictures.film(scene))
         np.testing.assert_array_equal(np.asarray(Image.open(pictures_of(row)[0][1])), world.picture(scene))
     before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*.*")}
     next((tmp_path / "data/mine/films").iterdir()).unlink()

@@ -34,13 +34,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_table_as_published(folder: Path) -> None:
-    found = vggsound.read(folder, "VGGSound", PairsConfig())
-    rows = {row.uid: row for row in found.rows}
+    found, _, _ = vggsound.read(folder, "VGGSound", PairsConfig())
+    rows = {row.uid: row for row in found}
     assert [uid[:11] for uid in rows] == IDS
     dog = rows["3YOH4c9HXpo_290000_300000"]
     assert dog.label == "dog, barking"  # the first of two
     assert (dog.audio, dog.video) == (folder / "audio" / f"{dog.uid}.wav", folder / "video" / f"{dog.uid}.mp4")
-    assert [row.split for row in found.rows] == ["test", None, None, None]
+    assert [row.split for row in found] == ["test", None, None, None]
     alone = rows["bbbbbbbbbbb_0_10000"]
     assert alone.audio == alone.video  # its sound track
 
@@ -48,8 +48,8 @@ def test_the_table_as_published(folder: Path) -> None:
 def test_with_the_header_that_audiotoken_added(folder: Path) -> None:
     rows = [f"0,train,{IDS[1]},dog barking", f"1,test,{IDS[0]},people marching"]
     (folder / "vggsound.csv").write_text("\n".join([",set,ytid,class", *rows]))
-    found = vggsound.read(folder / "vggsound.csv", "VGGSound", PairsConfig())
-    assert [(row.label, row.split) for row in found.rows] == [("people marching", "test"), ("dog barking", None)]
+    rows, _, _ = vggsound.read(folder / "vggsound.csv", "VGGSound", PairsConfig())
+    assert [(row.label, row.split) for row in rows] == [("people marching", "test"), ("dog barking", None)]
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".pkl"])
@@ -59,18 +59,18 @@ def test_lists_leave_out_train_videos_only(folder: Path, suffix: str) -> None:
     for name, ids in lists.items():
         path = folder / "constants" / f"{name}{suffix}"
         path.write_bytes(pickle.dumps(ids) if suffix == ".pkl" else "\n".join(ids).encode())
-    found = vggsound.read(folder, "VGGSound", PairsConfig())
-    assert [row.uid[:11] for row in found.rows] == [IDS[0], IDS[3]]
-    assert {one.reason for one in found.left_out} == {f"listed in {name}" for name in lists}
+    rows, left_out, _ = vggsound.read(folder, "VGGSound", PairsConfig())
+    assert [row.uid[:11] for row in rows] == [IDS[0], IDS[3]]
+    assert {one.reason for one in left_out} == {f"listed in {name}" for name in lists}
     config = PairsConfig(filter_unmatch_videos=False, filter_low_quality_imgs=False)
-    assert len(vggsound.read(folder, "VGGSound", config).rows) == 4
+    assert len(vggsound.read(folder, "VGGSound", config)[0]) == 4
 
 
 def test_best_frames(folder: Path) -> None:
     uid = "aaaaaaaaaaa_0_10000"
     (folder / "best_frames.json").write_text(json.dumps({uid: [[10, 250], 0.7], "other": [[]], "broken": "x"}))
-    assert vggsound.read(folder, "VGGSound", PairsConfig()).best_frames == {uid: [10, 250]}
-    assert not vggsound.read(folder, "VGGSound", PairsConfig(filter_frames=False)).best_frames
+    assert vggsound.read(folder, "VGGSound", PairsConfig())[2] == {uid: [10, 250]}
+    assert not vggsound.read(folder, "VGGSound", PairsConfig(filter_frames=False))[2]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from sonolume.config.a2i.audiotoken import Config, PreprocessOptions
 from sonolume.models.a2i.audiotoken.encoder import beats_features
@@ -40,8 +39,7 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Both splits; computes the cached features first if they are missing."""
-    train, valid = (AudioTokenDataset(config, split, frozen) for split in ("train", "valid"))
-    return TrainingData(train, valid, default_collate)
+    return TrainingData.of(lambda split: AudioTokenDataset(config, split, frozen))
 
 
 class AudioTokenDataset(PairDataset):

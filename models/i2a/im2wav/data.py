@@ -22,7 +22,7 @@ from sonolume.models.training import Frozen, TrainingData
 from sonolume.modules.im2wav.windows import least_samples
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors import prepared, sound_pictures
-from sonolume.preprocessors.sound_films import Films
+from sonolume.preprocessors.sound_pictures import Films
 from sonolume.utils import audio, paths
 from sonolume.utils.manifest import Row
 

@@ -29,7 +29,7 @@ from sonolume.models.mini import judges
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.modules.metrics import onsets
 from sonolume.preprocessors.miniworld import WORLD
-from sonolume.preprocessors.miniworld.films import delayed_wave, film, film_onsets
+from sonolume.preprocessors.miniworld.pictures import delayed_wave, film, film_onsets
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, Scene
 from sonolume.utils import audio
 from sonolume.utils.image import open_image
@@ -73,7 +73,7 @@ def evaluate_world(config: Config, options: EvaluationOptions, generator: Genera
     facts = [embedder.facts() for embedder in embedders]
     conditions = measurement_conditions(
         facts, list(stills.captions), len(made), seed=options.seed, sample_rate=generator.pipe.sample_rate,
-        judges=judges.sound_judge_versions(), world=WORLD, films=len(films.scenes),
+        judges=judges.versions(*judges.SOUND_JUDGES), world=WORLD, films=len(films.scenes),
     )  # fmt: skip
     report = Report(conditions, facts=generator.facts() | {"of": stills.source["source"]})
     mels = {name: _mels(files, stills.captions) for name, files in {**columns, "real": stills.sounds}.items()}

@@ -87,4 +87,4 @@ def add_kept_kinds(report: Report, scenes: list[Scene], mels: dict[str, list[Ten
     """Add the judges' shares of reconstructions that still match their scenes."""
     columns = {name: torch.cat(mels[name]) for name in ("coarse", "real")}
     judges.add_sound_shares(report, scenes, torch.cat(mels["fine"]), columns)
-    report.conditions["judges"] = judges.sound_judge_versions()
+    report.conditions["judges"] = judges.versions(*judges.SOUND_JUDGES)

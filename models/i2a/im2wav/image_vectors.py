@@ -19,8 +19,7 @@ from sonolume.models.a2i.frozen import cached_features, caching_device
 from sonolume.models.i2a.im2wav.features import encode_videos, load_features, read_video_pickle
 from sonolume.models.i2a.im2wav.windows import Draws, Place
 from sonolume.modules.im2wav.windows import window_frames
-from sonolume.preprocessors.sound_films import VECTORS_SUFFIX
-from sonolume.preprocessors.sound_pictures import pictures_of
+from sonolume.preprocessors.sound_pictures import VECTORS_SUFFIX, pictures_of
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image

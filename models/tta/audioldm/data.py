@@ -50,8 +50,7 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Datasets of both splits in batches of `Batch`; `frozen` "vae" and "text" fill the cache where needed."""
-    train, valid = (LatentDataset(config, split, frozen) for split in ("train", "valid"))
-    return TrainingData(train, valid, collate)
+    return TrainingData.of(lambda split: LatentDataset(config, split, frozen), collate)
 
 
 Item = tuple[Tensor, Tensor, int]  # moments (2z, h, w), text states (L, D), number of tokens without padding

@@ -65,7 +65,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
 
     asked = [f"{uid}: {caption}" for uid, caption in tests.captions.items()]
     if tests.scenes:
-        more: dict[str, Any] = {"judges": judges.sound_judge_versions(), "world": WORLD}
+        more: dict[str, Any] = {"judges": judges.versions(*judges.SOUND_JUDGES), "world": WORLD}
     else:
         more = {"reference_contents": content_hash([content_hash(path) for path in tests.sounds.values()])}
     conditions = measurement_conditions(

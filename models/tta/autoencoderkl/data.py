@@ -18,5 +18,4 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Datasets of both splits in batches (B, 1, bands, frames)."""
-    train, valid = (MelDataset(config.preprocess, config.dataset, split) for split in ("train", "valid"))
-    return TrainingData(train, valid, torch.stack)
+    return TrainingData.of(lambda split: MelDataset(config.preprocess, config.dataset, split), torch.stack)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
@@ -24,8 +24,7 @@ SCALE = 32767.0  # full scale of 16-bit samples
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Datasets in batches of mel (B, M, T) and wave (B, T * hop_size): training segments, whole validation clips."""
-    train, valid = (WaveDataset(config, split) for split in ("train", "valid"))
-    return TrainingData(train, valid, default_collate)
+    return TrainingData.of(lambda split: WaveDataset(config, split))
 
 
 class WaveDataset(Dataset[tuple[Tensor, Tensor]]):

@@ -15,7 +15,7 @@ from sonolume.models.i2a.im2wav import task
 from sonolume.models.i2a.im2wav.data import Batch
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request
 from sonolume.models.mini import judges
-from sonolume.models.mini.scores import score_judgement
+from sonolume.models.mini.judges import score_judgement
 from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import DURATION, world

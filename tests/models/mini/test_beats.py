@@ -10,7 +10,7 @@ from torch import Tensor
 from sonolume.config.base import MiniworldConfig
 from sonolume.config.load import load_config
 from sonolume.models.mini import beats as recipe
-from sonolume.models.mini.scores import presence as presence_of
+from sonolume.models.mini.judges import presence as presence_of
 from sonolume.modules.beats.beats import BEATs
 from sonolume.preprocessors.miniworld import SAMPLES, world
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene

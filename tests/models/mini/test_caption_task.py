@@ -1,6 +1,6 @@
 import torch
 
-from sonolume.models.mini.caption_task import HEADS, CaptionReader
+from sonolume.models.mini.text_encoder import HEADS, CaptionReader
 
 STEPS, KINDS = 6, 5
 

@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.load import load_config
 from sonolume.models.mini import clip_text
-from sonolume.models.mini.caption_task import caption_losses, collate, slot_classes
+from sonolume.models.mini.text_encoder import caption_losses, collate, slot_classes
 from sonolume.models.training import Frozen
 from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.miniworld.captions import caption, nouns, prompt
@@ -77,6 +77,7 @@ def test_prompts_name_the_kind():
 def test_training_writes_a_stock_folder(tmp_path: Path, root: Path):
     small = ["model.hidden_size=16", "model.num_hidden_layers=1", "model.intermediate_size=16"]
     config = load_config(root / "egs" / "mini" / "clip_text.json", small)
+    torch.manual_seed(0)
     task = clip_text.Task(config, Frozen())
     scenes = [(caption(scene, np.random.default_rng(0)), scene) for scene in world.scenes("train", 8)]
     batch = collate(scenes, partial(clip_text.tokenize, tokenizer=task.tokenizer))

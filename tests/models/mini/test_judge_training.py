@@ -7,9 +7,9 @@ import torch
 
 from sonolume.config.load import load_config
 from sonolume.models.mini import picture_judge, sound_judge
-from sonolume.models.mini.judge_training import WEIGHTS, losses
+from sonolume.models.mini.judges import IGNORE
+from sonolume.models.mini.picture_judge import WEIGHTS, losses
 from sonolume.models.mini.scene_data import draw
-from sonolume.models.mini.scores import IGNORE
 from sonolume.modules.judges import BACKBONES, PATCH, STRIDE, PictureJudgement, SoundJudgement
 from sonolume.preprocessors.miniworld.scene import scenes
 from sonolume.utils.errors import ConfigError, UserError

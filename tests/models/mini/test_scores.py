@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sonolume.models.mini import scores
-from sonolume.models.mini.scores import IGNORE, picture_target, sound_target
+from sonolume.models.mini import judges
+from sonolume.models.mini.judges import IGNORE, picture_target, sound_target
 from sonolume.modules.judges import PictureJudgement, SoundJudgement
 from sonolume.preprocessors.miniworld.scene import KINDS, Event, Scene, scenes
 
@@ -31,8 +31,8 @@ def perfect_pictures() -> PictureJudgement:
 
 
 def test_perfect_judgements_score_in_full() -> None:
-    for table in (scores.score_judgement(perfect_sounds(), SCENES), scores.score_judgement(perfect_pictures(), SCENES)):
-        assert set(table) <= set(scores.CHANCE)
+    for table in (judges.score_judgement(perfect_sounds(), SCENES), judges.score_judgement(perfect_pictures(), SCENES)):
+        assert set(table) <= set(judges.CHANCE)
         assert all(share.total for share in table.values())
         assert {name for name, share in table.items() if share.right != share.total} == set()
 
@@ -41,7 +41,7 @@ def test_a_missing_event_costs_both_and_leaves_the_order() -> None:
     right = perfect_sounds()
     index = next(i for i, scene in enumerate(SCENES) if scene.relation == "then")
     right.presence[index, KINDS.index(SCENES[index].events[0].kind)] = -1
-    table, full = scores.score_judgement(right, SCENES), scores.score_judgement(perfect_sounds(), SCENES)
+    table, full = judges.score_judgement(right, SCENES), judges.score_judgement(perfect_sounds(), SCENES)
     assert table["then_both"].right == full["then_both"].right - 1
     assert table["then_order"].total == full["then_order"].total - 1
     assert table["over_both"] == full["over_both"]
@@ -49,31 +49,31 @@ def test_a_missing_event_costs_both_and_leaves_the_order() -> None:
 
 def test_the_wrong_order_is_perfect_pictures() -> None:
     wrong = perfect_sounds()
-    assert scores.score_judgement(wrong._replace(activity=wrong.activity.flip(-1)), SCENES)["then_order"].right == 0
+    assert judges.score_judgement(wrong._replace(activity=wrong.activity.flip(-1)), SCENES)["then_order"].right == 0
 
 
 def test_the_wrong_kind_and_count_are_perfect_pictures() -> None:
     wrong = perfect_sounds()
     wrong = wrong._replace(presence=wrong.presence.roll(1, -1), repeats=wrong.repeats.roll(1, -1))
-    table = scores.score_judgement(wrong, SCENES)
+    table = judges.score_judgement(wrong, SCENES)
     assert (table["single"].right, table["count"].right) == (0, 0)
 
 
 def test_only_counts_above_one_are_scored() -> None:
     singles = [scene.events[0] for scene in SCENES if not scene.relation]
-    assert scores.score_judgement(perfect_sounds(), SCENES)["count"].total == sum(event.count > 1 for event in singles)
+    assert judges.score_judgement(perfect_sounds(), SCENES)["count"].total == sum(event.count > 1 for event in singles)
 
 
 def test_swapped_panels_are_perfect_pictures() -> None:
     wrong = perfect_pictures()
-    table = scores.score_judgement(wrong._replace(panels=wrong.panels.flip(1)), SCENES)
+    table = judges.score_judgement(wrong._replace(panels=wrong.panels.flip(1)), SCENES)
     assert (table["then_places"].right, table["over_places"].right) == (0, 0)
     assert table["then_both"].right == table["then_both"].total
 
 
 def test_judgements_and_scenes_must_match() -> None:
     with pytest.raises(ValueError, match="120.*119"):
-        scores.score_judgement(perfect_sounds(), SCENES[:-1])
+        judges.score_judgement(perfect_sounds(), SCENES[:-1])
 
 
 def single(**attributes: object) -> Scene:

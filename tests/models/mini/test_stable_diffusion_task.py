@@ -10,10 +10,10 @@ from diffusers import StableDiffusionPipeline
 
 from sonolume.bins import train
 from sonolume.config.load import load_config
+from sonolume.models.mini import stable_diffusion as recipe
+from sonolume.models.mini.clip_text import make_text
 from sonolume.models.mini.picture_vae import edge_error
 from sonolume.models.mini.scene_data import draw
-from sonolume.models.mini.stable_diffusion import data
-from sonolume.models.mini.stable_diffusion.task import measure_latents
 from sonolume.preprocessors.miniworld.scene import scenes
 from sonolume.utils import cli
 from sonolume.utils.errors import ConfigError, UserError
@@ -57,23 +57,23 @@ def test_a_run_exports_a_stock_pipeline(root: Path, trained: dict[str, Any]):
 
 def test_nothing_frozen_is_computed_twice(root: Path, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    frozen = data.load_frozen(config)
-    first = data.training_data(config, frozen).train
-    monkeypatch.setattr(data, "encode_pictures", None)
-    monkeypatch.setattr(data, "encode_texts", None)
-    again = data.training_data(config, frozen).train
+    frozen = recipe.load_frozen(config)
+    first = recipe.training_data(config, frozen).train
+    monkeypatch.setattr(recipe, "encode_pictures", None)
+    monkeypatch.setattr(recipe, "encode_texts", None)
+    again = recipe.training_data(config, frozen).train
     for mine, other in zip(first[0, 1], again[0, 1], strict=True):
         torch.testing.assert_close(mine, other)
 
 
 def test_items_are_the_latents_and_states_of_one_scene(root: Path, trained: dict[str, Any]):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    frozen = data.load_frozen(config)
-    items, vae, text = data.training_data(config, frozen).train, frozen["vae"], frozen["text_encoder"]
+    frozen = recipe.load_frozen(config)
+    items, vae, text = recipe.training_data(config, frozen).train, frozen["vae"], frozen["text_encoder"]
     scene = next(scenes("train", 1))
     posterior = vae.encode(2 * draw(scene)[None] - 1).latent_dist
     torch.testing.assert_close(items[0, 0][0][:4], posterior.mean[0], atol=0.05, rtol=0.05)  # bf16 made the cached ones
-    wanted = text(data.texts_of(scene, 3, held_out=False))
+    wanted = text([make_text(scene, number, held_out=False) for number in range(3)])
     found = [items[epoch, 0][1] for epoch in range(8)]
     near = [(wanted - state).abs().amax((1, 2)).min() < 0.01 for state in found]
     assert any(near) and len({float(state.sum()) for state in found}) > 1
@@ -82,29 +82,29 @@ def test_items_are_the_latents_and_states_of_one_scene(root: Path, trained: dict
 def test_some_captions_are_emptied_in_training(root: Path, trained: dict[str, Any]):
     always = [*FEW, *trained["overrides"], "model.cond_mask_prob=0.999"]
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", always)
-    frozen = data.load_frozen(config)
-    sets, empty = data.training_data(config, frozen), frozen["text_encoder"]([""])[0]
+    frozen = recipe.load_frozen(config)
+    sets, empty = recipe.training_data(config, frozen), frozen["text_encoder"]([""])[0]
     assert all((sets.train[0, index][1] - empty).abs().max() < 0.01 for index in range(8))
     assert all((sets.valid[0, index][1] - empty).abs().max() > 0.01 for index in range(2))
 
 
 def test_latents_get_a_deviation_of_one(root: Path, trained: dict[str, Any]):
     config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"]])
-    vae = data.load_frozen(config)["vae"]
+    vae = recipe.load_frozen(config)["vae"]
     moments = np.zeros((5, 8, 4, 4), np.float32)
     moments[:, :4] = 3 * np.random.default_rng(0).standard_normal((5, 4, 4, 4))
     moments[:, 4:] = np.log(16.0)
-    measure_latents(vae, moments)
+    recipe.measure_latents(vae, moments)
     assert vae.config.scaling_factor == pytest.approx(1 / 5, rel=0.1)
 
 
 def test_missing_parts_are_named(root: Path, trained: dict[str, Any], tmp_path: Path):
     overrides = [*FEW, *trained["overrides"], f"model.vae={tmp_path / 'none'}"]
     with pytest.raises(UserError, match=r"model\.vae .*picture_vae\.json"):
-        data.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", overrides))
+        recipe.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", overrides))
     swapped = [*FEW, *trained["overrides"], f"model.text_encoder={trained['folder'] / 'picture_vae' / 'pipeline'}"]
     with pytest.raises(UserError, match="CLIPTextModel"):
-        data.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", swapped))
+        recipe.load_frozen(load_config(root / "egs" / "mini" / "stable_diffusion.json", swapped))
 
 
 @pytest.mark.parametrize(

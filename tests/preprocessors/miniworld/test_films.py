@@ -5,8 +5,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, SAMPLES
-from sonolume.preprocessors.miniworld.films import delayed_wave, encode, film, film_delay, film_onsets
-from sonolume.preprocessors.miniworld.pictures import onsets
+from sonolume.preprocessors.miniworld.pictures import delayed_wave, encode_film, film, film_delay, film_onsets, onsets
 from sonolume.preprocessors.miniworld.scene import COUNTABLE, Event, Scene, scenes
 from sonolume.preprocessors.miniworld.sounds import render
 
@@ -61,7 +60,7 @@ def test_onsets_after_the_end_do_not_count() -> None:
 def test_the_file_has_every_frame_at_its_time() -> None:
     for scene in SCENES[:4]:
         frames, end, shown = film(scene), 0, []
-        with Image.open(io.BytesIO(encode(frames))) as file:
+        with Image.open(io.BytesIO(encode_film(frames))) as file:
             for picture in ImageSequence.Iterator(file):
                 shown.append((end, np.asarray(picture.convert("RGB"))))
                 end += picture.info["duration"]

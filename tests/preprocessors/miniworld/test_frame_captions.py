@@ -4,8 +4,14 @@ import numpy as np
 
 from sonolume.models.mini.clip_text import build_tokenizer
 from sonolume.preprocessors.miniworld import world
-from sonolume.preprocessors.miniworld.captions import kinds_in
-from sonolume.preprocessors.miniworld.frame_captions import TEST, TEXTS, TRAIN, frame_caption, status
+from sonolume.preprocessors.miniworld.captions import (
+    FRAME_TEST,
+    FRAME_TEXTS,
+    FRAME_TRAIN,
+    frame_caption,
+    kinds_in,
+    status,
+)  # fmt: skip
 from sonolume.preprocessors.miniworld.pictures import appearances, even_windows, frames, paint
 from sonolume.preprocessors.miniworld.scene import Event, Scene
 
@@ -33,7 +39,7 @@ def test_captions_follow_the_states_of_a_counted_event() -> None:
 
 
 def test_both_events_of_a_pair_are_worded_and_every_word_is_one_token() -> None:
-    tokens, rng = build_tokenizer(64, TEXTS), np.random.default_rng(0)
+    tokens, rng = build_tokenizer(64, FRAME_TEXTS), np.random.default_rng(0)
     for scene in world.scenes("test", 30, seed=4):
         for states in appearances(scene, *even_windows(5)):
             text = frame_caption(scene, states, rng, held_out_wording=True)
@@ -43,6 +49,6 @@ def test_both_events_of_a_pair_are_worded_and_every_word_is_one_token() -> None:
 
 
 def test_held_out_wordings_differ() -> None:
-    assert TRAIN.keys() == TEST.keys()
-    train, test = ({text for texts in table.values() for text in texts} for table in (TRAIN, TEST))
+    assert FRAME_TRAIN.keys() == FRAME_TEST.keys()
+    train, test = ({text for texts in table.values() for text in texts} for table in (FRAME_TRAIN, FRAME_TEST))
     assert not train & test
