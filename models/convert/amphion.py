@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.single_file_utils import LDM_UNET_KEY, convert_ldm_unet_checkpoint
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig, PredictionType
@@ -35,6 +34,15 @@ FRAMES = 624  # mel frames of a published clip: 9.984 s
 PARTS = {"audioldm": "unet.", "vae": "quant_conv.weight", "hifigan": "conv_pre."}  # of names that only it has
 KINDS = {network: common.KINDS[part] for network, part in PARTS.items()}
 MEL_KEYS = {"sample_rate": "sampling_rate", "n_mel": "num_mels"}  # official names that differ from `MelSettings`
+RESNET = {  # layers of the U-Net's residual blocks
+    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
+}  # fmt: skip
+UNET_ENDS = {
+    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+    "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
+}  # fmt: skip
+UNET_MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
 DILATIONS = [1, 3, 5]
 
 
@@ -141,17 +149,35 @@ def _vae_name(name: str, levels: int) -> str:
 
 
 def unet_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of Amphion's `AudioLDM` (names start with `unet.`) for diffusers' `UNet2DConditionModel`.
+    """Rename the weights of Amphion's `AudioLDM` (names start with `unet.`) for diffusers' `UNet2DConditionModel`."""
+    inner = {name.removeprefix("unet."): tensor for name, tensor in official.items()}
+    blocks = [found for name in inner if (found := re.match(r"input_blocks\.(\d+)\.\d+\.(op\.)?", name))]
+    downsampling = [int(found[1]) for found in blocks if found[2]]
+    # input blocks of a level, including its downsampling
+    per_level = min(downsampling, default=1 + max((int(found[1]) for found in blocks), default=0))
+    return {_unet_name(name, per_level): tensor for name, tensor in inner.items()}
 
-    But for their prefix the names are those of latent diffusion, of which diffusers' converter skips unknown ones.
-    """
-    ldm = {name.replace("unet.", LDM_UNET_KEY, 1): tensor for name, tensor in official.items()}
-    renamed = convert_ldm_unet_checkpoint(ldm, {"layers_per_block": _unet_levels(official)[1]})
-    known = {id(tensor) for tensor in renamed.values()}
-    unknown = next((name for name, tensor in official.items() if id(tensor) not in known), None)
-    if unknown is not None:
-        raise ValueError(f"{unknown}: not a weight of Amphion's U-Net")
-    return renamed
+
+def _unet_name(name: str, per_level: int) -> str:
+    stem, _, leaf = name.rpartition(".")
+    if stem in UNET_ENDS:
+        return f"{UNET_ENDS[stem]}.{leaf}"
+    if found := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
+        return f"mid_block.{UNET_MIDDLE[found[1]]}.{_unet_layer(found[2])}"
+    sides = {"input": ("down", "op.", -1), "output": ("up", "conv.", 0)}  # blocks, resampling layer, offset of conv_in
+    if found := re.fullmatch(r"(input|output)_blocks\.(\d+)\.([012])\.(.+)", name):
+        side, resampling, offset = sides[found[1]]
+        level, place = divmod(int(found[2]) + offset, per_level)
+        if found[4].startswith(resampling):
+            return f"{side}_blocks.{level}.{side}samplers.0.conv.{leaf}"
+        kind = "resnets" if found[3] == "0" else "attentions"
+        return f"{side}_blocks.{level}.{kind}.{place}.{_unet_layer(found[4])}"
+    raise ValueError(f"{name}: not a weight of Amphion's U-Net")
+
+
+def _unet_layer(name: str) -> str:
+    stem, _, leaf = name.rpartition(".")
+    return f"{RESNET.get(stem, stem)}.{leaf}"
 
 
 def hifigan_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -228,7 +228,7 @@ class Clip(ClipEmbedder):
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Encode N texts, in one batch, into (N, D) of length 1."""
-        return F.normalize(self.encode_texts(texts, len(texts)), dim=-1)
+        return F.normalize(self.encode_texts(texts, len(texts)).embeddings, dim=-1)
 
 
 def run(config: Config, options: EvaluationOptions) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sonolume.config.tta.autoencoderkl import Config
 from sonolume.models import previews
-from sonolume.models.training import Frozen, ManualOptimization, optimizer, training_draws
+from sonolume.models.gan import ManualOptimization
+from sonolume.models.training import Frozen, optimizer, training_draws
 from sonolume.models.tta.autoencoderkl import model
 from sonolume.models.tta.features import save_with_mel
 from sonolume.modules.autoencoder_loss import (

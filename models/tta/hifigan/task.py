@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sonolume.config.tta.hifigan import Config
 from sonolume.models import previews
-from sonolume.models.training import Frozen, ManualOptimization, optimizer
+from sonolume.models.gan import ManualOptimization
+from sonolume.models.training import Frozen, optimizer
 from sonolume.models.tta.hifigan import model
 from sonolume.modules import vocoder_loss
 from sonolume.modules.mel import MelSettings, MelSpectrogram
