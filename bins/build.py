@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sonolume.config.load import load_config, recipe_code, recipe_module
+from sonolume.config.load import load_config, recipe_module
 from sonolume.config.options import PreprocessOptions
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli, paths
 from sonolume.utils.files import atomic_folder
 

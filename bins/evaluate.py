@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from sonolume.config import command
-from sonolume.config.load import recipe_code
 from sonolume.models.evaluation.embedders.load import check
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 
 

@@ -6,7 +6,7 @@ python bins/finetune.py --config egs/tta/audioldm/finetune.json --input my_clips
 import sys
 
 from sonolume.config import command
-from sonolume.config.load import recipe_code
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 
 

@@ -3,7 +3,7 @@
 import sys
 
 from sonolume.config import command
-from sonolume.config.load import recipe_code
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 
 

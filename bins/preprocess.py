@@ -8,7 +8,7 @@ python bins/preprocess.py --config egs/tta/autoencoderkl/exp_config.json --input
 import sys
 
 from sonolume.config import command
-from sonolume.config.load import recipe_code
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
 

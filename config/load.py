@@ -70,13 +70,6 @@ def recipe_module(recipe: str) -> ModuleType:
     return importlib.import_module("sonolume.config." + recipe.replace("/", "."))
 
 
-def recipe_code(recipe: str, part: str) -> ModuleType:
-    """Import one part of TASK/RECIPE: models/TASK/RECIPE/{part}.py, or models/TASK/RECIPE.py for a one-file recipe."""
-    name = f"sonolume.models.{recipe.replace('/', '.')}"
-    package = importlib.import_module(name)
-    return importlib.import_module(f"{name}.{part}") if hasattr(package, "__path__") else package
-
-
 def recipe_of(files: Sequence[sources.Source]) -> str:
     """Find the TASK/RECIPE in the files of a config, the deepest base first; a ConfigError if missing or unknown."""
     name, known = files[-1].name, f"(there are: {', '.join(recipes())})"

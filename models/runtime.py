@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +82,6 @@ def choose_sampler(pipe: Any, preset: str | None, scheduler: str | None = None) 
             pipe.use_scheduler(scheduler)
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def generators(seeds: Iterable[int]) -> list[torch.Generator]:
-    """Build one generator per sample, independent of batching; on the CPU, so that all devices draw the same noise."""
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def versions() -> dict[str, str]:

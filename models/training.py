@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
-from sonolume.config.load import recipe_code
 from sonolume.models import lightning_internals
 from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 

@@ -1,6 +1,7 @@
 """Sampling of diffusion models: named schedulers for each training objective, and classifier-free guidance."""
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -156,3 +157,8 @@ class TextStates(NamedTuple):
         """States without those of the negative texts."""
         mask = None if self.mask is None else self.mask[-self.size :]
         return TextStates(self.states[-self.size :], mask, self.size)
+
+
+def generators(seeds: Iterable[int]) -> list[torch.Generator]:
+    """Build one generator per sample, independent of batching; on the CPU, so that all devices draw the same noise."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -21,8 +21,9 @@ from safetensors import safe_open
 
 from sonolume.bins import evaluate, inference, preprocess, train
 from sonolume.config import options as shared
-from sonolume.config.load import load_config, recipe_code, recipe_module
+from sonolume.config.load import load_config, recipe_module
 from sonolume.config.options import Options, declared
+from sonolume.models.recipes import recipe_code
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils import audio, cli, paths
 from tests import runs

@@ -1,6 +1,7 @@
 """Read and write sound files as float32 numpy arrays in [-1, 1]. Free of torch, so that workers start quickly."""
 
 import io
+import itertools
 import re
 import sys
 from collections import Counter
@@ -179,6 +180,13 @@ def split_windows(wave: np.ndarray, size: int | None) -> list[np.ndarray]:
         return [wave]
     starts = [*range(0, len(wave) - size, size), len(wave) - size]
     return [wave[start : start + size] for start in starts]
+
+
+def batches_by_length(lengths: list[int], size: int, ragged: bool = False) -> list[list[int]]:
+    """Indices of each batch, shortest windows first, which wastes the least padding; `ragged` mixes lengths."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    groups = [order] if ragged else [list(group) for _, group in itertools.groupby(order, lengths.__getitem__)]
+    return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
 def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, float]:

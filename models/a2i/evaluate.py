@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from sonolume.config.audio_to_image import EvaluationOptions
-from sonolume.config.load import recipe_code
 from sonolume.models import runtime
 from sonolume.models.a2i import from_text, loading
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
@@ -30,6 +29,8 @@ from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Conditions, Report, finish, measurement_conditions
 from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, weights_version
 from sonolume.models.mini import judges
+from sonolume.models.recipes import recipe_code
+from sonolume.modules import sampling
 from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
@@ -165,9 +166,9 @@ class Painter:
             pictures: dict[str, Image.Image | None] = {uid: Image.new("RGB", (width, height)) for uid in uids}
             drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
             if drawn:
-                noise, steps = runtime.generators(drawn.values()), self.settings["num_steps"]
-                sampling = {"num_inference_steps": steps, "guidance_scale": self.settings["guidance_scale"]}
-                output = self.pipe(**arguments(list(drawn)), **sampling, generator=noise)
+                noise, steps = sampling.generators(drawn.values()), self.settings["num_steps"]
+                settings = {"num_inference_steps": steps, "guidance_scale": self.settings["guidance_scale"]}
+                output = self.pipe(**arguments(list(drawn)), **settings, generator=noise)
                 pictures |= dict(zip(drawn, output.images, strict=True))
             return list(pictures.values())
 

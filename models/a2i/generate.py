@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from sonolume.config.audio_to_image import PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
-from sonolume.config.load import recipe_code
 from sonolume.models import runtime
 from sonolume.models.a2i import loading
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, SoundEncoder, remove_placeholder
+from sonolume.models.recipes import recipe_code
+from sonolume.modules import sampling
 from sonolume.utils import audio, files
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
@@ -199,7 +200,7 @@ def _draw(
         audio_tokens = torch.stack([subject.audio_tokens for subject, _ in batch])     # (B, K, D)
         texts = [subject.text or "" for subject, _ in batch] if options.text else None
         try:
-            generators = runtime.generators(seed for _, seed in batch)
+            generators = sampling.generators(seed for _, seed in batch)
             output = pipe(audio_tokens, text=texts, generator=generators, **settings)
         except ValueError as error:
             raise UserError(str(error)) from error

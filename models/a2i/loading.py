@@ -7,9 +7,9 @@ import diffusers.utils.logging
 import torch
 import transformers.utils.logging
 
-from sonolume.config.load import recipe_code
 from sonolume.models import runtime
 from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 

@@ -16,9 +16,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sonolume.config.audio_to_image import PLACEHOLDER
-from sonolume.models.evaluation.embedders.base import batches_by_length
 from sonolume.modules import sampling
-from sonolume.utils.audio import SILENCE_PEAK, check_wave
+from sonolume.utils.audio import SILENCE_PEAK, batches_by_length, check_wave
 from sonolume.utils.errors import ComputationError
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class AudioToImagePipeline:
         windows = [window for group in groups for window in group]
         tokens: dict[int, Tensor] = {}
         lengths = [len(window) for window in windows]  # nothing is padded: a batch has windows of equal length only
-        for batch in batches_by_length(lengths, ENCODER_BATCH_SIZE, ragged=False):
+        for batch in batches_by_length(lengths, ENCODER_BATCH_SIZE):
             found = self.encoder.encode_audio([windows[number] for number in batch])              # (b, K, D)
             tokens |= dict(zip(batch, found.float().cpu(), strict=True))
         ordered = torch.stack([tokens[number] for number in range(len(windows))])                 # (windows, K, D)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sonolume.config.load import load_config, recipe_code, recipe_module
+from sonolume.config.load import load_config, recipe_module
 from sonolume.models.evaluation.report import differences, format_value
+from sonolume.models.recipes import recipe_code
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 

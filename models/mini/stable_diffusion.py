@@ -35,6 +35,7 @@ from sonolume.models.mini import judges
 from sonolume.models.mini.clip_text import make_text, save_tokenizer
 from sonolume.models.mini.scene_data import draw, split_scenes
 from sonolume.models.training import Draw, Frozen, RecipeTask, TrainingData, training_draws, validation_draws
+from sonolume.modules import sampling
 from sonolume.modules.unet import zero_init
 from sonolume.preprocessors.miniworld import WORLD
 from sonolume.preprocessors.miniworld.captions import NAMES
@@ -192,7 +193,7 @@ class Task(RecipeTask):
         if not previews.is_due(self):
             return
         texts = [texts[0] for texts in self.trainer.datamodule.data.valid.texts[:PREVIEWS]]  # type: ignore[attr-defined]
-        pipe, generators = self.pipeline(), runtime.generators(range(len(texts)))
+        pipe, generators = self.pipeline(), sampling.generators(range(len(texts)))
         pipe.set_progress_bar_config(disable=True)
         how: dict[str, Any] = {"num_inference_steps": NUM_STEPS, "guidance_scale": GUIDANCE_SCALE, "output_type": "pt"}
         made: Any = pipe(texts, generator=generators, **how)
@@ -303,7 +304,7 @@ def generate(
     """Generate one picture for each Uid from its text."""
     made: Any = pipe(
         [texts[uid] for uid in uids], num_inference_steps=settings["num_steps"],
-        guidance_scale=settings["guidance_scale"], generator=runtime.generators(seeds), output_type="np",
+        guidance_scale=settings["guidance_scale"], generator=sampling.generators(seeds), output_type="np",
     )  # fmt: skip
     if not np.isfinite(made.images).all():
         raise UserError(f"{pipe.name_or_path}: generated NaN for {uids[0]} or another picture of its batch")

@@ -16,13 +16,14 @@ from torch import Tensor
 from sonolume.config.a2i.audiotoken import Config
 from sonolume.config.base import LoraConfig
 from sonolume.config.options import LARGEST_SEED
-from sonolume.models import lora, previews, runtime
+from sonolume.models import lora, previews
 from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load_beats, save
 from sonolume.models.a2i.frozen import check_same_weights, frozen_stable_diffusion
 from sonolume.models.a2i.pipeline import LORA, AudioToImagePipeline
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
+from sonolume.modules import sampling
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
 from sonolume.modules.sampling import objective_of
 from sonolume.utils.cache import content_hash
@@ -114,7 +115,7 @@ class Task(RecipeTask):
         audio = torch.stack([data.audio(int(data.first_window[clip])) for clip in clips])    # (B, T, C) or (B, n)
         real = torch.stack([data.images[int(data.first_image[clip])] / 2 + 0.5 for clip in clips])
         audio_tokens = self.embedder(self._features(audio.to(self.device))).float()[:, None]  # (B, 1, D)
-        generators, config = runtime.generators(clips), self.config.preprocess
+        generators, config = sampling.generators(clips), self.config.preprocess
         images = self.pipeline()(audio_tokens, height=config.height, width=config.width, generator=generators).images
         processor = self.frozen["sd"].image_processor
         previews.log_pictures(self, "preview", [real, processor.numpy_to_pt(processor.pil_to_numpy(images))])

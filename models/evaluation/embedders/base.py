@@ -59,7 +59,7 @@ class Embedder:
             parts = audio.split_windows(wave, size)
             windows += [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
             owners += [index] * len(parts)
-        batches = list(batches_by_length([len(window) for window in windows], batch_size, self.ragged))
+        batches = audio.batches_by_length([len(window) for window in windows], batch_size, self.ragged)
         found = self._concatenate([self.audio_features([windows[index] for index in batch]) for batch in batches])
         order = torch.tensor(list(itertools.chain(*batches)), dtype=torch.long).argsort()
         embeddings, logits = (
@@ -120,13 +120,6 @@ def pad(waves: list[np.ndarray], multiple: int = 1, shortest: int = 1) -> Tensor
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Split a sequence into slices of `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def batches_by_length(lengths: list[int], size: int, ragged: bool) -> Iterator[Sequence[int]]:
-    """Indices of each batch, shortest windows first, which wastes the least padding."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    groups = [order] if ragged else [list(group) for _, group in itertools.groupby(order, lengths.__getitem__)]
-    return (batch for group in groups for batch in batched(group, size))
 
 
 def _mean_by_owner(rows: Tensor, owners: list[int], count: int) -> Tensor:

@@ -9,8 +9,6 @@ from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, Config, NoiseSchedulerConfig
 from sonolume.models.training import Frozen
-from sonolume.models.tta.autoencoderkl import model as autoencoder
-from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import use_crop_upsampling
 from sonolume.utils import checkpoint, paths
@@ -59,6 +57,8 @@ def load_frozen(config: Config) -> Frozen:
 
 def load_encoders(config: Config) -> Frozen:
     """Load "vae" and "text", whose outputs are cached as training data, and check that they fit the U-Net."""
+    from sonolume.models.tta.autoencoderkl import model as autoencoder
+
     model, shape = config.model, config.model.audioldm
     vae, text = autoencoder.load(model.autoencoder_path), TextEncoder(model.text_encoder, model.text_mask)
     if shape.in_channels != (channels := vae.config.latent_channels):
@@ -72,6 +72,8 @@ def load_encoders(config: Config) -> Frozen:
 
 def load_vocoder(source: str, settings: MelSettings) -> SpeechT5HifiGan | None:
     """Load a HiFi-GAN for mels of `settings` from its folder, a pipeline folder or a hub id; None for ""."""
+    from sonolume.models.tta.hifigan import model as hifigan
+
     remedy = 'train one with egs/tta/hifigan/run_train.sh, or leave it "" for Griffin-Lim'
     return hifigan.load(source, "model.vocoder", settings, remedy) if source else None
 

@@ -26,6 +26,7 @@ from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_f
 from sonolume.models.mini import judges
 from sonolume.models.tta.audioldm.inference import SHIPPED, load
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+from sonolume.modules import sampling
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import DURATION, WORLD
 from sonolume.utils import audio
@@ -122,7 +123,7 @@ def generate_sounds(
             [tests.captions[uid] for uid in uids],
             num_inference_steps=settings["num_steps"],
             guidance_scale=settings["guidance_scale"],
-            generator=runtime.generators(seeds),
+            generator=sampling.generators(seeds),
             duration=clip_seconds(pipe, tests),
         )
         waves = np.asarray(output.audios)

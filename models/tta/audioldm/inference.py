@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.tta.audioldm.pipeline import LONGEST, TextToAudioPipeline
+from sonolume.modules import sampling
 from sonolume.modules.inpainting import default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
@@ -111,7 +112,7 @@ def _generate(
     """Generate a batch, and write wav, spectrogram and json of each sound."""
     texts, seeds = zip(*jobs, strict=True)
     try:
-        output = pipe(list(texts), generator=runtime.generators(seeds), **arguments)
+        output = pipe(list(texts), generator=sampling.generators(seeds), **arguments)
     except ValueError as error:
         reason = str(error)
         name = f"--init_audio {options.init_audio}: " if reason.startswith("init_audio ") else ""

@@ -15,14 +15,13 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config, Method
-from sonolume.models import lora, previews, runtime
+from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
+from sonolume.modules import sampling
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import with_positions, zero_init
-from sonolume.utils import cache
-from sonolume.utils.errors import UserError
 
 if TYPE_CHECKING:  # a training step runs neither of them
     from sonolume.models.tta.audioldm.data import Batch
@@ -32,30 +31,22 @@ MEASURED_CLIPS = 2048  # clips on which the latents' mean and deviation are meas
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load the frozen networks: "vae", "text" and "vocoder", and the whole "pipeline" to fine-tune, in float32.
-
-    A UserError is raised if that pipeline is damaged or of another kind, or the config contradicts it.
-    """
+    """Load the frozen networks: "vae", "text" and "vocoder", and the whole "pipeline" to fine-tune."""
     if not config.model.pretrained:
         return components.load_frozen(config)
-    from sonolume.models.tta.audioldm import finetune, inference, run_config
+    from sonolume.models.tta.audioldm import finetune_task
 
-    folder = finetune.locate(config.model.pretrained)
-    finetune.check_agreement(config, run_config.read(folder), folder)
-    finetune.check_peft(config)
-    text = components.TextEncoder(str(folder), config.model.text_mask, "model.pretrained")
-    pipe = inference.load(str(folder), "cpu", text_encoder=text.model, tokenizer=text.tokenizer)
-    for part in filter(None, (pipe.vae, pipe.vocoder)):
-        part.requires_grad_(False)
-    if config.model.audioldm.use_checkpoint:
-        pipe.unet.enable_gradient_checkpointing()
-    return Frozen(pipeline=pipe, vae=pipe.vae, text=text, vocoder=pipe.vocoder)
+    return finetune_task.load_frozen(config)
 
 
 def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
     """Build the task of a config: training from scratch, or fine-tuning of `model.pretrained`."""
-    tasks = {Method.full: FinetuneTask, Method.lora: LoraTask}
-    return (tasks[config.model.method] if config.model.pretrained else Task)(config, frozen)
+    if not config.model.pretrained:
+        return Task(config, frozen)
+    from sonolume.models.tta.audioldm import finetune_task
+
+    kind = finetune_task.LoraTask if config.model.method is Method.lora else finetune_task.FinetuneTask
+    return kind(config, frozen)
 
 
 class Task(RecipeTask):
@@ -107,7 +98,7 @@ class Task(RecipeTask):
         """Log sounds and spectrograms of the first validation captions."""
         captions = self.trainer.datamodule.data.valid.texts[: previews.COUNT]  # type: ignore[attr-defined]
         pipe = self.pipeline()
-        mels: Any = pipe(captions, generator=runtime.generators(range(len(captions))), output_type="mel").audios
+        mels: Any = pipe(captions, generator=sampling.generators(range(len(captions))), output_type="mel").audios
         previews.log_sounds(self, "preview", list(pipe.vocode(mels)), pipe.mel_settings.sample_rate, captions)
         previews.log_spectrograms(self, "preview", [mels])
 
@@ -125,7 +116,7 @@ class Task(RecipeTask):
             output: Any = pipe(
                 captions[start : start + size], num_inference_steps=num_steps or None,
                 guidance_scale=guidance_scale or None, output_type="pt",
-                generator=runtime.generators(seeds[start : start + size]),
+                generator=sampling.generators(seeds[start : start + size]),
             )  # fmt: skip
             waves.append(output.audios.float().cpu())
         return torch.cat(waves), pipe.mel_settings.sample_rate
@@ -153,50 +144,6 @@ class Task(RecipeTask):
 
         self.pipeline().save_pretrained(folder)
         run_config.save(self.config, folder)
-
-
-class FinetuneTask(Task):
-    """Training of all weights of the U-Net of `frozen["pipeline"]`."""
-
-    def set_unet(self) -> None:
-        self.unet = self.frozen["pipeline"].unet.train()
-
-    def on_fit_start(self) -> None:
-        self.unet.to(self.device)  # type: ignore[arg-type]  # the pipeline's normalisation of latents is kept
-
-    def pipeline(self) -> "TextToAudioPipeline":
-        pipe = self.frozen["pipeline"].to(self.device)
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
-
-
-class LoraTask(FinetuneTask):
-    """Training of adapters; the U-Net is frozen, so it stays out of the state_dict."""
-
-    export_folder = "lora"
-
-    def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__(config, frozen)
-        self.adapters = lora.add(self.unet, config.model.lora)
-
-    def set_unet(self) -> None:
-        self.__dict__["unet"] = self.frozen["pipeline"].unet.train()  # not registered as a submodule
-
-    def export(self, folder: Path) -> None:
-        """Write the LoRA file alone."""
-        base = self.config.model.pretrained
-        name = "/".join(Path(base).parts[-2:]) if Path(base).is_absolute() else base  # without local paths
-        lora.save(self.unet, folder / lora.FILE, self.config.model.lora, name)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["base"] = lora.base_hash(self.unet)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        base = checkpoint.get("base", "")[: cache.HASH_LENGTH]  # older checkpoints have longer hashes
-        if base and base != lora.base_hash(self.unet):
-            remedy = "name that pipeline, or start a new run with another exp_name=..."
-            found = f"model.pretrained {self.config.model.pretrained}: its weights differ"
-            raise UserError(f"{found} from those that this run started from: {remedy}")
 
 
 def measure_latents(vae: Any, moments: np.ndarray, scale: str) -> None:
