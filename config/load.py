@@ -28,7 +28,9 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Load, merge and check the `Config` of the recipe named in the file.
 
-    A ConfigError is `FILE: full.key: mistake`, FILE the one with the mistake; a UserError names an unreadable file.
+    Raises:
+        UserError: the file or one of its bases cannot be read.
+        ConfigError: `FILE: full.key: mistake`, FILE being the one that contains the mistake.
     """
     return merge([*sources.read(Path(path)), *sources.overrides(overrides)])
 
@@ -84,7 +86,8 @@ def recipe_of(files: Sequence[sources.Source]) -> str:
 def check(content: Mapping[str, Any], schema: type, prefix: str) -> None:
     """Check plain content before OmegaConf, which accepts "12" as an integer and names neither file nor nearest key.
 
-    The ConfigError of the first mistake is `prefix` (such as "FILE: train.") + `key: mistake`.
+    Raises:
+        ConfigError: `prefix` (such as "FILE: train.") + `key: mistake`, for the first mistake in a section.
     """
     hints = typing.get_type_hints(schema)
     for name, value in content.items():

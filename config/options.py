@@ -87,7 +87,11 @@ class Options:
 
     @classmethod
     def from_arguments(cls, namespace: argparse.Namespace) -> Self:
-        """Build the options; a UserError for a flag without the flag it needs, or a value that is not allowed."""
+        """Build the options from the given flags and the defaults of all others; check that flags have what they need.
+
+        Raises:
+            UserError: a flag is given without the flag it needs, or a value is not allowed.
+        """
         given = {flag.name: getattr(namespace, flag.name) for flag in declared(cls) if hasattr(namespace, flag.name)}
         for flag in declared(cls):
             if flag.name in given and flag.needs and not given.keys() & set(flag.needs):
@@ -110,7 +114,11 @@ def declared(options: type[Options]) -> list[Flag]:
 
 
 def parse_spans(text: str) -> Spans:
-    """Parse "1.5-3,4-" -> [(1.5, 3.0), (4.0, None)], in seconds; an ArgumentTypeError for other notations."""
+    """Parse "1.5-3,4-" -> [(1.5, 3.0), (4.0, None)], in seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: another notation, or an empty or reversed span.
+    """
     spans: Spans = []
     for part in text.split(","):
         match = SPAN.fullmatch(part.strip())

@@ -32,7 +32,11 @@ LAYERS = {  # ends of the names of diffusers' layers
 
 
 def add(unet: UNet2DConditionModel, config: LoraConfig) -> nn.ModuleDict:
-    """Freeze `unet`, insert adapters that change nothing yet, and return them; a UserError if it has no such layers."""
+    """Freeze `unet`, insert adapters that change nothing yet, and return them (with shared weights).
+
+    Raises:
+        UserError: the U-Net has no layer of `config.targets`.
+    """
     import peft  # an extra
 
     wanted = [name for target in config.targets for name in LAYERS[str(target)]]
@@ -72,12 +76,14 @@ def base_hash(unet: UNet2DConditionModel) -> str:
 def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
     """Merge a LoRA file into the U-Net of a pipeline: W + scale * alpha / r * B A. Several files add up.
 
-    The merged weights are saved by `save_pretrained`. If the file is missing, cut, no LoRA of a U-Net, or of another
-    network than this one, a UserError says so and nothing is changed.
+    The merged weights are saved by `save_pretrained`. If loading fails, nothing is changed.
 
     Args:
         path: a safetensors file, or a folder that holds `FILE`.
         scale: strength; 0 leaves the weights exactly as they are.
+
+    Raises:
+        UserError: no such file, cut, not a LoRA of a U-Net, or of another network than this one.
     """
     path = path / FILE if path.is_dir() else path
     if not math.isfinite(scale):

@@ -30,9 +30,13 @@ def load_model(
     model_class: Any, where: str, name: str, revision: str | None = None, dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Any:  # fmt: skip
-    """Load a frozen model in evaluation mode on the CPU; `options` are more arguments of `from_pretrained`.
+    """Load a frozen model in evaluation mode on the CPU.
 
-    A UserError if it is missing, damaged, or lacks weights, which transformers would replace by random numbers.
+    Args:
+        options: more arguments of `from_pretrained`, such as a part of the config.
+
+    Raises:
+        UserError: missing, damaged, or lacking weights, which transformers would replace by random numbers.
     """
     verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # heads that are not used here are reported as missing otherwise

@@ -35,9 +35,15 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
 
 
 def read_settings(source: str, file_name: str, recipe: str, key: str = "--checkpoint") -> tuple[Path, dict[str, Any]]:
-    """Locate an exported folder, downloading it if `source` is a hub id, and read its settings `file_name`.
+    """Locate an exported folder, downloading it if `source` is a hub id, and read its settings.
 
-    A UserError names the `key` (config key or flag) of a folder that is not exported, damaged, or of another recipe.
+    Args:
+        file_name: name of the settings in the folder.
+        recipe: recipe that must have made the folder.
+        key: config key or flag of `source`, for messages.
+
+    Raises:
+        UserError: not an exported folder, damaged, or of another recipe.
     """
     folder = paths.download(source, key)
     path = folder / file_name

@@ -208,7 +208,8 @@ def _evaluation(config: RunConfig) -> EvaluationConfig | None:
 def run(config: RunConfig, resume: bool) -> Path:
     """Train and export a recipe, and return the exported folder.
 
-    UserErrors as of `fit`, and if the data are not prepared or an embedder of `config.evaluation` does not exist.
+    Raises:
+        UserError: as `fit`; or the data are not prepared, or an embedder of `config.evaluation` does not exist.
     """
     if section := _evaluation(config):
         from sonolume.models.evaluation.embedders.load import check

@@ -103,7 +103,8 @@ class SelfAgreement(nn.Module):
 def tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     """Tokenize prompts into padded ids (B, L), with `PLACEHOLDER_ID` in the place of `<*>`.
 
-    A ValueError is raised for a prompt without a placeholder, or longer than the text encoder's input.
+    Raises:
+        ValueError: a prompt has no placeholder, or is longer than the text encoder's input.
     """
     rows, limit = [], tokenizer.model_max_length
     for prompt in prompts:
@@ -133,7 +134,8 @@ def inject(text_encoder: Any, ids: Tensor, vectors: Tensor) -> Any:
         vectors: (B, K, D). With K = 1 every placeholder of a prompt takes its one vector; otherwise a prompt has K
             placeholders, which take the vectors in their order.
 
-    A ValueError is raised if a prompt has no placeholder, or their number or the width does not fit the vectors.
+    Raises:
+        ValueError: a prompt has no placeholder, or their number or the width does not fit the vectors.
     """
     embeddings, mask, needed = text_encoder.get_input_embeddings(), ids == PLACEHOLDER_ID, vectors.shape[1]
     width, counts = embeddings.weight.shape[1], mask.sum(dim=1)

@@ -21,9 +21,13 @@ def mel_to_wave(
     """ln mel (B, M, T) -> wave (B, T * hop_size), float32, aligned so that its `MelSpectrogram` has the same T frames.
 
     Deterministic: every item starts from the same random phases, drawn on the CPU from `seed`, so a result does not
-    depend on the rest of the batch. Instead, `start` can give them: waves (B, T * hop_size), such as a vocoder's.
+    depend on the rest of the batch.
 
-    A ValueError is raised for other bands than in `settings`, too few frames to reflect, or another length of `start`.
+    Args:
+        start: waves (B, T * hop_size) that give the initial phases instead, such as a vocoder's.
+
+    Raises:
+        ValueError: other bands than in `settings`, T too short to be reflected, or `start` of another length.
     """
     mel = MelSpectrogram(settings).to(log_mel.device)
     if log_mel.ndim != 3 or log_mel.shape[1] != mel.settings.n_mel:

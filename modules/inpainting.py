@@ -102,7 +102,8 @@ def check_source(
         samples: length of the result; None: as long as the recording.
         seconds: shortest recording and longest result.
 
-    A ValueError is raised for a sound, strength or span that cannot be used.
+    Raises:
+        ValueError: a sound, strength or span that cannot be used.
     """
     strength = default_strength(strength, spans)
     if not 0 < strength <= 1:

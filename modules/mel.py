@@ -82,7 +82,8 @@ class MelSpectrogram(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """(B, N) in [-1, 1] -> (B, M, T), band 0 lowest, values from -11.51 to about 2.
 
-        A ValueError is raised unless N is above (n_fft - hop_size) / 2.
+        Raises:
+            ValueError: N is not above (n_fft - hop_size) / 2.
         """
         spectrum = self.stft(wave)                                                   # (B, K, T) complex
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()  # (B, K, T)

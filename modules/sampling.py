@@ -107,7 +107,11 @@ def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tenso
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598); a ValueError for a value out of range."""
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+
+    Raises:
+        ValueError: rescale or interval out of range.
+    """
 
     scale: float  # 1 is no guidance
     # how far to bring the deviation back to the conditional prediction's, 0 to 1 (Lin et al. 2023, arXiv 2305.08891)

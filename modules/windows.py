@@ -23,9 +23,13 @@ class Windows:
 
     @classmethod
     def covering(cls, width: int, size: int, overlap: float) -> "Windows":
-        """The fewest windows that cover `width`; `overlap`, the share that the next one covers as well, is 0 to 0.9.
+        """The fewest windows that cover `width`.
 
-        Any other overlap is a ValueError.
+        Args:
+            overlap: share of a window that the next one covers as well, from 0 to 0.9.
+
+        Raises:
+            ValueError: overlap out of range.
         """
         if not 0 <= overlap <= 0.9:
             raise ValueError(f"window_overlap must be from 0 to 0.9, got {overlap:g}")

@@ -162,7 +162,11 @@ def is_silent(wave: np.ndarray) -> bool:
 
 
 def report_unusable(errors: Sequence[SoundError], count: int) -> None:
-    """Print which of `count` sounds were left out, and why; a UserError if not a single one is usable."""
+    """Print which of `count` sounds were left out, and why.
+
+    Raises:
+        UserError: not a single sound is usable.
+    """
     if len(errors) == count == 1:
         raise errors[0]
     for error in errors:

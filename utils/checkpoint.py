@@ -20,7 +20,8 @@ OFFICIAL = ("*.pt", "checkpoints/*.pt", "*/checkpoints/*.pt", "g_*")  # files of
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Load a dictionary saved by `torch.save` to the CPU; `mapped` tensors cost no memory until they are used.
 
-    A UserError names a missing or truncated file, no checkpoint, or one with objects that only code could rebuild.
+    Raises:
+        UserError: a missing or truncated file, not a checkpoint, or one with objects that only code could rebuild.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
@@ -94,12 +95,15 @@ def load_network(
     kind: Any, source: str, key: str, component: str = "", remedy: str = "", dtype: torch.dtype = torch.float32,
     also: Sequence[str] = (),
 ) -> Any:  # fmt: skip
-    """Load a frozen network of the class `kind` on the CPU; a UserError if missing, damaged or of another class.
+    """Load a frozen network of diffusers' or transformers' class `kind` on the CPU.
 
     Args:
         source: its folder, a pipeline folder that holds it as `component`, or a hub id.
         key: config key or flag of `source`, for messages; `remedy` is the advice for a missing folder.
         also: names of other classes whose folders hold such a network.
+
+    Raises:
+        UserError: missing, damaged or of another class.
     """
     where = inside(locate(source, key, remedy), component)
     if is_local(where):

@@ -174,9 +174,14 @@ def find_sounds(*places: Path) -> list[Path]:
 def find_files(
     places: Iterable[Path], list_folder: Callable[[Path], list[Path]], what: str, flag: str = ""
 ) -> list[Path]:
-    """List the given files and those that `list_folder` finds in the given folders, each once.
+    """List the given files and the files of the given folders, each once.
 
-    A UserError names a place, after `flag`, that does not exist, or a folder that contains no such file (`what`).
+    Args:
+        list_folder: lists the files of one folder.
+        what: name of these files, and `flag` that of the places, for messages.
+
+    Raises:
+        UserError: a place does not exist, or a folder contains no such file.
     """
     found: list[Path] = []
     for place in places:

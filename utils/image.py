@@ -32,7 +32,9 @@ def open_image(path: Path | str) -> Image.Image:
     """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white.
 
     Images of more than `MAX_PIXELS` are reduced by a whole factor, JPEGs while they are decoded, to bound the memory.
-    A UserError names a missing or damaged file, no image, or more pixels than Pillow's limit (179 million).
+
+    Raises:
+        UserError: a missing or damaged file, not an image, or more pixels than Pillow's limit (179 million).
     """
     path = Path(path)
     if not path.is_file():
@@ -78,8 +80,13 @@ def picture_grid(
     """Write a PNG that compares images: column i shows `columns[i]` under `titles[i]`.
 
     Images of any size are fitted into cells, small ones enlarged by a whole factor without blurring. A column shorter
-    than the others ends in grey cells, and None is a grey cell. `labels` stand above the rows. `cell` is the width and
-    height of a cell in pixels. A ValueError if there are no images, or the wrong number of titles or labels.
+    than the others ends in grey cells. `labels` stand above the rows.
+
+    Args:
+        cell: width and height of a cell, in pixels.
+
+    Raises:
+        ValueError: no images, or the wrong number of titles or labels.
     """
     rows = max(map(len, columns), default=0)
     if not rows:

@@ -46,7 +46,7 @@ class Row:
 def read_manifest(
     path: Path | str, dataset: str | None = None, require: Sequence[str] = (), files_in: Path | None = None
 ) -> list[Row]:
-    """Read rows from a csv, json or jsonl file, or a folder; a UserError names the file, the line or row, the mistake.
+    """Read rows from a csv, json or jsonl file, or from a folder.
 
     Columns are named as in `COLUMNS`, in upper or lower case; `Path` and `file_name` stand for a missing Audio; unknown
     columns are ignored. A missing Uid is the audio path without its suffix. A folder contains a manifest
@@ -56,6 +56,9 @@ def read_manifest(
         dataset: overrides the Dataset of the rows; by default it is theirs, else the name of the folder.
         require: columns that at least one row must have, such as ("Audio",); "Audio|Video" is either of the two.
         files_in: folder of relative paths, by default that of the manifest.
+
+    Raises:
+        UserError: names the file, the line or row, and the mistake.
     """
     path = Path(path)
     if path.is_dir():

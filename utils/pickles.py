@@ -94,7 +94,8 @@ def read_plain(path: Path) -> Any:
 def read_arrays(path: Path) -> Any:
     """Load a pickle of plain data and of numpy arrays of numbers, of any protocol and written by numpy 1 or 2.
 
-    A UserError refuses a damaged file, arrays of objects, and anything that needs another class or function.
+    Raises:
+        UserError: missing or damaged, arrays of objects, or anything that needs another class or function.
     """
     try:
         return _without_stand_ins(_read(path, _ArrayUnpickler, "plain data and arrays of numbers"))

@@ -110,9 +110,14 @@ def probe(path: Path) -> Facts:
 def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: float | None = None) -> Iterator[Frame]:
     """Yield the RGB frames shown at the times start + k / fps, upright, whatever the frame rate of the film.
 
-    As many as the length of the film (from `start` seconds after its first frame, at most `seconds`) times `fps`,
-    rounded, and at least one. They are decoded one by one; a frame shown at several of the times is the same object.
-    A VideoError names a missing, cut or damaged file, no video track, or no decodable frame.
+    As many as the length of the film (from `start`, at most `seconds`) times `fps`, rounded, and at least one. They
+    are decoded one by one; a frame shown at several of the times is the same object.
+
+    Args:
+        start: seconds from the first frame of the film.
+
+    Raises:
+        VideoError: a missing, cut or damaged file, no video track, or no decodable frame.
     """
     if fps <= 0 or start < 0 or (seconds is not None and seconds < 0):
         raise ValueError(f"fps must be above 0, start and seconds not below: got {fps}, {start}, {seconds}")
@@ -136,7 +141,11 @@ def stream_frames(path: Path, fps: float = 30.0, start: float = 0.0, seconds: fl
 def frames_at(path: Path, seconds: Sequence[float]) -> list[Frame]:
     """Decode the RGB frames shown at the given times, upright, in the given order; past the end, the last frame.
 
-    `seconds` from the start of the video: at least one time, none negative. A VideoError names an unusable file.
+    Args:
+        seconds: times from the start of the video, not negative; at least one.
+
+    Raises:
+        VideoError: a missing or damaged file, no video track, or no decodable frame.
     """
     wanted, found, interval = sorted(set(seconds)), dict[float, Frame](), None
     for interval in _intervals(path, wanted[0]):

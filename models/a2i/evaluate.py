@@ -167,8 +167,8 @@ class Painter:
             drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
             if drawn:
                 noise, steps = sampling.generators(drawn.values()), self.settings["num_steps"]
-                settings = {"num_inference_steps": steps, "guidance_scale": self.settings["guidance_scale"]}
-                output = self.pipe(**arguments(list(drawn)), **settings, generator=noise)
+                how = {"num_inference_steps": steps, "guidance_scale": self.settings["guidance_scale"]}
+                output = self.pipe(**arguments(list(drawn)), **how, generator=noise)
                 pictures |= dict(zip(drawn, output.images, strict=True))
             return list(pictures.values())
 

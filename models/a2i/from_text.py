@@ -29,8 +29,11 @@ REAL = "real sound"  # column of the trips that start from real sounds
 def generate_sounds(real: HeldOut, options: EvaluationOptions, folder: Path) -> tuple[HeldOut, dict[str, Any]]:
     """Generate a sound for each caption with --text_to_audio, at its own guidance scale.
 
-    Also return how they were generated, for the reader of the report. A UserError if --text_to_audio is no such
-    pipeline, or can read none of the captions.
+    Returns:
+        The examples with these sounds, and how they were generated, for the reader of the report.
+
+    Raises:
+        UserError: --text_to_audio is no such pipeline, or can read none of the captions.
     """
     where = paths.locate(str(options.text_to_audio), "--text_to_audio", flag=True)
     pipe = load(where, options.device)

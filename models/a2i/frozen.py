@@ -80,9 +80,14 @@ def caching_device(train: TrainConfig) -> torch.device:
 
 
 def check_same_weights(checkpoint: dict[str, Any], current: str, keys: str) -> None:
-    """Raise a UserError that names the config `keys` if a run is resumed with other frozen networks than it began with.
+    """Refuse to resume a run with other frozen networks than it began with.
 
-    In a checkpoint, "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
+    Args:
+        checkpoint: its "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
+        keys: the config keys that name the networks, with their values.
+
+    Raises:
+        UserError: the hashes differ.
     """
     if not checkpoint.get("frozen", current).startswith(current):
         raise UserError(f"{keys}: these are not the weights that the run began with: name those, or start a new run "

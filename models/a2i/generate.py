@@ -87,7 +87,8 @@ def call_settings(
 ) -> dict[str, Any]:
     """Select the sampler, check the texts, and collect the arguments of the pipeline's call.
 
-    A UserError if there is no such sampler, a text is too long, or the networks cannot draw the size.
+    Raises:
+        UserError: no such sampler, a text is too long, or the networks cannot draw the size.
     """
     prompt = options.prompt or pipe.encoder.prompt
     runtime.choose_sampler(pipe, options.preset, options.scheduler)
@@ -131,7 +132,11 @@ def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: Inf
 
 
 def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: InferenceOptions) -> list[Subject]:
-    """Encode every sound in the given order; a UserError if none is usable, or with --together if one is not."""
+    """Encode every sound once, in the given order; unusable ones are skipped and reported.
+
+    Raises:
+        UserError: no sound is usable, or with --together one is not.
+    """
     errors: list[SoundError] = []
     encoded: list[tuple[Clip, torch.Tensor]] = []
     waiting: list[tuple[Clip, np.ndarray]] = []
@@ -158,7 +163,11 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
 def read_clips(
     path: Path, encoder: SoundEncoder, window: float | None, hop: float | None
 ) -> list[tuple[Clip, np.ndarray]]:
-    """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,), or a SoundError."""
+    """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,).
+
+    Raises:
+        SoundError: the file is unreadable, too short, silent or not finite.
+    """
     rate = encoder.sample_rate
     wave = audio.load(path, rate)
     audio.check_wave(wave, rate, path, encoder.min_seconds)

@@ -66,11 +66,14 @@ def load(
 def load_stable_diffusion(
     source: str, key: str, dtype: torch.dtype, safety_checker: bool = True
 ) -> "StableDiffusionPipeline":
-    """Load Stable Diffusion 1.x or 2.x on the CPU; a UserError names a missing, damaged or unfit component.
+    """Load Stable Diffusion 1.x or 2.x on the CPU.
 
     Args:
         source: folder or hub id, as `paths.locate` returns it; `key` is its flag or config key, for messages.
         safety_checker: keep the safety checker of the folder, if it has one.
+
+    Raises:
+        UserError: a component is missing (the message names it), damaged, or of another kind of model.
     """
     if paths.is_local(source):
         _check_folder(Path(source), key, safety_checker)

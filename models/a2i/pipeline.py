@@ -53,7 +53,8 @@ class SoundEncoder(Protocol):
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
         """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
 
-        A ValueError if a prompt does not fit the tokens, or is longer than the text encoder's input.
+        Raises:
+            ValueError: a prompt does not fit the tokens, or is longer than the text encoder's input.
         """
         ...
 
@@ -68,8 +69,11 @@ class AudioToImagePipeline:
     """A sound encoder in front of a stock `StableDiffusionPipeline`, 1.x or 2.x.
 
     Args:
-        encoder: its width must be the text encoder's, else a ValueError is raised.
+        encoder: its width must be the text encoder's.
         sd: used unchanged, except that the sampler is replaced by that of the preset "balanced".
+
+    Raises:
+        ValueError: the widths differ.
     """
 
     def __init__(self, encoder: SoundEncoder, sd: "StableDiffusionPipeline") -> None:
@@ -110,8 +114,11 @@ class AudioToImagePipeline:
         """Encode waves (n,) of any lengths at the encoder's rate -> audio tokens (B, K, D) float32, on the CPU.
 
         A wave longer than `encoder.window` is covered by evenly spread windows, whose tokens are averaged; silent
-        windows do not count. A ValueError for a wave of several channels; a SoundError, which names its number, for
-        one that is too short, silent, or not finite.
+        windows do not count.
+
+        Raises:
+            ValueError: a wave has more than one channel.
+            SoundError: a wave is too short, silent, or not finite; the message names its number.
         """
         groups = [self._windows(wave, number) for number, wave in enumerate(waves)]
         windows = [window for group in groups for window in group]
@@ -166,7 +173,10 @@ class AudioToImagePipeline:
     def encode_texts(self, texts: Sequence[str], length: int) -> Tensor:
         """Encode texts -> text states (B, length, D), padded as Stable Diffusion does, without a mask.
 
-        Beyond the longest input of the text encoder, its last state is repeated; a ValueError if it would cut a text.
+        Beyond the longest input of the text encoder, its last state is repeated.
+
+        Raises:
+            ValueError: the text encoder would cut a text.
         """
         tokenizer, text_encoder = self.sd.tokenizer, self.sd.text_encoder
         limit = min(length, tokenizer.model_max_length)
@@ -241,7 +251,11 @@ class AudioToImagePipeline:
         return self._decode(latents)
 
     def size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width of the pictures, by default of training; a ValueError if the networks cannot draw them."""
+        """Height and width of the pictures; the default of each is the size of training.
+
+        Raises:
+            ValueError: a size that the networks cannot draw.
+        """
         trained = self.sd.unet.config.sample_size
         own = (trained, trained) if isinstance(trained, int) else tuple(trained)
         size = height or own[0] * self.sd.vae_scale_factor, width or own[1] * self.sd.vae_scale_factor

@@ -68,8 +68,11 @@ def convert(network: str, path: Path, folder: Path, config: Path | None = None) 
 def read(network: str, path: Path, config: Path | None = None) -> Converted:
     """Read a network ("vae", "audioldm" or "hifigan") from its official file.
 
-    `config` has its official settings (default: args.json or config.json next to the file, if it exists). A UserError
-    is raised if the file is of another network or damaged, or its settings do not fit.
+    Args:
+        config: its official settings (default: args.json or config.json next to the file, if it exists).
+
+    Raises:
+        UserError: the file is of another network or damaged, or its settings do not fit.
     """
     content, weights = common.read_weights(path)
     if common.kind_of(weights) != KINDS[network]:

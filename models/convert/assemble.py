@@ -40,7 +40,8 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
         given: vae, unet, text_encoder and optionally vocoder: folders, hub ids, or official files and runs.
             text_mask: "true" or "false" (default: as the U-Net was trained); preset: of the sampler.
 
-    A UserError is raised if a part is missing, damaged, or does not fit the others.
+    Raises:
+        UserError: a part is missing, damaged, or does not fit the others.
     """
     disable_progress_bars()
     vae, unet = _load_vae(given["vae"]), _load_unet(given["unet"])

@@ -35,7 +35,8 @@ def convert(source: Path, folder: Path, beats: str, stable_diffusion: str | None
             of the embedder's width).
         lora_file: the adapters that were trained with it.
 
-    A UserError is raised if a file is missing, damaged, of another network, or not as published.
+    Raises:
+        UserError: a file is missing, damaged, of another network, or not as published.
     """
     path = find(source)
     embedder = read(path)

@@ -30,7 +30,8 @@ FIXED = {"activation_fn": "gelu", "layer_norm_first": False, "relative_position_
 def convert(source: Path, folder: Path) -> None:
     """Convert a checkpoint, or the one `BEATs*.pt` of a folder, to a model folder.
 
-    A UserError is raised if it is missing, ambiguous, damaged, of another network, or not as published.
+    Raises:
+        UserError: it is missing, ambiguous, damaged, of another network, or not as published.
     """
     path = find(source)
     model = read(path)
@@ -68,8 +69,11 @@ def beats_settings(
 ) -> dict[str, Any]:
     """Convert `cfg` to arguments of `BEATs`; the official class has other defaults than its checkpoints.
 
-    `label_map` of finetuned checkpoints has the AudioSet id of each class. A ValueError is raised if a setting is
-    missing, or has a value that no published checkpoint has, or the labels are not C.
+    Args:
+        label_map: index of a class -> its AudioSet id, of finetuned checkpoints.
+
+    Raises:
+        ValueError: a setting is missing, or has a value that no published checkpoint has, or the labels are not C.
     """
     missing = [name for name in SETTINGS if name not in cfg]
     if missing:
@@ -87,7 +91,11 @@ def beats_settings(
 
 
 def beats_weights(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename official weights to those of `BEATs`: no weight norm, one position table (a ValueError if two differ)."""
+    """Rename official weights to those of `BEATs`, which has one position table and no weight norm.
+
+    Raises:
+        ValueError: the tables of two layers differ.
+    """
     normed = {CONV + part for pair in WEIGHT_NORMS for part in pair}
     ours = {name: tensor for name, tensor in official.items() if not name.endswith(TABLE) and name not in normed}
     for name, tensor in official.items():

@@ -47,8 +47,10 @@ def disable_progress_bars() -> None:
 def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the content of a checkpoint and its weights, without the prefix of training on several GPUs.
 
-    The file is memory-mapped, so that what is dropped costs no memory, such as the optimizer's state. A UserError is
-    raised if it is damaged, a training checkpoint of Lightning, or without a dictionary of tensors.
+    The file is memory-mapped, so that what is dropped costs no memory, such as the optimizer's state.
+
+    Raises:
+        UserError: the file is damaged, a training checkpoint of Lightning, or without a dictionary of tensors.
     """
     content = checkpoint.read(path, mapped=True)
     if "state_dict" in content:

@@ -45,8 +45,11 @@ CONVERSIONS: dict[str, tuple[Arguments, Callable[[Mapping[str, Tensor]], dict[st
 def convert(sources: Mapping[str, Path], folder: Path) -> None:
     """Convert checkpoints to one folder for `run_inference.sh --checkpoint`.
 
-    `sources` has the official file of each network, "vqvae", "low" and "up" or some of them. A UserError is raised if
-    one is damaged, of another network, not as published, or does not fit the others.
+    Args:
+        sources: official file of each network, "vqvae", "low" and "up" or some of them.
+
+    Raises:
+        UserError: a file is damaged, of another network, not as published, or does not fit the others.
     """
     networks, hyperparameters = {}, {}
     for name, path in sources.items():

@@ -22,7 +22,8 @@ WEIGHTS = {"vae": "step-*.pt", "audioldm": "step-*.pt", "hifigan": "g_*"}
 def find_files(source: Path, *patterns: str) -> list[Path]:
     """Return the file itself, or the files of a folder that match the first pattern with any match, sorted.
 
-    A missing file, no match, or a folder that needs no conversion is a UserError, as in all functions of this module.
+    Raises:
+        UserError: no such file, no match, or a folder that needs no conversion; so do all functions of this module.
     """
     if source.is_file():
         return [source]

@@ -17,7 +17,11 @@ RENAMED_KEYS = {"beside": "baselines", "fingerprint": "content_hash"}  # of olde
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Read a report.json, or the one in a folder, also of older versions; raises a UserError for any other file."""
+    """Read a report.json, or the one in a folder, also of older versions.
+
+    Raises:
+        UserError: the file is missing or is not a report.
+    """
     file = path / "report.json" if path.is_dir() else path
     content = _rename(files.read_json(file, "a report of run_eval.sh, or its folder"))
     scores = content.get("scores")
@@ -37,8 +41,10 @@ def _rename(content: Any) -> Any:
 def comparison_table(given: Sequence[Path], ranked: bool = True) -> list[str]:
     """Compose a Markdown table with one column per report; if `ranked`, the best value of each row is bold.
 
-    Scores over different numbers of samples have no best: N is shown. Raises a UserError for fewer than two reports,
-    and, if `ranked`, for different conditions, whose fields it names.
+    Scores over different numbers of samples have no best: N is shown.
+
+    Raises:
+        UserError: fewer than two reports, or `ranked` and their conditions differ; names the fields.
     """
     if len(given) < 2:
         raise UserError("name at least two reports to compare")

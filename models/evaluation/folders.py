@@ -93,7 +93,9 @@ def collect(generated: Path, reference: Path | None, report: Report) -> Samples:
     A file belongs to the row of its name (the path without suffix), else to the row whose sound, picture, video or
     caption its sidecar, the json of run_inference.sh, names as its source. The reference is a folder or manifest with
     real files, captions, labels, and the inputs of the other medium. Counts and left out files go into `report`.
-    Raises a UserError if a folder or manifest cannot be read, or nothing in it can be used.
+
+    Raises:
+        UserError: a folder or manifest cannot be read, or nothing in it can be used.
     """
     found, ignored = _generated_files(generated)
     rows, repeated = _reference_rows(reference)

@@ -85,8 +85,11 @@ def scenes_with_files(
 ) -> HeldOut:
     """Render test scenes into folders of sounds and pictures, if named, with captions that mention every attribute.
 
-    `pairs` adds scenes of two events (default: as configured). Raises a UserError for an unknown kind of sound, or if a
-    folder holds other files.
+    Args:
+        pairs: also scenes of two events (default: as configured).
+
+    Raises:
+        UserError: an unknown kind of sound, or a folder holds other files.
     """
     scenes = {scene.uid: scene for scene in held_out_scenes(mini, count, mini.pairs if pairs is None else pairs)}
     captions = {uid: world.captions(scene, 1, "test", mention=1.0)[0] for uid, scene in scenes.items()}
@@ -217,8 +220,12 @@ def clips(
 ) -> Clips:  # fmt: skip
     """Choose the clips to reconstruct: test scenes if `uses_miniworld`, else prepared validation clips.
 
-    `prepared` returns the Uids of the validation clips of all data sets, and `Clips.get`. Raises a UserError for no
-    clips, other mels or another sample rate than the `settings` of the model, or an unknown kind of sound.
+    Args:
+        settings: mels that the model takes.
+        prepared: returns the Uids of the validation clips of all data sets, and `Clips.get`.
+
+    Raises:
+        UserError: no clips, other mel settings or another sample rate than the model's, or an unknown kind of sound.
     """
     if not uses_miniworld(config, options.checkpoint, where, shipped):
         (uids, read), name = prepared(), f"validation clips of {', '.join(config.dataset)}"

@@ -165,7 +165,8 @@ def _check_settings(folder: Path, inputs: Mapping[str, str], settings: Mapping[s
 def read_sound(path: Path, sample_rate: int) -> tuple[np.ndarray, bool]:
     """Read a sound as mono float32 (n,) at `sample_rate`, and detect whether its file has flat tops.
 
-    Raises a UserError if it is unreadable, shorter than 0.1 s, or not finite.
+    Raises:
+        UserError: unreadable, shorter than 0.1 s, or not finite.
     """
     wave = audio.load(path, sample_rate)
     audio.check_wave(wave, sample_rate, path, MIN_SECONDS, silent_ok=True)

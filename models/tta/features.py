@@ -92,7 +92,11 @@ def save_with_mel(model: Any, folder: Path, mel: dict[str, Any]) -> None:
 def stored_mel(located: str) -> dict[str, Any]:
     """Fields of `MelSettings`, and "frames" if known, of a model or pipeline folder; {} if it has none, or on the hub.
 
-    `located` is a local folder or a hub id. A broken file is a UserError.
+    Args:
+        located: a local folder or a hub id.
+
+    Raises:
+        UserError: the file is broken.
     """
     folder = Path(located)
     if paths.is_local(located) and (folder / MEL_FILE).is_file():

@@ -22,8 +22,12 @@ def run(
 ) -> None:  # fmt: skip
     """Rebuild every sound file and print the path of each wav; unreadable files are reported and left out.
 
-    `rebuild` takes a wave (n,) at the rate of `settings`; the results' names end in `suffix`. A UserError is raised if
-    there is not one readable sound.
+    Args:
+        rebuild: takes a wave (n,) at the rate of `settings`.
+        suffix: end of the results' names.
+
+    Raises:
+        UserError: there is not one readable sound.
     """
     paths, errors = files.find_sounds(*options.audio), list[SoundError]()
     folder = runtime.make_folder(options.output_dir)

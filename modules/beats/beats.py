@@ -52,7 +52,8 @@ class BEATs(ModelMixin, ConfigMixin):
         predictor_class: C, 0 without a head.
         labels: names or AudioSet ids of the C classes.
 
-    A ValueError is raised if one setting does not divide another, or the labels are not C.
+    Raises:
+        ValueError: one setting does not divide another, or the labels are not C.
     """
 
     config_name = "config.json"
@@ -102,7 +103,8 @@ class BEATs(ModelMixin, ConfigMixin):
                 the 8 tokens of a moment as if they were moments.
             layers: numbers of layers, from 1, whose outputs to return too; AudioToken uses 4, 8 and 12 of 12.
 
-        A ValueError is raised if a wave is too short, not finite or all padding, or the mask or a layer does not fit.
+        Raises:
+            ValueError: a wave is too short, not finite or all padding, or the mask or a layer does not fit.
         """
         if waves.ndim != 2 or waves.shape[1] < self.min_samples:
             needed = f"{self.min_samples} samples ({self.min_samples / SAMPLE_RATE:.3f} s at 16 kHz)"
@@ -126,7 +128,11 @@ class BEATs(ModelMixin, ConfigMixin):
         return BEATsOutput(hidden, outputs, token_mask)
 
     def logits(self, output: BEATsOutput) -> Tensor:
-        """Logits (B, C) of the head, averaged over the tokens without padding; a ValueError if there is no head."""
+        """Logits (B, C) of the head, averaged over the tokens without padding.
+
+        Raises:
+            ValueError: there is no head.
+        """
         if self.predictor is None:
             raise ValueError("this BEATs has no classification head (predictor_class 0)")
         logits, mask = self.predictor(output.hidden), output.token_mask        # (B, T, C)
@@ -280,7 +286,9 @@ def log_mel(waves: Tensor) -> Tensor:
 
     Equal to `torchaudio.compliance.kaldi.fbank(2^15 wave, num_mel_bins=128)` without dither: no padding at the ends,
     the mean of each frame removed, pre-emphasis inside the frame, Povey's window (a Hann window to the power of 0.85).
-    A ValueError is raised if the waves are not (B, n), or have less than one frame of 400 samples.
+
+    Raises:
+        ValueError: not (B, n), or less than one frame of 400 samples.
     """
     if waves.ndim != 2 or waves.shape[1] < FRAME:
         raise ValueError(f"waves must be (B, n) with at least {FRAME} samples, got {tuple(waves.shape)}")

@@ -24,7 +24,11 @@ MIN_SECONDS = 0.2
 
 
 class AudioTokenEncoder:
-    """BEATs and the trained embedder as a `SoundEncoder`; a ValueError if it needs features of another width."""
+    """BEATs and the trained embedder, as a `SoundEncoder` (models/a2i/pipeline.py).
+
+    Raises:
+        ValueError: the embedder was trained on features of another width than this BEATs returns.
+    """
 
     sample_rate = SAMPLE_RATE
 
@@ -63,7 +67,11 @@ def beats_features(beats: BEATs, waves: Tensor) -> Tensor:
 
 
 def load_beats(source: str, key: str = "model.beats", dtype: torch.dtype = torch.float32) -> BEATs:
-    """Load a frozen BEATs from a folder or hub id; a UserError names what is wrong, and how to make the folder."""
+    """Load a frozen BEATs from a folder or hub id.
+
+    Raises:
+        UserError: missing, damaged or another model; the message names the command that makes the folder.
+    """
     remedy = "make it from the published file: python bins/convert.py beats FILE.pt FOLDER"
     beats: BEATs = load_network(BEATs, source, key, remedy=remedy, dtype=dtype)
     if beats.config.encoder_layers < 3:
@@ -80,7 +88,11 @@ def save(folder: Path, embedder: AudioTokenEmbedder, settings: dict[str, Any]) -
 def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> AudioTokenEncoder:
     """Load the encoder of an exported folder with the content of its `SETTINGS_FILE`.
 
-    `dtype` is that of BEATs; the embedder stays float32. A UserError names a part that is unusable or does not fit.
+    Args:
+        dtype: of BEATs; the embedder is small and stays float32.
+
+    Raises:
+        UserError: a part is missing, damaged, or does not fit the others.
     """
     embedder: Any = load_network(AudioTokenEmbedder, str((folder / EMBEDDER).absolute()), "the embedder")
     missing = [name for name in ("beats", "prompt", "window") if name not in settings]

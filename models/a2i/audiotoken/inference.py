@@ -35,7 +35,11 @@ def run(config: Config, options: InferenceOptions) -> None:
 
 
 def print_tags(config: Config, options: InferenceOptions) -> None:
-    """Print the tags of each sound; unusable ones are reported. UserErrors as `find_sounds` and `tag_recording`."""
+    """Print the tags of each sound; unusable ones are skipped and reported.
+
+    Raises:
+        UserError: no sound is usable, or BEATs has no classification head.
+    """
     sounds = files.find_sounds(*options.audio)
     beats = find_beats(config, options.checkpoint)
     beats.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
@@ -66,7 +70,9 @@ def find_beats(config: Config, checkpoint: str | None) -> BEATs:
 def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WINDOW) -> Tags:
     """Classify a recording of any rate, channels and length by its `top` tags; `window` seconds go in at a time.
 
-    A SoundError if the file cannot be read, is too short or not finite; a UserError if BEATs has no classifier.
+    Raises:
+        SoundError: the file cannot be read, is too short or not finite.
+        UserError: BEATs has no classification head.
     """
     if beats.predictor is None:
         raise UserError("this BEATs has no classification head, so it has no tags: use a finetuned checkpoint "

@@ -40,7 +40,8 @@ def kinds() -> dict[str, tuple[str, str, str]]:
 def check(spec: str) -> tuple[str, str]:
     """Split a specification into kind and source; imports nothing slow.
 
-    Raises a UserError for an unknown kind, naming the nearest one, or a source not written as the kind requires.
+    Raises:
+        UserError: unknown kind, with the nearest known one, or a source that is not written as the kind requires.
     """
     kind, colon, source = spec.partition(":")
     if not colon or kind not in kinds():
@@ -61,7 +62,9 @@ def load(spec: str, device: "torch.device | str" = "cpu") -> "Embedder":
     """Load a frozen embedder.
 
     A hub id may carry a revision, `ID@REVISION`; a folder is relative to the working directory, else to the repository.
-    Raises a UserError for an unknown kind, or a source that is missing, damaged or of another type.
+
+    Raises:
+        UserError: unknown kind, or a source that is missing, damaged or of another type.
     """
     kind, source = check(spec)
     module = importlib.import_module(f"sonolume.models.evaluation.embedders.{kinds()[kind][0]}")

@@ -115,8 +115,10 @@ class WorldEmbedder(Embedder):
 class PairEmbedder(Embedder):
     """Sounds by one embedder, pictures by the other, texts by the picture embedder if it takes them, else by the other.
 
-    That both were trained into one space is the caller's claim: only the widths are checked. Raises a UserError if they
-    differ, or one does not take its medium.
+    That both were trained into one space is the caller's claim: only the widths are checked.
+
+    Raises:
+        UserError: one does not take its medium, or their widths differ.
     """
 
     def __init__(self, sound: Embedder, picture: Embedder) -> None:

@@ -42,9 +42,10 @@ def find_model(kind: str, source: str) -> tuple[str, str | None]:
 
 
 class PretrainedEmbedder(Embedder):
-    """A frozen model in float32 and evaluation mode, named by the content of its folder or its commit on the hub.
+    """A frozen model in float32 and evaluation mode.
 
-    Raises a UserError if the model or its processor is missing, damaged, of another type, or lacks weights.
+    Raises:
+        UserError: the model or its processor is missing, damaged, of another type, or lacks weights.
     """
 
     def __init__(self, model_class: Any, kind: str, source: str, device: torch.device | str) -> None:

@@ -50,7 +50,11 @@ def noise_settings(config: NoiseSchedulerConfig) -> dict[str, Any]:
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load "vae", "text" and "vocoder" (None for Griffin-Lim); UserErrors name the config key, as in all below."""
+    """Load "vae", "text" and "vocoder" (None for Griffin-Lim).
+
+    Raises:
+        UserError: one of them cannot be loaded or does not fit the U-Net; names the config key. So do all below.
+    """
     vocoder = load_vocoder(config.model.vocoder, MelSettings.of(config.preprocess))
     return Frozen(**load_encoders(config), vocoder=vocoder)
 

@@ -21,10 +21,14 @@ SHIPPED = "pretrained/mini/text_to_audio"
 
 
 def configure(config: Config, options: FinetuneOptions, given: list[Source]) -> Config:
-    """Complete the config, whose sources are `given`, with the values that the pipeline to start from decides.
+    """Complete the config with the values that the pipeline to start from decides.
 
-    A UserError is raised for a missing or damaged pipeline, or another one than the run to resume started from, and a
-    ConfigError for a source that contradicts the pipeline.
+    Args:
+        given: sources of `config`.
+
+    Raises:
+        UserError: no such pipeline, a damaged one, or another one than the run to resume started from.
+        ConfigError: a source contradicts the pipeline.
     """
     before: dict[str, Any] = {}
     if options.resume:

@@ -59,7 +59,14 @@ def read_texts(path: Path | None) -> list[str]:
 
 
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
-    """Load a pipeline, but for the `components` given by name; a UserError if it is damaged or of another kind."""
+    """Load a pipeline from a folder or a hub id.
+
+    Args:
+        components: networks that are loaded already, by their names in the pipeline.
+
+    Raises:
+        UserError: damaged or of another kind.
+    """
     if paths.is_local(where):
         checkpoint.check_folder(Path(where), TextToAudioPipeline.__name__)
     place = runtime.pick_device(device)
@@ -80,7 +87,11 @@ def batches(jobs: list[Job], size: int, one_text: bool) -> Iterator[list[Job]]:
 
 
 def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict[str, Any]:
-    """Build the call's arguments; a UserError for an unreadable --init_audio, or one that cannot be continued."""
+    """Arguments of the pipeline's call, with defaults filled in.
+
+    Raises:
+        UserError: --init_audio is not readable, or --continuation has no --duration beyond its end.
+    """
     wave, mask = None, options.mask
     if options.init_audio is not None:
         rate = pipe.mel_settings.sample_rate

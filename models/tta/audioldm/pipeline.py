@@ -179,7 +179,8 @@ class TextToAudioPipeline(DiffusionPipeline):
             window_overlap: share of a window that the next one covers as well, 0 to 0.9.
             windows_at_once: windows of all sounds in one call of the U-Net, if they are more than the sounds.
 
-        A ValueError is raised for an empty or too long text, a number out of range, or an unusable sound or mask.
+        Raises:
+            ValueError: an empty or too long text, a number out of range, a sound or a mask that cannot be used.
         """
         steps = self.config.num_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
@@ -224,7 +225,8 @@ class TextToAudioPipeline(DiffusionPipeline):
     def encode_text(self, texts: list[str], length: int = 0) -> tuple[Tensor, Tensor | None]:
         """Texts -> hidden states (B, L, D), L at least `length`, and mask (B, L), or no mask if `text_mask` is off.
 
-        A ValueError is raised for a text of more tokens than the encoder was made for (512 for T5).
+        Raises:
+            ValueError: a text has more tokens than the encoder was made for (512 for T5).
         """
         limit = min(self.tokenizer.model_max_length, 512)
         tokens = self.tokenizer(texts, padding="longest", return_tensors="pt")

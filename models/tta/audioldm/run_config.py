@@ -39,7 +39,8 @@ def _without_local_paths(value: Any) -> Any:
 def read(folder: Path) -> dict[str, Any]:
     """Config values that a pipeline decides for every further training: mels, networks, objective, noise schedule.
 
-    A UserError is raised if a file is missing or broken, or the folder holds another kind of model.
+    Raises:
+        UserError: a file is missing or broken, or the folder holds another kind of model.
     """
     if (kind := paths.kind_of(folder)) != KIND:
         hint = f": did you mean {folder / 'pipeline'}?" if (folder / "pipeline").is_dir() else ""

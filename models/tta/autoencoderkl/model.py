@@ -21,6 +21,10 @@ def build(config: AutoencoderKLConfig) -> AutoencoderKL:
 
 
 def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-    """Load a trained autoencoder, frozen, from its folder, a pipeline folder or a hub id; a UserError names the key."""
+    """Load a trained autoencoder, frozen, from its folder, a pipeline folder or a hub id.
+
+    Raises:
+        UserError: missing, damaged or another model; names the config key.
+    """
     remedy = "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh, or name another folder"
     return checkpoint.load_network(AutoencoderKL, source, key, "vae", remedy, dtype)

@@ -35,9 +35,15 @@ def save(vocoder: SpeechT5HifiGan, folder: Path, settings: MelSettings) -> None:
 def load(
     source: str, key: str, settings: MelSettings | None = None, remedy: str = "", dtype: torch.dtype = torch.float32
 ) -> SpeechT5HifiGan:
-    """Load a vocoder with `checkpoint.load_network`; a UserError if it cannot be loaded, or takes other mels.
+    """Load a vocoder from its folder, a pipeline folder or a hub id.
 
-    `settings` are the mel settings that it must have, as far as its own are known (see `mel_facts`).
+    Args:
+        key: config key or flag of `source`, for messages.
+        settings: mel settings that the vocoder must have, as far as its own are known (see `mel_facts`).
+        remedy: advice for a missing folder.
+
+    Raises:
+        UserError: it cannot be loaded, or takes other mels.
     """
     vocoder = checkpoint.load_network(SpeechT5HifiGan, source, key, "vocoder", remedy, dtype)
     found, wanted = mel_facts(vocoder, paths.locate(source, key)), asdict(settings) if settings else {}
