@@ -310,7 +310,7 @@ def test_a_mistake_is_one_line(infer: Infer, tmp_path: Path, flags: list[str], m
 def test_a_text_file_must_be_utf8(infer: Infer, tmp_path: Path):
     (tmp_path / "texts").write_bytes("ein Hund bellt über\n".encode("latin-1"))
     code, _, stderr = infer("--text_file", str(tmp_path / "texts"))
-    assert code == 2 and "byte 15" in errors(stderr)[0]
+    assert code == 2 and "texts:1: not UTF-8" in errors(stderr)[0]
 
 
 def test_the_output_folder_must_be_a_folder(infer: Infer, tmp_path: Path):
