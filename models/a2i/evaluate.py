@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -182,9 +183,12 @@ class Painter:
         size = self.pipe.size(None, None)
 
         def generate(uids: list[str], _: list[int]) -> list[Image.Image]:
-            real = processor.preprocess([fitted(open_image(tests.pictures[uid]), size) for uid in uids])
-            latents = vae.encode(real.to(vae.device, vae.dtype)).latent_dist.mode()  # (B, z, h, w)
-            decoded = vae.decode(latents).sample.float().cpu()                       # (B, 3, H, W)
+            pictures = [fitted(open_image(tests.pictures[uid]), size) for uid in uids]
+            arrays = [np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 for picture in pictures]
+            real = torch.stack([torch.from_numpy(array) for array in arrays])
+            real = real.to(vae.device, vae.dtype)                      # (B, 3, H, W)
+            latents = vae.encode(2 * real - 1).latent_dist.mode()      # (B, z, h, w)
+            decoded = vae.decode(latents).sample.float().cpu()         # (B, 3, H, W)
             return processor.postprocess(decoded, output_type="pil")
 
         inputs = {uid: path.name for uid, path in tests.pictures.items()}
