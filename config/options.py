@@ -21,6 +21,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
@@ -139,12 +140,24 @@ def _argument(flag: Flag, default: Any) -> dict[str, Any]:
     if kind is bool:
         return found | {"action": "store_true"}
     found["type"] = flag.parse or (inner[0] if inner else kind)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        found |= {"type": _parser_of(kind), "metavar": f"{{{','.join(one.value for one in kind)}}}"}
     if flag.is_list:
         found |= {"nargs": "+"} if flag.positional else {"action": "extend" if flag.parse else "append"}
     elif typing.get_origin(kind) is tuple:
         found["nargs"] = len(inner)
     shown = {"metavar": flag.metavar, "choices": flag.choices}
     return found | {name: value for name, value in shown.items() if value}
+
+
+def _parser_of(kind: type[Enum]) -> Callable[[str], Enum]:
+    def parse(text: str) -> Enum:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(one.value for one in kind)}") from None
+
+    return parse
 
 
 def _help(flag: Flag, default: Any) -> str:

@@ -49,7 +49,7 @@ def _check_header(path: Path) -> None:
     if beginning.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a Git LFS pointer, not the file itself: run 'git lfs pull' or download it again")
     if beginning and not beginning.startswith(b"\x80"):  # neither zip nor pickle; an empty file was cut
-        raise UserError(f"{path}: no checkpoint of torch: name a .pt, .ckpt or g_* file")
+        raise UserError(f"{path}: no checkpoint of PyTorch: name the published file, such as a .pt, .ckpt or .tar")
 
 
 def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:

@@ -1,9 +1,18 @@
 """Im2Wav: the whole system, or one of its networks."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from sonolume.bins.converters import ConverterOptions
+from sonolume.config.options import option
 
 
-def im2wav(options: ConverterOptions) -> None:
+@dataclass(kw_only=True)
+class SystemOptions(ConverterOptions):
+    source: Path = option(help="the folder that contains the three files", metavar="SOURCE", positional=True)
+
+
+def im2wav(options: SystemOptions) -> None:
     """Im2Wav's folder of vqvae.tar, low.tar and up.tar -> a folder for run_inference.sh --checkpoint."""
     _convert(options, "vqvae", "low", "up")
 

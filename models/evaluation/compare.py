@@ -109,7 +109,8 @@ def results_table(parts: Sequence[ShippedPart], folder: Path) -> list[str]:
     """Compose a Markdown table of the headline scores of the reports in {folder}/{name}."""
     lines = ["| recipe | score | value (95 %) | chance | baselines | N |", "|---|---|---|---|---|---|"]
     for part in parts:
-        for score in (one for one in read_report(folder / part.name)["scores"] if one["headline"]):
+        scored = [one for one in read_report(folder / part.name)["scores"] if one["headline"] and one["count"]]
+        for score in scored:
             unit, baselines = score["unit"], score["baselines"].items()
             chance = "" if score["chance"] is None else format_value((score["chance"], None, None), unit)
             others = ", ".join(f"{column} {format_value((cell[0], None, None), unit)}" for column, cell in baselines)

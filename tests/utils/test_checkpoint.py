@@ -39,9 +39,9 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path):
     whole = path.read_bytes()
     for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        refused("a.ckpt: (cut or damaged|not a plain checkpoint|no checkpoint of torch)", checkpoint.read, path)
+        refused("a.ckpt: (cut or damaged|not a plain checkpoint|no checkpoint of PyTorch)", checkpoint.read, path)
     path.write_bytes(b"RIFF" + bytes(1000))
-    refused("a.ckpt: no checkpoint of torch", checkpoint.read, path)
+    refused("a.ckpt: no checkpoint of PyTorch", checkpoint.read, path)
     torch.save([1, 2], path)
     refused("holds a list, not the dictionary", checkpoint.read, path)
 

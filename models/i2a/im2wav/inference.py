@@ -130,8 +130,8 @@ def generate(
     Args:
         negative_scale: strength of the negative vectors of the request; default: half of the guidance scale.
     """
-    scale = pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    negative = 0.0 if request.negative is None else scale / 2 if negative_scale is None else negative_scale
+    scale, half = _guidance(pipe, options)
+    negative = 0.0 if request.negative is None else half if negative_scale is None else negative_scale
     sampling = TokenSampling(options.temperature, options.top_k, options.top_p, scale, negative)
     try:
         waves = pipe(request, level, sampling, overlap, store, bar.update if bar is not None else None)
@@ -140,6 +140,12 @@ def generate(
     if not waves.isfinite().all():
         raise ComputationError("the result is NaN: try --dtype float32, or a smaller --guidance_scale")
     return waves.float().cpu()
+
+
+def _guidance(pipe: Im2WavPipeline, options: GenerationOptions) -> tuple[float, float]:
+    """Guidance scale, and the default strength of negative vectors."""
+    scale = pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale
+    return scale, scale / 2
 
 
 class DiskStore(TokenStore):
@@ -226,13 +232,16 @@ def _describe(pipe: Im2WavPipeline, options: InferenceOptions, where: str) -> di
     """Everything that decides the sounds except the input and the seed, for the json."""
     sampling = ("temperature", "top_k", "top_p", "negative_text", "negative_scale")
     flags = {name: getattr(options, name) for name in (*sampling, "int8", "compile", "dtype", "batch_size")}
+    scale, half = _guidance(pipe, options)
+    if (options.negative_text or options.negative_image) and options.negative_scale is None:
+        flags["negative_scale"] = half
     overlaps = {name: pipe.settings[name] for name in ("low_overlap", "up_overlap")}
     return runtime.describe(
         model=where,
         weights=weights_version(where),
         clip=pipe.settings["clip"],
         level=str(options.level),
-        guidance_scale=pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+        guidance_scale=scale,
         negative_image=str(options.negative_image) if options.negative_image else None,
         window_overlap=overlaps if options.window_overlap is None else options.window_overlap,
         sample_rate=pipe.sample_rate,

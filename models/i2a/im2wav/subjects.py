@@ -52,6 +52,9 @@ def collect(options: InferenceOptions, pipe: Im2WavPipeline, load_encoder: LoadE
     """
     pictures = files.find_files(options.image, files.pictures_in, "pictures", "--image")
     videos = files.find_files(options.video, films_in, "videos", "--video")
+    for path in pictures:
+        if files.is_video(path):
+            raise UserError(f"--image {path}: a video: name it with --video")
     for path in videos:
         _check_video(path, options, pipe)
     if any(not text.strip() for text in options.text):

@@ -26,5 +26,6 @@ def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = 
     Raises:
         UserError: missing, damaged or another model; names the config key.
     """
-    remedy = "train the autoencoder first with egs/tta/autoencoderkl/run_train.sh, or name another folder"
+    remedy = ("train the autoencoder first with egs/tta/autoencoderkl/run_train.sh and the config of the same name, "
+              "such as --config egs/tta/autoencoderkl/tiny.json, or name another folder")  # fmt: skip
     return checkpoint.load_network(AutoencoderKL, source, key, "vae", remedy, dtype)

@@ -147,7 +147,7 @@ def test_other_files_are_named(published: Path, tmp_path: Path):
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     refused("a Git LFS pointer, not the file itself", amphion.read, "vae", path)
     path.write_bytes(b"<html>not found</html>")
-    refused("file.pt: no checkpoint of torch", amphion.read, "vae", path)
+    refused("file.pt: no checkpoint of PyTorch", amphion.read, "vae", path)
 
 
 @pytest.mark.parametrize(
