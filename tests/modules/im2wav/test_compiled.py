@@ -48,12 +48,13 @@ def test_weights_are_shared(transformer: TokenTransformer):
     assert {tensor.data_ptr() for tensor in compiled.parameters()} == theirs
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.full)])  # 20 seconds
 @pytest.mark.parametrize("int8", [False, True])
-def test_the_same_tokens(transformer: TokenTransformer, int8: bool, monkeypatch: pytest.MonkeyPatch):
+def test_the_same_tokens(transformer: TokenTransformer, int8: bool, backend: str, monkeypatch: pytest.MonkeyPatch):
     """With guidance, from a prefix on, and by a second sampler, which compiles nothing anew."""
     if int8:
         quantize_int8(transformer, packed=False)
-        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     try:
         check_compiler()
     except RuntimeError as error:
