@@ -1,7 +1,7 @@
 """Converters of official checkpoints: each public function of a file in this folder is a command of `bins/convert.py`.
 
 `--help` lists the first line of its docstring, the type of its argument `options` declares its flags, and an underscore
-in its name is a hyphen on the command line. It imports torch and models/convert/ only when it is called.
+in its name is a hyphen on the command line. Torch and models/convert/ are imported inside the function only.
 """
 
 import importlib

@@ -2,9 +2,9 @@
 
 The other side is a plain loop on the same modules: caches that grow by concatenation, cut to what each attention kind
 reads, one pass for each guidance branch, `torch.multinomial`; it is not compiled, because its shapes change in every
-step. Random weights, one thread, its processor time, medians; sides and positions take turns. A whole clip is 2048
-guided Low tokens and 8192 Up tokens, estimated from the first, the middle and the last step by the trapezoidal rule.
-The time of compilation, about 15 seconds for each network in the first run on a machine, is not part of it.
+step. Random weights, one thread, its processor time, medians over rounds; sides and positions take turns. A whole clip
+is 2048 guided Low tokens and 8192 Up tokens, estimated from the first, the middle and the last step by the trapezoidal
+rule. The time of compilation, about 15 seconds for each network in the first run on a machine, is not part of it.
 """
 
 import copy
@@ -30,7 +30,7 @@ CODES, WIDTH = 2048, 1024
 ROUNDS, BATCH_ROUNDS = 9, 4
 BATCH = 8
 
-Medians = dict[str, list[float]]  # side -> seconds of the first, middle and last step
+Times = dict[str, list[list[float]]]  # side -> seconds of the first, middle and last step in each round
 
 
 @pytest.fixture(autouse=True)
@@ -150,12 +150,12 @@ def our_sides(model: TokenTransformer, batch: int, position: int) -> dict[str, O
     return sides
 
 
-def medians(model: TokenTransformer, batch: int, rounds: int) -> Medians:
+def measure(model: TokenTransformer, batch: int, rounds: int) -> Times:
     """Interleaved steps; the middle one, first of all, on the same caches: the same logits."""
     positions, previous = len(model.places), torch.arange(batch)
     starts = [0, positions // 2, positions - rounds - 1]
     plain, ours = [Plain(model, batch, start) for start in starts], our_sides(model, batch, starts[1])
-    times: dict[str, list[list[float]]] = {side: [[], [], []] for side in ("plain", *ours)}
+    times: Times = {side: [[], [], []] for side in ("plain", *ours)}
     for number in range(rounds):
         for index in (1, 2, 0):
             times["plain"][index].append(seconds(plain[index].step, previous))
@@ -163,7 +163,7 @@ def medians(model: TokenTransformer, batch: int, rounds: int) -> Medians:
                 times[name][index].append(seconds(side.step, previous, starts[index] + number))
                 if index == 1 and number == 0:
                     check(plain[1].logits, side.sampler.logits, name)
-    return {side: [statistics.median(times) for times in lists] for side, lists in times.items()}
+    return times
 
 
 def check(plain: Tensor, ours: Tensor, name: str) -> None:
@@ -173,25 +173,28 @@ def check(plain: Tensor, ours: Tensor, name: str) -> None:
     assert error < (0.03 if "int8" in name else 1e-4)
 
 
-def clip_seconds(low: Medians, up: Medians, side: str) -> float:
-    return sum(count * (first + 2 * middle + last) / 4
-               for count, (first, middle, last) in ((LOW, low[side]), (UP, up[side])))  # fmt: skip
+def clip_seconds(low: Times, up: Times, side: str) -> float:
+    total = 0.0
+    for count, times in ((LOW, low[side]), (UP, up[side])):
+        first, middle, last = map(statistics.median, times)
+        total += count * (first + 2 * middle + last) / 4
+    return total
 
 
 @pytest.mark.benchmark
 @torch.no_grad()
 def test_a_whole_clip(print_table: Callable[..., None]) -> None:
-    results: dict[int, dict[int, Medians]] = {1: {}, BATCH: {}}
+    results: dict[int, dict[int, Times]] = {1: {}, BATCH: {}}
     for positions in (LOW, UP):
         model = transformer(positions)
         for batch, rounds in ((1, ROUNDS), (BATCH, BATCH_ROUNDS)):
-            results[batch][positions] = medians(model, batch, rounds)
+            results[batch][positions] = measure(model, batch, rounds)
     total = {(batch, side): clip_seconds(levels[LOW], levels[UP], side) / batch
              for batch, levels in results.items() for side in levels[LOW]}  # fmt: skip
     alone = total[1, "plain"]
     rows = []
     for (batch, side), each in total.items():
-        steps = [f"{1000 * value:.1f}" for level in (LOW, UP) for value in results[batch][level][side]]
+        steps = [f"{1000 * statistics.median(t):.1f}" for level in (LOW, UP) for t in results[batch][level][side]]
         ratios = [f"{alone / each:.2f}", f"{total[batch, 'plain'] / each:.2f}"]
         rows.append([f"{batch} x {side}", *steps, f"{each:.0f}", *ratios])
     places = ["Low first, ms", "middle", "last", "Up first, ms", "middle", "last"]
@@ -200,5 +203,6 @@ def test_a_whole_clip(print_table: Callable[..., None]) -> None:
     assert alone / total[1, "float32 compiled"] >= 2.0
     assert alone / total[1, "int8 compiled"] >= 3.0
     assert alone / total[BATCH, "float32"] >= 7.0
-    for levels in results[1].values():
-        assert all(steps[2] <= 1.1 * steps[0] for side, steps in levels.items() if side != "plain")
+    # the fastest round shows the work of a step; the medians of two positions differ by what else the machine does
+    for times in (times for level in results[1].values() for side, times in level.items() if side != "plain"):
+        assert min(times[2]) <= 1.1 * min(times[0])

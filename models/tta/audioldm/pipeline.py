@@ -198,6 +198,12 @@ class TextToAudioPipeline(DiffusionPipeline):
             noisy = scale_model_input(self.scheduler, x, t)
             prediction = windows.apply(network, noisy, max(windows_at_once, len(noisy)))
             x = source.after_step(self.scheduler.step(prediction, t, x).prev_sample)               # (B, z, h, w)
+        return self._decode(x, windows, source, samples, output_type)
+
+    def _decode(
+        self, x: Tensor, windows: Windows, source: FromNoise, samples: int, output_type: str
+    ) -> SoundOutput:
+        """Denoised latents (B, z, h, w) -> mel -> wave of N samples, with what `source` keeps of a recording."""
         if output_type == "latent":
             return SoundOutput(audios=x)  # type: ignore[arg-type]
         mel = source.merge_mel(self.decode_latents(x, windows))                                    # (B, M, T)
