@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sonolume.modules.sampling import add_noise, begin, scale_noise
+from sonolume.modules.sampling import add_noise, begin, is_between_steps, scale_noise
 
 STRENGTH = 0.8  # default without a mask
 FADE_SECONDS = 0.02  # cross-fade from the original into the generated sound, inside the mask
@@ -65,7 +65,7 @@ class FromAudio(FromNoise):
 
     def after_step(self, latents: Tensor) -> Tensor:
         self.index += 1
-        return self._restore(latents)
+        return self._restore(latents) if is_between_steps(self.scheduler) else latents
 
     def _restore(self, latents: Tensor) -> Tensor:
         """Put the original back outside the mask, at the noise level of the next step."""

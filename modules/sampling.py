@@ -73,9 +73,13 @@ def scheduler(name: str, objective: str, noise: dict[str, Any]) -> Any:
 
 
 def begin(scheduler: Any, steps: int, strength: float, device: torch.device) -> int:
-    """Set the timesteps; returns the index of the first one to run: the last `strength` of all, at least one."""
+    """Set the timesteps; returns the index of the first one to run: the last `strength` of all steps, at least one.
+
+    Schedulers of order 2 (Heun, KDPM2) call the network, and have a timestep, twice in each step but the last.
+    """
     scheduler.set_timesteps(steps, device=device)
-    first, times = steps - max(1, round(steps * strength)), scheduler.timesteps
+    first = (steps - max(1, round(steps * strength))) * getattr(scheduler, "order", 1)
+    times = scheduler.timesteps
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     elif first and len(times) > 2 and times[1] == times[2]:
@@ -83,6 +87,29 @@ def begin(scheduler: Any, steps: int, strength: float, device: torch.device) -> 
         scheduler.timesteps = torch.cat([rest[:2], rest[1:]])
         return 0
     return first
+
+
+def is_between_steps(scheduler: Any) -> bool:
+    """False after the first of the two network calls of a step (schedulers of order 2)."""
+    return getattr(scheduler, "state_in_first_order", True)
+
+
+def step_arguments(scheduler: Any, generator: Any = None, eta: float = 0.0) -> dict[str, Any]:
+    """Arguments of `scheduler.step` beside its three positional ones: `generator` and `eta`, if it takes them.
+
+    Args:
+        generator: one, or one per sample, for schedulers that draw noise (DDPM, Euler ancestral).
+        eta: 0 to 1, noise of DDIM and TCD.
+
+    Raises:
+        ValueError: `eta` is out of range, or not 0 although this scheduler has none.
+    """
+    known = inspect.signature(scheduler.step).parameters
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be from 0 to 1, got {eta:g}")
+    if eta and "eta" not in known:
+        raise ValueError(f"{type(scheduler).__name__} has no eta: leave it at 0, or use DDIM")
+    return {name: value for name, value in (("generator", generator), ("eta", eta)) if name in known}
 
 
 def scale_noise(scheduler: Any, noise: Tensor) -> Tensor:

@@ -84,6 +84,32 @@ def test_the_network_decides_the_result(pair: tuple[Tensor, Tensor], case: str):
     assert (Run(case, 0.3, clean, noise, answer=clean.flip(3)).result - clean.flip(3)).std() < 0.3
 
 
+@pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"])
+@pytest.mark.parametrize(("strength", "steps"), [(0.01, 1), (0.5, 10), (1.0, 20)])
+def test_schedulers_with_two_calls_make_the_same_steps(
+    pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch, name: str, strength: float, steps: int
+):
+    monkeypatch.setitem(CASES, name, ("epsilon", name, {}))
+    clean, noise = pair
+    run = Run(name, strength, clean, noise, answer=clean)
+    assert len(run.times) == 2 * steps - 1
+    assert (run.result - clean).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler"])
+def test_the_original_is_put_back_between_whole_steps(pair: tuple[Tensor, Tensor], name: str):
+    """A network that knows the sound would leave it where it is: so must putting it back."""
+    clean, noise = pair
+    scheduler = make_scheduler(name, {}, "epsilon", NOISE)
+    source = inpainting.FromAudio(torch.rand(1, 80), torch.zeros(80, dtype=torch.bool), 0.5, RATE)
+    source.clean, source.mel, source.hop_size = clean, torch.zeros(1, 1, 8), 10
+    x, times = source.start(scheduler, noise, STEPS)
+    for t in times:
+        advanced = scheduler.step(noise, t, x).prev_sample
+        x = source.after_step(advanced)
+        torch.testing.assert_close(x, advanced, rtol=0, atol=1e-4)
+
+
 def test_from_noise_is_scaled_as_the_scheduler_wants():
     noise = torch.randn(1, 4, 2, 2)
     euler = make_scheduler("EulerDiscreteScheduler", {}, "epsilon", NOISE)

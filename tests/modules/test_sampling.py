@@ -6,7 +6,16 @@ import torch
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models.latent_diffusion import DiffusionObjective
 from sonolume.models.tta.audioldm.components import noise_settings
-from sonolume.modules.sampling import PRESETS, SCHEDULERS, Guidance, objective_of, preset, scheduler
+from sonolume.modules.sampling import (
+    PRESETS,
+    SCHEDULERS,
+    Guidance,
+    make_scheduler,
+    objective_of,
+    preset,
+    scheduler,
+    step_arguments,
+)
 
 NOISE = noise_settings(NoiseSchedulerConfig())
 NAMED = [(objective, name) for objective, presets in PRESETS.items() for name in presets]
@@ -125,3 +134,16 @@ def test_a_wrong_rescale_is_refused(rescale: float):
 def test_a_wrong_interval_is_refused(interval: tuple[float, float]):
     with pytest.raises(ValueError, match="guidance_interval must be LOW HIGH with"):
         Guidance(4.0, 0.0, interval)
+
+
+def test_a_step_gets_the_generator_and_eta_that_its_scheduler_takes():
+    generator = torch.Generator()
+    names = {"DDPM": {"generator"}, "EulerAncestralDiscrete": {"generator"}, "DDIM": {"generator", "eta"}, "PNDM": set()}
+    for name, wanted in names.items():
+        assert set(step_arguments(make_scheduler(f"{name}Scheduler", {}, "epsilon", NOISE), generator)) == wanted
+    ddim, unipc = (scheduler(name, "epsilon", NOISE) for name in ("ddim", "unipc"))
+    assert step_arguments(ddim, generator, 0.5) == {"generator": generator, "eta": 0.5}
+    with pytest.raises(ValueError, match="UniPCMultistepScheduler has no eta"):
+        step_arguments(unipc, generator, 0.5)
+    with pytest.raises(ValueError, match="eta must be from 0 to 1, got -1"):
+        step_arguments(ddim, generator, -1.0)
