@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-IMPORT = re.compile(r"^from (sonolume\.modules)?\.(\w+) import", re.MULTILINE)
+IMPORT = re.compile(r"^from (?:sonolume\.(modules|utils))?\.(\w+) import", re.MULTILINE)
 
 
 def add_code(folder: Path, source: Path, class_name: str) -> None:
@@ -24,14 +24,14 @@ def add_code(folder: Path, source: Path, class_name: str) -> None:
 
 
 def copy_code(source: Path, folder: Path) -> None:
-    """Copy a module's file, and all modules of `sonolume.modules` (or of its own folder) that it imports.
+    """Copy a module's file, and all modules of `sonolume.modules` and `.utils` (or of its own folder) that it imports.
 
     In the copies `from sonolume.modules.x import` reads `from .x import`.
     """
     text = source.read_text(encoding="utf-8")
     target = folder / source.name
     target.write_text(IMPORT.sub(r"from .\2 import", text), encoding="utf-8")
-    for package, name in IMPORT.findall(text):
+    for layer, name in IMPORT.findall(text):
         if not (folder / f"{name}.py").exists():
-            neighbour = Path(__file__) if package else source  # this file is one of sonolume.modules
-            copy_code(neighbour.with_name(f"{name}.py"), folder)
+            place = Path(__file__).parents[1] / layer if layer else source.parent  # this file is one of sonolume.modules
+            copy_code(place / f"{name}.py", folder)

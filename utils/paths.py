@@ -3,14 +3,14 @@
 A pretrained part is named by a local folder, or by an id of the model hub.
 """
 
-import re
+import os
 from pathlib import Path
 
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import read_json
+from sonolume.utils.model_folder import class_in, find_folder, settings_file
 
 CONVERT = "; bins/convert.py turns official checkpoints into folders (see its --help)"
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def root() -> Path:
@@ -30,15 +30,13 @@ def locate(source: str, key: str, remedy: str = "", flag: bool = False) -> str:
     A UserError names the `key` (config key or flag) of a file or a missing folder, and the `remedy` for the latter.
     With `flag`, a path that exists in the working directory is relative to it.
     """
-    given = Path(source).expanduser()
-    folder = given.resolve() if flag and given.exists() else resolve(source)
-    if folder.is_dir():
-        return str(folder)
-    if folder.exists():
-        raise UserError(f"{key} {source}: is a file, not the folder of a model{CONVERT}")
-    if HUB_ID.fullmatch(source) and not source.startswith("."):
-        return source
-    raise UserError(f"{key} {source}: no such folder{f'; {remedy}' if remedy else ''}")
+    in_working_directory = flag and os.path.exists(os.path.expanduser(source))
+    try:
+        folder = find_folder(source, None if in_working_directory else root())
+    except ValueError as error:
+        hint = CONVERT if str(error).endswith("of a model") else f"; {remedy}" * bool(remedy)
+        raise UserError(f"{key} {error}{hint}") from error
+    return source if folder is None else str(folder)
 
 
 def is_local(located: str) -> bool:
@@ -67,9 +65,5 @@ def download(located: str, key: str) -> Path:
 
 def kind_of(folder: Path) -> str:
     """Name the class of the model in an exported folder, or the recipe of the folder; "" if it holds neither."""
-    for name in ("model_index.json", "config.json", "audio_to_image.json", "im2wav.json"):
-        if (folder / name).is_file():
-            content = read_json(folder / name, "the settings of an exported model")
-            kind = content.get("_class_name") or content.get("architectures") or content.get("recipe")
-            return str(kind[-1] if isinstance(kind, list) else kind or "")
-    return ""
+    path = settings_file(folder)
+    return class_in(read_json(path, "the settings of an exported model")) if path else ""

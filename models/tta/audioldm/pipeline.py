@@ -28,6 +28,7 @@ from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 from sonolume.modules.sampling import Guidance, TextStates, objective_of, preset, scale_model_input, scheduler
 from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions
 from sonolume.modules.windows import Windows, vocode_in_chunks
+from sonolume.utils.model_folder import check_class, find_folder
 
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
 WINDOW_BATCH_SIZE = 8  # windows in one call of a network
@@ -90,12 +91,22 @@ class TextToAudioPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Self:
-        """Load a pipeline from a folder or a hub id, without running the code in it: this class is the code."""
+        """Load a pipeline from a folder or a hub id, without running the code in it: this class is the code.
+
+        Raises:
+            ValueError: no such folder, not available from the hub, or the folder of another kind of model.
+        """
         source = str(pretrained_model_name_or_path)
-        if not Path(source).is_dir():
+        folder = find_folder(source)
+        if folder is None:
             names = ("revision", "cache_dir", "token", "local_files_only", "force_download")
-            source = snapshot_download(source, **{name: kwargs[name] for name in names if name in kwargs})
-        return super().from_pretrained(source, **kwargs)
+            try:
+                folder = Path(snapshot_download(source, **{name: kwargs[name] for name in names if name in kwargs}))
+            except (OSError, ValueError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ValueError(f"{source}: neither a folder nor available from the hub: {reason}") from error
+        check_class(folder, *(kind.__name__ for kind in cls.__mro__ if issubclass(kind, TextToAudioPipeline)))
+        return super().from_pretrained(folder, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write weights, configs and the code of this pipeline.
