@@ -33,5 +33,5 @@ def copy_code(source: Path, folder: Path) -> None:
     target.write_text(IMPORT.sub(r"from .\2 import", text), encoding="utf-8")
     for layer, name in IMPORT.findall(text):
         if not (folder / f"{name}.py").exists():
-            place = Path(__file__).parents[1] / layer if layer else source.parent  # this file is one of sonolume.modules
+            place = Path(__file__).parents[1] / layer if layer else source.parent  # this file is in modules/
             copy_code(place / f"{name}.py", folder)

@@ -5,6 +5,8 @@ Audio-to-audio is SDEdit (Meng et al. 2021, arXiv 2108.01073); inpainting puts t
 the sound is generated anew.
 """
 
+import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +21,8 @@ STRENGTH = 0.8  # default without a mask
 FADE_SECONDS = 0.02  # cross-fade from the original into the generated sound, inside the mask
 SILENT = 1e-4  # a wave with a lower peak counts as silent
 
-Spans = Sequence[tuple[float, float | None]]  # seconds from the start; None is the end
+Span = tuple[float, float | None]  # seconds from the start; None is the end
+Spans = Sequence[Span]
 
 
 class FromNoise:
@@ -90,15 +93,15 @@ class FromAudio(FromNoise):
 
 
 def check_source(
-    sound: Any, count: int, strength: float | None, spans: Spans | None, samples: int | None, sample_rate: int,
+    sound: Any, count: int, strength: float | None, spans: Spans | Span | None, samples: int | None, sample_rate: int,
     seconds: tuple[float, float],
 ) -> FromAudio:  # fmt: skip
     """Check the recording to start from and bring it to the length of the result.
 
     Args:
-        sound: (n,) or (b, n), any kind of array.
+        sound: path of a file, or (n,) or (b, n), any kind of array. Integers are scaled by the range of their type.
         count: B, a multiple of b.
-        spans: seconds to generate anew; None is everything.
+        spans: seconds to generate anew, several or one; None is everything.
         samples: length of the result; None: as long as the recording.
         seconds: shortest recording and longest result.
 
@@ -108,9 +111,11 @@ def check_source(
     strength = default_strength(strength, spans)
     if not 0 < strength <= 1:
         raise ValueError(f"strength must be above 0 and at most 1, got {strength:g}")
+    if isinstance(sound, (str, os.PathLike)):
+        sound = _read(sound, sample_rate, seconds[1] + 1)
     wave = _check_wave(sound, count, round(seconds[0] * sample_rate), sample_rate)
     given, samples = wave.shape[1], samples or wave.shape[1]
-    mask = None if spans is None else mask_samples(spans, samples, sample_rate)
+    mask = None if spans is None else mask_samples(as_spans(spans), samples, sample_rate)
     if samples > given and (mask is None or not mask[given:].all()):
         hint = "to generate the rest, continue it (--continuation, or a mask from its end)"
         sizes = f"duration {samples / sample_rate:g} s is longer than init_audio ({given / sample_rate:g} s)"
@@ -124,14 +129,28 @@ def check_source(
     return FromAudio(F.pad(wave, (0, samples - wave.shape[1])), mask, strength, sample_rate)
 
 
-def default_strength(strength: float | None, spans: Spans | None) -> float:
+def as_spans(mask: Spans | Span) -> Spans:
+    """Several spans, or one as (start, end), as several."""
+    return [mask] if len(mask) == 2 and isinstance(mask[0], (int, float)) else mask  # type: ignore[return-value,list-item]
+
+
+def default_strength(strength: float | None, spans: Spans | Span | None) -> float:
     """The given strength, else 1 with a mask (all of it is new) and `STRENGTH` for a whole recording."""
     return strength if strength is not None else STRENGTH if spans is None else 1.0
 
 
+def _read(path: str | os.PathLike[str], sample_rate: int, seconds: float) -> Any:
+    """Read a sound file (n,); raises a UserError of sonolume, which exported folders do without, or a ValueError."""
+    try:
+        audio = importlib.import_module("sonolume.utils.audio")
+    except ImportError as error:
+        raise ValueError(f"init_audio {path}: sonolume is needed to read files: give an array of samples") from error
+    return audio.load(path, sample_rate, seconds=seconds)
+
+
 def _check_wave(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
     """(n,) or (b, n) -> (B, n) float32, each of the b rows repeated."""
-    wave = torch.as_tensor(sound, dtype=torch.float32)
+    wave = _as_floats(torch.as_tensor(sound))
     wave = wave[None] if wave.ndim == 1 else wave
     if wave.ndim != 2 or not len(wave) or count % len(wave):
         raise ValueError(f"init_audio is {tuple(wave.shape)}: expected (samples,), or a row for each text or sound")
@@ -143,6 +162,18 @@ def _check_wave(sound: Any, count: int, least: int, sample_rate: int) -> Tensor:
     if (wave.abs().amax(dim=1) < SILENT).any():
         raise ValueError("init_audio is silent")
     return wave.repeat_interleave(count // len(wave), dim=0)
+
+
+def _as_floats(wave: Tensor) -> Tensor:
+    """Samples of any type -> float32, integers scaled from the range of their type to -1 to 1."""
+    if wave.is_floating_point():
+        return wave.float()
+    if wave.is_complex() or wave.dtype in (torch.bool, torch.int64):
+        kind = str(wave.dtype).removeprefix("torch.")
+        raise ValueError(f"init_audio holds {kind} values: give floats from -1 to 1, or samples such as int16")
+    limits = torch.iinfo(wave.dtype)
+    half = (limits.max - limits.min + 1) / 2
+    return ((wave.double() - (limits.min + half)) / half).float()  # unsigned samples have their zero in the middle
 
 
 def mask_samples(spans: Spans, samples: int, sample_rate: int) -> Tensor:

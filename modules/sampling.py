@@ -1,13 +1,14 @@
 """Sampling of diffusion models: named schedulers for each training objective, and classifier-free guidance."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import diffusers
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 KARRAS = {"solver_order": 2, "use_karras_sigmas": True}
 FLOW = {"use_flow_sigmas": True, "solver_order": 2}
@@ -179,6 +180,10 @@ class TextStates(NamedTuple):
     mask: Tensor | None  # (2B, L) or (B, L), 1 for text, 0 for padding; None: padding is attended to
     size: int  # B
 
+    @property
+    def is_guided(self) -> bool:
+        return len(self.states) > self.size
+
     def rows(self, texts: Tensor) -> "TextStates":
         """States of the texts (b,) by their index, and of their negative texts."""
         rows = torch.arange(len(self.states), device=texts.device).unflatten(0, (-1, self.size))[:, texts].flatten()
@@ -188,6 +193,20 @@ class TextStates(NamedTuple):
         """States without those of the negative texts."""
         mask = None if self.mask is None else self.mask[-self.size :]
         return TextStates(self.states[-self.size :], mask, self.size)
+
+
+def join_states(states: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """States (b, L, D) of different lengths L, and masks (b, L) of some -> all in one batch, and its mask.
+
+    What is padded here is masked. The mask is None if nothing was padded or masked.
+    """
+    longest = max(one.shape[1] for one in states)
+    joined = torch.cat([F.pad(one, (0, 0, 0, longest - one.shape[1])) for one in states])
+    if all(mask is None for mask in masks) and all(one.shape[1] == longest for one in states):
+        return joined, None
+    pairs = zip(states, masks, strict=True)
+    full = [one.new_ones(one.shape[:2], dtype=torch.int64) if mask is None else mask for one, mask in pairs]
+    return joined, torch.cat([F.pad(mask.to(joined.device), (0, longest - mask.shape[1])) for mask in full])
 
 
 def generators(seeds: Iterable[int]) -> list[torch.Generator]:

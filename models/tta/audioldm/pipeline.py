@@ -8,13 +8,15 @@ B sounds, z latent channels, h x w latent size, L text tokens, D text width, M m
 import inspect
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from diffusers import AudioPipelineOutput, AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import snapshot_download
 from torch import Tensor
@@ -23,13 +25,23 @@ from transformers import T5EncoderModel
 
 from sonolume.modules.export_code import add_code
 from sonolume.modules.griffin_lim import mel_to_wave
-from sonolume.modules.inpainting import FromAudio, FromNoise, Spans, check_source
+from sonolume.modules.inpainting import FromAudio, FromNoise, Span, Spans, check_source
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
-from sonolume.modules.sampling import Guidance, TextStates, objective_of, preset, scale_model_input, scheduler
+from sonolume.modules.sampling import (
+    Guidance,
+    TextStates,
+    join_states,
+    objective_of,
+    preset,
+    scale_model_input,
+    scheduler,
+    step_arguments,
+)
 from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions
 from sonolume.modules.windows import Windows, vocode_in_chunks
 from sonolume.utils.model_folder import check_class, find_folder
 
+Callback = Callable[["TextToAudioPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
 WINDOW_BATCH_SIZE = 8  # windows in one call of a network
 
@@ -42,8 +54,10 @@ class SoundOutput(AudioPipelineOutput):
     gains: Tensor | None = None  # (B,) factor applied to the generated part, below 1 where it was too loud
 
 
-class TextToAudioPipeline(DiffusionPipeline):
+class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     """T5 -> U-Net -> VAE -> vocoder.
+
+    `load_lora_weights`, `set_adapters` ... are diffusers' (they need peft), of the U-Net only.
 
     Args:
         vae: autoencoder of log-mel spectrograms; its `latents_mean`, `latents_std` (or else `scaling_factor`)
@@ -62,6 +76,11 @@ class TextToAudioPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->unet->vae->vocoder"
     _optional_components = ["vocoder"]
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    _lora_loadable_modules = ["unet"]
+    _guidance_scale, _interrupt = 1.0, False  # of the last call, as are the next two; a callback may set these two
+    _num_timesteps = 0
+    _cross_attention_kwargs: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -81,7 +100,7 @@ class TextToAudioPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=use_crop_upsampling(unet),
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet and use_crop_upsampling(unet),
             scheduler=scheduler, vocoder=vocoder,
         )  # fmt: skip
         self.register_to_config(
@@ -131,9 +150,42 @@ class TextToAudioPipeline(DiffusionPipeline):
         return MelSettings(**self.config.mel)
 
     @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.mel_settings.sample_rate
+
+    @property
     def duration(self) -> float:
         """Seconds of one clip."""
-        return self.config.frames * self.mel_settings.hop_size / self.mel_settings.sample_rate
+        return self.config.frames * self.mel_settings.hop_size / self.sample_rate
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale != 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Calls of the scheduler in the last call of the pipeline."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    @property
+    def cross_attention_kwargs(self) -> dict[str, Any] | None:
+        return self._cross_attention_kwargs
+
+    def enable_vae_slicing(self) -> None:
+        """Encode and decode one sound (or window of a long one) at a time, which saves memory."""
+        self.vae.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        self.vae.disable_slicing()
 
     @property
     def objective(self) -> str:
@@ -155,8 +207,8 @@ class TextToAudioPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str],
-        negative_prompt: str | list[str] = "",
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         num_waveforms_per_prompt: int = 1,
@@ -168,27 +220,49 @@ class TextToAudioPipeline(DiffusionPipeline):
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         init_audio: Any = None,
         strength: float | None = None,
-        mask: Spans | None = None,
+        mask: Spans | Span | None = None,
         window_overlap: float = 0.5,
         windows_at_once: int = WINDOW_BATCH_SIZE,
-    ) -> SoundOutput:
+        audio_length_in_s: float | None = None,
+        eta: float = 0.0,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+        return_dict: bool = True,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        cross_attention_kwargs: dict[str, Any] | None = None,
+    ) -> SoundOutput | tuple[Any]:
         """Generate sounds from texts, or from texts and a recording.
 
         Args:
             guidance_scale, guidance_rescale, guidance_interval: see `Guidance`; a scale of 1 turns it off.
             duration: seconds, 0.5 to 600, exact to the sample. Default: as long as `init_audio`, or one clip
                 (`duration` of the pipeline). A longer latent than a clip's is denoised in overlapping windows.
-            generator: one, or one per sound, so that a sound does not depend on its batch.
+            generator: one, or one per sound, so that a sound does not depend on its batch. It draws the initial noise
+                and that of the scheduler (`DPMSolverSDEScheduler` alone draws its own).
             latents: initial noise (B, z, h, w).
             output_type: "np" or "pt" for waves (B, N), "mel" for ln mel (B, M, T), "latent".
-            init_audio: recording to start from, at the pipeline's rate: (n,), or (b, n) with a row per text or sound.
+            init_audio: recording to start from: the path of a sound file, or samples at the pipeline's rate: (n,), or
+                (b, n) with a row per text or sound; floats, or integers, which are scaled by their type.
             strength: share of the steps that run on `init_audio`, above 0 to 1; 1 begins with noise. Default 0.8, and 1
                 with a mask.
-            mask: seconds to generate anew, (start, end) each; None is the end of the sound. All else is `init_audio`,
-                bit for bit; up to a quarter of a latent inside the mask may still resemble it. To continue a
-                recording: a mask from its end, and a longer `duration`.
+            mask: seconds to generate anew, (start, end) or a list of these; None is the end of the sound. All else is
+                `init_audio`, bit for bit; up to a quarter of a latent inside the mask may still resemble it. To
+                continue a recording: a mask from its end, and a longer `duration`.
             window_overlap: share of a window that the next one covers as well, 0 to 0.9.
             windows_at_once: windows of all sounds in one call of the U-Net, if they are more than the sounds.
+            audio_length_in_s: diffusers' name of `duration`.
+            eta: 0 to 1, for schedulers that have it (DDIM, TCD); refused for others.
+            prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask: from
+                `encode_prompt`, in the place of texts.
+            return_dict: False gives the tuple `(audios,)`.
+            callback_on_step_end: called as `callback(pipe, step, t, tensors)` after each step; the tensors in the
+                dictionary that it returns replace those of the loop. It may set `pipe._guidance_scale`, and
+                `pipe._interrupt = True`, which ends the loop.
+            callback_on_step_end_tensor_inputs: which of `_callback_tensor_inputs` it gets.
+            cross_attention_kwargs: passed to the U-Net.
 
         Raises:
             ValueError: an empty or too long text, a number out of range, a sound or a mask that cannot be used.
@@ -196,20 +270,40 @@ class TextToAudioPipeline(DiffusionPipeline):
         steps = self.config.num_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         guidance = Guidance(scale, guidance_rescale, guidance_interval)
-        prompts = _repeat(prompt, 1, num_waveforms_per_prompt)
-        negatives = _repeat(negative_prompt, len(prompts) // num_waveforms_per_prompt, num_waveforms_per_prompt)
-        self._check(prompts, negatives, steps, duration, output_type, windows_at_once)
-        samples, windows, source = self._begin(len(prompts), duration, window_overlap, init_audio, strength, mask)
+        seconds = _either("duration", duration, "audio_length_in_s", audio_length_in_s)
+        self._check(steps, seconds, output_type, windows_at_once, callback_on_step_end_tensor_inputs)
+        extra = step_arguments(self.scheduler, generator, eta)
+        self._guidance_scale, self._interrupt, self._cross_attention_kwargs = scale, False, cross_attention_kwargs
 
-        text = self.encode_prompts(prompts, negatives, guidance)                                   # (2B, L, D)
-        noise = self.prepare_latents(len(prompts), windows.width, generator, latents)              # (B, z, h, w)
+        text = self._encode_texts(
+            prompt, negative_prompt, num_waveforms_per_prompt, guidance.is_used, prompt_embeds, negative_prompt_embeds,
+            prompt_attention_mask, negative_prompt_attention_mask,
+        )                                                                                          # (2B, L, D)
+        samples, windows, source = self._begin(text.size, seconds, window_overlap, init_audio, strength, mask)
+        noise = self.prepare_latents(text.size, windows.width, generator, latents)                 # (B, z, h, w)
         x, timesteps = source.start(self.scheduler, noise, steps)
-        for t in self.progress_bar(timesteps):  # type: ignore[operator]
-            network = lambda some, of, t=t: self.predict(some, t, text.rows(of), guidance)  # noqa: E731
-            noisy = scale_model_input(self.scheduler, x, t)
-            prediction = windows.apply(network, noisy, max(windows_at_once, len(noisy)))
-            x = source.after_step(self.scheduler.step(prediction, t, x).prev_sample)               # (B, z, h, w)
-        return self._decode(x, windows, source, samples, output_type)
+        self._num_timesteps = len(timesteps)
+        for step, t in enumerate(self.progress_bar(timesteps)):  # type: ignore[arg-type]
+            if self._interrupt:
+                break
+            prediction = self.predict_windows(x, t, text, guidance, windows, windows_at_once)
+            x = source.after_step(self.scheduler.step(prediction, t, x, **extra).prev_sample)      # (B, z, h, w)
+            if callback_on_step_end is not None:
+                x, text = self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, t, x, text)
+                guidance = replace(guidance, scale=self._guidance_scale)
+        output = self._decode(x, windows, source, samples, output_type)
+        self.maybe_free_model_hooks()
+        return output if return_dict else (output.audios,)
+
+    def _call_back(
+        self, callback: Callback, names: Sequence[str], step: int, t: Tensor, latents: Tensor, text: TextStates
+    ) -> tuple[Tensor, TextStates]:
+        """Run `callback_on_step_end`; return the latents and states that it gives back, the same ones by default."""
+        negative, positive = text.states[: -text.size], text.states[-text.size :]
+        tensors = {"latents": latents, "prompt_embeds": positive, "negative_prompt_embeds": negative}
+        tensors |= callback(self, step, t, {name: tensors[name] for name in names}) or {}
+        states = torch.cat([tensors["negative_prompt_embeds"], tensors["prompt_embeds"]])
+        return tensors["latents"], text._replace(states=states)
 
     def _decode(
         self, x: Tensor, windows: Windows, source: FromNoise, samples: int, output_type: str
@@ -225,26 +319,83 @@ class TextToAudioPipeline(DiffusionPipeline):
         audios: Any = wave.cpu().numpy() if output_type == "np" else wave
         return SoundOutput(audios=audios, mels=mels, gains=gains)
 
-    def encode_prompts(self, prompts: list[str], negatives: list[str], guidance: Guidance) -> TextStates:
-        """Encode B texts for `predict`: (2B, L, D), those of the negative prompts first, or (B, L, D) unguided."""
-        if not guidance.is_used:
-            states, mask = self.encode_text(prompts)
-        elif self.config.text_mask:
-            states, mask = self.encode_text(negatives + prompts)
-        else:
-            conditional, mask = self.encode_text(prompts)
-            unconditional, _ = self.encode_text(negatives, length=conditional.shape[1])
-            if unconditional.shape != conditional.shape:
-                raise ValueError("without a text mask the negative text must not be longer than the text")
-            states = torch.cat([unconditional, conditional])
-        return TextStates(states.to(self.unet.dtype), mask, len(prompts))
+    @torch.no_grad()
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        num_waveforms_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """Encode B texts with the text encoder alone; the other components may be None.
 
-    def encode_text(self, texts: list[str], length: int = 0) -> tuple[Tensor, Tensor | None]:
-        """Texts -> hidden states (B, L, D), L at least `length`, and mask (B, L), or no mask if `text_mask` is off.
+        Args:
+            prompt_embeds ...: given states, which are only repeated.
+
+        Returns:
+            prompt_embeds (B, L, D), prompt_attention_mask (B, L), negative_prompt_embeds (B, L', D) and
+            negative_prompt_attention_mask (B, L'), for the call's arguments of these names. B counts every text
+            `num_waveforms_per_prompt` times. A mask is None where nothing is masked, and the last two are None without
+            guidance.
+
+        Raises:
+            ValueError: no text and no states, or both, an empty or too long text, or another number of negative ones.
+        """
+        guided, times = do_classifier_free_guidance, num_waveforms_per_prompt
+        prompts, negatives = _check_texts(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, times)
+        if self.config.text_mask and guided and prompt_embeds is None and negative_prompt_embeds is None:
+            states, masks = self.encode_text(negatives + prompts)
+            negative_prompt_embeds, prompt_embeds = states.chunk(2)
+            negative_prompt_attention_mask, prompt_attention_mask = (None, None) if masks is None else masks.chunk(2)
+        if prompt_embeds is None:
+            prompt_embeds, prompt_attention_mask = self.encode_text(prompts)
+        if not guided:
+            negative_prompt_embeds = negative_prompt_attention_mask = None
+        elif negative_prompt_embeds is None:
+            size, mask = prompt_embeds.shape[1], prompt_attention_mask
+            lengths = [size] * len(negatives) if mask is None else mask.sum(dim=1).tolist()
+            negative_prompt_embeds, negative_prompt_attention_mask = self.encode_text(negatives, lengths)
+        prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask = (
+            None if one is None else one.repeat_interleave(times, dim=0)
+            for one in (
+                prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask
+            )
+        )  # fmt: skip
+        assert prompt_embeds is not None
+        return prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask
+
+    def _encode_texts(self, *arguments: Any) -> TextStates:
+        """States of B texts for the U-Net, with those of the negative texts where guidance is used."""
+        positive, mask, negative, negative_mask = self.encode_prompt(*arguments)
+        given = [(positive, mask)] if negative is None else [(negative, negative_mask), (positive, mask)]
+        if negative is not None and len(negative) != len(positive):
+            raise ValueError(f"negative_prompt_embeds are of {len(negative)} texts, prompt_embeds of {len(positive)}")
+        states, masks = join_states(*zip(*given, strict=True))
+        place = self._execution_device
+        states = states.to(place, self.unet.dtype)
+        return TextStates(states, None if masks is None else masks.to(place), len(positive))
+
+    def encode_text(self, texts: list[str], lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
+        """Texts -> hidden states (B, L, D) and their mask (B, L).
+
+        Without `text_mask` every text is encoded alone, with padding up to its length in `lengths`, to which the text
+        encoder and the U-Net attend; a mask then hides only what follows in a batch with longer ones (None: nothing).
 
         Raises:
             ValueError: a text has more tokens than the encoder was made for (512 for T5).
         """
+        if self.config.text_mask:
+            return self._run_text_encoder(texts, 0)
+        jobs = list(zip(texts, lengths or [0] * len(texts), strict=True))
+        made = {job: self._run_text_encoder([job[0]], job[1])[0] for job in dict.fromkeys(jobs)}  # (1, L, D) each
+        return join_states([made[job] for job in jobs], [None] * len(jobs))
+
+    def _run_text_encoder(self, texts: list[str], length: int) -> tuple[Tensor, Tensor | None]:
+        """Texts -> hidden states (B, L, D), L at least `length`, and mask (B, L), or no mask if `text_mask` is off."""
         limit = min(self.tokenizer.model_max_length, 512)
         tokens = self.tokenizer(texts, padding="longest", return_tensors="pt")
         longest = tokens.input_ids.shape[1]
@@ -267,14 +418,24 @@ class TextToAudioPipeline(DiffusionPipeline):
             raise ValueError(f"{len(generator)} generators for {count} sounds: give one, or one for each sound")
         return randn_tensor(shape, generator, self._execution_device, self.unet.dtype)
 
+    def predict_windows(
+        self, x: Tensor, t: Tensor, text: TextStates, guidance: Guidance, windows: Windows, at_once: int
+    ) -> Tensor:
+        """Predict latents (B, z, h, w) of any width, in windows if they are wider than a clip's."""
+        network = lambda some, of: self.predict(some, t, text.rows(of), guidance)  # noqa: E731
+        return windows.apply(network, scale_model_input(self.scheduler, x, t), max(at_once, len(x)))
+
     def predict(self, x: Tensor, t: Tensor, text: TextStates, guidance: Guidance) -> Tensor:
         """Run the U-Net on latents (b, z, h, w) of one window each, with guidance -> (b, z, h, w)."""
         x = with_positions(x, self.unet.config.in_channels)  # (b, z + positions, h, w)
-        if not guidance.is_on(min(float(t) / self.scheduler.config.num_train_timesteps, 1.0)):
-            text = text.conditional()
-            return self.unet(x, t, text.states, encoder_attention_mask=text.mask).sample
-        predicted = self.unet(torch.cat([x, x]), t, text.states, encoder_attention_mask=text.mask).sample
-        return guidance.combine(*predicted.chunk(2))
+        time = min(float(t) / self.scheduler.config.num_train_timesteps, 1.0)
+        guided = text.is_guided and guidance.is_on(time)
+        text = text if guided else text.conditional()
+        predicted = self.unet(
+            torch.cat([x, x]) if guided else x, t, text.states, encoder_attention_mask=text.mask,
+            cross_attention_kwargs=self._cross_attention_kwargs,
+        ).sample  # fmt: skip
+        return guidance.combine(*predicted.chunk(2)) if guided else predicted
 
     def decode_latents(self, latents: Tensor, windows: Windows | None = None) -> Tensor:
         """Normalised latents (B, z, h, w) -> ln mel (B, M, T); several windows are cross-faded."""
@@ -302,12 +463,8 @@ class TextToAudioPipeline(DiffusionPipeline):
         return mel_to_wave(mel, self.mel_settings, iterations, start=wave) if iterations else wave
 
     def _check(
-        self, prompts: list[str], negatives: list[str], steps: int, duration: float | None, output_type: str, batch: int
+        self, steps: int, duration: float | None, output_type: str, batch: int, callback_inputs: Sequence[str]
     ) -> None:
-        if not prompts or not all(text.strip() for text in prompts):
-            raise ValueError("the text is empty: describe the sound")
-        if len(negatives) != len(prompts):
-            raise ValueError(f"{len(negatives)} negative texts for {len(prompts)} sounds: give one, or one per text")
         if steps < 1:
             raise ValueError(f"the number of steps must be at least 1, got {steps}")
         if duration is not None and not SHORTEST <= duration <= LONGEST:
@@ -316,12 +473,16 @@ class TextToAudioPipeline(DiffusionPipeline):
             raise ValueError(f"output_type must be np, pt, mel or latent, got {output_type!r}")
         if batch < 1:
             raise ValueError(f"windows_at_once must be at least 1, got {batch}")
+        if unknown := [name for name in callback_inputs if name not in self._callback_tensor_inputs]:
+            known = ", ".join(self._callback_tensor_inputs)
+            raise ValueError(f"callback_on_step_end_tensor_inputs: no {unknown[0]!r}, only {known}")
 
     def _begin(
-        self, count: int, duration: float | None, overlap: float, sound: Any, strength: float | None, mask: Spans | None
+        self, count: int, duration: float | None, overlap: float, sound: Any, strength: float | None,
+        mask: Spans | Span | None,
     ) -> tuple[int, Windows, FromNoise]:
         """Length of the sounds in samples, their windows, and the starting point of sampling."""
-        rate, hop_size = self.mel_settings.sample_rate, self.mel_settings.hop_size
+        rate, hop_size = self.sample_rate, self.mel_settings.hop_size
         samples, source = None if duration is None else round(duration * rate), FromNoise()
         if sound is not None:
             source = check_source(sound, count, strength, mask, samples, rate, (SHORTEST, LONGEST))
@@ -348,8 +509,29 @@ class TextToAudioPipeline(DiffusionPipeline):
         return self.vae.config.latent_channels, self.mel_settings.n_mel // factor, self.config.frames // factor
 
 
-def _repeat(texts: str | list[str], count: int, times: int) -> list[str]:
-    """One text for all, or a list of them; each repeated `times`."""
+def _either(name: str, value: float | None, other_name: str, other: float | None) -> float | None:
+    """The value of an argument with two names; raises a ValueError if both are given."""
+    if value is not None and other is not None:
+        raise ValueError(f"{name} and {other_name} are two names of one number: give one of them")
+    return other if value is None else value
+
+
+def _check_texts(
+    prompt: str | list[str] | None, negative: str | list[str] | None, states: Tensor | None,
+    negative_states: Tensor | None, times: int,
+) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Texts (none if their states are given) and a negative text, "" by default, for each."""
     if times < 1:
         raise ValueError(f"num_waveforms_per_prompt must be at least 1, got {times}")
-    return [text for text in ([texts] * count if isinstance(texts, str) else texts) for _ in range(times)]
+    if (prompt is None) == (states is None):
+        raise ValueError("no text: give prompt, or prompt_embeds" if states is None else "give prompt or prompt_embeds")
+    if negative and negative_states is not None:
+        raise ValueError("give negative_prompt or negative_prompt_embeds")
+    prompts = [] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
+    if states is None and (not prompts or not all(text.strip() for text in prompts)):
+        raise ValueError("the text is empty: describe the sound")
+    count = len(prompts) if states is None else len(states)
+    negatives = [negative or ""] * count if negative is None or isinstance(negative, str) else list(negative)
+    if len(negatives) != count:
+        raise ValueError(f"{len(negatives)} negative texts for {count} texts: give one, or one per text")
+    return prompts, negatives
