@@ -1,12 +1,21 @@
-"""Install the folders at the root as sonolume.models, sonolume.utils ..., and nothing as bare `utils`."""
+"""Install __init__.py and the folders at the root as sonolume, sonolume.models ..., and nothing as bare `utils`."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 FOLDERS = ["bins", "config", "models", "modules", "preprocessors", "utils"]
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
+
+
+class BuildPackage(build_py):
+    """Leave this file out of the package whose folder is the root."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        return [found for found in super().find_package_modules(package, package_dir) if found[1] != "setup"]
+
 
 setup(
     name="sonolume",
@@ -16,8 +25,10 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=[f"sonolume.{p}" for f in FOLDERS for p in [f, *(f"{f}.{s}" for s in find_packages(str(ROOT / f)))]],
-    package_dir={f"sonolume.{f}": f for f in FOLDERS},
+    packages=["sonolume"]
+    + [f"sonolume.{p}" for f in FOLDERS for p in [f, *(f"{f}.{s}" for s in find_packages(str(ROOT / f)))]],
+    package_dir={"sonolume": "."},
+    cmdclass={"build_py": BuildPackage},
     package_data={"sonolume.modules.beats": ["*.txt"]},
     install_requires=[
         "torch>=2.6,<2.14",  # the newest tested version; 2.13 on PyPI is a CUDA 13 build

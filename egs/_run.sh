@@ -18,12 +18,12 @@ is_new_enough() { # is_new_enough PYTHON
     command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-# Check that PYTHON imports sonolume from this checkout, not from another one.
+# Check that PYTHON imports sonolume from this checkout, not from another one, and as a package with an __init__.py.
 # -P (Python >= 3.11): do not import from the working directory.
 has_this_checkout() { # has_this_checkout PYTHON
     SONOLUME_ROOT=$root "$1" -P -c 'import os, sys
-from sonolume.utils import paths
-sys.exit(not os.path.samefile(os.path.join(os.path.dirname(paths.__file__), ".."), os.environ["SONOLUME_ROOT"]))
+import sonolume
+sys.exit(not os.path.samefile(os.path.dirname(sonolume.__file__), os.environ["SONOLUME_ROOT"]))
 ' >/dev/null 2>&1
 }
 

@@ -208,3 +208,11 @@ def test_a_python_of_another_checkout_is_refused(checkout: Path) -> None:
     missing = first_use(checkout, PYTHON="/no/python")
     assert missing.returncode == 2
     assert "PYTHON=/no/python is not a Python >= 3.11" in missing.stderr
+
+
+def test_an_environment_of_before_the_package_had_an_init_is_renewed(tmp_path: Path) -> None:
+    (tmp_path / "sonolume").mkdir()
+    (tmp_path / "sonolume" / "utils").symlink_to(ROOT / "utils")
+    script = ROOT / "egs/tta/audioldm/run_train.sh"
+    refused = sh(script, "--help", cwd=tmp_path, PYTHON=sys.executable, PYTHONPATH=str(tmp_path))
+    assert refused.returncode == 2 and "does not have this sonolume" in refused.stderr
