@@ -1,11 +1,35 @@
 """The latent diffusion U-Net: diffusers' network with the official upsampling at odd sizes, and its inputs."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+CARD = """\
+# U-Net of a text-to-audio model
+
+`UNet2DConditionModel` of diffusers loads these weights, but its results are wrong, without a message, for latents with
+an odd side at any level (5 x 39, 10 x 78): it resizes before the convolution of each upsampling, while this network was
+trained to upsample, convolve and crop. Load the whole pipeline with its own code instead:
+
+```python
+from diffusers import DiffusionPipeline
+
+unet = DiffusionPipeline.from_pretrained(pipeline_folder, trust_remote_code=True).unet
+```
+
+With sonolume installed, this folder alone is enough:
+
+```python
+from diffusers import UNet2DConditionModel
+from sonolume.modules.unet import use_crop_upsampling
+
+unet = use_crop_upsampling(UNet2DConditionModel.from_pretrained(unet_folder))
+```
+"""
 
 
 class CropUpsample2D(nn.Module):
@@ -33,6 +57,11 @@ def use_crop_upsampling(unet: UNet2DConditionModel) -> UNet2DConditionModel:
             if not isinstance(upsampler, CropUpsample2D):
                 upsamplers[index] = CropUpsample2D(upsampler.conv)
     return unet
+
+
+def write_card(folder: Path) -> None:
+    """Write the README.md of a saved U-Net, which says that diffusers' class alone gives other results."""
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
 
 
 def zero_init(unet: UNet2DConditionModel) -> None:

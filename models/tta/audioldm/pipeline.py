@@ -37,7 +37,7 @@ from sonolume.modules.sampling import (
     scheduler,
     step_arguments,
 )
-from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions
+from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions, write_card
 from sonolume.modules.windows import Windows, vocode_in_chunks
 from sonolume.utils.model_folder import check_class, find_folder
 
@@ -128,12 +128,19 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return super().from_pretrained(folder, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Write weights, configs and the code of this pipeline.
+        """Write weights, configs and the code of this pipeline, and upload them with `push_to_hub=True`.
 
         `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` loads the folder without sonolume.
         """
-        super().save_pretrained(save_directory, *args, **kwargs)
-        add_code(Path(save_directory), Path(inspect.getfile(type(self))), type(self).__name__)
+        folder, upload = Path(save_directory), kwargs.pop("push_to_hub", False)
+        hub = {name: kwargs.pop(name) for name in ("commit_message", "private", "token", "create_pr") if name in kwargs}
+        repository = kwargs.pop("repo_id", folder.name)
+        super().save_pretrained(folder, *args, **kwargs)
+        add_code(folder, Path(inspect.getfile(type(self))), type(self).__name__)
+        if (folder / "unet").is_dir():
+            write_card(folder / "unet")
+        if upload:  # only now, with the code; this saves once more, to a temporary folder
+            self.push_to_hub(repository, **hub, **kwargs)
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:

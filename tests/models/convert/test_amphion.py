@@ -56,6 +56,7 @@ def test_the_unet(goldens: SimpleNamespace, published: Path, tmp_path: Path):
     for height, width in ((5, 39), (10, 78)):
         x = goldens.input_for(f"unet.lat.{height}x{width}", (2, 4, height, width))
         goldens.assert_close(unet(x, golden["t"], context).sample, golden[f"y_{height}x{width}"], 1e-5)
+    assert "use_crop_upsampling" in (tmp_path / "unet/README.md").read_text()
     source = json.loads((tmp_path / "unet/source.json").read_text())
     assert source["step"] == 570000 and source["latent"] == "4_5_39"
     assert source["text_mask"] is False and source["noise"]["beta_end"] == 0.012 and source["objective"] == "epsilon"

@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from diffusers.pipelines import pipeline_utils
 
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 
@@ -99,3 +103,34 @@ def test_it_loads_in_half_precision(tiny_checkpoint: Path, dtype: torch.dtype):
     assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {dtype}
     audios = pipe("a dog barks", num_inference_steps=2).audios
     assert audios.dtype == np.float32 and np.isfinite(audios).all()
+
+
+def test_the_code_is_written_before_the_upload(make_pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Into the repository `repo_id`, by default of the folder's name."""
+    from diffusers.utils import hub_utils
+
+    uploads: list[tuple[str, str, set[str]]] = []
+
+    def upload(repo_id: str, folder_path: str, commit_message: str, **_: object) -> None:
+        uploads.append((repo_id, commit_message, {path.name for path in Path(folder_path).iterdir()}))
+
+    monkeypatch.setattr(hub_utils, "upload_folder", upload)
+    for module in (hub_utils, pipeline_utils):
+        monkeypatch.setattr(module, "create_repo", lambda name, **_: SimpleNamespace(repo_id=f"me/{name}"))
+        monkeypatch.setattr(module, "load_or_create_model_card", lambda *_, **__: SimpleNamespace(save=Path.touch))
+        monkeypatch.setattr(module, "populate_model_card", lambda card: SimpleNamespace(save=lambda path: None))
+    make_pipeline().save_pretrained(tmp_path / "bells", push_to_hub=True, commit_message="Bells")
+    ((name, message, files),) = uploads
+    assert (name, message) == ("me/bells", "Bells") and {"pipeline.py", "sampling.py", "model_index.json"} <= files
+
+
+@torch.no_grad()
+def test_the_folder_of_a_unet_says_how_it_is_loaded(tiny_checkpoint: Path):
+    blocks = re.findall(r"```python\n(.+?)```", (tiny_checkpoint / "unet" / "README.md").read_text(), re.DOTALL)
+    given = {"unet_folder": tiny_checkpoint / "unet"}
+    exec(blocks[1], given)
+    x, states = torch.randn(1, 6, 5, 39), torch.randn(1, 3, 16)
+    wanted = TextToAudioPipeline.from_pretrained(tiny_checkpoint).unet(x, 5, states).sample
+    assert given["unet"](x, 5, states).sample.equal(wanted)
+    stock = UNet2DConditionModel.from_pretrained(tiny_checkpoint / "unet")(x, 5, states).sample
+    assert "wrong" in (tiny_checkpoint / "unet" / "README.md").read_text() and (stock - wanted).abs().max() > 1e-3
