@@ -1,8 +1,6 @@
 """Texts -> wav, spectrogram and json files."""
 
-import itertools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +42,7 @@ def run(config: Config, options: InferenceOptions) -> None:
     arguments = call_arguments(pipe, options)
     folder = runtime.make_folder(options.output_dir)
     jobs = [(text, options.seed + number) for text in texts for number in range(options.num_samples)]
-    rounds = list(batches(jobs, options.batch_size, one_text=not pipe.config.text_mask))
+    rounds = [jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size)]
     for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
         _generate(pipe, batch, arguments, options, where, folder)
 
@@ -77,13 +75,6 @@ def load(where: str, device: str = "auto", dtype: str = "float32", **components:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
     return pipe.to(place)
-
-
-def batches(jobs: list[Job], size: int, one_text: bool) -> Iterator[list[Job]]:
-    """Split jobs into batches of `size`, with `one_text` each where texts attend to the padding of longer ones."""
-    for _, group in itertools.groupby(jobs, key=lambda job: job[0] if one_text else None):
-        same = list(group)
-        yield from (same[start : start + size] for start in range(0, len(same), size))
 
 
 def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict[str, Any]:

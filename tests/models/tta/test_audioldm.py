@@ -12,7 +12,6 @@ from sonolume.config.tta.audioldm import AudioLDMConfig, NoiseSchedulerConfig
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
 from sonolume.models.convert.amphion import hifigan_weights, unet_weights, vae_weights
 from sonolume.models.tta.audioldm.components import TextEncoder, build_unet, noise_settings
-from sonolume.models.tta.audioldm.inference import batches
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.autoencoderkl.model import build
 from sonolume.modules.griffin_lim import mel_to_wave
@@ -260,9 +259,3 @@ def test_refining_brings_a_poor_vocoder_to_the_levels_of_the_mel(goldens: Simple
     errors = [float((MelSpectrogram()(wave) - mel).abs().mean()) for wave in (raw, refined)]
     assert errors[1] < 0.5 * errors[0]
     assert not torch.allclose(refined, mel_to_wave(mel, num_iters=8), atol=1e-3)  # it starts from the vocoder's phases
-
-
-def test_unmasked_texts_are_batched_apart():
-    jobs = [("bell", 0), ("bell", 1), ("bell", 2), ("rain", 0)]
-    assert list(batches(jobs, 2, one_text=False)) == [jobs[:2], jobs[2:]]
-    assert list(batches(jobs, 2, one_text=True)) == [jobs[:2], jobs[2:3], jobs[3:]]
