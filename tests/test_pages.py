@@ -4,15 +4,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sonolume.bins import build, compare, convert, converters
 from sonolume.config import command
+from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,8 +118,6 @@ def test_a_wrong_command_is_found(
 
 def run_blocks(page: Path) -> dict[str, Any]:
     """Run the Python blocks of a page, which may use the `pipe` of README's, and `wave`."""
-    import numpy as np
-
     given: dict[str, Any] = {}
     exec(blocks(ROOT / "README.md", "python")[0], given)
     given["pipe"].set_progress_bar_config(disable=True)
@@ -160,3 +161,28 @@ def test_the_first_commands_run(place: Path, recorded: Callable[[str], list[list
         inference.main(argv)
     made = [path.suffix for path in (place / "outputs").iterdir()]
     assert made.count(".wav") == 2 and made.count(".png") >= 3 and made.count(".json") >= 3
+
+
+@pytest.mark.full
+def test_the_example_recipe_works(tmp_path: Path) -> None:
+    """The blocks of ADD_A_RECIPE.md, each written to the file named last before it, in a copy of the code."""
+    copy, text = tmp_path / "sonolume", GUIDE.read_text(encoding="utf-8")
+    for name in ("bins", "config", "models", "modules", "preprocessors", "utils", "egs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "__init__.py", copy)
+    named = re.compile(r"`((?:bins|config|models|modules|egs)/[\w/]+\.(?:py|json))`")
+    for block in re.finditer(r"^```(?:python|json)\n(.+?)^```", text, re.DOTALL | re.MULTILINE):
+        path = copy / named.findall(text[: block.start()])[-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block[1], encoding="utf-8")
+    recipe, script = copy / "egs" / "demo" / "loudness", blocks(GUIDE, "sh")[0]
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHON": sys.executable}
+    audio.save_wav(tmp_path / "tone.wav", np.sin(np.arange(40960) / 9).astype(np.float32), 16000)
+    for step, flags in (("preprocess", []), ("train", []), ("inference", ["--audio", "tone.wav"])):
+        (recipe / f"run_{step}.sh").write_text(script.replace("run preprocess", f"run {step}"))
+        command_line = ["sh", str(recipe / f"run_{step}.sh"), "--config", str(recipe / "tiny.json"), *flags]
+        done = subprocess.run(command_line, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert next((tmp_path / "outputs").glob("*.json"))
+    listed = [sys.executable, str(copy / "bins" / "convert.py"), "--help"]
+    assert "copy-weights" in subprocess.run(listed, cwd=tmp_path, env=env, capture_output=True, text=True).stdout

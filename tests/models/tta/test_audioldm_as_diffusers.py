@@ -20,7 +20,7 @@ TEXT, LONG = "a bell rings", "rain falls on a roof of tin, and a dog barks"
 EMBEDS = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pipe(make_pipeline) -> TextToAudioPipeline:
     return quiet(make_pipeline("flow"))
 
@@ -135,8 +135,10 @@ def test_a_callback_changes_guidance_and_text_and_interrupts(pipe: TextToAudioPi
 
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "EulerAncestralDiscreteScheduler"])
-def test_a_seed_reaches_schedulers_that_draw_noise(pipe: TextToAudioPipeline, name: str):
-    pipe.scheduler = make_scheduler(name, {}, "epsilon", {})
+def test_a_seed_reaches_schedulers_that_draw_noise(
+    pipe: TextToAudioPipeline, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setattr(pipe, "scheduler", make_scheduler(name, {}, "epsilon", {}))
     both = latents(pipe, [TEXT, LONG], generator=seeded(1, 2))
     assert both.equal(latents(pipe, [TEXT, LONG], generator=seeded(1, 2)))
     torch.testing.assert_close(latents(pipe, LONG, generator=seeded(2))[0], both[1], rtol=0, atol=1e-3)
@@ -144,8 +146,8 @@ def test_a_seed_reaches_schedulers_that_draw_noise(pipe: TextToAudioPipeline, na
     assert latents(pipe, generator=one.manual_seed(3)).equal(latents(pipe, generator=one.manual_seed(3)))
 
 
-def test_eta_reaches_ddim(pipe: TextToAudioPipeline):
-    pipe.scheduler = make_scheduler("DDIMScheduler", {}, "epsilon", {})
+def test_eta_reaches_ddim(pipe: TextToAudioPipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pipe, "scheduler", make_scheduler("DDIMScheduler", {}, "epsilon", {}))
     noisy = latents(pipe, eta=1.0)
     assert noisy.equal(latents(pipe, eta=1.0)) and (noisy - latents(pipe)).abs().max() > 1e-3
 
@@ -154,11 +156,12 @@ def test_attention_gets_its_arguments_and_the_last_act_is_freeing_hooks(
     pipe: TextToAudioPipeline, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[Any] = []
-    pipe.unet.register_forward_pre_hook(
+    hook = pipe.unet.register_forward_pre_hook(
         lambda unet, inputs, options: seen.append(options["cross_attention_kwargs"]), with_kwargs=True
     )
     monkeypatch.setattr(pipe, "maybe_free_model_hooks", lambda: seen.append("free"))
     latents(pipe, cross_attention_kwargs={}, guidance_scale=1)
+    hook.remove()
     assert seen == [{}, {}, {}, "free"]
 
 
