@@ -34,25 +34,25 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
     return str(paths.root() / shipped)
 
 
-def read_settings(source: str, file_name: str, recipe: str, key: str = "--checkpoint") -> tuple[Path, dict[str, Any]]:
+def read_settings(source: str, file_name: str, *recipes: str, key: str = "--checkpoint") -> tuple[Path, dict[str, Any]]:
     """Locate an exported folder, downloading it if `source` is a hub id, and read its settings.
 
     Args:
         file_name: name of the settings in the folder.
-        recipe: recipe that must have made the folder.
+        recipes: recipes of which one must have made the folder.
         key: config key or flag of `source`, for messages.
 
     Raises:
         UserError: not an exported folder, damaged, or of another recipe.
     """
-    folder = paths.download(source, key)
+    folder, recipe = paths.download(source, key), " or ".join(recipes)
     path = folder / file_name
     if not path.is_file():
         kind = paths.kind_of(folder)
         found = f"holds {kind}" if kind else f"no {file_name} in it{paths.CONVERT}"
         raise UserError(f"{key} {source}: not an exported folder of {recipe}: {found}")
     settings = files.read_json(path, f"the settings of {recipe}")
-    if settings.get("recipe") != recipe:
+    if settings.get("recipe") not in recipes:
         found = settings.get("recipe") or "no recipe"
         raise UserError(f"{path}: made by {found}, not by {recipe}: choose another {key}")
     return folder, settings

@@ -7,6 +7,7 @@ import diffusers.utils.logging
 import torch
 import transformers.utils.logging
 
+from sonolume.config.load import recipes
 from sonolume.models import runtime
 from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
 from sonolume.models.recipes import recipe_code
@@ -38,16 +39,24 @@ def load(
         UserError: a component is missing, damaged, or does not fit the others.
     """
     place = runtime.pick_device(device)
-    kind = runtime.pick_dtype(dtype, place)
-    folder, settings = runtime.read_settings(source, SETTINGS_FILE, recipe)
+    return load_exported(source, recipe, place, runtime.pick_dtype(dtype, place), stable_diffusion, safety_checker)
+
+
+def load_exported(
+    source: str, recipe: str | None, place: torch.device, kind: torch.dtype, stable_diffusion: str | None = None,
+    safety_checker: bool = True, key: str = "--checkpoint",
+) -> tuple[AudioToImagePipeline, dict[str, Any]]:  # fmt: skip
+    """Load a pipeline as `load` does, of any audio-to-image recipe if it is None; `key` is for messages."""
+    known = [recipe] if recipe else [name for name in recipes() if name.startswith("a2i/")]
+    folder, settings = runtime.read_settings(source, SETTINGS_FILE, *known, key=key)
     if "stable_diffusion" not in settings:
-        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another --checkpoint")
+        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another {key}")
     key, remedy = "--stable_diffusion", ""
     if stable_diffusion is None:
         key, remedy = f"{folder / SETTINGS_FILE}: stable_diffusion", f"choose another one with {key}"
     chosen = stable_diffusion or settings["stable_diffusion"]
     sd_source = paths.locate(chosen, key, remedy, flag=stable_diffusion is not None)
-    encoder: SoundEncoder = recipe_code(recipe, "encoder").load(folder, settings, place, kind)
+    encoder: SoundEncoder = recipe_code(settings["recipe"], "encoder").load(folder, settings, place, kind)
     sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
     has_lora = (folder / LORA).is_dir()
     if has_lora:

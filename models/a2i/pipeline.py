@@ -6,12 +6,14 @@ wave, z latent channels, h x w latent size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 import numpy as np
 import torch
+from diffusers.utils import BaseOutput
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -31,6 +33,8 @@ REFERENCE_STEPS = 50  # of PNDM, as Stable Diffusion 1 was published
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 MAX_AUDIO_STRENGTH = 2.0
 ENCODER_BATCH_SIZE = 8  # windows in one call of the encoder
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+COMPONENTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "safety_checker", "feature_extractor")
 MIN_CONTRAST = 1 / 255  # a picture with less contrast has one colour: the computation failed
 FLOAT32_HINT = "the settings or the weights are at fault: try another --seed, a lower --guidance_scale, more steps"
 
@@ -46,12 +50,18 @@ class SoundEncoder(Protocol):
     width: int  # D, which must be the text encoder's
     prompt: str  # default prompt, with `PLACEHOLDER` in the place of an audio token
 
+    def to(self, device: torch.device) -> object:
+        """Move the networks."""
+        ...
+
     def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
         """Encode waves (n,) of equal length, float32 -> audio tokens (B, K, D) float32."""
         ...
 
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
         """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
+
+        The tokens are on the device on which the text encoder computes; its weights may be elsewhere (offloaded).
 
         Raises:
             ValueError: a prompt does not fit the tokens, or is longer than the text encoder's input.
@@ -60,30 +70,124 @@ class SoundEncoder(Protocol):
 
 
 @dataclass
-class ImageOutput:
-    images: list[Image.Image | None]  # B pictures; None where the safety checker rejected one
-    upcast: bool  # the VAE overflowed in half precision and was run again in float32
+class ImageOutput(BaseOutput):
+    """`images` as `output_type` asks; a picture that the safety checker rejected is None, or black as np or pt."""
+
+    images: Any
+    nsfw_content_detected: list[bool] | None = None  # None without a safety checker
+    upcast: bool = False  # the VAE overflowed in half precision and was run again in float32
 
 
 class AudioToImagePipeline:
-    """A sound encoder in front of a stock `StableDiffusionPipeline`, 1.x or 2.x.
+    """A sound encoder in front of a stock `StableDiffusionPipeline`, 1.x or 2.x, used as diffusers' pipelines are.
+
+    Every other attribute and method is that of `sd`: its components, `enable_model_cpu_offload`, `load_lora_weights`
+    (needs peft), `set_progress_bar_config` ... A component that is assigned here is assigned there.
+    There is no `clip_skip`, no IP-Adapter, and no `save_pretrained`: training and bins/convert.py export folders.
 
     Args:
         encoder: its width must be the text encoder's.
-        sd: used unchanged, except that the sampler is replaced by that of the preset "balanced".
+        sd: used unchanged, except that the sampler is replaced by that of the preset "balanced". Components that a
+            call does not need may be None, such as all but text encoder and tokenizer for `encode_prompt`.
 
     Raises:
         ValueError: the widths differ.
     """
 
     def __init__(self, encoder: SoundEncoder, sd: "StableDiffusionPipeline") -> None:
-        width = sd.text_encoder.config.hidden_size
+        width = encoder.width if sd.text_encoder is None else sd.text_encoder.config.hidden_size
         if encoder.width != width:
             raise ValueError(f"the audio tokens have width {encoder.width}, the text encoder of this Stable Diffusion "
                              f"{width}: choose another one (768: Stable Diffusion 1.x, 1024: 2.x)")  # fmt: skip
-        self.encoder, self.sd = encoder, sd
+        self.sd, self.encoder = sd, encoder
         self.guidance_scale = 7.5  # as published
-        self.num_steps = self.use_preset("balanced")
+        self.num_steps = REFERENCE_STEPS if sd.scheduler is None else self.use_preset("balanced")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str], dtype: torch.dtype = torch.float32,
+        device: str = "cpu", stable_diffusion: str | None = None, safety_checker: bool | None = True,
+    ) -> Self:  # fmt: skip
+        """Load an exported folder, relative to the working directory or the repository, or a hub id.
+
+        Args:
+            stable_diffusion: folder or hub id of another Stable Diffusion than that of the training.
+            safety_checker: keep the safety checker of Stable Diffusion, if it has one.
+
+        Raises:
+            UserError: no such folder, of another kind, or a component is missing, damaged or does not fit the others.
+        """
+        from sonolume.models.a2i.loading import load_exported
+        from sonolume.utils import paths
+
+        source = paths.locate(fspath(pretrained_model_name_or_path), cls.__name__, flag=True)
+        place, checked = torch.device(device), bool(safety_checker)
+        pipe: Any = load_exported(source, None, place, dtype, stable_diffusion, checked, cls.__name__)[0]
+        return pipe
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, encoder: SoundEncoder | None = None, **components: Any) -> Self:
+        """Build a pipeline on the networks of another one, this class's or diffusers', without loading anything.
+
+        Args:
+            encoder: default: that of `pipeline`, if it is an `AudioToImagePipeline`.
+            components: replacements, as for diffusers' `from_pipe`.
+
+        Raises:
+            ValueError: there is no encoder, or it has another width than the text encoder.
+        """
+        from diffusers import StableDiffusionPipeline
+
+        other = pipeline if isinstance(pipeline, AudioToImagePipeline) else None
+        if encoder is None and other is None:
+            raise ValueError("from_pipe on a diffusers pipeline needs an encoder: from_pipe(pipe, encoder=...)")
+        sd: Any = other.sd if other else pipeline
+        same: Any = StableDiffusionPipeline.from_pipe(sd, **{"dtype": sd.dtype} | components)
+        scheduler = same.scheduler
+        made = cls(encoder or other.encoder, same)  # type: ignore[union-attr]
+        if other or "scheduler" in components:
+            same.scheduler = scheduler
+        if other:
+            made.num_steps, made.guidance_scale = other.num_steps, other.guidance_scale
+        return made
+
+    def save_pretrained(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: the folder of Stable Diffusion would lack the encoder."""
+        raise NotImplementedError("an AudioToImagePipeline cannot be saved: training and bins/convert.py export its "
+                                  "folder; pipe.sd.save_pretrained(folder) writes Stable Diffusion alone")  # fmt: skip
+
+    push_to_hub = save_pretrained
+
+    def load_ip_adapter(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: the call takes no picture for it."""
+        raise NotImplementedError("an AudioToImagePipeline has no IP-Adapter: use init_image to start from a picture")
+
+    def __getattr__(self, name: str) -> Any:
+        """Find everything else in Stable Diffusion."""
+        if name == "sd" or name.startswith("__"):  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self.sd, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a component to Stable Diffusion, which uses it."""
+        if name in COMPONENTS:
+            setattr(self.sd, name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def enable_vae_slicing(self) -> None:
+        """Decode pictures one by one, which saves memory; newer versions of diffusers have `vae.enable_slicing` only."""
+        self.sd.vae.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        """Decode all pictures of a batch at once."""
+        self.sd.vae.disable_slicing()
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move Stable Diffusion as `DiffusionPipeline.to` does, and the encoder to the same device."""
+        self.sd.to(*args, **kwargs)
+        self.encoder.to(self.sd.device)
+        return self
 
     def use_preset(self, name: str) -> int:
         """Switch to the sampler of one of `PRESETS`, or raise a ValueError, and return its number of steps.
@@ -146,28 +250,51 @@ class AudioToImagePipeline:
 
     @torch.no_grad()
     def encode_prompt(
-        self, audio_tokens: Tensor, prompts: Sequence[str], texts: Sequence[str] | None = None, mix: float = 0.5,
-        audio_strength: float = 1.0,
-    ) -> Tensor:  # fmt: skip
-        """Encode audio tokens (B, K, D) and the prompts around them -> `prompt_embeds` (B, L, D).
+        self, sounds: Sequence[Wave] | Tensor, prompt: str | Sequence[str] | None = None,
+        text: str | Sequence[str] | None = None, mix: float = 0.5, audio_strength: float = 1.0,
+        negative_prompt: str | Sequence[str] | None = "",
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Encode sounds and the prompts around them -> `prompt_embeds`, `negative_prompt_embeds` (B, L, D).
+
+        Of Stable Diffusion, only the text encoder and the tokenizer are used.
 
         Args:
-            texts: one for each picture; its text states are mixed in.
+            sounds: waves (n,) at the encoder's rate, or audio tokens (B, K, D) from `encode_audio`.
+            prompt: words with `<*>` in the place of the sound, one for all or one each; default: the encoder's.
+            text: one for all or one each; its text states are mixed in.
             mix: weight of the texts; the sounds weigh 1 - mix.
             audio_strength: 1 is the sound as trained, 0 the words of the prompt without it; other values lie on the
                 line through both.
+            negative_prompt: what the pictures should not show, one for all or one each.
 
         Raises:
             ValueError: a prompt or text is too long, or a prompt does not fit the tokens.
         """
-        tokenizer, text_encoder = self.sd.tokenizer, self.sd.text_encoder
-        states = self.encoder.encode_prompt(audio_tokens.to(text_encoder.device), prompts, tokenizer, text_encoder)
+        tokenizer, text_encoder = self._text_encoder()
+        if not isinstance(sounds, Tensor) or sounds.ndim != 3:
+            sounds = self.encode_audio(list(sounds))                                              # (B, K, D)
+        prompts = _one_each(self.encoder.prompt if prompt is None else prompt, len(sounds), "prompts")
+        states = self.encoder.encode_prompt(sounds.to(self.sd._execution_device), prompts, tokenizer, text_encoder)
         if audio_strength != 1:
             neutral = self.encode_texts([remove_placeholder(prompt) for prompt in prompts], states.shape[1])
             states = torch.lerp(neutral, states.to(neutral.dtype), audio_strength)
-        if texts is not None:
+        if text is not None:
+            texts = _one_each(text, len(sounds), "texts")
             states = torch.lerp(states, self.encode_texts(texts, states.shape[1]).to(states.dtype), mix)
-        return states
+        return states, self._encode_negative(negative_prompt, states)
+
+    def _encode_negative(self, negative_prompt: str | Sequence[str] | None, states: Tensor) -> Tensor:
+        """Encode what the pictures of `prompt_embeds` (B, L, D) should not show -> (B, L, D)."""
+        if negative_prompt is None or isinstance(negative_prompt, str):
+            return self.encode_texts([negative_prompt or ""], states.shape[1]).to(states.dtype).expand_as(states)
+        negatives = _one_each(negative_prompt, len(states), "negative prompts")
+        return self.encode_texts(negatives, states.shape[1]).to(states.dtype)
+
+    def _text_encoder(self) -> tuple[Any, Any]:
+        """Tokenizer and text encoder."""
+        if self.sd.tokenizer is None or self.sd.text_encoder is None:
+            raise ValueError("there is no text encoder: give prompt_embeds and negative_prompt_embeds instead of words")
+        return self.sd.tokenizer, self.sd.text_encoder
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], length: int) -> Tensor:
@@ -178,14 +305,15 @@ class AudioToImagePipeline:
         Raises:
             ValueError: the text encoder would cut a text.
         """
-        tokenizer, text_encoder = self.sd.tokenizer, self.sd.text_encoder
+        tokenizer, text_encoder = self._text_encoder()
         limit = min(length, tokenizer.model_max_length)
         tokens = tokenizer(list(texts), padding="max_length", max_length=limit, verbose=False)
         for text, ids in zip(texts, tokens.input_ids, strict=True):
             if len(ids) > limit:
                 raise ValueError(f"{text!r} has {len(ids) - 2} tokens, the text encoder reads {limit - 2}: shorten it")
-        ids = torch.tensor(tokens.input_ids, device=text_encoder.device)
-        mask = torch.tensor(tokens.attention_mask, device=text_encoder.device)
+        device = self.sd._execution_device
+        ids = torch.tensor(tokens.input_ids, device=device)
+        mask = torch.tensor(tokens.attention_mask, device=device)
         uses_mask = getattr(text_encoder.config, "use_attention_mask", False)
         states = text_encoder(ids, attention_mask=mask if uses_mask else None)[0]                 # (B, limit, D)
         return torch.cat([states, states[:, -1:].expand(-1, length - limit, -1)], dim=1)         # (B, L, D)
@@ -193,12 +321,12 @@ class AudioToImagePipeline:
     @torch.no_grad()
     def __call__(
         self,
-        sounds: Sequence[Wave] | Tensor,
+        sounds: Sequence[Wave] | Tensor | None = None,
         prompt: str | Sequence[str] | None = None,
         text: str | Sequence[str] | None = None,
         mix: float = 0.5,
         audio_strength: float = 1.0,
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] | None = "",
         init_image: Image.Image | None = None,
         strength: float | None = None,
         height: int | None = None,
@@ -206,49 +334,100 @@ class AudioToImagePipeline:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-    ) -> ImageOutput:
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> Any:
         """Draw a picture of each sound.
 
         Args:
-            sounds: waves (n,) at the encoder's rate, or audio tokens (B, K, D) from `encode_audio`.
-            prompt: words with `<*>` in the place of the sound, one for all or one each; default: the encoder's.
-            text, mix, audio_strength: see `encode_prompt`; `audio_strength` from 0 to 2.
-            negative_prompt: what the pictures should not show.
+            sounds, prompt, text, mix, audio_strength, negative_prompt: see `encode_prompt`; `audio_strength` from 0
+                to 2.
             init_image: start from this picture, cropped to the shape of the result, instead of from noise.
             strength: how far to move away from it, above 0 to 1: the share of the steps that is made. Default 0.8.
             height, width: of the pictures in pixels, multiples of 8; default: the size of training.
             guidance_scale: 1 or less is no guidance; default: `guidance_scale` of this object.
             generator: one, or one for each picture, so that a picture does not depend on its batch.
+            num_images_per_prompt: pictures of each sound, which follow each other.
+            eta: 0 to 1, noise of DDIM.
+            latents: initial noise (B, z, h, w), not with `init_image`.
+            prompt_embeds, negative_prompt_embeds: (B, L, D) from `encode_prompt`, instead of sounds and words.
+            output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W) in 0..1, or "latent".
+            return_dict: False: return the tuple (images, nsfw_content_detected).
+            cross_attention_kwargs: for the U-Net's attention, such as {"scale": 0.5} for a loaded LoRA.
+            callback_on_step_end: called as callback(pipe, step, timestep, tensors) with Stable Diffusion's pipeline;
+                tensors that it returns replace those of the loop.
+            callback_on_step_end_tensor_inputs: names of these tensors, of `_callback_tensor_inputs`.
+
+        Returns:
+            An `ImageOutput`.
 
         Raises:
             ValueError: a sound, prompt or number cannot be used.
             ComputationError: the result is NaN or of one colour; the message names a remedy.
         """
         _check_strengths(mix, audio_strength, strength, init_image)
+        steps = self.num_steps if num_inference_steps is None else num_inference_steps
+        self._check(steps, num_images_per_prompt, output_type, init_image, latents)
+        sampling.step_arguments(self.sd.scheduler, eta=eta)
         size = self.size(height, width)
-        if not isinstance(sounds, Tensor) or sounds.ndim != 3:
-            sounds = self.encode_audio(list(sounds))                                              # (B, K, D)
-        count = len(sounds)
-        prompts = _one_each(prompt or self.encoder.prompt, count, "prompts")
-        texts = None if text is None else _one_each(text, count, "texts")
-        states = self.encode_prompt(sounds, prompts, texts, mix, audio_strength).to(self.sd.unet.dtype)
-        negative = self.encode_texts([negative_prompt], states.shape[1]).to(states.dtype)         # (1, L, D)
+        if prompt_embeds is None:
+            if sounds is None or negative_prompt_embeds is not None:
+                raise ValueError("give sounds, or prompt_embeds (with negative_prompt_embeds), to draw a picture of")
+            prompt_embeds, negative = self.encode_prompt(sounds, prompt, text, mix, audio_strength, negative_prompt)
+        elif sounds is not None or prompt is not None or text is not None:
+            raise ValueError("prompt_embeds replace sounds, prompt and text: give one or the other")
+        else:
+            negative = negative_prompt_embeds
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        if negative is None and scale > 1:
+            negative = self._encode_negative(negative_prompt, prompt_embeds)
+        states, negative = (
+            None if given is None else given.to(self.sd.unet.dtype).repeat_interleave(num_images_per_prompt, dim=0)
+            for given in (prompt_embeds, negative)
+        )
+        assert states is not None
         settings: dict[str, Any] = {
             "prompt_embeds": states,
-            "negative_prompt_embeds": negative.expand_as(states),
-            "num_inference_steps": num_inference_steps or self.num_steps,
-            "guidance_scale": self.guidance_scale if guidance_scale is None else guidance_scale,
+            "negative_prompt_embeds": negative,
+            "num_inference_steps": steps,
+            "guidance_scale": scale,
             "generator": generator,
+            "eta": eta,
             "output_type": "latent",
+            "cross_attention_kwargs": cross_attention_kwargs,
+            "callback_on_step_end": callback_on_step_end,
+            "callback_on_step_end_tensor_inputs": list(callback_on_step_end_tensor_inputs),
         }
         if init_image is None:
-            latents: Any = self.sd(height=size[0], width=size[1], **settings).images              # (B, z, h, w)
+            found: Any = self.sd(height=size[0], width=size[1], latents=latents, **settings).images
         else:
             from sonolume.models.a2i.image_to_image import image_to_image
 
-            start = [fitted(init_image, size)] * count
-            latents = image_to_image(self.sd)(image=start, strength=strength or STRENGTH, **settings).images
-        return self._decode(latents)
+            start = [fitted(init_image, size)] * len(states)
+            share = STRENGTH if strength is None else strength
+            found = image_to_image(self.sd)(image=start, strength=share, **settings).images      # (B, z, h, w)
+        output = ImageOutput(found) if output_type == "latent" else self._decode(found, output_type)
+        self.sd.maybe_free_model_hooks()
+        return output if return_dict else (output.images, output.nsfw_content_detected)
+
+    def _check(
+        self, steps: int, copies: int, output_type: str, init_image: Image.Image | None, latents: Tensor | None
+    ) -> None:
+        for name, value in (("num_inference_steps", steps), ("num_images_per_prompt", copies)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type must be {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
+        if init_image is not None and latents is not None:
+            raise ValueError("latents and init_image are two starting points: give one of them")
 
     def size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width of the pictures; the default of each is the size of training.
@@ -258,14 +437,15 @@ class AudioToImagePipeline:
         """
         trained = self.sd.unet.config.sample_size
         own = (trained, trained) if isinstance(trained, int) else tuple(trained)
-        size = height or own[0] * self.sd.vae_scale_factor, width or own[1] * self.sd.vae_scale_factor
-        unit = max(8, self.sd.vae_scale_factor)
+        factor = self.sd.vae_scale_factor
+        size = own[0] * factor if height is None else height, own[1] * factor if width is None else width
+        unit = max(8, factor)
         for name, value in zip(("height", "width"), size, strict=True):
             if value < unit or value % unit:
                 raise ValueError(f"{name} must be a multiple of {unit}, got {value}")
         return size
 
-    def _decode(self, latents: Tensor) -> ImageOutput:
+    def _decode(self, latents: Tensor, output_type: str = "pil") -> ImageOutput:
         """Decode latents (B, z, h, w) into pictures, and run the safety checker if there is one."""
         vae: Any = self.sd.vae
         dtype = str(self.sd.unet.dtype).removeprefix("torch.")
@@ -286,9 +466,10 @@ class AudioToImagePipeline:
         if ((values.amax(dim=1) - values.amin(dim=1)) / 2 < MIN_CONTRAST).any():
             raise ComputationError(f"a picture has one colour only, which happens on overflow: {remedy}")
         pixels, rejected = self.sd.run_safety_checker(pixels, pixels.device, self.sd.unet.dtype)
-        pictures: Any = self.sd.image_processor.postprocess(pixels.float(), output_type="pil")
-        flags = rejected or [False] * len(pictures)
-        return ImageOutput([None if flag else image for image, flag in zip(pictures, flags, strict=True)], upcast)
+        pictures: Any = self.sd.image_processor.postprocess(pixels.float(), output_type=output_type)
+        if output_type == "pil" and rejected:
+            pictures = [None if flag else image for image, flag in zip(pictures, rejected, strict=True)]
+        return ImageOutput(pictures, rejected, upcast)
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -43,6 +43,12 @@ class AudioTokenEncoder:
         if features != needed:
             raise ValueError(f"the features of this BEATs have width {features}, the embedder needs {needed}")
 
+    def to(self, device: torch.device) -> None:
+        """Move both networks."""
+        networks: Any = self.beats, self.embedder
+        for network in networks:
+            network.to(device)
+
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
         """Encode waves (n,) of equal length at 16 kHz -> audio tokens (B, 1, D) float32.
@@ -56,8 +62,8 @@ class AudioTokenEncoder:
 
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
         """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D)."""
-        ids = tokenise(tokenizer, prompts).to(text_encoder.device)
-        return inject(text_encoder, ids, audio_tokens.to(text_encoder.device)).last_hidden_state
+        ids = tokenise(tokenizer, prompts).to(audio_tokens.device)
+        return inject(text_encoder, ids, audio_tokens).last_hidden_state
 
 
 def beats_features(beats: BEATs, waves: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def read_settings(source: str, key: str = "--checkpoint") -> tuple[Path, dict[st
     Raises:
         UserError: no such folder, not an exported folder of this recipe, or damaged.
     """
-    folder, values = runtime.read_settings(source, SETTINGS_FILE, RECIPE, key)
+    folder, values = runtime.read_settings(source, SETTINGS_FILE, RECIPE, key=key)
     for name, kind in REQUIRED.items():
         if not isinstance(values.get(name), kind):
             found = f"{folder / SETTINGS_FILE}: damaged: {name} is {values.get(name)!r}"

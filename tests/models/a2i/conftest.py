@@ -84,6 +84,9 @@ class FormulaEncoder:
         self.directions = torch.randn(tokens, 3, width, generator=torch.Generator().manual_seed(0))
         self.lengths: list[list[int]] = []  # of the waves of each call
 
+    def to(self, device: Any) -> None:
+        pass
+
     def encode_audio(self, waves: Sequence[Any]) -> Any:
         import torch
 
@@ -97,8 +100,8 @@ class FormulaEncoder:
     def encode_prompt(self, audio_tokens: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
         from sonolume.modules.audiotoken import inject, tokenise
 
-        ids = tokenise(tokenizer, prompts).to(text_encoder.device)
-        return inject(text_encoder, ids, audio_tokens.to(text_encoder.device)).last_hidden_state
+        ids = tokenise(tokenizer, prompts).to(audio_tokens.device)
+        return inject(text_encoder, ids, audio_tokens).last_hidden_state
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_a_batch_equals_single_calls(pipe: AudioToImagePipeline, monkeypatch: py
     waves, prompts = [noise(0.5), tone(0.7), noise(1.6, 3)], ["a <*>", "<*> in red", "a photo of <*>"]
     latents: list[torch.Tensor] = []
     decode = pipe._decode
-    monkeypatch.setattr(pipe, "_decode", lambda found: (latents.append(found), decode(found))[1])
+    monkeypatch.setattr(pipe, "_decode", lambda *given: (latents.append(given[0]), decode(*given))[1])
     pipe(waves, prompts, generator=generators(4, 5, 6))
     again = pipe(waves, prompts, generator=generators(4, 5, 6))
     for number, wave in enumerate(waves):
@@ -103,8 +103,8 @@ def test_widths_must_agree(sd: Any, formula_encoder: Callable[..., Any]) -> None
 
 def test_several_places_for_one_sound_or_several(pipe: AudioToImagePipeline) -> None:
     one, two = pipe.encode_audio([noise(0.5)]), pipe.encode_audio([tone(0.7)])
-    twice = pipe.encode_prompt(one, ["<*> and <*>"])
-    both = pipe.encode_prompt(torch.cat([one, two], dim=1), ["<*> and <*>"])
+    twice = pipe.encode_prompt(one, ["<*> and <*>"])[0]
+    both = pipe.encode_prompt(torch.cat([one, two], dim=1), ["<*> and <*>"])[0]
     assert twice.shape == both.shape == (1, 77, 32)
     assert twice[0, :5].equal(both[0, :5]) and not twice[0, 5:].allclose(both[0, 5:])  # "and" is three letters here
     for wrong in ("a <*>", "<*> <*> <*>"):
@@ -123,7 +123,7 @@ def test_a_prompt_that_would_lose_the_sound_is_refused(pipe: AudioToImagePipelin
 
 def test_audio_strength_goes_from_the_words_alone_beyond_the_sound(pipe: AudioToImagePipeline) -> None:
     tokens, prompt = pipe.encode_audio([noise(0.5)]), ["a photo of <*>, big"]
-    none, half, whole, more = (pipe.encode_prompt(tokens, prompt, audio_strength=s) for s in (0.0, 0.5, 1.0, 1.5))
+    none, half, whole, more = (pipe.encode_prompt(tokens, prompt, audio_strength=s)[0] for s in (0.0, 0.5, 1.0, 1.5))
     assert none.equal(pipe.encode_texts(["a photo of, big"], 77))
     torch.testing.assert_close(half, (none + whole) / 2)
     torch.testing.assert_close(more - whole, whole - half)
@@ -134,10 +134,10 @@ def test_audio_strength_goes_from_the_words_alone_beyond_the_sound(pipe: AudioTo
 
 def test_text_is_mixed_in(pipe: AudioToImagePipeline) -> None:
     tokens, text = pipe.encode_audio([noise(0.5)]), ["a red dog"]
-    sound, both = pipe.encode_prompt(tokens, ["<*>"]), pipe.encode_prompt(tokens, ["<*>"], text, mix=0.25)
+    sound, both = (pipe.encode_prompt(tokens, ["<*>"], words, mix=0.25)[0] for words in (None, text))
     torch.testing.assert_close(both, 0.75 * sound + 0.25 * pipe.encode_texts(text, 77))
-    assert pipe.encode_prompt(tokens, ["<*>"], text, mix=1.0).allclose(pipe.encode_texts(text, 77), atol=1e-6)
-    assert pipe.encode_prompt(tokens, ["<*>"], text, mix=0.0).equal(sound)
+    assert pipe.encode_prompt(tokens, ["<*>"], text, mix=1.0)[0].allclose(pipe.encode_texts(text, 77), atol=1e-6)
+    assert pipe.encode_prompt(tokens, ["<*>"], text, mix=0.0)[0].equal(sound)
 
 
 def test_encoders_of_other_lengths_can_be_mixed(pipe: AudioToImagePipeline) -> None:
