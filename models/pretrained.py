@@ -1,6 +1,7 @@
 """Load frozen models of transformers from a folder or hub id; UserErrors name what is missing or damaged."""
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,10 +9,12 @@ import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from sonolume.utils import checkpoint
+from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.model_folder import CLASS_KEYS
 
 UNREADABLE = (*checkpoint.DAMAGED, SafetensorError, pickle.UnpicklingError)
+OLD_CLASSES = ("CLIPFeatureExtractor", "SiglipFeatureExtractor")  # names of image processors in older folders
 UNUSED_WEIGHTS = ("masked_spec_embed",)  # needed in training only
 
 
@@ -23,7 +26,20 @@ def model_settings(where: str, name: str, types: tuple[str, ...], revision: str 
         raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
     if (found := settings.get("model_type")) not in types:
         raise UserError(f"{name}: holds a model of type {found}, not {types[0]}")
+    _check_classes(settings, name)
+    for path in sorted(Path(where).glob("*config.json")) if paths.is_local(where) else []:  # tokenizer and processor
+        _check_classes(files.read_json(path), f"{name}: {path.name}")
     return settings
+
+
+def _check_classes(settings: dict[str, Any], name: str) -> None:
+    """Refuse names of classes that are not transformers' own; `model_folder` says why."""
+    for key in CLASS_KEYS.keys() & settings.keys():
+        value = settings[key]
+        for given in value if isinstance(value, list) else [value]:
+            known = given is None or given in OLD_CLASSES or isinstance(getattr(transformers, str(given), None), type)
+            if key == "auto_map" or not known:
+                raise UserError(f"{name}: names {key} {str(given)[:80]!r}: get the model from where it was published")
 
 
 def load_model(
@@ -59,7 +75,7 @@ def load_model(
 def load_processor(loader: Any, where: str, name: str, revision: str | None = None, **settings: Any) -> Any:
     """Load the tokenizer, image processor or feature extractor of a model."""
     try:
-        return loader.from_pretrained(where, revision=revision, **settings)
+        return loader.from_pretrained(where, revision=revision, trust_remote_code=False, **settings)
     except UNREADABLE as error:
         what = loader.__name__.removeprefix("Auto")
         raise UserError(f"{name}: its {what} cannot be loaded: {first_line(error)}") from error

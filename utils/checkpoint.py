@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sonolume.utils import model_folder
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.paths import CONVERT, inside, is_local, kind_of, locate
+from sonolume.utils.paths import CONVERT, download, inside, is_local, kind_of, locate
 
 # raised by torch.load for truncated files and for other kinds of files
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
@@ -83,12 +84,29 @@ def check_folder(folder: Path, *kinds: str) -> None:
     if found not in kinds:
         hint = CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
         raise UserError(f"{folder}: holds {found or 'no exported model'}, not {kinds[0]}{hint}")
+    check_names(folder, *kinds)
     for weights in sorted(folder.rglob("*.safetensors")):
         try:
             safe_open(weights, "pt")  # compares the header with the length of the file
         except (SafetensorError, OSError) as error:
             size = weights.stat().st_size
             raise UserError(f"{weights}: cut or damaged ({size} bytes: {first_line(error)}); copy it again") from error
+
+
+def check_names(folder: Path, *kinds: str) -> None:
+    """Check the names of classes in a folder, see `model_folder.check_names`; a UserError names the first wrong one."""
+    try:
+        model_folder.check_names(folder, *kinds)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check_download(source: str, key: str, *kinds: str) -> None:
+    """Check a hub id as `check_folder` does a folder, before a library downloads it: only its settings are fetched."""
+    settings = download(source, key, "*.json")
+    if (found := kind_of(settings)) not in kinds:
+        raise UserError(f"{key} {source}: holds {found or 'no exported model'}, not {kinds[0]}")
+    check_names(settings, *kinds)
 
 
 def load_network(
@@ -105,11 +123,16 @@ def load_network(
     Raises:
         UserError: missing, damaged or of another class.
     """
-    where = inside(locate(source, key, remedy), component)
+    located = locate(source, key, remedy)
+    where = inside(located, component)
+    if where != located:  # a component of a pipeline
+        check_names(Path(located), *model_folder.PIPELINES)
     if is_local(where):
         check_folder(Path(where), kind.__name__, *also)
+    else:
+        check_download(where, key, kind.__name__, *also)
     try:
         return kind.from_pretrained(where, dtype=dtype).eval().requires_grad_(False)
     except DAMAGED as error:
-        hint = f"; {remedy}" * bool(remedy) if is_local(where) else "; a hub id needs a network or an earlier download"
+        hint = f"; {remedy}" * bool(remedy and is_local(where))
         raise UserError(f"{key} {source}: cannot be loaded: {first_line(error)}{hint}") from error

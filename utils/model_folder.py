@@ -1,5 +1,7 @@
-"""Where a model is loaded from: a folder or an id of the model hub, and which class wrote the folder.
+"""Where a model is loaded from: a folder or an id of the model hub, and which classes it may name.
 
+diffusers and transformers import what the settings of a folder name, and may run code that lies in it. Therefore every
+name in those files is compared with the classes below before a library reads them, in folders as in downloads.
 Exported folders carry a copy of this file: it needs the standard library only, and raises ValueErrors.
 """
 
@@ -10,7 +12,35 @@ from pathlib import Path
 from typing import Any
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-SETTINGS = ("model_index.json", "config.json", "audio_to_image.json", "im2wav.json")  # of all kinds of folders
+INDEX = "model_index.json"
+SETTINGS = (INDEX, "config.json", "audio_to_image.json", "im2wav.json")  # of all kinds of folders
+PIPELINES = ("TextToAudioPipeline", "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+SCHEDULERS = (
+    "DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSDE",
+    "DPMSolverSinglestep", "EDMDPMSolverMultistep", "EDMEuler", "EulerAncestralDiscrete", "EulerDiscrete",
+    "FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "HeunDiscrete", "IPNDM", "KDPM2AncestralDiscrete",
+    "KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM", "SASolver", "TCD", "UniPCMultistep",
+)  # fmt: skip
+COMPONENTS: dict[str, tuple[str, tuple[str, ...]]] = {  # of a pipeline -> library and classes
+    "vae": ("diffusers", ("AutoencoderKL",)),
+    "unet": ("diffusers", ("UNet2DConditionModel",)),
+    "scheduler": ("diffusers", tuple(f"{name}Scheduler" for name in SCHEDULERS)),
+    "text_encoder": ("transformers", ("T5EncoderModel", "CLIPTextModel", "CLIPTextModelWithProjection")),
+    "tokenizer": (
+        "transformers", ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast", "ByT5Tokenizer",
+                         "PreTrainedTokenizerFast", "TokenizersBackend"),
+    ),
+    "vocoder": ("transformers", ("SpeechT5HifiGan",)),
+    "safety_checker": ("stable_diffusion", ("StableDiffusionSafetyChecker",)),
+    "feature_extractor": ("transformers", ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil",
+                                           "CLIPFeatureExtractor")),
+    "image_encoder": ("transformers", ("CLIPVisionModelWithProjection",)),
+}  # fmt: skip
+WHOLE_MODELS = ("CLIPModel", "T5Model", "T5ForConditionalGeneration")  # whose weights an encoder may be read from
+CLASS_KEYS = {  # settings that name a class -> component of that kind; "" is the network of the folder itself
+    "_class_name": "", "architectures": "", "tokenizer_class": "tokenizer", "auto_map": "code",
+    "feature_extractor_type": "feature_extractor", "image_processor_type": "feature_extractor",
+}  # fmt: skip
 
 
 def find_folder(source: str | os.PathLike[str], base: Path | None = None) -> Path | None:
@@ -47,15 +77,74 @@ def class_in(settings: Any) -> str:
 
 
 def check_class(folder: Path, *names: str) -> None:
-    """Check that one of the classes (or recipes) `names` wrote a folder, before a library loads it.
+    """Check that one of the classes (or recipes) `names` wrote a folder, and every class that the folder names.
 
     Raises:
-        ValueError: another one, none, or settings that are damaged.
+        ValueError: another one, none, or settings that are damaged, or name a class or module that is not allowed.
     """
     path = settings_file(folder)
-    try:
-        found = class_in(json.loads(path.read_text(encoding="utf-8"))) if path else ""
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise ValueError(f"{path}: damaged: {error}") from error
+    found = class_in(_read(path)) if path else ""
     if found not in names:
         raise ValueError(f"{folder}: holds {found or 'no exported model'}, not {names[0]}")
+    check_names(folder, *names)
+
+
+def check_names(folder: Path, *names: str) -> None:
+    """Check that a folder names `names` and, of a pipeline, `COMPONENTS` only.
+
+    Raises:
+        ValueError: another class or module, code in the folder of a component, or settings that are damaged.
+    """
+    if (folder / INDEX).is_file():
+        _check_index(folder / INDEX, names)
+        for component, (_, classes) in COMPONENTS.items():
+            _check_settings(folder / component, (*classes, *WHOLE_MODELS))
+            if code := next((folder / component).glob("*.py"), None):
+                raise ValueError(f"{code}: code in the folder of a component, refused")
+    else:
+        _check_settings(folder, names)
+
+
+def _check_index(path: Path, names: tuple[str, ...]) -> None:
+    """Check model_index.json, which names a library and a class of each component."""
+    for key, value in _read(path).items():
+        library, allowed = COMPONENTS.get(key, ("", ()))
+        if key == "_class_name":  # diffusers' own pipelines are named by a string, ours with their module
+            *module, kind = value if isinstance(value, list) and value else [value]
+            allowed = names
+            fits = kind in names and (module in ([], ["pipeline"]) or kind not in PIPELINES)
+        elif key in COMPONENTS:
+            fits = value == [None, None] or value in [[library, name] for name in allowed]
+        else:
+            fits = not isinstance(value, list)
+        if not fits:
+            raise _refusal(path, key, value, allowed)
+
+
+def _check_settings(folder: Path, classes: tuple[str, ...]) -> None:
+    """Check config.json of one network, and that of its tokenizer or image processor, as far as they exist."""
+    for path in sorted(folder.glob("*config.json")):
+        for key, value in _read(path).items():
+            if key not in CLASS_KEYS or value is None:
+                continue
+            component = CLASS_KEYS[key]
+            allowed = COMPONENTS.get(component, ("", ()))[1] if component else classes
+            if not all(name in allowed for name in (value if isinstance(value, list) else [value])):
+                raise _refusal(path, key, value, allowed)
+
+
+def _refusal(path: Path, key: str, value: Any, allowed: tuple[str, ...]) -> ValueError:
+    """Error for a class that a file names although it is none of `allowed`."""
+    known = f"not {', '.join(allowed[:2])}{' ...' * (len(allowed) > 2)}" if allowed else "which is not allowed"
+    return ValueError(f"{path}: names {key} {str(value)[:80]!r}, {known}: get the model from where it was published")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a settings file; a ValueError names a damaged one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
+        raise ValueError(f"{path}: damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged: holds a {type(content).__name__}")
+    return content

@@ -50,14 +50,14 @@ def inside(located: str, component: str) -> str:
     return str(Path(located) / component) if is_pipeline else located
 
 
-def download(located: str, key: str) -> Path:
-    """Return the folder of a result of `locate`, which is downloaded first if it is a hub id."""
+def download(located: str, key: str, pattern: str | None = None) -> Path:
+    """Return the folder of a result of `locate`, which is downloaded first if it is a hub id, or its files `pattern`."""
     if is_local(located):
         return Path(located)
     from huggingface_hub import snapshot_download  # slow
 
     try:
-        return Path(snapshot_download(located))
+        return Path(snapshot_download(located, allow_patterns=pattern))
     except (OSError, ValueError) as error:
         reason = f"neither a folder nor available from the hub: {first_line(error)}"
         raise UserError(f"{key} {located}: {reason}") from error

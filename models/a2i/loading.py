@@ -86,6 +86,8 @@ def load_stable_diffusion(
     """
     if paths.is_local(source):
         _check_folder(Path(source), key, safety_checker)
+    else:
+        checkpoint.check_download(source, key, *CLASSES)
     options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
     name, logs = f"{key} {source}", (diffusers.utils.logging, transformers.utils.logging)
     levels = [log.get_verbosity() for log in logs]

@@ -19,6 +19,7 @@ from sonolume.modules.mel import MelSettings
 from sonolume.modules.sampling import objective_of, preset
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError
+from sonolume.utils.model_folder import PIPELINES
 
 MAX_POSITION_CHANNELS = 2  # channels of a U-Net's input that are coordinates
 NORMALISATION = ("scaling_factor", "latents_mean", "latents_std")
@@ -93,6 +94,8 @@ def _load_unet(source: str) -> Part:
         return Part(converted.model, str(official), converted.source)
     where = Path(paths.locate(source, "unet", flag=True))
     pipeline = where if (where / "model_index.json").is_file() else where.parent
+    if (pipeline / "model_index.json").is_file():
+        checkpoint.check_names(pipeline, *PIPELINES)
     facts = _stored(where, SOURCE_FILE) if pipeline != where else {}
     if not facts and (pipeline / "model_index.json").is_file():
         where, sampler = pipeline / "unet", _stored(pipeline, "scheduler/scheduler_config.json")
