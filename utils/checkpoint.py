@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from sonolume.utils import model_folder
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.paths import CONVERT, download, inside, is_local, kind_of, locate
+from sonolume.utils.model_folder import PIPELINES
+from sonolume.utils.paths import CONVERT, check_names, download, inside, is_local, kind_of, locate
 
 # raised by torch.load for truncated files and for other kinds of files
 DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
@@ -93,14 +93,6 @@ def check_folder(folder: Path, *kinds: str) -> None:
             raise UserError(f"{weights}: cut or damaged ({size} bytes: {first_line(error)}); copy it again") from error
 
 
-def check_names(folder: Path, *kinds: str) -> None:
-    """Check the names of classes in a folder, see `model_folder.check_names`; a UserError names the first wrong one."""
-    try:
-        model_folder.check_names(folder, *kinds)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def check_download(source: str, key: str, *kinds: str) -> None:
     """Check a hub id as `check_folder` does a folder, before a library downloads it: only its settings are fetched."""
     settings = download(source, key, "*.json")
@@ -126,7 +118,7 @@ def load_network(
     located = locate(source, key, remedy)
     where = inside(located, component)
     if where != located:  # a component of a pipeline
-        check_names(Path(located), *model_folder.PIPELINES)
+        check_names(Path(located), *PIPELINES)
     if is_local(where):
         check_folder(Path(where), kind.__name__, *also)
     else:

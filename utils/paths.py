@@ -6,6 +6,7 @@ A pretrained part is named by a local folder, or by an id of the model hub.
 import os
 from pathlib import Path
 
+from sonolume.utils import model_folder
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import read_json
 from sonolume.utils.model_folder import class_in, find_folder, settings_file
@@ -51,7 +52,7 @@ def inside(located: str, component: str) -> str:
 
 
 def download(located: str, key: str, pattern: str | None = None) -> Path:
-    """Return the folder of a result of `locate`, which is downloaded first if it is a hub id, or its files `pattern`."""
+    """Return the folder of a result of `locate`; of a hub id, all files are downloaded first, or those of a pattern."""
     if is_local(located):
         return Path(located)
     from huggingface_hub import snapshot_download  # slow
@@ -67,3 +68,11 @@ def kind_of(folder: Path) -> str:
     """Name the class of the model in an exported folder, or the recipe of the folder; "" if it holds neither."""
     path = settings_file(folder)
     return class_in(read_json(path, "the settings of an exported model")) if path else ""
+
+
+def check_names(folder: Path, *kinds: str) -> None:
+    """Check the names of classes in a folder, see `model_folder.check_names`; a UserError names the first wrong one."""
+    try:
+        model_folder.check_names(folder, *kinds)
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -176,7 +176,7 @@ class AudioToImagePipeline:
             object.__setattr__(self, name, value)
 
     def enable_vae_slicing(self) -> None:
-        """Decode pictures one by one, which saves memory; newer versions of diffusers have `vae.enable_slicing` only."""
+        """Decode pictures one by one, which saves memory; newer diffusers have `vae.enable_slicing` only."""
         self.sd.vae.enable_slicing()
 
     def disable_vae_slicing(self) -> None:

@@ -95,7 +95,7 @@ def _load_unet(source: str) -> Part:
     where = Path(paths.locate(source, "unet", flag=True))
     pipeline = where if (where / "model_index.json").is_file() else where.parent
     if (pipeline / "model_index.json").is_file():
-        checkpoint.check_names(pipeline, *PIPELINES)
+        paths.check_names(pipeline, *PIPELINES)
     facts = _stored(where, SOURCE_FILE) if pipeline != where else {}
     if not facts and (pipeline / "model_index.json").is_file():
         where, sampler = pipeline / "unet", _stored(pipeline, "scheduler/scheduler_config.json")

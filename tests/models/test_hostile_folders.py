@@ -202,7 +202,7 @@ def test_what_is_stock_goes_on_loading(root: Path, tmp_path: Path) -> None:
     (folder / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(extractor))
     for scheduler in model_folder.COMPONENTS["scheduler"][1]:
         (folder / INDEX).write_text(json.dumps(index | {"scheduler": ["diffusers", scheduler]}))
-        checkpoint.check_names(folder, "StableDiffusionPipeline")
+        paths.check_names(folder, "StableDiffusionPipeline")
     import diffusers
 
     assert all(hasattr(diffusers, scheduler) for scheduler in model_folder.COMPONENTS["scheduler"][1])

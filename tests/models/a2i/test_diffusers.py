@@ -237,7 +237,9 @@ def test_what_cannot_be_had_is_refused(pipe: AudioToImagePipeline, tmp_path: Pat
 
 
 @pytest.fixture
-def model(exported: Path, formula_encoder: Callable[..., Any], in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def model(
+    exported: Path, formula_encoder: Callable[..., Any], in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of an exported folder in the working directory."""
     import sonolume.models.a2i.audiotoken.encoder as recipe
 

@@ -358,7 +358,8 @@ def test_a_missing_part_is_named(copy: Path, gone: str, message: str) -> None:
 def test_folders_of_other_models(copy: Path) -> None:
     index = copy / "model_index.json"
     text = index.read_text()
-    index.write_text(text.replace('"safety_checker": [\n    null,\n    null', '"safety_checker": [\n    "a",\n    "B"'))
+    checker = '"safety_checker": [\n    "stable_diffusion",\n    "StableDiffusionSafetyChecker"'
+    index.write_text(text.replace('"safety_checker": [\n    null,\n    null', checker))
     with pytest.raises(UserError, match="its safety_checker is missing: download it, or --no_safety_checker"):
         load_stable_diffusion(str(copy), "--stable_diffusion", torch.float32)
     assert load_stable_diffusion(str(copy), "", torch.float32, safety_checker=False).safety_checker is None
