@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from sonolume.config.base import DataConfig
-from sonolume.utils import audio, files, manifest, paths
+from sonolume.utils import audio, files, manifest, names, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
-REPORT_FILE = "report.json"
+REPORT_FILE, FAILED_FILE = "report.json", "report_failed.json"
+# no Split gets one of these names: written by preparations, or read from a folder of recordings
+RESERVED = (REPORT_FILE, FAILED_FILE, "settings.json", "pairs.json", *manifest.FOLDER_MANIFESTS)
+LISTED_SPLITS = 10  # in a message
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,27 @@ def screen(rows: Sequence[Row], captions: bool = False, images: bool = False) ->
     return list(kept.values()), left_out
 
 
+def separate(rows: Sequence[Row], suffixes: Sequence[str]) -> dict[str, str]:
+    """Rename rows, in place, whose files would overwrite those of another; return old Uid -> new one.
+
+    Args:
+        suffixes: of the files and folders that are named {uid}{suffix}; see `names.distinct_uids`.
+    """
+    uids = [row.uid for row in rows]
+    renamed = {}
+    for row, uid in zip(rows, names.distinct_uids(uids, suffixes), strict=True):
+        if uid != row.uid:
+            renamed[row.uid] = row.uid = uid
+    return renamed
+
+
+def check_input(config: DataConfig, dataset: str, source: Path) -> None:
+    """Raise a UserError if the data set would overwrite the manifest from which it is prepared."""
+    folder, outputs = dataset_folder(config, dataset), {*_manifest_names(config).values(), REPORT_FILE, FAILED_FILE}
+    if source.is_file() and source.name in outputs and source.resolve().parent == folder.resolve():
+        raise UserError(f"--input {source}: would be overwritten: rename it, or choose another --dataset")
+
+
 @contextmanager
 def cleanup(folder: Path) -> Iterator[None]:
     """Remove the temporary files of a run that was killed, once the block has succeeded."""
@@ -118,37 +142,49 @@ def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None
 
 
 def write(
-    config: DataConfig, dataset: str, outcomes: Sequence[Outcome], screened_out: Sequence[LeftOut], **facts: int
-) -> dict[str, int]:
+    config: DataConfig, dataset: str, outcomes: Sequence[Outcome], screened_out: Sequence[LeftOut],
+    renamed: Mapping[str, str], **facts: int,
+) -> dict[str, int]:  # fmt: skip
     """Write the manifests and the report of a data set, print a summary, and count the examples of each split.
 
     Args:
         screened_out: rows that were left out before any file was opened.
+        renamed: result of `separate`.
         facts: more entries of the report.
 
     Raises:
         UserError: there is no usable clip, or none to train on; a report is written nevertheless.
     """
-    folder, names = dataset_folder(config, dataset), _manifest_names(config)
+    folder = dataset_folder(config, dataset)
     examples = [row for outcome in outcomes for row in outcome.examples]
     left_out = [*screened_out, *(outcome.left_out for outcome in outcomes if outcome.left_out)]
     reused = sum(outcome.reused for outcome in outcomes)
     counts = dict(Counter(str(row.split) for row in examples))
     reasons = dict(Counter(one.reason for one in left_out).most_common())
-    has_manifests = any((folder / name).is_file() for name in names.values())  # which keep their report
-    path = folder / ("report_failed.json" if has_manifests and not examples else REPORT_FILE)
-    refusals = [asdict(one) for one in left_out]
-    files.write_json(path, {"examples": counts, "refused": reasons, **facts, "refusals": refusals})
+    has_manifests = any((folder / name).is_file() for name in _manifest_names(config).values())  # they keep their report
+    path = folder / (FAILED_FILE if has_manifests and not examples else REPORT_FILE)
+    manifests = _split_files(config, counts)
+    content = {"examples": counts, "files": manifests, "renamed": renamed, "refused": reasons, **facts}
+    files.write_json(path, content | {"refusals": [asdict(one) for one in left_out]})
     summary = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not examples:
         first = f" (the first: {left_out[0].detail})" if left_out and left_out[0].detail else ""
         raise UserError(f"{folder}: not one usable clip ({summary}); see {path}{first}")
     if set(counts) == {"valid"}:
         raise UserError(f"{folder}: all clips went to validation: add clips, or give some the Split train")
-    for split in {"train", "valid", *counts}:
-        name = names.get(split, f"{files.safe_name(split)}.json")
-        manifest.write_manifest([row for row in examples if row.split == split], folder / name)
+    by_split: dict[str, list[Row]] = {split: [] for split in manifests}
+    for row in examples:
+        by_split[str(row.split)].append(row)
+    for split, rows in by_split.items():
+        manifest.write_manifest(rows, folder / manifests[split])
     print(f"{folder}: {_format_counts(counts)}" + (f" ({reused} clips were done before)" if reused else ""))
+    moved = [f"{split} is {name}" for split, name in manifests.items()
+             if split not in _manifest_names(config) and name != f"{split}.json"]  # fmt: skip
+    if moved:
+        print(f"{folder}: files of splits: {', '.join(moved[:LISTED_SPLITS])}; all of them in {path}")
+    if renamed:
+        old, new = next(iter(renamed.items()))
+        print(f"{folder}: renamed {len(renamed)}, whose files would overwrite others: {old} is {new} ...; see {path}")
     if not counts.get("valid"):
         print(f"{folder}: nothing to validate on: add clips, or give some the Split valid")
     if left_out:
@@ -216,5 +252,16 @@ def _manifest_names(config: DataConfig) -> dict[str, str]:
     return {"train": config.train_file, "valid": config.valid_file}
 
 
+def _split_files(config: DataConfig, splits: Iterable[str]) -> dict[str, str]:
+    """Choose a manifest for "train", "valid" and each of the splits; none overwrites a report or another manifest."""
+    found = _manifest_names(config)
+    others = sorted(set(splits) - found.keys())
+    taken = {name.removesuffix(".json") for name in (*found.values(), *RESERVED)}
+    stems = names.distinct([files.safe_name(split) for split in others], taken)
+    return found | {split: f"{stem}.json" for split, stem in zip(others, stems, strict=True)}
+
+
 def _format_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {split}" for split, count in sorted(counts.items()))
+    listed = [f"{count} {split}" for split, count in sorted(counts.items())]
+    further = len(listed) - LISTED_SPLITS
+    return ", ".join(listed[:LISTED_SPLITS]) + (f" and {further} more splits" if further > 0 else "")

@@ -30,6 +30,7 @@ from sonolume.utils.video import VideoError
 SETTINGS_FILE = "pairs.json"
 SETTINGS = ("sample_rate", "seconds", "frames", "longest_side", "filter_frames")  # that all pairs of a folder share
 CLIPS_PER_WORKER = 20  # clips for which a process is worth its start
+UID_SUFFIXES = ("", ".wav", ".webp")  # of the folder of pictures, the sound and the film that a Uid names
 STILL = "still"  # name of a picture without a time
 SMALLEST_SIDE = 16  # px; smaller pictures are left out
 LOSSLESS_SIDE = 128  # px; pictures up to this size are stored as PNG, because JPEG would spoil them
@@ -104,8 +105,11 @@ def prepare(
     if source is None:
         pairs, left_out = [(row, []) for row in world_rows(config, dataset, labels=True)], []
     else:
+        prepared.check_input(config, dataset, source)
         pairs, left_out = _recordings(config, dataset, source, media_dir, films)
-    manifest.assign_splits([row for row, _ in pairs], config.valid_fraction)
+    rows = [row for row, _ in pairs]
+    renamed = prepared.separate(rows, UID_SUFFIXES)
+    manifest.assign_splits(rows, config.valid_fraction)
     with prepared.cleanup(folder):
         if pairs:
             settings = {name: getattr(config, name) for name in SETTINGS}
@@ -120,7 +124,7 @@ def prepare(
         work = functools.partial(_write_pair, folder=folder, config=config, films=films)
         outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs", CLIPS_PER_WORKER)
         facts = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in ("pictures", "low_rate")}
-        counts = prepared.write(config, dataset, outcomes, left_out, **facts)
+        counts = prepared.write(config, dataset, outcomes, left_out, renamed, **facts)
     low = f"; {facts['low_rate']} sounds were recorded below {config.sample_rate} Hz" if facts["low_rate"] else ""
     print(f"{folder}: {facts['pictures']} pictures{low}")
     return counts

@@ -98,12 +98,14 @@ def prepare(
         origin = {"input": "miniworld", "world": WORLD, "seed": mini.seed}
         origin |= {"kinds": list(mini.kinds), "pairs": mini.pairs}
     else:
+        prepared.check_input(config, dataset, source)
         rows, left_out = screen(_recordings(source, dataset, audio_dir), captions)
         origin = {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
+    renamed = prepared.separate(rows, (".npy",))
     assign_splits(rows, config.valid_fraction)
     with prepared.cleanup(folder):
         outcomes = compute(rows, plan, origin, config.num_workers)
-        return prepared.write(config, dataset, outcomes, left_out)
+        return prepared.write(config, dataset, outcomes, left_out, renamed)
 
 
 def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]:

@@ -8,6 +8,7 @@ import pytest
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.preprocessors import prepared
 from sonolume.utils.errors import UserError
+from sonolume.utils.manifest import Row
 
 
 @pytest.fixture
@@ -57,3 +58,43 @@ def test_settings_of_a_folder(tmp_path: Path):
     prepared.check_settings(path, {"rate": 1}, "remove it")
     with pytest.raises(UserError, match=r"rate 1 \(now 2\), new None \(now 3\); remove it"):
         prepared.check_settings(path, {"rate": 2, "new": 3}, "remove it")
+
+
+def outcomes(*splits: str) -> list[prepared.Outcome]:
+    return [prepared.Outcome((Row("a", str(number), split=split),)) for number, split in enumerate(splits)]
+
+
+def test_no_split_overwrites_a_report_or_another_split(config: PairsConfig, tmp_path: Path):
+    splits = ["train", "report", "Train!", "a/b", "a_b", "A b", "pairs", "metadata", "test"]
+    prepared.write(config, "a", outcomes(*splits), [], {})
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert report["examples"] == dict.fromkeys(splits, 1)
+    assert report["files"]["test"] == "test.json" and report["files"]["report"] == "report-2.json"
+    found = {split: json.loads((tmp_path / "a" / name).read_text()) for split, name in report["files"].items()}
+    assert {split: rows[0]["Split"] for split, rows in found.items() if rows} == {split: split for split in splits}
+    assert len({name.casefold() for name in report["files"].values()}) == len(report["files"]) == len(splits) + 1
+
+
+def test_a_split_for_each_row(config: PairsConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Each row is written once, however many splits there are; and the message stays short."""
+    written: list[int] = []
+    monkeypatch.setattr(prepared.manifest, "write_manifest", lambda rows, path: written.append(len(rows)))
+
+    class Counted(Row):
+        compared = 0
+
+        def __getattribute__(self, name: str) -> object:
+            Counted.compared += name == "split"
+            return super().__getattribute__(name)
+
+    rows = [Counted("a", str(number), split="train" if not number else f"s{number}") for number in range(1000)]
+    prepared.write(config, "a", [prepared.Outcome((row,)) for row in rows], [], {})
+    assert sum(written) == 1000 and Counted.compared < 10_000
+    assert len(capsys.readouterr().out) < 1000
+
+
+def test_a_manifest_is_not_overwritten_by_its_own_data_set(config: PairsConfig, tmp_path: Path):
+    with pytest.raises(UserError, match="train.json: would be overwritten"):
+        prepared.check_input(config, "a", tmp_path / "a" / "train.json")
+    prepared.check_input(config, "b", tmp_path / "a" / "train.json")
+    prepared.check_input(config, "a", tmp_path / "a")

@@ -149,3 +149,20 @@ def test_real_pairs(tmp_path: Path) -> None:
     assert prepare(config_for(tmp_path), "imagebind", REAL / "audio_image" / "imagebind") == {"train": 2}
     with pytest.raises(UserError, match="not one usable clip"):
         prepare(config_for(tmp_path), "odd", REAL / "odd_formats")
+
+
+def test_uids_that_are_folders_of_others_lose_no_pictures(tmp_path: Path) -> None:
+    """ "dog" and "dog/1" share a folder of pictures, "cat" and "cat.wav/1" a file, "Dog" and "dog" on some systems."""
+    uids = ["dog/1", "dog/2", "dog", "Dog", "cat.wav/1", "cat"]
+    sounds = [str(tone(tmp_path / f"{number}.wav", 1 + number / 10)) for number in range(len(uids))]
+    rows = [{"Uid": uid, "Audio": sound, "Image": str(picture(tmp_path / "a.png")), "Split": "train"}
+            for uid, sound in zip(uids, sounds, strict=True)]  # fmt: skip
+    (tmp_path / "m.json").write_text(json.dumps(rows))
+    for _ in range(2):  # written, then reused
+        assert prepare(config_for(tmp_path), "mine", tmp_path / "m.json") == {"train": 6}
+        found = read_manifest(tmp_path / "data/mine/train.json")
+        assert [row.uid for row in found] == ["dog/1", "dog/2", "dog-2", "Dog-3", "cat.wav/1", "cat-2"]
+        assert [len(pictures_of(row)) for row in found] == [1] * 6
+        lengths = [round(soundfile.info(row.audio).duration, 1) for row in found if row.audio]
+        assert lengths == [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+        assert report_of(tmp_path)["renamed"] == {"dog": "dog-2", "Dog": "Dog-3", "cat": "cat-2"}

@@ -1,0 +1,87 @@
+"""File names that collide with no other: of the rows and splits of a data set, and of results in a shared folder."""
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from sonolume.utils.files import naming
+
+
+def key(name: str) -> str:
+    """What a file system that ignores case, Unicode forms and trailing dots (macOS, Windows) takes a name for."""
+    return re.sub(r"[. ]+(?=/|$)", "", unicodedata.normalize("NFC", name.casefold()))
+
+
+def distinct(names: Sequence[str], taken: Collection[str] = ()) -> list[str]:
+    """Number names that a file system takes for an earlier or a taken one: "a", "A" -> "a", "A-2".
+
+    Args:
+        taken: names that none may get.
+    """
+    originals, used = {key(name) for name in names}, {key(name) for name in taken}
+    counters: dict[str, Iterator[int]] = {}
+    found = []
+    for name in names:
+        unique = name
+        if key(name) in used:
+            numbers = counters.setdefault(key(name), itertools.count(2))
+            numbered = (f"{name}-{number}" for number in numbers)
+            unique = next(one for one in numbered if key(one) not in used and key(one) not in originals)
+        used.add(key(unique))
+        found.append(unique)
+    return found
+
+
+def distinct_uids(uids: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    """Number Uids as `distinct`, also one whose file {uid}{suffix} would be a folder of another: "dog" and "dog/1"."""
+    folders = {str(folder) for uid in uids for folder in PurePosixPath(uid).parents}
+    return distinct(uids, {folder.removesuffix(end) for folder in folders for end in suffixes if folder.endswith(end)})
+
+
+def claim(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
+    """Choose a free name of stem, stem-2, stem-3 ..., the next one unless there are gaps; return it with suffixes[0].
+
+    A name is free if no file has it with any of `suffixes` or ".json". The json, which describes the result, is created
+    empty; this reserves the name in all processes at once.
+    """
+
+    def path(number: int) -> Path:
+        return folder / (f"{stem}-{number}" if number > 1 else stem)
+
+    def is_taken(number: int) -> bool:
+        return any(Path(f"{path(number)}{suffix}").exists() for suffix in {".json", *suffixes})
+
+    low, high = 0, 1  # double, then halve: asking for every number would take long among thousands of results
+    while is_taken(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_taken(middle) else (low, middle)
+    for number in itertools.count(high):
+        note = Path(f"{path(number)}.json")
+        try:
+            with naming(note):
+                note.open("x").close()
+        except FileExistsError:
+            continue
+        if any(Path(f"{path(number)}{suffix}").exists() for suffix in suffixes):  # of a number beyond a gap
+            note.unlink()
+            continue
+        return Path(f"{path(number)}{suffixes[0]}")
+    raise AssertionError
+
+
+@contextmanager
+def claimed(folder: Path, stem: str, suffixes: Sequence[str]) -> Iterator[Path]:
+    """Yield `claim`, and give the name up if the block fails before its json is written."""
+    path = claim(folder, stem, suffixes)
+    try:
+        yield path
+    except BaseException:
+        note = path.with_suffix(".json")
+        if note.is_file() and not note.stat().st_size:
+            note.unlink()
+        raise
