@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,12 @@ import numpy as np
 import torch
 
 from sonolume.config.base import RunConfig
-from sonolume.utils import audio, files, paths
+from sonolume.utils import audio, files, names, paths
 from sonolume.utils.errors import UserError, first_line
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+RESULT_SUFFIXES = (".wav", ".png")  # one result has them all, also those of several recipes in a folder
 PACKAGES = ("sonolume", "torch", "diffusers", "transformers")  # their versions affect results
 
 
@@ -95,9 +98,25 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def result_path(folder: Path, text: str, seed: int, suffix: str) -> Path:
-    """Choose an unused file name from the input of a result and its seed."""
-    return files.free_path(folder, f"{files.safe_name(text)}_{seed}", suffix)
+def claim_result(folder: Path, text: str, end: int | str, *suffixes: str) -> Path:
+    """Reserve an unused name {text}_{end} for the files of a result, and return that of `suffixes[0]`.
+
+    Args:
+        text: input of the result.
+        end: such as the seed.
+        suffixes: of its files; a wav, a png and a json need not be named.
+    """
+    return names.claim(folder, f"{files.safe_name(text)}_{end}", (*suffixes, *RESULT_SUFFIXES))
+
+
+@contextmanager
+def new_result(folder: Path, text: str, end: int | str, suffix: str) -> Iterator[Path]:
+    """Yield `claim_result`, and give the name up if the block fails before it has written the json."""
+    path = claim_result(folder, text, end, suffix)
+    try:
+        yield path
+    finally:
+        names.give_up(path)
 
 
 def make_folder(folder: Path) -> Path:

@@ -161,7 +161,7 @@ def write(
     reused = sum(outcome.reused for outcome in outcomes)
     counts = dict(Counter(str(row.split) for row in examples))
     reasons = dict(Counter(one.reason for one in left_out).most_common())
-    has_manifests = any((folder / name).is_file() for name in _manifest_names(config).values())  # they keep their report
+    has_manifests = any((folder / name).is_file() for name in _manifest_names(config).values())  # keep their report
     path = folder / (FAILED_FILE if has_manifests and not examples else REPORT_FILE)
     manifests = _split_files(config, counts)
     content = {"examples": counts, "files": manifests, "renamed": renamed, "refused": reasons, **facts}

@@ -19,6 +19,7 @@ BLOCK_FRAMES = 65536  # read at a time, so that hours of sound are never in memo
 MIN_SAMPLE_RATE = 1000  # Hz; a header with a lower rate is wrong
 LENGTH_TOLERANCE = 0.1  # seconds that a file may be shorter than its header announces
 SILENCE_PEAK = 1e-4  # -80 dB of full scale; a wave with a lower peak counts as silent
+LARGEST_PEAK = 1e10  # of full scale; spectrograms and networks overflow far above
 PYAV_REMEDY = 'pip install -e ".[video]"'
 _PYAV_FORMATS = "mov,matroska,aac,asf,avi,mpeg,mpegts,wav,w64,flac,ogg,mp3,amr,ape,caf,aiff,wv"
 _LENGTHS = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -135,7 +136,7 @@ def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
 def check_wave(
     wave: np.ndarray, sample_rate: int, name: Path | str, min_seconds: float = 0.0, silent_ok: bool = False
 ) -> None:
-    """Raise a SoundError, with the reason "empty", "NaN", "too short" or "silent", for an unusable wave.
+    """Raise a SoundError, with the reason "empty", "NaN", "out of range", "too short" or "silent", for an unusable wave.
 
     Args:
         wave: (n,) or (channels, n).
@@ -152,6 +153,8 @@ def check_wave(
         seconds = count / sample_rate
         raise SoundError(f"{where}{seconds:.3f} s long, at least {min_seconds:.3g} s are needed", "too short")
     peak = np.abs(wave).max()
+    if peak > LARGEST_PEAK:
+        raise SoundError(f"{where}its peak is {peak:.1e} times full scale: export the file again", "out of range")
     if peak < SILENCE_PEAK and not silent_ok:
         raise SoundError(f"{where}silent: its peak is {peak:.1e} of full scale", "silent")
 

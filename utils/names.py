@@ -4,7 +4,6 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from sonolume.utils.files import naming
@@ -74,14 +73,8 @@ def claim(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
     raise AssertionError
 
 
-@contextmanager
-def claimed(folder: Path, stem: str, suffixes: Sequence[str]) -> Iterator[Path]:
-    """Yield `claim`, and give the name up if the block fails before its json is written."""
-    path = claim(folder, stem, suffixes)
-    try:
-        yield path
-    except BaseException:
-        note = path.with_suffix(".json")
-        if note.is_file() and not note.stat().st_size:
-            note.unlink()
-        raise
+def give_up(path: Path) -> None:
+    """Remove the json that reserves a name, unless it has been written."""
+    note = path.with_suffix(".json")
+    if note.is_file() and not note.stat().st_size:
+        note.unlink()

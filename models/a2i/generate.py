@@ -226,12 +226,12 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     """Write one picture and its sidecar."""
     window = subject.clips[0].window
     name = subject.name if window is None else f"{subject.name}_w{window}"
-    path = runtime.result_path(folder, name, seed, ".png")
-    save_png(image, path)
     sources, seconds = [str(clip.path) for clip in subject.clips], [clip.seconds for clip in subject.clips]
     facts = {"audio": sources, "seconds": seconds} if len(sources) > 1 else {"audio": sources[0], "seconds": seconds[0]}
     facts |= {"window": window, "text": subject.text, "seed": seed}
-    files.write_json(path.with_suffix(".json"), facts | sidecar)
+    with runtime.new_result(folder, name, seed, ".png") as path:
+        save_png(image, path)
+        files.write_json(path.with_suffix(".json"), facts | sidecar)
     return path
 
 
@@ -243,11 +243,11 @@ def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder:
         boards.setdefault((clip.path, subject.name, seed), {})[clip.window] = clip, path
     for (audio_path, name, seed), board in boards.items():
         count = next(iter(board.values()))[0].windows
-        path = runtime.result_path(folder, f"{name}_storyboard", seed, ".png")
-        write_sheet(path, [board[window][1] if window in board else None for window in range(count)], hop)
         windows = [{"seconds": clip.seconds, "picture": picture.name} for clip, picture in board.values()]
         facts = {"audio": str(audio_path), "seed": seed, "windows": windows}
-        files.write_json(path.with_suffix(".json"), facts | sidecar)
+        with runtime.new_result(folder, f"{name}_storyboard", seed, ".png") as path:
+            write_sheet(path, [board[window][1] if window in board else None for window in range(count)], hop)
+            files.write_json(path.with_suffix(".json"), facts | sidecar)
         print(path)
 
 

@@ -35,14 +35,16 @@ def run(
         try:
             wave = audio.load(path, settings.sample_rate)
             audio.check_wave(wave, settings.sample_rate, path, silent_ok=True)
+            real, rebuilt, result = rebuild(wave)
+            if not result.isfinite().all():
+                raise SoundError(f"{path}: its result is NaN: use --dtype float32, or another model", "NaN")
         except SoundError as error:
             errors.append(error)
             continue
-        real, rebuilt, result = rebuild(wave)
-        name = files.free_path(folder, f"{files.safe_name(path.stem)}_{suffix}", ".wav")
-        level = runtime.save_sound(name, result.numpy(), settings.sample_rate)
-        spectrogram_grid(name.with_suffix(".png"), [real[None].numpy(), rebuilt[None].numpy()], [path.name])
-        facts = {"audio": str(path), "model": model, "mel_l1": float((real - rebuilt).abs().mean()), **level}
-        files.write_json(name.with_suffix(".json"), runtime.describe(**facts))
+        with runtime.new_result(folder, path.stem, suffix, ".wav") as name:
+            level = runtime.save_sound(name, result.numpy(), settings.sample_rate)
+            spectrogram_grid(name.with_suffix(".png"), [real[None].numpy(), rebuilt[None].numpy()], [path.name])
+            facts = {"audio": str(path), "model": model, "mel_l1": float((real - rebuilt).abs().mean()), **level}
+            files.write_json(name.with_suffix(".json"), runtime.describe(**facts))
         print(name)
     audio.report_unusable(errors, len(paths))

@@ -47,12 +47,15 @@ def test_a_sound_its_spectrogram_and_its_json(infer: Infer, tmp_path: Path):
     assert set(facts["versions"]) == {"sonolume", "torch", "diffusers", "transformers"}
 
 
-def test_the_seed_decides_and_nothing_is_overwritten(infer: Infer):
+def test_the_seed_decides_and_nothing_is_overwritten(infer: Infer, tmp_path: Path):
     first = infer("--text", "rain")[1][0]
     again = infer("--text", "rain")[1][0]
     other = infer("--text", "rain", "--seed", "1")[1][0]
     assert (first.name, again.name, other.name) == ("rain_0.wav", "rain_0-2.wav", "rain_1.wav")
     assert first.read_bytes() == again.read_bytes() != other.read_bytes()
+    (tmp_path / "out" / "bell_0.png").write_text("of another recipe")
+    assert infer("--text", "bell")[1][0].name == "bell_0-2.wav"
+    assert (tmp_path / "out" / "bell_0.png").read_text() == "of another recipe"
 
 
 def test_texts_from_flags_and_a_file_in_batches(infer: Infer, tmp_path: Path):

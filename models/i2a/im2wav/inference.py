@@ -1,10 +1,12 @@
 """Pictures, videos or texts -> wav, spectrogram and json files, and videos with their new sound."""
 
+import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,7 +24,7 @@ from sonolume.modules.im2wav.quantized import quantize_int8
 from sonolume.modules.im2wav.sampler import TokenSampling
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.utils import files
-from sonolume.utils.cache import content_hash
+from sonolume.utils.cache import content_hash, fcntl
 from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.image import spectrogram_png
 from sonolume.utils.video import mux
@@ -54,9 +56,10 @@ def run(config: Config, options: InferenceOptions) -> None:
     steps = sum(pipe.token_count(request.samples, options.level) for _, request in rounds)
     facts = _describe(pipe, options, where)
     stores = []
-    with tqdm(total=steps, unit="token") as bar:
+    with tqdm(total=steps, unit="token") as bar, contextlib.ExitStack() as own:
         for batch, request in rounds:
             key = content_hash(_key(batch, request, facts), [options.mux, options.keep_sound])
+            key = own.enter_context(_own_key(folder / UNFINISHED, key))
             stores.append(DiskStore(folder / UNFINISHED, key, bar))
             if not stores[-1].is_complete:
                 sampling = options.level, options.window_overlap, options.negative_scale
@@ -67,8 +70,8 @@ def run(config: Config, options: InferenceOptions) -> None:
                 stores[-1].finish()
             for path in itertools.chain(*stores[-1].results):
                 print(path)
-    for store in stores:
-        store.remove()
+        for store in stores:
+            store.remove()
 
 
 def load(where: str, options: GenerationOptions, dtype: str = "float32", with_up: bool = True) -> Im2WavPipeline:
@@ -188,11 +191,43 @@ class DiskStore(TokenStore):
         files.write_json(self.names, {"results": paths, "complete": complete})
 
     def remove(self) -> None:
-        """Delete both files, and their folder with the last ones."""
+        """Delete both files."""
         self.tokens.unlink(missing_ok=True)
         self.names.unlink(missing_ok=True)
-        if self.tokens.parent.is_dir() and not any(self.tokens.parent.iterdir()):
-            self.tokens.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _own_key(folder: Path, key: str) -> Iterator[str]:
+    """Yield `key`, numbered if another process runs the same command; it stays this process's own inside the block."""
+    keys = itertools.chain([key], (f"{key}-{number}" for number in itertools.count(2)))
+    name, lock = next((one, lock) for one in keys if (lock := _lock(folder / f"{one}.lock")))
+    try:
+        yield name
+    finally:
+        (folder / f"{name}.lock").unlink(missing_ok=True)
+        lock.close()
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Lock a new file as long as it is open; None if another process has the lock, or has just removed the file."""
+    path.parent.mkdir(exist_ok=True)
+    try:
+        file = path.open("a")
+    except FileNotFoundError:  # with its folder
+        return None
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:  # a file system without locks
+        return file
+    file.close()
+    return None
 
 
 def _batches(
@@ -251,10 +286,10 @@ def _describe(pipe: Im2WavPipeline, options: InferenceOptions, where: str) -> di
 
 
 def _choose_names(subject: Subject, seed: int, folder: Path, options: InferenceOptions) -> list[Path]:
-    """Unused names of the wav, and with --mux of the video."""
-    wav = runtime.result_path(folder, subject.name, seed, ".wav")
-    video = subject.video if options.mux else None
-    return [wav, files.free_path(folder, wav.stem, video.suffix)] if video else [wav]
+    """Reserve the names of the wav, and with --mux of the video."""
+    suffixes = [".wav", *([subject.video.suffix] if options.mux and subject.video else [])]
+    wav = runtime.claim_result(folder, subject.name, seed, *suffixes)
+    return [wav.with_suffix(suffix) for suffix in suffixes]
 
 
 def _save(

@@ -125,10 +125,10 @@ def _generate(
     facts, mel = _describe(pipe, arguments, options, where, len(output.audios[0])), pipe.mel_settings
     rows = zip(jobs, output.mels.cpu().numpy(), output.audios, output.gains.tolist(), strict=True)
     for (text, seed), log_mel, wave, gain in rows:
-        path = runtime.result_path(folder, text, seed, ".wav")
-        level = runtime.save_sound(path, wave, mel.sample_rate, gain)
-        spectrogram_png(path.with_suffix(".png"), log_mel, mel.sample_rate, mel.hop_size, mel.fmin, mel.fmax)
-        files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed} | facts | level)
+        with runtime.new_result(folder, text, seed, ".wav") as path:
+            level = runtime.save_sound(path, wave, mel.sample_rate, gain)
+            spectrogram_png(path.with_suffix(".png"), log_mel, mel.sample_rate, mel.hop_size, mel.fmin, mel.fmax)
+            files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed} | facts | level)
         print(path)
 
 

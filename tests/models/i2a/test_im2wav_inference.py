@@ -137,9 +137,33 @@ def test_a_run_killed_while_it_writes_makes_no_second_file(
     monkeypatch.setattr(im2wav, "spectrogram_png", dies)
     with pytest.raises(Killed):
         run(root, tiny_im2wav, *flags)
-    assert sorted(waves(tmp_path)) == ["blue_0", "red_0"] and not (tmp_path / "red_0.json").exists()
+    assert sorted(waves(tmp_path)) == ["blue_0", "red_0"] and not (tmp_path / "red_0.json").read_bytes()
     assert run(root, tiny_im2wav, *flags) == 0
     assert sorted(waves(tmp_path)) == ["blue_0", "red_0"] and (tmp_path / "red_0.json").is_file()
+
+
+def test_equal_commands_at_once_share_nothing(
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a film is written, the same command runs in the same folder from the beginning to the end."""
+    shutil.copy(root / "egs/i2a/im2wav/examples/dog.mp4", pictures)
+    out = tmp_path / "out"
+    (out / "dog_0").mkdir(parents=True)
+    (out / "dog_0.mp4").touch()  # somebody else's
+    flags = ("--video", pictures / "dog.mp4", "--duration", "2.5", "--mux", "--level", "low", "--output_dir", out)
+    draw = im2wav.spectrogram_png
+
+    def runs_meanwhile(*arguments: Any, **named: Any) -> None:
+        monkeypatch.setattr(im2wav, "spectrogram_png", draw)
+        assert run(root, tiny_im2wav, *flags) == 0
+        draw(*arguments, **named)
+
+    monkeypatch.setattr(im2wav, "spectrogram_png", runs_meanwhile)
+    assert run(root, tiny_im2wav, *flags) == 0
+    files = {f"dog_0-{number}{suffix}" for number in (2, 3) for suffix in (".wav", ".png", ".json", ".mp4")}
+    assert {path.name for path in out.iterdir()} == files | {"dog_0", "dog_0.mp4"}
+    assert [json.loads((out / f"dog_0-{number}.json").read_text())["muxed"] for number in (2, 3)] == [
+        "dog_0-2.mp4", "dog_0-3.mp4"]  # fmt: skip
 
 
 def animate(path: Path, frames: int) -> None:

@@ -2,8 +2,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import soundfile
+import torch
 
 from sonolume.bins import inference
+from sonolume.models.tta.autoencoderkl import inference as autoencoderkl
 from sonolume.utils import audio, cli
 
 
@@ -28,3 +32,17 @@ def test_nothing_but_bad_files_is_an_error(root: Path, in_folder: Path, capsys: 
     (in_folder / "a.wav").write_text("not a sound")
     assert _reconstruct(root, in_folder / "a.wav", in_folder / "out") == 2
     assert "not readable as sound" in capsys.readouterr().err
+
+
+def test_what_is_not_finite_is_left_out(root: Path, in_folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch):
+    sounds, tone = in_folder / "sounds", 0.3 * np.sin(np.arange(8000, dtype=np.float32) / 5)
+    sounds.mkdir()
+    for name, factor in (("nan", np.nan), ("huge", 1e30), ("ok", 1.0)):
+        soundfile.write(sounds / f"{name}.wav", factor * tone, 16000, subtype="FLOAT")
+    assert _reconstruct(root, sounds, in_folder / "out") == 0
+    assert {path.name for path in (in_folder / "out").glob("*.wav")} == {"ok_reconstructed.wav"}
+    assert "1 out of range" in (errors := capsys.readouterr().err) and "1 NaN" in errors
+    monkeypatch.setattr(autoencoderkl, "reconstruct", lambda vae, mel: mel * torch.nan)
+    assert _reconstruct(root, sounds / "ok.wav", in_folder / "out") == 2
+    assert "ok.wav: its result is NaN" in capsys.readouterr().err
+    assert len(list((in_folder / "out").iterdir())) == 3
