@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
 from sonolume.config.load import load_config, recipe_module
 from sonolume.config.options import PreprocessOptions
 from sonolume.models.recipes import recipe_code

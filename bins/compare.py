@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
 from sonolume.utils import cli
 
 

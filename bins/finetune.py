@@ -5,6 +5,7 @@ python bins/finetune.py --config egs/tta/audioldm/finetune.json --input my_clips
 
 import sys
 
+import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
 from sonolume.config import command
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli

@@ -2,6 +2,7 @@
 
 import sys
 
+import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
 from sonolume.config import command
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli

@@ -6,6 +6,7 @@ An interrupted run resumes.
 import sys
 from pathlib import Path
 
+import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
 from sonolume.bins import evaluate
 from sonolume.utils import cli, paths
 

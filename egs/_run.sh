@@ -115,10 +115,16 @@ run() { # run NAME ARGUMENTS...: with the recipe's config, unless another --conf
 }
 
 start() { # start NAME ARGUMENTS...
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     find_python
     script=$root/bins/$1.py
     shift
     SONOLUME_COMMAND=${0##*/} # the name in --help and error messages
     export SONOLUME_COMMAND
+    # Python answers Ctrl-C by a traceback until utils/startup.py handles it: GNU env holds it back until then.
+    if env --block-signal=INT true 2>/dev/null; then
+        exec env --block-signal=INT "$python" "$script" "$@"
+    fi
     exec "$python" "$script" "$@"
 }

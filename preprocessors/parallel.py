@@ -1,10 +1,11 @@
 """Parallel work on many items, in processes that do not outlive the main one."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -40,16 +41,28 @@ def run(
             torch.set_num_threads(threads)
     context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
     with ProcessPoolExecutor(num_workers, context, initializer=_start_worker) as pool:
-        results = pool.map(work, items, chunksize=max(1, min(32, len(items) // (4 * num_workers))))
         try:
+            with _interrupts_blocked():  # processes start here, and inherit it
+                results = pool.map(work, items, chunksize=max(1, min(32, len(items) // (4 * num_workers))))
             return list(tqdm(results, **bar))
         except BrokenProcessPool as error:
             raise MemoryError("a preprocessing process was killed; try preprocess.num_workers=1") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # an interrupted run waits for the current items only
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Hold Ctrl-C back inside the block; processes started there never get it: the main process handles it."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -77,6 +77,21 @@ def test_a_config_on_the_command_line_wins(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: no such.json: ")
 
 
+@pytest.mark.skipif(
+    subprocess.run(["env", "--block-signal=INT", "true"], capture_output=True).returncode != 0, reason="not GNU env"
+)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_at_any_moment_of_the_start_is_no_traceback(number: int, code: int, tmp_path: Path) -> None:
+    command = [SHELL, str(ROOT / "egs/tta/audioldm/run_inference.sh"), "--text", "x", "--output_dir", str(tmp_path)]
+    env = os.environ | {"PYTHON": sys.executable}
+    for seconds in (0.03, 0.12, 0.2, 0.3, 0.6):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+        time.sleep(seconds)
+        process.send_signal(number)
+        errors = process.communicate()[1]
+        assert process.returncode in (code, -number) and errors in ("", "interrupted\n"), (seconds, errors)
+
+
 # The environment, with substitutes for python and pip, because the real ones need minutes and a network.
 
 FAKE_PYTHON = r"""#!/bin/sh

@@ -136,7 +136,7 @@ def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
 def check_wave(
     wave: np.ndarray, sample_rate: int, name: Path | str, min_seconds: float = 0.0, silent_ok: bool = False
 ) -> None:
-    """Raise a SoundError, with the reason "empty", "NaN", "out of range", "too short" or "silent", for an unusable wave.
+    """Raise a SoundError for a wave that is "empty", "NaN", "out of range", "too short" or "silent": its `reason`.
 
     Args:
         wave: (n,) or (channels, n).

@@ -1,19 +1,26 @@
 """Command lines: parsing with one-line errors, and exit codes.
 
-Exit codes: 0 done; 2 wrong usage, config or input; 1 failure (disk full, out of memory, NaN); 130 interrupted.
+Exit codes: 0 done; 2 wrong usage, config or input; 1 failure (disk full, out of memory, NaN); 130 interrupted;
+143 ended by SIGTERM; 141 the reader of stdout has ended.
 SONOLUME_DEBUG=1 shows the traceback of a one-line error.
 """
 
 import argparse
+import contextlib
 import difflib
 import errno
 import os
+import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.files import PARTIAL_WRITE, safetensors_errors
+from sonolume.utils.startup import SIGNALS
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 RERUN_HINT = "; no partial file was left: run the same command again afterwards"
@@ -64,24 +71,64 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "60")  # seconds: progress bars do not fill log files
+    received: list[int] = []
     try:
-        main(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
+        with _signals(received):
+            main(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (UserError, ComputationError, OSError, MemoryError, RuntimeError, *safetensors_errors()) as error:
+    except BaseException as error:
+        if received or isinstance(error, KeyboardInterrupt):  # libraries turn an interruption into other errors
+            return _interrupted(received[0] if received else signal.SIGINT)
+        if isinstance(error, BrokenPipeError | SystemExit) and _is_pipe_closed():
+            _silence_broken_stdout()
+            return 128 + signal.SIGPIPE
         message = _describe(error)
         if message is None or os.environ.get("SONOLUME_DEBUG"):
             raise
         _silence_broken_stdout()
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        _print_last("error: " + " ".join(message.split()))
         return 2 if isinstance(error, UserError) else 1
+
+
+@contextlib.contextmanager
+def _signals(received: list[int]) -> Iterator[None]:
+    """Raise an exception at Ctrl-C and SIGTERM, so that temporary files are removed, and note the signal."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupted(number: int) -> int:
+    if number == signal.SIGINT:
+        _print_last("interrupted")
+    return 128 + number
+
+
+def _print_last(message: str) -> None:
+    """Print the last line of a command on stderr, on a line of its own after unfinished progress bars."""
+    with contextlib.suppress(OSError):  # stderr itself is closed
+        if "tqdm" in sys.modules:
+            for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+                bar.close()
+        print(message, file=sys.stderr, flush=True)
 
 
 def _describe(error: BaseException) -> str | None:
     """The message of an expected error or a failure of the machine; None for an error of the program."""
+    if not isinstance(error, (UserError, ComputationError, OSError, MemoryError, RuntimeError, *safetensors_errors())):
+        return None
     text = str(error)
     if isinstance(error, UserError | ComputationError):
         return text
@@ -100,3 +147,13 @@ def _silence_broken_stdout() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_pipe_closed() -> bool:
+    """Test whether stdout is a pipe whose reader has ended, such as `head`."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout, 0)
+    except (OSError, ValueError):  # no file
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -1,9 +1,12 @@
 import errno
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
+from tqdm import tqdm
 
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
@@ -83,6 +86,49 @@ def test_a_full_stdout_is_one_line() -> None:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert "no space left" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_decides_the_exit_code(number: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a library makes another error, or an exit, of the interruption."""
+    handlers, cleaned = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)], []
+
+    def interrupted(error: BaseException) -> Callable[[list[str]], None]:
+        def main(argv: list[str]) -> None:
+            try:
+                os.kill(os.getpid(), number)
+            except BaseException as interruption:
+                raise error from interruption
+            finally:
+                cleaned.append(error)
+
+        return main
+
+    errors = (ImportError("numpy.core failed to import"), SystemExit(1), RuntimeError("x"), KeyboardInterrupt())
+    assert [cli.run(interrupted(error), []) for error in errors] == [code] * 4
+    assert len(cleaned) == 4
+    assert capsys.readouterr().err == "interrupted\n" * 4 * (number == signal.SIGINT)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_an_error_has_its_own_line_after_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(argv: list[str]) -> None:
+        bar = tqdm(total=3)
+        bar.update(1)
+        raise UserError("wrong")
+
+    assert cli.run(main, []) == 2
+    assert capsys.readouterr().err.endswith("\nerror: wrong\n")
+
+
+@pytest.mark.parametrize("main", ["lambda argv: print('x' * 10**6)", "lambda argv: (print('x'), sys.exit(0))"])
+def test_a_closed_pipe_is_silent(main: str) -> None:
+    code = f"import sys; from sonolume.utils import cli; sys.exit(cli.run({main}, []))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def parser() -> cli.Parser:
