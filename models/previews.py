@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from sonolume.utils.text import markdown
+
 COUNT = 4  # samples of a preview
 QUIET, LOUD = float(np.log(1e-5)), 2.0  # ln mel that is drawn black and white
 
@@ -24,7 +26,7 @@ def log_sounds(
     for number, wave in enumerate(waves):
         _board(task).add_audio(f"{tag}/{number}", wave.float().cpu().numpy(), _step(task), sample_rate)
     for number, caption in enumerate(captions):
-        _board(task).add_text(f"{tag}/{number}", caption, _step(task))
+        _board(task).add_text(f"{tag}/{number}", markdown(caption), _step(task))
 
 
 def log_spectrograms(task: pl.LightningModule, tag: str, rows: Sequence[Tensor]) -> None:

@@ -1,7 +1,6 @@
 """Shared parts of inference and evaluation: choice of model and device, random generators, and results on disk."""
 
 import importlib.metadata
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from sonolume.config.base import RunConfig
 from sonolume.utils import audio, files, names, paths
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.text import message
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,7 +33,7 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
     trained = config.run_dir / "pipeline"
     if trained.is_dir():
         return str(trained)
-    print(f"no trained pipeline at {trained}: using {shipped} (another: --checkpoint FOLDER)", file=sys.stderr)
+    message(f"no trained pipeline at {trained}: using {shipped} (another: --checkpoint FOLDER)")
     return str(paths.root() / shipped)
 
 
@@ -137,7 +137,7 @@ def save_sound(path: Path, wave: np.ndarray, sample_rate: int, gain: float = 1.0
     wave, factor = audio.limit_peak(wave)
     gain *= factor
     if gain < 1:
-        print(f"{path.name}: its peak was {peak:.2f}, scaled by {gain:.3f} to fit", file=sys.stderr)
+        message(f"{path.name}: its peak was {peak:.2f}, scaled by {gain:.3f} to fit")
     audio.save_wav(path, wave, sample_rate)
     return {"peak": peak, "gain": gain}
 

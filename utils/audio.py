@@ -3,7 +3,6 @@
 import io
 import itertools
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import soxr
 
 from sonolume.utils.errors import FileError, UserError, first_line
 from sonolume.utils.files import PYAV_SUFFIXES, atomic_path
+from sonolume.utils.text import message
 
 BLOCK_FRAMES = 65536  # read at a time, so that hours of sound are never in memory at their original rate
 MIN_SAMPLE_RATE = 1000  # Hz; a header with a lower rate is wrong
@@ -173,12 +173,12 @@ def report_unusable(errors: Sequence[SoundError], count: int) -> None:
     if len(errors) == count == 1:
         raise errors[0]
     for error in errors:
-        print(f"left out: {error}", file=sys.stderr)
+        message(f"left out: {error}")
     reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(e.reason for e in errors).most_common())
     if len(errors) == count:
         raise UserError(f"none of the {count} sounds can be used: {reasons}")
     if errors:
-        print(f"{len(errors)} of {count} sounds were left out: {reasons}", file=sys.stderr)
+        message(f"{len(errors)} of {count} sounds were left out: {reasons}")
 
 
 def split_windows(wave: np.ndarray, size: int | None) -> list[np.ndarray]:

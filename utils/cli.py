@@ -9,11 +9,13 @@ import argparse
 import contextlib
 import difflib
 import errno
+import io
 import os
 import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,6 +23,7 @@ from typing import Any, NoReturn
 from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.files import PARTIAL_WRITE, safetensors_errors
 from sonolume.utils.startup import SIGNALS
+from sonolume.utils.text import printable
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 RERUN_HINT = "; no partial file was left: run the same command again afterwards"
@@ -72,8 +75,11 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "60")  # seconds: progress bars do not fill log files
     received: list[int] = []
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an undecodable file name can be printed
     try:
-        with _signals(received):
+        with _signals(received), _printable_warnings():
             main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
         return 0
@@ -87,7 +93,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
         if message is None or os.environ.get("SONOLUME_DEBUG"):
             raise
         _silence_broken_stdout()
-        _print_last("error: " + " ".join(message.split()))
+        _print_last("error: " + printable(" ".join(message.split())))
         return 2 if isinstance(error, UserError) else 1
 
 
@@ -108,6 +114,21 @@ def _signals(received: list[int]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _printable_warnings() -> Iterator[None]:
+    """Make names of files and other text from outside printable in warnings."""
+    original = warnings.formatwarning
+
+    def formatwarning(*given: Any, **more: Any) -> str:
+        return "\n".join(map(printable, original(*given, **more).split("\n")))
+
+    warnings.formatwarning = formatwarning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = original
 
 
 def _interrupted(number: int) -> int:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import atomic_path
+from sonolume.utils.text import printable
 
 MAX_PIXELS = 2**25  # of an opened image, 100 MB as RGB; larger ones are reduced
 # raised by Pillow for damaged and foreign files
@@ -170,7 +171,7 @@ def save_png(image: Image.Image, path: Path | str) -> None:
 
 def _text(text: str, width: int) -> Image.Image:
     """Draw a title in lines that fit into `width` pixels, at most `_LINES`; a longer one ends in dots."""
-    lines = textwrap.wrap(text, max(3, width // _CHARACTER), max_lines=_LINES, placeholder="...")
+    lines = textwrap.wrap(printable(text), max(3, width // _CHARACTER), max_lines=_LINES, placeholder="...")
     drawn = Image.new("RGB", (width, _LINE * len(lines)), _PAPER)  # cuts a line of unusually wide characters
     draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(_SIZE)
     for number, line in enumerate(lines):

@@ -22,6 +22,7 @@ from sonolume.utils import audio, files
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image, picture_grid, save_png
+from sonolume.utils.text import message
 
 COLUMNS = 6  # pictures in a row of a storyboard
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
@@ -180,7 +181,7 @@ def read_clips(
     audible = [(clip, part) for clip, part in clips if not audio.is_silent(part)]
     if len(audible) < len(clips):
         silent = len(clips) - len(audible)
-        print(f"{path}: {silent} of {len(clips)} windows are silent: no pictures of them", file=sys.stderr)
+        message(f"{path}: {silent} of {len(clips)} windows are silent: no pictures of them")
     return audible
 
 

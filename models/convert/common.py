@@ -1,6 +1,5 @@
 """Steps that all converters of official checkpoints share."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from sonolume.utils import checkpoint, files
 from sonolume.utils.errors import UserError
+from sonolume.utils.text import message
 
 SOURCE_FILE = "source.json"  # in a converted folder: its official file, and how that was trained
 KINDS = {  # part of a weight's name that only this kind of file has -> the kind
@@ -31,7 +31,7 @@ KINDS = {  # part of a weight's name that only this kind of file has -> the kind
 @contextmanager
 def converted_folder(folder: Path, path: Path, what: str, source: dict[str, Any]) -> Iterator[Path]:
     """Yield an empty folder for the converted model of `path`; it appears as `folder`, with `source`, when complete."""
-    print(f"{path}: {what}: writing {folder} ...", file=sys.stderr)
+    message(f"{path}: {what}: writing {folder} ...")
     disable_progress_bars()
     with files.atomic_folder(folder) as temporary:
         yield temporary

@@ -9,6 +9,7 @@ from sonolume.models.evaluation.report import differences, format_value
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
+from sonolume.utils.text import code, markdown
 
 SCORE_KEYS = {"name", "value", "better", "low", "high"}  # required in a report.json
 CONFIGS = ("*/*/tiny.json", "mini/*.json")  # in egs
@@ -55,7 +56,7 @@ def comparison_table(given: Sequence[Path], ranked: bool = True) -> list[str]:
                 f"{given[0]} and {path} were measured differently and cannot be ranked: {'; '.join(found)} "
                 "(--unranked prints them without ranks)"
             )
-    lines = [f"| {' | '.join(['score', *map(str, given)])} |", "|---|" + "---|" * len(given)]
+    lines = [f"| {' | '.join(['score', *(markdown(str(path)) for path in given)])} |", "|---|" + "---|" * len(given)]
     for name in dict.fromkeys(score["name"] for report in reports for score in report["scores"]):
         found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
         known = [score for score in found if score and score["value"] is not None]
@@ -63,12 +64,12 @@ def comparison_table(given: Sequence[Path], ranked: bool = True) -> list[str]:
         best = None
         if ranked and len(counts) == 1 and len(values) > 1:
             best = (max if known[0]["better"] == "up" else min)(values)
-        cells = [name]
+        cells = [markdown(name)]
         for score in found:
             text = "-"
             if score and score["value"] is not None:
                 text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
-                text += f", N {score.get('count')}" if len(counts) > 1 else ""
+                text = markdown(text + (f", N {score.get('count')}" if len(counts) > 1 else ""))
                 text = f"**{text}**" if score["value"] == best else text
             cells.append(text)
         lines.append(f"| {' | '.join(cells)} |")
@@ -115,7 +116,8 @@ def results_table(parts: Sequence[ShippedPart], folder: Path) -> list[str]:
             chance = "" if score["chance"] is None else format_value((score["chance"], None, None), unit)
             others = ", ".join(f"{column} {format_value((cell[0], None, None), unit)}" for column, cell in baselines)
             value = format_value((score["value"], score["low"], score["high"]), unit)
-            lines.append(f"| `{part.title}` | {score['name']} | {value} | {chance} | {others} | {score['count']} |")
+            cells = [code(part.title), *map(markdown, (score["name"], value, chance, others)), str(score["count"])]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from sonolume.modules.metrics.interval import Share, bootstrap_mean
 from sonolume.utils import files
 from sonolume.utils.cache import content_hash
+from sonolume.utils.text import code, markdown, printable
 
 FORMULAS = 1  # increase it when the formula of a metric changes
 PACKAGES = ("sonolume", "torch", "torchmetrics", "diffusers", "transformers")  # versions that affect the scores
@@ -169,37 +170,38 @@ def finish(report: Report, folder: Path, figures: Sequence[str] = ()) -> Path:
     lines = page(report, figures)
     with files.atomic_path(folder / "report.md") as path:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(*lines, folder / "report.json", sep="\n")
+    print(*lines, printable(str(folder / "report.json")), sep="\n")
     return folder / "report.json"
 
 
 def page(report: Report, figures: Sequence[str] = ()) -> list[str]:
     """Compose the lines of report.md: a row per score, headlines first, with a column per baseline."""
     facts = [f"{name} {value}" for name, value in report.facts.items() if not isinstance(value, (dict, list))]
-    lines = [", ".join(facts) + ".", ""] if facts else []
+    lines = [markdown(", ".join(facts) + "."), ""] if facts else []
     scores = sorted(report.scores, key=lambda score: not score.headline)
     columns = list(dict.fromkeys(column for score in scores for column in score.baselines))
-    header = ["score", "value (95 %)", "chance", *columns, "better", "N", "note"]
+    header = ["score", "value (95 %)", "chance", *map(markdown, columns), "better", "N", "note"]
     lines += [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for score in scores:
         value = format_value((score.value, score.low, score.high), score.unit)
         chance = "" if score.chance is None else format_value((score.chance, None, None), score.unit)
         others = [format_value(score.baselines[c], score.unit) if c in score.baselines else "" for c in columns]
-        cells = [score.name, value, chance, *others, score.better, str(score.count), score.note]
+        cells = [markdown(score.name), value, chance, *others, score.better, str(score.count), markdown(score.note)]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Conditions {content_hash(report.conditions)}: only reports with the same conditions can be ranked."]
     if columns:
         lines += ["", "The columns after chance are baselines and upper bounds: the same score of other samples."]
     if report.counts:
-        lines += ["", ", ".join(f"{count} {what}" for what, count in report.counts.items()) + "."]
+        lines += ["", markdown(", ".join(f"{count} {what}" for what, count in report.counts.items()) + ".")]
     if report.left_out:
         further = len(report.left_out) - MAX_OUTLIERS
-        lines += ["", "Left out:", "", *(f"- `{name}`: {reason}" for name, reason in report.left_out[:MAX_OUTLIERS])]
+        shown = [f"- {code(name)}: {markdown(reason)}" for name, reason in report.left_out[:MAX_OUTLIERS]]
+        lines += ["", "Left out:", "", *shown]
         lines += [f"- and {further} more, in report.json"] if further > 0 else []
     if report.outliers:
         lines += ["", "Worst samples, more in report.json:", "", "| score | Uid and value |", "|---|---|"]
         for name in dict.fromkeys(name for name, _, _ in report.outliers):
-            worst = [(uid.replace("|", "\\|"), value) for one, uid, value in report.outliers if one == name]
-            cells = [f"`{uid}` {value:.4g}" for uid, value in worst[:SHOWN_OUTLIERS]]
-            lines.append(f"| {name} | {', '.join(cells)} |")
+            worst = [(uid, value) for one, uid, value in report.outliers if one == name]
+            cells = [f"{code(uid)} {value:.4g}" for uid, value in worst[:SHOWN_OUTLIERS]]
+            lines.append(f"| {markdown(name)} | {', '.join(cells)} |")
     return lines + [line for figure in figures for line in ("", f"![]({figure})")]

@@ -4,7 +4,6 @@ It never draws from the global random state and is no part of checkpoints: a run
 weights, and a resumed run evaluates at the same steps as an uninterrupted one.
 """
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from sonolume.preprocessors.miniworld import SAMPLE_RATE, WORLD, world
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
+from sonolume.utils.text import message
 
 
 class Evaluation(pl.Callback):
@@ -82,7 +82,7 @@ class Evaluation(pl.Callback):
                 try:
                     found = self.scores(pl_module, Path(scratch))
                 except (UserError, ValueError) as error:  # must not end a run of days
-                    print(f"evaluation at step {trainer.global_step} left out: {error}", file=sys.stderr)
+                    message(f"evaluation at step {trainer.global_step} left out: {error}")
                 else:
                     for logger in trainer.loggers:
                         logger.log_metrics(found, trainer.global_step)

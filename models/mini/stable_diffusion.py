@@ -45,6 +45,7 @@ from sonolume.utils import checkpoint, paths
 from sonolume.utils.cache import cached
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image, picture_grid
+from sonolume.utils.text import markdown
 
 CACHE_VERSION = 1  # bump to invalidate cached latents and text states
 BATCH_SIZE = 32  # pictures or texts of one forward pass
@@ -198,7 +199,7 @@ class Task(RecipeTask):
         how: dict[str, Any] = {"num_inference_steps": NUM_STEPS, "guidance_scale": GUIDANCE_SCALE, "output_type": "pt"}
         made: Any = pipe(texts, generator=generators, **how)
         previews.log_pictures(self, "preview", [made.images])
-        self.logger.experiment.add_text("preview", "\n\n".join(texts), self.global_step)  # type: ignore[union-attr]
+        self.logger.experiment.add_text("preview", "\n\n".join(map(markdown, texts)), self.global_step)  # type: ignore[union-attr]
 
     def pipeline(self) -> StableDiffusionPipeline:
         """Assemble a pipeline from the networks in their current state."""

@@ -1,8 +1,10 @@
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -29,6 +31,7 @@ def test_done_is_zero() -> None:
     ("error", "code", "words"),
     [
         (UserError("a.json:\n  wrong"), 2, "error: a.json: wrong"),
+        (UserError("a\x1b[2J\u202eb\udcff.json"), 2, r"error: a\x1b[2J\u202eb\udcff.json"),
         (OSError(errno.ENOSPC, "No space left on device", "x.wav"), 1, "no space left on the device for x.wav"),
         (PermissionError(errno.EACCES, "Permission denied", "x.wav"), 1, "permission denied for x.wav: check its"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "x.npy"), 1, "disk quota exceeded for x.npy: remove files"),
@@ -119,6 +122,15 @@ def test_an_error_has_its_own_line_after_a_progress_bar(capsys: pytest.CaptureFi
 
     assert cli.run(main, []) == 2
     assert capsys.readouterr().err.endswith("\nerror: wrong\n")
+
+
+def test_warnings_and_results_are_printable(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def main(argv: list[str]) -> None:
+        print(warnings.formatwarning("a\x1b[2J.wav", UserWarning, "x.py", 1, ""), "\udcff.wav")
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.FileIO(1, "w", closefd=False)))
+    assert cli.run(main, []) == 0
+    assert capfd.readouterr().out == "x.py:1: UserWarning: a\\x1b[2J.wav\n \\udcff.wav\n"
 
 
 @pytest.mark.parametrize("main", ["lambda argv: print('x' * 10**6)", "lambda argv: (print('x'), sys.exit(0))"])

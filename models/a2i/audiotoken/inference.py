@@ -17,6 +17,7 @@ from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import audio, files, paths
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
+from sonolume.utils.text import printable
 
 SHIPPED_BEATS = "pretrained/mini/beats"  # used where the config's does not exist
 WINDOW = 10.0  # seconds, as AudioSet's clips; the probabilities of a longer recording are the mean over its windows
@@ -50,8 +51,8 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
         except SoundError as error:
             errors.append(error)
             continue
-        print(f"{path}  {duration:.2f} s")
-        print("\n".join(f"  {probability:6.1%}  {name}" for name, probability in tags))
+        print(printable(f"{path}  {duration:.2f} s"))
+        print("\n".join(f"  {probability:6.1%}  {printable(name)}" for name, probability in tags))
     audio.report_unusable(errors, len(sounds))
 
 

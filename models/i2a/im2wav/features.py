@@ -19,6 +19,7 @@ from sonolume.preprocessors.prepared import LeftOut
 from sonolume.utils import files, pickles
 from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.text import message
 from sonolume.utils.video import VideoError
 
 CACHE_VERSION = 1  # bump to invalidate all cached features
@@ -149,6 +150,6 @@ def _report(left_out: Sequence[LeftOut], count: int) -> None:
     reasons = ", ".join(f"{number} {reason}" for reason, number in counts)
     print(f"{len(left_out)} of {count} videos left out: {reasons}", file=sys.stderr)
     for one in left_out[:LISTED]:
-        print(f"  {one.detail}", file=sys.stderr)
+        message(f"  {one.detail}")
     if len(left_out) > LISTED:
         print(f"  and {len(left_out) - LISTED} more", file=sys.stderr)

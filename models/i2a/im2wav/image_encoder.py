@@ -3,7 +3,6 @@
 N pictures or texts, F frames, V width of the space.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from sonolume.models import pretrained
 from sonolume.utils import paths
 from sonolume.utils.cache import content_hash
 from sonolume.utils.image import to_rgb
+from sonolume.utils.text import message
 from sonolume.utils.video import stream_frames
 
 KEY = "model.clip"  # config key of the source, for messages
@@ -120,7 +120,7 @@ class ImageEncoder:
         limit, rows = model.config.max_position_embeddings, [torch.zeros(0, self.width)]
         for text in texts:
             if (count := len(tokenizer(text, verbose=False).input_ids)) > limit:
-                print(f"{text:.40}...: {count} tokens, of which CLIP reads the first {limit}", file=sys.stderr)
+                message(f"{text:.40}...: {count} tokens, of which CLIP reads the first {limit}")
         for first in range(0, len(texts), BATCH_SIZE):
             batch = list(texts[first : first + BATCH_SIZE])
             tokens = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")

@@ -1,6 +1,5 @@
 """Texts -> wav, spectrogram and json files."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sonolume.modules.inpainting import default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.image import spectrogram_png
+from sonolume.utils.text import message
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
@@ -38,7 +38,7 @@ def run(config: Config, options: InferenceOptions) -> None:
 
         lora.load(pipe, options.lora, options.lora_scale)
     if pipe.vocoder is None:
-        print(f"{where} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality", file=sys.stderr)
+        message(f"{where} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality")
     arguments = call_arguments(pipe, options)
     folder = runtime.make_folder(options.output_dir)
     jobs = [(text, options.seed + number) for text in texts for number in range(options.num_samples)]

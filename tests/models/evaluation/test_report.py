@@ -126,3 +126,21 @@ def test_chance_is_known_for_scores_of_single_samples_only() -> None:
     assert {score.name: score.chance for score in ours.scores} == {
         "FAD": None, "agreement": pytest.approx(0.1), "known": 0.25,
     }  # fmt: skip
+
+
+def test_nothing_from_outside_is_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A heading, a row, a picture, a terminal sequence or a bidi override in a name stays text in one line."""
+    evil = "x|y`\n\n# heading\n| 1 | 2 |\n<script>\x1b[2J\u202e\udcff![a](b)"
+    report = Report({}, facts={"model": evil}, counts={evil: 1}, left_out=[(evil, evil)])
+    report.scores.append(Score(evil, 1.0, note=evil, baselines={evil: (1.0, None, None)}))
+    report.outliers.append((evil, evil, 1.0))
+    finish(report, tmp_path)
+    plain = Report({}, facts={"model": "x"}, counts={"x": 1}, left_out=[("x", "x")])
+    plain.scores.append(Score("x", 1.0, note="x", baselines={"x": (1.0, None, None)}))
+    plain.outliers.append(("x", "x", 1.0))
+    for text in ((tmp_path / "report.md").read_text(encoding="utf-8"), capsys.readouterr().out):
+        lines = text.splitlines()[: len(page(plain))]
+        assert [line[:2] for line in lines] == [line[:2] for line in page(plain)]
+        assert len(text.splitlines()) - len(page(plain)) in (0, 1)  # the terminal also shows the path
+        assert not any(one in text for one in ("\x1b", "\u202e", "\udcff"))
+        assert text.count("<script>") == text.count("\\<script>") + 2  # two code spans

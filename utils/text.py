@@ -1,0 +1,40 @@
+"""Text from outside (file names, captions, class names, settings) in the terminal and in Markdown."""
+
+import re
+import sys
+import unicodedata
+
+_JOINERS = "\u200c\u200d"  # of Persian and Indic scripts, and of emoji
+_ACTIVE = re.compile(r"[\\`*\[\]|~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")  # in a line of Markdown
+
+
+def printable(text: str) -> str:
+    r"""Replace what moves the cursor, colours, reorders or hides text, and what cannot be encoded, by \x1b, \u202e ...
+
+    These are control and format characters (also newlines), line separators and lone surrogates.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in _JOINERS:
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def markdown(text: str) -> str:
+    """Escape text for one line or table cell of Markdown, where it is shown as it is: no HTML, link, heading, table."""
+    return _ACTIVE.sub(r"\\\g<0>", printable(text))
+
+
+def code(text: str) -> str:
+    """Put text into a code span of Markdown, also inside a table."""
+    shown = printable(text).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    pad = " " if "`" in shown else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def message(line: str) -> None:
+    """Print a line on stderr, with everything from outside made `printable`."""
+    print(printable(line), file=sys.stderr, flush=True)
