@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+try:
+    import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+except ModuleNotFoundError as error:
+    import environment  # of this folder
+
+    environment.explain(error)
 from sonolume.config.load import load_config, recipe_module
 from sonolume.config.options import PreprocessOptions
 from sonolume.models.recipes import recipe_code
@@ -107,6 +112,8 @@ def main(argv: list[str]) -> None:
     ):
         parser.add_argument(flag, type=Path, default=default, metavar="FOLDER", help=f"folder for {what}")
     args = parser.parse_args(argv)
+    for flag in ("output_dir", "work_dir"):
+        paths.check_folder(getattr(args, flag), f"--{flag}")
     for part in PARTS if "all" in args.part else args.part:
         print(build(part, args.output_dir, args.work_dir))
 

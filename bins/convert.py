@@ -8,7 +8,12 @@ Every public function in bins/converters/ is such a SYSTEM; see there for how to
 import sys
 from typing import Any
 
-import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+try:
+    import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+except ModuleNotFoundError as error:
+    import environment  # of this folder
+
+    environment.explain(error)
 from sonolume.bins import converters
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError

@@ -3,7 +3,12 @@
 import sys
 from pathlib import Path
 
-import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+try:
+    import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+except ModuleNotFoundError as error:
+    import environment  # of this folder
+
+    environment.explain(error)
 from sonolume.config import command
 from sonolume.models.evaluation.embedders.load import check
 from sonolume.models.recipes import recipe_code

@@ -5,7 +5,12 @@ python bins/finetune.py --config egs/tta/audioldm/finetune.json --input my_clips
 
 import sys
 
-import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+try:
+    import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+except ModuleNotFoundError as error:
+    import environment  # of this folder
+
+    environment.explain(error)
 from sonolume.config import command
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli

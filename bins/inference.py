@@ -2,7 +2,12 @@
 
 import sys
 
-import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+try:
+    import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+except ModuleNotFoundError as error:
+    import environment  # of this folder
+
+    environment.explain(error)
 from sonolume.config import command
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli

@@ -7,7 +7,12 @@ python bins/preprocess.py --config egs/tta/autoencoderkl/exp_config.json --input
 
 import sys
 
-import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+try:
+    import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+except ModuleNotFoundError as error:
+    import environment  # of this folder
+
+    environment.explain(error)
 from sonolume.config import command
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli

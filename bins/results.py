@@ -6,7 +6,12 @@ An interrupted run resumes.
 import sys
 from pathlib import Path
 
-import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+try:
+    import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+except ModuleNotFoundError as error:
+    import environment  # of this folder
+
+    environment.explain(error)
 from sonolume.bins import evaluate
 from sonolume.utils import cli, paths
 
@@ -18,6 +23,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--readme", type=Path, default=root / "README.md", help="page whose table is replaced")
     parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: run_eval.sh's)")
     args = parser.parse_args(argv)
+    paths.check_folder(args.output_dir, "--output_dir")
     from sonolume.models.evaluation import compare
 
     number = [] if args.num_samples is None else ["--num_samples", str(args.num_samples)]

@@ -71,7 +71,8 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
     """Flags of run_inference.sh."""
 
     audio: list[Path] = option(
-        help="sound file, video with sound, or folder of them; may be given several times", metavar="PATH"
+        help="sound file, video with sound, or folder of them; may be given several times", metavar="PATH",
+        must_exist=True,
     )
     prompt: str | None = option(
         help=f"words around the sound, with {PLACEHOLDER} in its place (default: the model's)", metavar="TEXT"

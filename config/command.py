@@ -3,6 +3,7 @@
 Imports no torch, so that `--help` and every mistake are answered at once.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from sonolume.config import options as shared
 from sonolume.config import sources
 from sonolume.config.load import merge, recipe_module, recipe_of, recipes
 from sonolume.config.options import Options, declared
-from sonolume.utils import cli
+from sonolume.utils import cli, paths
 from sonolume.utils.errors import UserError
 
 USAGE = "%(prog)s [--config FILE] [--flag VALUE ...] [key=value ...]"
@@ -47,7 +48,18 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     namespace = parser.parse_args(argv)
     _check_overrides(namespace.overrides, argv, options, program)
     given = [*files, *sources.overrides(namespace.overrides)]
-    return Command(merge(given), options.from_arguments(namespace), given, path)
+    config = merge(given)
+    _check_folders(config, name)
+    return Command(config, options.from_arguments(namespace), given, path)
+
+
+def _check_folders(config: Any, name: str) -> None:
+    """Raise a UserError if a folder that the config names cannot be one, before a long run finds out."""
+    for key in ("log_dir", "cache_dir", "preprocess.processed_dir"):
+        value = functools.reduce(lambda section, part: getattr(section, part, None), key.split("."), config)
+        if value is not None:
+            paths.check_folder(paths.resolve(value, f"{name}: {key}"), f"{name}: {key}")
+    paths.check_folder(config.run_dir, f"{name}: exp_name")
 
 
 def _config_file(program: str, kind: str, description: str, argv: list[str]) -> Path:

@@ -6,6 +6,7 @@ config = load_config(Path("egs/tta/audioldm/exp_config.json"), ["train.batch_siz
 import difflib
 import importlib
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -57,8 +58,8 @@ def merge(given: Sequence[sources.Source]) -> Any:
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     except OmegaConfBaseException as error:
-        message, _, rest = str(error).partition("\n    full_key: ")
-        raise ConfigError(f"{name}: {rest.split()[0]}: {message}" if rest else f"{name}: {message}") from None
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{name}: {key}{sources.plain_message(error)}") from None
 
 
 def recipes() -> list[str]:
@@ -132,6 +133,8 @@ def _check_value(value: Any, hint: Any, where: str) -> None:
             raise ConfigError(f"{where}: needs one of {', '.join(hint.__members__)}, got {_show(value)}")
     elif not _is_a(value, hint):
         raise ConfigError(f"{where}: needs {NAMES[hint]}, got {_show(value)}")
+    elif isinstance(value, str) and not _is_encodable(value):
+        raise ConfigError(f"{where}: contains a character that no file name or text can hold, got {value!r}")
 
 
 def _is_a(value: Any, kind: type) -> bool:
@@ -140,6 +143,14 @@ def _is_a(value: Any, kind: type) -> bool:
     if kind is float:
         return isinstance(value, (int, float)) and math.isfinite(value)
     return isinstance(value, (str, int, float) if kind is str else kind)  # devices: 2 means "2"
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether a text can be part of a path: no NUL, no lone surrogate except those of undecodable bytes."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _show(value: Any) -> str:

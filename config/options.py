@@ -16,6 +16,7 @@ every recipe that does not declare its own.
 import argparse
 import inspect
 import math
+import os
 import re
 import types
 import typing
@@ -25,8 +26,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
+from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
+PRESETS = ("reference", "balanced", "fast")
+SCHEDULERS = ("ddim", "pndm", "dpm++", "euler", "unipc", "deis", "flow-euler", "flow-unipc")  # flow-*: for flow models
+DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
 LARGEST_SEED = 2**62  # torch takes 64 bits; the samples of one run count on from the seed
 SPAN = re.compile(r"(\d{1,6}(?:\.\d*)?|\.\d+)-(\d{1,6}(?:\.\d*)?|\.\d+)?")
 
@@ -46,11 +51,17 @@ class Flag:
     multiple: int | None = None  # the number must be divisible by this
     unit: str = ""  # unit of the number, for error messages
     must_exist: bool = False  # the path must name a file or folder
+    is_output: bool = False  # the path must be a folder, or can become one
     needs: tuple[str, ...] = ()  # other flags, one of which must be given together with this one
     parse: Callable[[str], Any] | None = None  # converts the text instead of the type; its result extends a list
     positional: bool = False  # an argument without a name; required, a list takes all that remain
     name: str = ""
     type: Any = None  # of the field; X if that is `X | None`
+
+    @property
+    def shown(self) -> str:
+        """The name in messages."""
+        return self.name if self.positional else f"--{self.name}"
 
     @property
     def is_list(self) -> bool:
@@ -72,9 +83,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for flag in declared(type(self)):
-            value = getattr(self, flag.name)
+            value = _expand(flag, getattr(self, flag.name))
             if value is None and (flag.is_list or flag.type is bool):
-                setattr(self, flag.name, [] if flag.is_list else False)
+                value = [] if flag.is_list else False
+            setattr(self, flag.name, value)
             for one in value if isinstance(value, list | tuple) else [value]:
                 _check(flag, one)
 
@@ -83,8 +95,7 @@ class Options:
         """Declare all flags; one that is not given stays absent from the namespace."""
         defaults = {one.name: one.default for one in fields(cls)}
         for flag in declared(cls):
-            name = flag.name if flag.positional else f"--{flag.name}"
-            parser.add_argument(name, **_argument(flag, defaults[flag.name]))
+            parser.add_argument(flag.shown, **_argument(flag, defaults[flag.name]))
 
     @classmethod
     def from_arguments(cls, namespace: argparse.Namespace) -> Self:
@@ -169,14 +180,23 @@ def _help(flag: Flag, default: Any) -> str:
     return f"{text} (default: {shown.replace('%', '%%')})"
 
 
+def _expand(flag: Flag, value: Any) -> Any:
+    """Expand `~` in a path or a list of paths, as shells do not after `--flag=`."""
+    if isinstance(value, list):
+        return [_expand(flag, one) for one in value]
+    return paths.expand(value, flag.shown) if isinstance(value, Path) else value
+
+
 def _check(flag: Flag, value: Any) -> None:
-    """Raise a UserError for a missing path or a number that is not allowed."""
-    if flag.must_exist and isinstance(value, Path) and not value.exists():
-        raise UserError(f"--{flag.name} {value}: no such file or folder")
+    """Raise a UserError for a path that is missing or cannot be written to, or a number that is not allowed."""
+    if flag.must_exist and isinstance(value, Path) and not os.path.exists(value):
+        raise UserError(f"{flag.shown} {value}: no such file or folder")
+    if flag.is_output and isinstance(value, Path):
+        paths.check_folder(value, flag.shown)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     if not math.isfinite(value):
-        raise UserError(f"--{flag.name} must be a finite number, got {value}")
+        raise UserError(f"{flag.shown} must be a finite number, got {value}")
     bounds = f"at least {flag.low:g}" if flag.high == math.inf else f"at most {flag.high:g}"
     if math.isfinite(flag.low) and math.isfinite(flag.high):
         bounds = f"from {flag.low:g} to {flag.high:g}"
@@ -187,7 +207,7 @@ def _check(flag: Flag, value: Any) -> None:
     )
     for holds, rule in rules:
         if not holds:
-            raise UserError(f"--{flag.name} must be {rule}{f' {flag.unit}' if flag.unit else ''}, got {value:g}")
+            raise UserError(f"{flag.shown} must be {rule}{f' {flag.unit}' if flag.unit else ''}, got {value:g}")
 
 
 @dataclass(kw_only=True)
@@ -198,14 +218,26 @@ class ModelOptions(Options):
         help="folder or hub id of an exported model (default: that of this config's run, else the shipped one)",
         metavar="FOLDER_OR_ID",
     )
-    device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps", metavar="NAME")
+    device: str = option("auto", help=", ".join(DEVICES), metavar="NAME")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device(self.device)
+        if self.checkpoint is not None:
+            paths.locate(self.checkpoint, "--checkpoint", flag=True)
+
+
+def check_device(name: str) -> None:
+    """Raise a UserError unless `name` is written like a device; whether this machine has it, only torch knows."""
+    if name.partition(":")[0] not in DEVICES:
+        raise UserError(f"--device {name}: no such device: choose {', '.join(DEVICES)}")
 
 
 @dataclass(kw_only=True)
 class OutputOptions(Options):
     """Folder and precision of inference."""
 
-    output_dir: Path = option(Path("outputs"), help="folder of the results", metavar="FOLDER")
+    output_dir: Path = option(Path("outputs"), help="folder of the results", metavar="FOLDER", is_output=True)
     dtype: str = option("float32", help="precision of the networks", choices=("float32", "bfloat16", "float16"))
 
 
@@ -215,7 +247,7 @@ class ReconstructionOptions(ModelOptions, OutputOptions):
 
     audio: list[Path] = option(
         help="sound file, video with sound, or folder of them to reconstruct; may be given several times",
-        metavar="PATH",
+        metavar="PATH", must_exist=True,
     )
 
     def __post_init__(self) -> None:
@@ -234,7 +266,8 @@ class SamplingOptions(Options):
         help="strength of classifier-free guidance; 1 is no guidance (default: the model's)", metavar="SCALE"
     )
     preset: str | None = option(
-        help="sampler and number of steps: reference, balanced or fast (default: the model's own)", metavar="NAME"
+        help="sampler and number of steps: reference, balanced or fast (default: the model's own)", metavar="NAME",
+        choices=PRESETS,
     )
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 
@@ -247,7 +280,7 @@ class GenerationOptions(SamplingOptions):
     negative_text: str = option("", help="description of what the result should not contain", metavar="TEXT")
     scheduler: str | None = option(
         help="sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, deis; for flow: flow-euler, flow-unipc",
-        metavar="NAME",
+        metavar="NAME", choices=SCHEDULERS,
     )
 
 
@@ -255,13 +288,10 @@ class GenerationOptions(SamplingOptions):
 class ReportOptions(ModelOptions):
     """Size and folder of a report."""
 
-    output_dir: Path = option(Path("evaluation/TASK_RECIPE"), help="folder of the report", metavar="FOLDER")
+    output_dir: Path = option(
+        Path("evaluation/TASK_RECIPE"), help="folder of the report", metavar="FOLDER", is_output=True
+    )
     num_samples: int = option(600, help="maximum number of captions or clips to score", low=1, metavar="N")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.output_dir.exists() and not self.output_dir.is_dir():
-            raise UserError(f"--output_dir {self.output_dir}: is a file: name a folder")
 
 
 @dataclass(kw_only=True)
@@ -278,7 +308,9 @@ class FolderOptions(Options):
         help="feature extractor used for scoring, such as clap:laion/clap-htsat-unfused; may be given several times",
         metavar="KIND:SOURCE",
     )
-    cache_dir: Path | None = option(help="folder of cached features (default: in the output folder)", metavar="FOLDER")
+    cache_dir: Path | None = option(
+        help="folder of cached features (default: in the output folder)", metavar="FOLDER", is_output=True
+    )
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from sonolume.utils.errors import ConfigError
 from sonolume.utils.files import read_text
 
 COMMAND_LINE = "command line"  # name of the source of overrides
+MOST_LEVELS, MOST_VALUES = 30, 20_000  # levels of nested content, and values on one level; configs have 5 and 30
+TOO_DEEP = "sections or lists are nested too deeply, or too large"
 CONFIG_FILE = "a config file, such as exp_config.json"
 
 
@@ -73,7 +75,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json5.loads(read_text(path, CONFIG_FILE), allow_duplicate_keys=False)
     except RecursionError:
-        raise ConfigError(f"{path}: sections are nested too deeply") from None
+        raise ConfigError(f"{path}: {TOO_DEEP}") from None
     except ValueError as error:  # <string>:3 Unexpected "}" at column 4
         match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", str(error), re.DOTALL)
         reason = f"{match[1]}:{match[3]}: {match[2]}" if match else " " + str(error).replace("<string>:", "line ")
@@ -91,9 +93,10 @@ def _yaml(path: Path) -> Source:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    read_text(path, CONFIG_FILE)  # names a missing file, or one that is not UTF-8, as for JSON
+    text = read_text(path, CONFIG_FILE)  # names a missing file, or one that is not UTF-8, as for JSON
     folder = str((Path.cwd() / path).parent)
     try:
+        _check_size(yaml.safe_load(text), path)
         with warnings.catch_warnings(), initialize_config_dir(config_dir=folder, version_base="1.3"):
             warnings.simplefilter("error", UserWarning)  # a list of defaults without _self_
             content = OmegaConf.to_container(compose(config_name=path.stem), resolve=False)
@@ -101,12 +104,35 @@ def _yaml(path: Path) -> Source:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}:" if mark else ":"
         raise ConfigError(f"{path}{place} {error.problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: {TOO_DEEP}") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning) as error:
-        reason = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
+        reason = plain_message(error) + (f" {plain_message(error.__cause__)}" if error.__cause__ else "")
         raise ConfigError(f"{path}: Hydra cannot compose it: {reason}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must have keys and values at its top level")
     return Source(str(path), {str(key): value for key, value in content.items()})
+
+
+def _check_size(content: Any, path: Path) -> None:
+    """Raise a ConfigError for content that OmegaConf does not cope with; aliases can repeat it without end."""
+    level = [content]
+    for _ in range(MOST_LEVELS):
+        level = [value for one in level for value in _inside(one)]
+        if not level:
+            return
+        if len(level) > MOST_VALUES:
+            break
+    raise ConfigError(f"{path}: {TOO_DEEP}")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def plain_message(error: BaseException) -> str:
+    """The message of Hydra or OmegaConf in one line, without the trailer `full_key: ... object_type=...`."""
+    return " ".join(str(error).partition("\n    full_key:")[0].split()) or type(error).__name__
 
 
 def overrides(arguments: Sequence[str]) -> list[Source]:
@@ -121,8 +147,10 @@ def overrides(arguments: Sequence[str]) -> list[Source]:
         where = f"{COMMAND_LINE}: {argument!r}"
         try:
             override = parser.parse_override(argument)
-        except HydraException as error:
-            raise ConfigError(f"{where} is not key=value: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise ConfigError(f"{where}: {TOO_DEEP}") from None
+        except (HydraException, ValueError) as error:  # ValueError: an integer of more than 4,300 digits
+            raise ConfigError(f"{where} is not key=value: {plain_message(error)}") from None
         if override.is_delete() or override.package is not None or not override.key_or_group:
             raise ConfigError(f"{where}: only key=value can be given")
         if override.is_sweep_override():

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from sonolume.config.base import RunConfig
+from sonolume.config.options import check_device
 from sonolume.utils import audio, files, names, paths
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.text import message
 
-DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RESULT_SUFFIXES = (".wav", ".png")  # one result has them all, also those of several recipes in a folder
 PACKAGES = ("sonolume", "torch", "diffusers", "transformers")  # their versions affect results
@@ -26,7 +26,7 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
     The use of the latter, the folder `shipped` relative to the repository, is announced on stderr.
     """
     if checkpoint is not None:
-        given = Path(checkpoint).expanduser()
+        given = paths.expand(checkpoint)
         if (given / "pipeline").is_dir() and (given / "checkpoints").is_dir():
             raise UserError(f"--checkpoint {checkpoint}: is a run; its model is {given / 'pipeline'}")
         return paths.locate(checkpoint, "--checkpoint", flag=True)
@@ -65,8 +65,7 @@ def pick_device(name: str) -> torch.device:
     """Return the device of --device; "auto" is cuda, else mps, else cpu."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.partition(":")[0] not in DEVICES:
-        raise UserError(f"--device {name}: no such device: choose {', '.join(DEVICES)}")
+    check_device(name)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -26,6 +26,8 @@ from sonolume.utils.startup import SIGNALS
 from sonolume.utils.text import printable
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+LONGEST_MESSAGE = 1000  # characters; longer ones repeat a value that somebody gave
+WRONG_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST)
 RERUN_HINT = "; no partial file was left: run the same command again afterwards"
 PERMISSION_HINT = "check its owner and mode, or name another place (log_dir, preprocess.processed_dir, --output_dir)"
 WRITE_FAILURES: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (  # errno, message parts, what, remedy
@@ -93,8 +95,14 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
         if message is None or os.environ.get("SONOLUME_DEBUG"):
             raise
         _silence_broken_stdout()
-        _print_last("error: " + printable(" ".join(message.split())))
-        return 2 if isinstance(error, UserError) else 1
+        _print_last("error: " + printable(_shorten(" ".join(message.split()))))
+        return 2 if isinstance(error, UserError) or getattr(error, "errno", None) in WRONG_PATHS else 1
+
+
+def _shorten(message: str) -> str:
+    """Leave out the middle of a very long message."""
+    half = LONGEST_MESSAGE // 2
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
 @contextlib.contextmanager
@@ -159,6 +167,8 @@ def _describe(error: BaseException) -> str | None:
         if getattr(error, "errno", None) in numbers or any(sign in text.lower() for sign in signs):
             file = getattr(error, "filename", None) or next(iter(getattr(error, "__notes__", ())), None)  # of `naming`
             return f"{what}{f' for {os.fsdecode(file)}' if isinstance(file, str | bytes) else ''}: {remedy}"
+    if isinstance(error, OSError) and error.errno in WRONG_PATHS and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {str(error.strerror).lower()}: name another file or folder"
     return None if isinstance(error, RuntimeError) else text or type(error).__name__
 
 

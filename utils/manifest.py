@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -148,7 +149,7 @@ def _parse_csv(text: str, path: Path, delimiter: str) -> list[tuple[str, Any]]:
 def _parse_json(text: str, path: Path, first_line: int = 1) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of more than 4,300 digits
         line = first_line + getattr(error, "lineno", 1) - 1
         raise UserError(f"{path}:{line}: not valid json ({error})") from error
 
@@ -198,8 +199,10 @@ def _row(where: str, cell: dict[str, Any], folder: Path, files_in: Path, dataset
         raise UserError(f"{where}: Scene is not an object")
     try:
         seconds = None if duration in (None, "") else float(duration)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: Duration is {duration!r:.60}, expected seconds") from error
+    if seconds is not None and not math.isfinite(seconds):
+        raise UserError(f"{where}: Duration is {duration!r:.60}, expected seconds")
     return Row(
         dataset or text["dataset"] or folder.resolve().name, uid, captions=captions_in(where, cell),
         label=text["label"], split=SPLITS.get(split, split) or None, duration=seconds, scene=scene, **files,

@@ -11,6 +11,7 @@ from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.files import read_json
 from sonolume.utils.model_folder import class_in, find_folder, settings_file
 
+LONGEST_NAME = 255  # bytes of a file name in the common file systems
 CONVERT = "; bins/convert.py turns official checkpoints into folders (see its --help)"
 
 
@@ -20,9 +21,31 @@ def root() -> Path:
     return checkout if (checkout / "egs").is_dir() else Path.cwd()
 
 
-def resolve(path: str | Path) -> Path:
-    """Make a path from a config absolute: relative to `root()`, with `~` expanded."""
-    return root() / Path(path).expanduser()
+def resolve(path: str | Path, key: str = "") -> Path:
+    """Make a path from a config absolute: relative to `root()`, with `~` expanded; raises as `expand`."""
+    return root() / expand(path, key)
+
+
+def expand(path: str | Path, key: str = "") -> Path:
+    """Expand a leading `~` or `~user`; a UserError, which names the config key or flag, if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        reason = "no user of this name has a home folder: write the whole path"
+        raise UserError(f"{key} {path}: {reason}".lstrip()) from error
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Raise a UserError that names the `key` (config key or flag) if `folder` neither is a folder nor can become one.
+
+    Nothing is created: a missing folder passes unless a file is in its way or a name in it is too long.
+    """
+    for place in (folder, *folder.parents):
+        if len(os.fsencode(place.name)) > LONGEST_NAME:
+            raise UserError(f"{key} {folder}: a name of more than {LONGEST_NAME} bytes: choose a shorter one")
+        if os.path.lexists(place) and not os.path.isdir(place):
+            what = "is a file" if place == folder else f"{place} is a file"
+            raise UserError(f"{key} {folder}: {what}: name a folder")
 
 
 def locate(source: str, key: str, remedy: str = "", flag: bool = False) -> str:

@@ -20,7 +20,7 @@ class ConverterOptions(Options):
     """Arguments of most converters."""
 
     source: Path = option(help="the published file, or the folder that contains it", metavar="SOURCE", positional=True)
-    folder: Path = option(help="new folder of the converted model", metavar="FOLDER", positional=True)
+    folder: Path = option(help="new folder of the converted model", metavar="FOLDER", positional=True, is_output=True)
 
 
 def commands() -> dict[str, tuple[Callable[[Any], None], type[Options]]]:

@@ -15,7 +15,7 @@ PARTS = f"{KIND}: {', '.join(REQUIRED)}, optionally {', '.join(OPTIONAL)}"
 @dataclass(kw_only=True)
 class PartOptions(Options):
     kind: str = option(help=KIND, metavar="KIND", choices=(KIND,), positional=True)
-    folder: Path = option(help="new folder of the pipeline", metavar="FOLDER", positional=True)
+    folder: Path = option(help="new folder of the pipeline", metavar="FOLDER", positional=True, is_output=True)
     parts: list[str] = option(help=PARTS, metavar="part=FOLDER", positional=True)
 
 

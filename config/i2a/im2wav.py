@@ -193,11 +193,16 @@ class GenerationOptions(options.ModelOptions):
 class InferenceOptions(GenerationOptions, options.OutputOptions):
     """Flags of run_inference.sh."""
 
-    image: list[Path] = option(help="picture, or folder of them; may be given several times", metavar="PATH")
-    video: list[Path] = option(help="video, or folder of them; may be given several times", metavar="PATH")
+    image: list[Path] = option(
+        help="picture, or folder of them; may be given several times", metavar="PATH", must_exist=True
+    )
+    video: list[Path] = option(
+        help="video, or folder of them; may be given several times", metavar="PATH", must_exist=True
+    )
     text: list[str] = option(help="description in place of a picture; may be given several times", metavar="TEXT")
     clip_features: list[Path] = option(
-        help="pickle of image vectors in the format of the official scripts, or folder of them", metavar="PATH"
+        help="pickle of image vectors in the format of the official scripts, or folder of them", metavar="PATH",
+        must_exist=True,
     )
     negative_text: str = option("", help="description of what the sound should not contain", metavar="TEXT")
     negative_image: Path | None = option(

@@ -8,6 +8,7 @@ from sonolume.config import base, options
 from sonolume.config.base import AdamConfig, LoraConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import Options, Spans, option, parse_spans
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import read_text
 
 BetaSchedule = StrEnum("BetaSchedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 PredictionType = StrEnum("PredictionType", ["epsilon", "v_prediction", "flow"])
@@ -165,11 +166,21 @@ class InferenceOptions(options.ModelOptions, options.OutputOptions, options.Gene
         super().__post_init__()
         if not self.text and self.text_file is None:
             raise UserError('--text is missing: give --text "..." or --text_file FILE')
+        self.text = self.text + read_texts(self.text_file)
         if not all(text.strip() for text in self.text):
             raise UserError("--text is empty: describe the sound")
         low, high = self.guidance_interval
         if not 0 <= low < high <= 1:
             raise UserError(f"--guidance_interval must be LOW HIGH with 0 <= LOW < HIGH <= 1, got {low:g} {high:g}")
+
+
+def read_texts(path: Path | None) -> list[str]:
+    """Read texts from a UTF-8 file, one per line; raises a UserError if there are none. [] without a file."""
+    lines = read_text(path, "the texts of --text_file").splitlines() if path else []
+    texts = [line.strip() for line in lines if line.strip()]
+    if path and not texts:
+        raise UserError(f"--text_file {path}: has no texts")
+    return texts
 
 
 @dataclass(kw_only=True)

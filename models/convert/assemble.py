@@ -124,7 +124,7 @@ def _load_vocoder(source: str, settings: MelSettings) -> Part:
 
 def _official(source: str, network: str) -> Path | None:
     """Find the official weights in a file or folder; None for a folder of `save_pretrained` or a hub id."""
-    path = Path(source).expanduser()
+    path = paths.expand(source)
     return layout.weights_file(path, network) if path.exists() and not paths.kind_of(path) else None
 
 

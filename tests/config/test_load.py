@@ -164,7 +164,7 @@ def test_a_wrong_vae(body: str, message: str) -> None:
         ("", "c.json: Empty strings are not legal JSON5"),
         ("[]", "c.json: must be one object"),
         ('{"a": 1, "a": 2}', 'c.json: Duplicate key "a" found in object'),
-        ('{"a":' * 5000, "c.json: sections are nested too deeply"),
+        ('{"a":' * 5000, "c.json: sections or lists are nested too deeply"),
         (b"\xff\xfe{", "c.json:1: not UTF-8 (byte 0xff); save the file as UTF-8"),
         ('{"base_config": 3}', "c.json: base_config: must be a path"),
         ('{"base_config": "no.json"}', "c.json: base_config: no such file: no.json (it is relative to this file)"),

@@ -203,11 +203,11 @@ def load(kind: str, source: str, device: torch.device | str) -> Embedder:
         return PairEmbedder(sound, picture)
     if kind == "torchscript":
         path, _, rate = source.rpartition("@")
-        return TorchScriptEmbedder(Path(path).expanduser(), int(rate), device)
+        return TorchScriptEmbedder(paths.expand(path), int(rate), device)
     if source == "world":
         return WorldEmbedder(device)
     shipped = paths.resolve(SHIPPED) / source
-    folder = shipped if shipped.is_dir() else Path(source).expanduser().resolve()
+    folder = shipped if shipped.is_dir() else paths.expand(source).resolve()
     if not folder.is_dir():
         raise UserError(f"embedder mini:{source}: no such judge or folder: write mini:{KINDS[kind][0]}")
     return _judge(folder, device)

@@ -34,7 +34,7 @@ def find_model(kind: str, source: str) -> tuple[str, str | None]:
 
     Raises a UserError for a folder that does not exist.
     """
-    folder = Path(source).expanduser()
+    folder = paths.expand(source)
     if folder.is_dir():
         return str(folder.resolve()), None
     name, _, revision = source.partition("@")

@@ -98,8 +98,8 @@ def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
     """--checkpoint, else the config's, else that of the run to resume, else the trained or the shipped pipeline."""
     began = before.get("model", {}).get("pretrained", "")
     given = flag or config.model.pretrained
-    if flag and Path(flag).expanduser().exists():
-        given = str(Path(flag).expanduser().resolve())
+    if flag and paths.expand(flag).exists():
+        given = str(paths.expand(flag).resolve())
     if given and began and paths.resolve(given) != paths.resolve(began):
         raise UserError(f"{config.run_dir}: this run started from {began}, not from {given}")
     if given or began:

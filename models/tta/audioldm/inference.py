@@ -29,7 +29,6 @@ Job = tuple[str, int]  # text and seed
 
 def run(config: Config, options: InferenceOptions) -> None:
     """Generate `num_samples` sounds of every text and print the path of each wav."""
-    texts = options.text + read_texts(options.text_file)
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     pipe = load(where, options.device, options.dtype)
     runtime.choose_sampler(pipe, options.preset, options.scheduler)
@@ -41,19 +40,10 @@ def run(config: Config, options: InferenceOptions) -> None:
         message(f"{where} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality")
     arguments = call_arguments(pipe, options)
     folder = runtime.make_folder(options.output_dir)
-    jobs = [(text, options.seed + number) for text in texts for number in range(options.num_samples)]
+    jobs = [(text, options.seed + number) for text in options.text for number in range(options.num_samples)]
     rounds = [jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size)]
     for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
         _generate(pipe, batch, arguments, options, where, folder)
-
-
-def read_texts(path: Path | None) -> list[str]:
-    """Read texts from a UTF-8 file, one per line; raises a UserError if there are none. [] without a file."""
-    lines = files.read_text(path, "the texts of --text_file").splitlines() if path else []
-    texts = [line.strip() for line in lines if line.strip()]
-    if path and not texts:
-        raise UserError(f"--text_file {path}: has no texts")
-    return texts
 
 
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
