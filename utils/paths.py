@@ -31,8 +31,7 @@ def expand(path: str | Path, key: str = "") -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        reason = "no user of this name has a home folder: write the whole path"
-        raise UserError(f"{key} {path}: {reason}".lstrip()) from error
+        raise UserError(f"{key} {path}".lstrip() + ": no user has this name: write the whole path") from error
 
 
 def check_folder(folder: Path, key: str) -> None:
