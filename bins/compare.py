@@ -1,5 +1,6 @@
 """Compare reports: python bins/compare.py evaluation_a evaluation_b"""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ except ModuleNotFoundError as error:
 
     environment.explain(error)
 from sonolume.utils import cli
+from sonolume.utils.errors import UserError
 
 
 def main(argv: list[str]) -> None:
@@ -17,6 +19,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("report", nargs="+", type=Path, help="report.json files, or the folders that hold them")
     parser.add_argument("--unranked", action="store_true", help="show reports of different conditions, without ranks")
     args = parser.parse_args(argv)
+    for path in args.report:
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such report.json or folder")
     from sonolume.models.evaluation.compare import comparison_table
 
     print("\n".join(comparison_table(args.report, ranked=not args.unranked)))

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sonolume.config import sources
@@ -51,15 +51,28 @@ def merge(given: Sequence[sources.Source]) -> Any:
     for key in REQUIRED:
         if not any(key in source.content for source in given):
             raise ConfigError(f"{name}: {key}: missing{' section' if key == 'model' else ''}")
+    merged = OmegaConf.structured(config_class)
     try:  # sections merge, lists replace; `__post_init__` checks values against each other
-        merged = OmegaConf.merge(OmegaConf.structured(config_class), *(source.content for source in given))
+        merged = OmegaConf.merge(merged, *(source.content for source in given))
         OmegaConf.resolve(merged)
         return OmegaConf.to_object(merged)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise ConfigError(f"{name}: {key}{sources.plain_message(error)}") from None
+        key = error.full_key or _first_unresolved(merged)
+        raise ConfigError(f"{name}: {key}: {sources.plain_message(error)}") from None
+
+
+def _first_unresolved(section: Any, prefix: str = "") -> str:
+    """The dotted key of the first interpolation that cannot be resolved, which OmegaConf does not always name."""
+    for key in section:
+        try:
+            value = None if OmegaConf.is_missing(section, key) else section[key]
+        except OmegaConfBaseException:
+            return f"{prefix}{key}"
+        if isinstance(value, DictConfig) and (found := _first_unresolved(value, f"{prefix}{key}.")):
+            return found
+    return ""
 
 
 def recipes() -> list[str]:

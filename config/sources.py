@@ -96,7 +96,10 @@ def _yaml(path: Path) -> Source:
     text = read_text(path, CONFIG_FILE)  # names a missing file, or one that is not UTF-8, as for JSON
     folder = str((Path.cwd() / path).parent)
     try:
-        _check_size(yaml.safe_load(text), path)
+        own = yaml.safe_load(text)
+        _check_size(own, path)
+        if isinstance(own, dict) and not isinstance(own.get("hydra", {}), dict):  # on which Hydra fails
+            raise ConfigError(f"{path}: hydra: needs a section {{...}}: it is Hydra's own, leave it out")
         with warnings.catch_warnings(), initialize_config_dir(config_dir=folder, version_base="1.3"):
             warnings.simplefilter("error", UserWarning)  # a list of defaults without _self_
             content = OmegaConf.to_container(compose(config_name=path.stem), resolve=False)
@@ -107,7 +110,7 @@ def _yaml(path: Path) -> Source:
     except RecursionError:
         raise ConfigError(f"{path}: {TOO_DEEP}") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning) as error:
-        reason = plain_message(error) + (f" {plain_message(error.__cause__)}" if error.__cause__ else "")
+        reason = f"{plain_message(error)} {plain_message(error.__cause__)}".strip() or type(error).__name__
         raise ConfigError(f"{path}: Hydra cannot compose it: {reason}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must have keys and values at its top level")
@@ -130,9 +133,9 @@ def _inside(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def plain_message(error: BaseException) -> str:
+def plain_message(error: BaseException | None) -> str:
     """The message of Hydra or OmegaConf in one line, without the trailer `full_key: ... object_type=...`."""
-    return " ".join(str(error).partition("\n    full_key:")[0].split()) or type(error).__name__
+    return " ".join(str(error or "").partition("\n    full_key:")[0].split())
 
 
 def overrides(arguments: Sequence[str]) -> list[Source]:

@@ -99,7 +99,7 @@ def garble(draw: random.Random, text: str) -> bytes:
     """Cut, or insert something into, the text of a file."""
     place = draw.randrange(len(text) + 1)
     text = text[:place] + (draw.choice((draw.choice(SNIPPETS) + text[place:], "")))
-    return text.encode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "surrogatepass")
 
 
 def write(draw: random.Random, path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Every mistake in a config is one line that names the file, the field and what to do."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from sonolume.utils import files
 from sonolume.utils.errors import UserError
 
 TOP = '"recipe": "tta/audioldm", "exp_name": "x", "dataset": ["A"]'
+BILLION = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
 YAML = "recipe: tta/audioldm\nexp_name: x\ndataset: [A]\nmodel: {}\n"
 pytestmark = pytest.mark.usefixtures("in_folder")
 
@@ -156,6 +158,12 @@ def test_a_wrong_vae(body: str, message: str) -> None:
     assert found.startswith("c.json: ") and message in found
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_text_that_no_path_can_hold(name: str) -> None:
+    content = {"recipe": "tta/audioldm", "exp_name": name, "dataset": ["a"], "model": {}}
+    assert mistake(write("c.json", json.dumps(content))).startswith("c.json: exp_name: contains a character")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -169,6 +177,7 @@ def test_a_wrong_vae(body: str, message: str) -> None:
         ('{"base_config": 3}', "c.json: base_config: must be a path"),
         ('{"base_config": "no.json"}', "c.json: base_config: no such file: no.json (it is relative to this file)"),
         ('{"base_config": "c.json"}', "c.json: base_config is circular: c.json -> c.json"),
+        (f'{{"a": {"1" * 5000}}}', "c.json: Exceeds the limit"),
         ("{}", 'c.json: recipe: missing, for example "recipe": "tta/audioldm"'),
         ('{"recipe": "tta/audioldn"}', "c.json: recipe: no recipe 'tta/audioldn' (there are: "),
         ('{"recipe": "../utils/cli"}', "c.json: recipe: no recipe '../utils/cli' (there are: "),
@@ -225,6 +234,9 @@ def test_an_override_can_give_what_the_file_lacks() -> None:
         ("train.batch_size='4'", "command line: train.batch_size: needs a whole number, got the text '4'"),
         ("train=3", "command line: train: needs a section {...}, got the number 3"),
         ("train", "command line: 'train' is not key=value: "),
+        ("train.max_steps=" + "1" * 5000, "command line: 'train.max_steps=111"),
+        ("train=" + "{a: " * 500, "command line: 'train={a: {a:"),
+        ("exp_name=${exp_name}", "c.json: exp_name: "),
         ("=3", "command line: '=3': only key=value can be given"),
         ("~train", "command line: '~train': only key=value can be given"),
         ("dataset=X,Y", "command line: 'dataset=X,Y': one value only; write a list as [a,b]"),
@@ -261,6 +273,13 @@ def test_yaml_with_groups_and_overrides() -> None:
         (YAML + "exp_name: y", "conf/c.yaml:5:1: found duplicate key exp_name"),
         ("a: !!python/object:os.system x", "conf/c.yaml:1:4: could not determine a constructor"),
         ("- 1", "conf/c.yaml: Hydra cannot compose it: "),
+        (YAML + "train: " + "[" * 500, "conf/c.yaml: sections or lists are nested too deeply"),
+        (YAML + "train: " + "[" * 100 + "]" * 100, "conf/c.yaml: sections or lists are nested too deeply"),
+        (YAML + "train: &a [*a]", "conf/c.yaml: sections or lists are nested too deeply"),
+        (YAML + BILLION, "conf/c.yaml: sections or lists are nested too deeply, or too large"),
+        ("hydra: null\n" + YAML, "conf/c.yaml: hydra: "),
+        (YAML + "? null\n: 3\n", "conf/c.yaml: Hydra cannot compose it: Incompatible key type 'NoneType'"),
+        (YAML + "train: {max_steps: '${train.max_steps}'}", "conf/c.yaml: train.max_steps: "),
         ("a: ${", "conf/c.yaml: Hydra cannot compose it"),
         ("defaults: 3\n", "conf/c.yaml: Hydra cannot compose it"),
         ("defaults: [{train: small}]\n" + YAML, "conf/c.yaml: Hydra cannot compose it: In 'c': Defaults list"),

@@ -44,6 +44,9 @@ def test_done_is_zero() -> None:
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "out of memory: use a smaller batch size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory"),
         (MemoryError(), 1, "out of memory"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x.wav"), 2, "x.wav: file name too long: name another"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/dev/null/x"), 2, "/dev/null/x: not a directory: name"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x"), 2, "/proc/x: no such file or"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -54,6 +57,12 @@ def test_an_error_is_one_line(
     assert cli.run(failing(error), []) == code
     message = capsys.readouterr().err
     assert words in message and message.count("\n") == 1
+
+
+def test_a_long_message_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(failing(UserError(f"key: needs a number, got {'9' * 5000}: write one")), []) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: key: needs") and message.endswith("write one\n") and len(message) < 1100
 
 
 def test_a_full_disk_in_safetensors_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,11 @@ def test_writing_and_reading_give_the_same_rows(tmp_path: Path):
         ("m.json", '[{"Uid": ["a"]}]', r"row 1: Uid is \['a'\], expected text"),
         ("m.json", '[{"Caption": "a"}]', r"row 1: neither Uid nor Audio"),
         ("m.csv", "Uid,Duration\na,long\n", r"m\.csv:2: Duration is 'long'"),
+        ("m.csv", "Uid,Duration\na,1e400\n", r"m\.csv:2: Duration is '1e400'"),
+        ("m.json", '[{"Uid": "a", "Duration": NaN}]', r"row 1: Duration is nan"),
+        ("m.json", f'[{{"Uid": "a", "Duration": 1{"0" * 400}}}]', r"row 1: Duration is 1000"),
+        ("m.json", f'[{{"Uid": "a", "Duration": {"1" * 5000}}}]', r"m\.json:1: not valid json"),
+        ("m.jsonl", '{"Uid": "a"}\n{"Uid": ' + "1" * 5000 + "}", r"m\.jsonl:2: not valid json"),
         ("m.xml", "", r"m\.xml: a manifest is a folder or one of \.csv"),
     ],
 )

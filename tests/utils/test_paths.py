@@ -21,6 +21,24 @@ def test_resolve(root: Path, in_folder: Path) -> None:
     assert paths.resolve("~/x") == Path.home() / "x"
 
 
+def test_a_home_that_nobody_has_names_its_key() -> None:
+    assert paths.expand("~/x") == Path.home() / "x" and paths.expand("x~") == Path("x~")
+    with pytest.raises(UserError, match="^--output_dir ~no_user/x: "):
+        paths.expand("~no_user/x", "--output_dir")
+    with pytest.raises(UserError, match="^log_dir ~no_user: "):
+        paths.resolve("~no_user", "log_dir")
+
+
+def test_a_folder_that_exists_or_can_be_made(in_folder: Path) -> None:
+    Path("file").touch()
+    for possible in (".", "new", "new/er", "x" * 255):
+        paths.check_folder(Path(possible), "--output_dir")
+    for impossible in ("file", "file/x/y", "/dev/null/x", "x" * 256, f"new/{'x' * 300}/y"):
+        with pytest.raises(UserError, match=f"^--output_dir {impossible}: "):
+            paths.check_folder(Path(impossible), "--output_dir")
+    assert [path.name for path in in_folder.iterdir()] == ["file"]
+
+
 def test_folders_are_absolute_and_relative_to_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
     (tmp_path / "ckpts" / "my model").mkdir(parents=True)
