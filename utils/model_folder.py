@@ -73,7 +73,8 @@ def class_in(settings: Any) -> str:
     """Name the class of the model, or the recipe, from the content of a settings file; "" if it names neither."""
     content = settings if isinstance(settings, dict) else {}
     found = content.get("_class_name") or content.get("architectures") or content.get("recipe")
-    return str(found[-1] if isinstance(found, list) else found or "")
+    name = str(found[-1] if isinstance(found, list) else found or "")[:80]
+    return name if name.isprintable() else repr(name)  # messages show it
 
 
 def check_class(folder: Path, *names: str) -> None:
