@@ -165,11 +165,11 @@ class SaveRun(pl.Callback):
             with naming(folder / name):
                 trainer.save_checkpoint(unfinished)
             if trainer.is_global_zero:
-                unfinished.replace(folder / name)
                 ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
                 weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
                 with weights, atomic_folder(self.run_dir / task.export_folder) as export:
                     task.export(export)
+                unfinished.replace(folder / name)  # after the export, which a run that is killed here repeats
             trainer.strategy.barrier()  # a launcher takes a process that ends early for a failure
         finally:
             if trainer.is_global_zero:

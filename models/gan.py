@@ -20,12 +20,14 @@ class ManualOptimization(RecipeTask):
 
     def clip_and_step(self, optimizer: Any) -> None:
         """Clip and step one of `self.optimizers()`, at the last batch of an accumulation."""
-        train = self.config.train
-        if (self.steps_done + 1) % train.accumulate == 0:
-            if train.gradient_clip:
-                self.clip_gradients(optimizer, train.gradient_clip, "norm")
+        if (self.steps_done + 1) % self.config.train.accumulate == 0:
             optimizer.step()
             optimizer.zero_grad()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Clip here, where a precision with scaled gradients, such as 16-mixed, has unscaled them."""
+        if self.config.train.gradient_clip:
+            self.clip_gradients(optimizer, self.config.train.gradient_clip, "norm")
 
     def end_batch(self) -> None:
         """Count the batch, and step the learning rates at the end of an accumulation."""

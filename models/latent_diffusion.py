@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
-from sonolume.models.training import Draw
+from sonolume.models.training import Draw, RecipeTask
 from sonolume.modules.unet import normalise
 
 
@@ -64,6 +65,38 @@ class DiffusionObjective:
             snr = (signal / (1 - signal)).flatten()
             weight = snr.clamp(max=self.min_snr_gamma) / (snr if is_epsilon else snr + 1)
         return DiffusionTarget(noisy, noise if is_epsilon else velocity, timesteps, weight)
+
+
+class LatentTask(RecipeTask):
+    """Base of the tasks on latents of `frozen["vae"]`, whose config holds their normalisation.
+
+    A run keeps the normalisation that it began with in its checkpoints, whatever clips are added later.
+    """
+
+    has_latents = False  # the normalisation of a checkpoint was loaded
+
+    def measure_latents(self, moments: np.ndarray) -> None:
+        """Set the normalisation from the moments (N, 2z, h, w) of the training data."""
+        raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        if not self.has_latents:
+            self.measure_latents(self.trainer.datamodule.data.train.moments)  # type: ignore[attr-defined]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["latents"] = latents_of(self.frozen["vae"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if "latents" in checkpoint:  # older checkpoints have none
+            self.frozen["vae"].register_to_config(**checkpoint["latents"])
+            self.has_latents = True
+
+
+def latents_of(vae: Any) -> dict[str, Any]:
+    """The normalisation of latents in the config of a VAE."""
+    return {name: vae.config.get(name) for name in ("latents_mean", "latents_std", "scaling_factor")}
 
 
 def draw_target(

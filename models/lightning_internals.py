@@ -27,12 +27,13 @@ def silence() -> None:
 
 
 def validate_now(trainer: pl.Trainer) -> None:
-    """Run a validation outside the training loop, as `_TrainingEpochLoop.on_advance_end` does.
+    """Run a whole validation outside the training loop, as `_TrainingEpochLoop.on_advance_end` does.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/training_epoch_loop.py
     """
-    trainer.validating = True
-    trainer.fit_loop.epoch_loop.val_loop.run()
+    loop, trainer.validating = trainer.fit_loop.epoch_loop.val_loop, True
+    loop.restarting = False  # as `advance` does: all batches, though the checkpoint was written after some validation
+    loop.run()
     trainer.training = True
 
 

@@ -6,7 +6,7 @@ run equals an unbroken one, and several processes compute the same as one proces
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ from sonolume.models import lightning_internals
 from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError, first_line
 
 Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> a row of random numbers for each
@@ -158,9 +159,13 @@ def optimizer(
 
 
 class RecipeTask(pl.LightningModule):
-    """Base of the tasks that train all their parameters with one AdamW."""
+    """Base of the tasks that train all their parameters with one AdamW.
+
+    Checkpoints note the hash of the frozen weights, and a run resumes beside the same ones only.
+    """
 
     export_folder = "pipeline"  # inside the folder of the run
+    frozen_keys: tuple[str, ...] = ()  # in config.model, of the frozen networks on which the trained weights depend
 
     def __init__(self, config: Any, frozen: Frozen | None = None) -> None:
         super().__init__()
@@ -169,6 +174,26 @@ class RecipeTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         adamw, rate = optimizer(self.parameters(), self.config.train)
         return [adamw], [{"scheduler": rate, "interval": "step"}]
+
+    def frozen_weights(self) -> Iterable[Any]:
+        """Weights of the networks that `frozen_keys` name, any content of `content_hash`."""
+        return ()
+
+    def _frozen_hash(self) -> str:
+        if "hash" not in self.frozen:
+            self.frozen["hash"] = content_hash(*self.frozen_weights())
+        return self.frozen["hash"]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.frozen_keys:
+            checkpoint["frozen"] = self._frozen_hash()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise a UserError if the frozen weights are others; older checkpoints hold no hash, or all its 64 digits."""
+        if "frozen" in checkpoint and not checkpoint["frozen"].startswith(self._frozen_hash()):
+            keys = " or ".join(f"model.{key} {getattr(self.config.model, key)}" for key in self.frozen_keys)
+            raise UserError(f"{keys}: these are not the weights that the run began with: name those, or start a new "
+                            "run with another exp_name=...")  # fmt: skip
 
 
 def _trainer(
@@ -243,12 +268,13 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
             damaged or belongs to another model; or this machine lacks the device.
     """
     last = config.run_dir / "checkpoints" / "last.ckpt"
-    if _is_finished(task, last, train, resume):
+    validate_every = min(train.valid_interval, train.max_steps) * train.accumulate  # batches
+    if _is_finished(task, last, train, resume, validate_every):
         return config.run_dir
     if train.num_threads:
         torch.set_num_threads(train.num_threads)
     lightning_internals.silence()
-    position, validate_every = Position(), min(train.valid_interval, train.max_steps) * train.accumulate  # batches
+    position = Position()
     save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
     callbacks: list[pl.Callback] = [position, ProgressBar(position)]
     callbacks += [EMA(decay=train.ema_decay, use_buffers=False)] if train.ema_decay else []
@@ -257,9 +283,11 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
 
         cache = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"  # type: ignore[attr-defined]
         callbacks.append(Evaluation(section, data.valid.rows, cache, position, validate_every))  # type: ignore[attr-defined]
-    # last in the list: validate before the first step of a new run, so that curves start at step 0
+    # last in the list: validate before the first step of a new run, so that curves start at step 0, and when last.ckpt
+    # is of a step with a validation, which is written before it: the run may have been killed between them
     validate = lightning_internals.validate_now
-    callbacks += [save, LambdaCallback(on_train_start=lambda trainer, _: position.batches or validate(trainer))]
+    due = LambdaCallback(on_train_start=lambda trainer, _: position.batches % validate_every or validate(trainer))
+    callbacks += [save, due]
     try:
         trainer = _trainer(config, train, callbacks, not task.automatic_optimization, validate_every)
     except (TypeError, ValueError, MisconfigurationException) as error:  # TypeError: another number of devices
@@ -282,8 +310,13 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     return config.run_dir
 
 
-def _is_finished(task: pl.LightningModule, last: Path, train: TrainConfig, resume: bool) -> bool:
-    """Check that a new run finds no checkpoint and a resumed one finds its own; True if it has done all its steps."""
+def _is_finished(
+    task: pl.LightningModule, last: Path, train: TrainConfig, resume: bool, validate_every: int
+) -> bool:
+    """Check that a new run finds no checkpoint and a resumed one finds its own; True if nothing is left to do.
+
+    After all steps the last validation may be left.
+    """
     if not resume:
         if last.exists():
             raise UserError(f"{last}: a run exists already: continue it with --resume or choose another exp_name=...")
@@ -292,4 +325,4 @@ def _is_finished(task: pl.LightningModule, last: Path, train: TrainConfig, resum
     if done < train.max_steps * train.accumulate:
         return False
     print(f"{last}: all {train.max_steps} steps are done: raise train.max_steps to continue", file=sys.stderr)
-    return True
+    return done % validate_every != 0

@@ -1,4 +1,4 @@
-"""Frozen networks of audio-to-image training: loaded once, features cached, weights noted in checkpoints."""
+"""Frozen networks of audio-to-image training: loaded once, features cached."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,6 @@ from sonolume.config.base import TrainConfig
 from sonolume.models.a2i.loading import load_stable_diffusion
 from sonolume.utils import paths
 from sonolume.utils.cache import cached
-from sonolume.utils.errors import UserError
 
 CACHE_VERSION = 2  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
@@ -77,18 +76,3 @@ def cached_features(
 def caching_device(train: TrainConfig) -> torch.device:
     """The device on which features are computed before training."""
     return torch.device("cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def check_same_weights(checkpoint: dict[str, Any], current: str, keys: str) -> None:
-    """Refuse to resume a run with other frozen networks than it began with.
-
-    Args:
-        checkpoint: its "frozen" is the `content_hash` of their weights, or all 64 digits of the hash in older files.
-        keys: the config keys that name the networks, with their values.
-
-    Raises:
-        UserError: the hashes differ.
-    """
-    if not checkpoint.get("frozen", current).startswith(current):
-        raise UserError(f"{keys}: these are not the weights that the run began with: name those, or start a new run "
-                        "with another exp_name=...")  # fmt: skip

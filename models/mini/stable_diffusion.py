@@ -30,11 +30,11 @@ from sonolume.models.evaluation.held_out import scenes_with_files
 from sonolume.models.evaluation.metrics import add_scores
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.evaluation.samples import PICTURE, Files, Samples, generate_files, weights_version
-from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
+from sonolume.models.latent_diffusion import DiffusionObjective, LatentTask, diffusion_loss, draw_target
 from sonolume.models.mini import judges
 from sonolume.models.mini.clip_text import make_text, save_tokenizer
 from sonolume.models.mini.scene_data import draw, split_scenes
-from sonolume.models.training import Draw, Frozen, RecipeTask, TrainingData, training_draws, validation_draws
+from sonolume.models.training import Draw, Frozen, TrainingData, training_draws, validation_draws
 from sonolume.modules import sampling
 from sonolume.modules.unet import zero_init
 from sonolume.preprocessors.miniworld import WORLD
@@ -161,7 +161,9 @@ def encode_texts(texts: list[str], text_encoder: TextEncoder) -> np.ndarray:
     return np.concatenate([text_encoder(texts[start : start + BATCH_SIZE]).half().numpy() for start in starts])
 
 
-class Task(RecipeTask):
+class Task(LatentTask):
+    frozen_keys = ("vae", "text_encoder")
+
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__(config, frozen)
         model = config.model
@@ -172,8 +174,11 @@ class Task(RecipeTask):
         self.scheduler = make_scheduler(model.noise_scheduler)
         self.objective = DiffusionObjective.from_config(model.noise_scheduler)
 
-    def on_fit_start(self) -> None:
-        measure_latents(self.frozen["vae"], self.trainer.datamodule.data.train.moments)  # type: ignore[attr-defined]
+    def measure_latents(self, moments: np.ndarray) -> None:
+        measure_latents(self.frozen["vae"], moments)
+
+    def frozen_weights(self) -> list[Any]:
+        return [self.frozen["vae"].parameters(), self.frozen["text_encoder"].model.parameters()]
 
     def _loss(self, batch: list[Tensor], draws: Callable[[Draw], Tensor]) -> Tensor:
         moments, states = batch                                                 # (B, 2z, h, w), (B, L, D)

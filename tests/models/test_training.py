@@ -1,6 +1,8 @@
+import contextlib
 import itertools
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,19 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.precision import MixedPrecision
+from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
 from sonolume.config.base import LRSchedule, TrainConfig
 from sonolume.config.load import load_config
 from sonolume.models import training
-from sonolume.models.callbacks import EMA
+from sonolume.models.callbacks import EMA, SaveRun
 from sonolume.models.training import Frozen, StepBatches, build, optimizer, step_draws, step_generator
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
-from sonolume.utils import checkpoint, cli
+from sonolume.models.tta.autoencoderkl.task import Task as AutoencoderTask
+from sonolume.utils import checkpoint, cli, files
 from sonolume.utils.errors import UserError
 from tests import runs
 from tests.runs import PowerCut, cut_power, last
@@ -135,6 +141,94 @@ def test_a_resumed_run_keeps_its_best_loss(tiny_config: Callable[..., Path]):
     assert last(folder.parent)["callbacks"]["SaveRun"]["best"] == best
 
 
+@pytest.mark.parametrize(
+    ("recipe", "steps", "moment"), [("tta/audioldm", 3, "on_validation_end"), ("tta/autoencoderkl", 2, "_save")]
+)
+def test_best_is_exact_after_a_kill(
+    recipe: str, steps: int, moment: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    """Killed in the only validation, of a step whose last.ckpt is written, in the middle and at the end of the run."""
+    config = tiny_config(recipe, train={"max_steps": steps, "valid_interval": 2, "save_checkpoints_steps": 2})
+    straight, done = train(config, "straight"), getattr(SaveRun, moment)
+
+    def killed(save: SaveRun, *args: Any) -> None:
+        if save.position.batches == 4 and args[-1] != "last.ckpt":
+            raise PowerCut
+        done(save, *args)
+
+    with monkeypatch.context() as context:
+        context.setattr(SaveRun, moment, killed)
+        with pytest.raises(PowerCut):
+            train(config, "killed")
+    folder = train(config, "killed", resume=True)
+    assert_same_training(straight, folder)
+    one, two = (checkpoint.read(run / "checkpoints" / "best.ckpt") for run in (straight, folder))
+    for key in ("state_dict", "current_model_state", "callbacks", "global_step"):
+        runs.assert_same(one[key], two[key], key)
+
+
+def test_no_checkpoint_stands_before_its_export(tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
+    """A run that was killed between them would count as finished, with an older export or none."""
+    monkeypatch.setattr(Task, "export", lambda *_: cut_power())
+    config = tiny_config("tta/audioldm", train={"max_steps": 1})
+    with pytest.raises(PowerCut):
+        train(config, "run")
+    assert not list((load_config(config, ["exp_name=run"]).run_dir / "checkpoints").iterdir())
+
+
+def test_scaled_gradients_are_clipped_after_unscaling(
+    tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    """Under manual optimization, whose tasks clip themselves; one step of SGD moves the weights by the clipped norm."""
+    clip, make = 1e-3, training._trainer
+    config = tiny_config("tta/autoencoderkl", train={"max_steps": 1, "accumulate": 1, "gradient_clip": clip,
+                                                     "ema_decay": 0.0, "warmup_steps": 0})  # fmt: skip
+    weights: list[torch.Tensor] = []
+
+    def with_scaler(*args: Any) -> Any:
+        trainer = make(*args)
+        trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+        trainer.strategy.precision_plugin.forward_context = contextlib.nullcontext  # float16 is slow on a CPU
+        return trainer
+
+    def sgd(task: Any) -> Any:
+        weights.append(torch.nn.utils.parameters_to_vector(task.vae.parameters()).detach().clone())
+        optimizers = [torch.optim.SGD(network.parameters(), 1.0) for network in (task.vae, task.discriminator)]
+        return optimizers, [torch.optim.lr_scheduler.ConstantLR(one, 1.0) for one in optimizers]
+
+    monkeypatch.setattr(training, "_trainer", with_scaler)
+    monkeypatch.setattr(AutoencoderTask, "configure_optimizers", sgd)
+    state = last(train(config, "run"))["state_dict"]
+    trained = torch.cat([weight.flatten() for name, weight in state.items() if name.startswith("vae.")])
+    assert float((trained - weights[0]).norm()) == pytest.approx(clip, rel=0.01)
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_a_run_resumes_beside_the_weights_that_it_began_with(
+    part: str, tiny_config: Callable[..., Path], copy_of_checkpoint: Path
+):
+    """They were trained anew at the same path."""
+    source = {"autoencoder_path": str(copy_of_checkpoint), "text_encoder": str(copy_of_checkpoint)}
+    config = tiny_config("tta/audioldm", model=source)
+    train(config, "run", "train.max_steps=1")
+    path = next((copy_of_checkpoint / part).glob("*.safetensors"))
+    save_file({name: weight * 1.1 for name, weight in load_file(path).items()}, path, {"format": "pt"})
+    refused("model.autoencoder_path .*weights that the run began with", config, "run", resume=True)
+
+
+def test_a_run_keeps_the_latents_that_it_began_with(tiny_config: Callable[..., Path], tiny_data: Path, tmp_path: Path):
+    data = Path(shutil.copytree(tiny_data / "noise", tmp_path / "data" / "noise"))
+    config = tiny_config("tta/audioldm", preprocess={"processed_dir": str(data.parent)})
+    latents = last(train(config, "run", "train.max_steps=1"))["latents"]
+    assert np.shape(latents["latents_std"]) == (4,)
+    np.save(data / "mel" / "train0.npy", np.load(data / "mel" / "train0.npy") * 5)  # other data, and thus other moments
+    assert last(train(config, "other", "train.max_steps=1"))["latents"] != latents
+    folder = train(config, "run", "train.max_steps=2", resume=True)
+    assert last(folder)["latents"] == latents
+    stored = files.read_json(folder / "pipeline" / "vae" / "config.json")
+    assert {name: stored[name] for name in latents} == latents
+
+
 def test_previews_use_the_average(tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
     average: list[torch.Tensor] = []
     shown: list[torch.Tensor] = []
@@ -173,9 +267,10 @@ def test_validation_runs_before_the_first_step(
     assert not (folder / "checkpoints").exists() and not (folder / "pipeline").exists()
 
     train(config, "run", "train.max_steps=4")
+    before = logged[-1]
     logged.clear()
-    train(config, "run", resume=True)
-    assert logged and all(step > 4 for step, _ in logged)
+    train(config, "run", resume=True)  # the validation of the checkpoint's step may have been interrupted
+    assert logged[0] == before and len(logged) == 2 and logged[1][0] > before[0]
 
 
 def test_the_average_shares_what_is_frozen(tiny_config: Callable[..., Path]):

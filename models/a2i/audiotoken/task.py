@@ -7,7 +7,6 @@ n samples of a wave.
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
@@ -19,14 +18,13 @@ from sonolume.config.options import LARGEST_SEED
 from sonolume.models import lora, previews
 from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load_beats, save
-from sonolume.models.a2i.frozen import check_same_weights, frozen_stable_diffusion
+from sonolume.models.a2i.frozen import frozen_stable_diffusion
 from sonolume.models.a2i.pipeline import LORA, AudioToImagePipeline
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.modules import sampling
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
 from sonolume.modules.sampling import objective_of
-from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 
 
@@ -44,6 +42,8 @@ def lora_config(config: Config) -> LoraConfig:
 
 
 class Task(RecipeTask):
+    frozen_keys = ("stable_diffusion", "beats")
+
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__(config, frozen)
         sd = frozen["sd"]
@@ -128,21 +128,11 @@ class Task(RecipeTask):
         pipe.guidance_scale = config.model.guidance_scale
         return pipe
 
-    def _frozen_hash(self) -> str:
-        """Hash of the weights on which the trained ones depend: U-Net (without adapters), text encoder, BEATs."""
-        if "hash" not in self.frozen:
-            sd, beats = self.frozen["sd"], self.frozen["beats"]
-            unet = [weight for name, weight in sd.unet.named_parameters() if ".lora_" not in name]
-            self.frozen["hash"] = content_hash([*unet, *sd.text_encoder.parameters(), *beats.parameters()])
-        return self.frozen["hash"]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["frozen"] = self._frozen_hash()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        model = self.config.model
-        keys = f"model.stable_diffusion {model.stable_diffusion} or model.beats {model.beats}"
-        check_same_weights(checkpoint, self._frozen_hash(), keys)
+    def frozen_weights(self) -> list[Tensor]:
+        """The U-Net without adapters, the text encoder and BEATs."""
+        sd, beats = self.frozen["sd"], self.frozen["beats"]
+        unet = [weight for name, weight in sd.unet.named_parameters() if ".lora_" not in name]
+        return [*unet, *sd.text_encoder.parameters(), *beats.parameters()]
 
     def export(self, folder: Path) -> None:
         """Write the embedder, its adapters, and the names of the frozen networks."""

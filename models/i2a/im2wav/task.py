@@ -14,7 +14,6 @@ from torch import Tensor
 from sonolume.config.i2a.im2wav import Config, Stage
 from sonolume.config.options import LARGEST_SEED
 from sonolume.models import previews
-from sonolume.models.a2i.frozen import check_same_weights
 from sonolume.models.i2a.im2wav import parts
 from sonolume.models.i2a.im2wav.data import Batch
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
@@ -25,7 +24,6 @@ from sonolume.modules.im2wav.sampler import TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import bits_per_token
 from sonolume.modules.im2wav.vqvae import VQVAE
 from sonolume.modules.mel import MelSettings, MelSpectrogram
-from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import ConfigError, UserError
 
 
@@ -94,6 +92,8 @@ def build_prior(config: Config, hops: list[int], codes: int, image_width: int) -
 
 class Task(RecipeTask):
     """Next-token prediction by the prior of one level."""
+
+    frozen_keys = ("clip", "vqvae_path")
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__(config)
@@ -184,21 +184,9 @@ class Task(RecipeTask):
         generators = [torch.Generator(self.device).manual_seed(number) for number in range(count)]
         return sampler.generate(condition, null, generators)
 
-    def _frozen_hash(self) -> str:
-        """Hash of the frozen weights on which the trained ones depend."""
-        if "hash" not in self.frozen:
-            vqvae, clip = self.frozen["vqvae"], self.frozen["clip"]
-            self.frozen["hash"] = content_hash(parts.tokens_hash(vqvae), clip.content_hash)
-        return self.frozen["hash"]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["frozen"] = self._frozen_hash()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        model = self.config.model
-        check_same_weights(
-            checkpoint, self._frozen_hash(), f"model.clip {model.clip} or model.vqvae_path {model.vqvae_path}"
-        )
+    def frozen_weights(self) -> list[str]:
+        """Hashes of the weights that decide the tokens, and of CLIP."""
+        return [parts.tokens_hash(self.frozen["vqvae"]), self.frozen["clip"].content_hash]
 
     def export(self, folder: Path) -> None:
         """Write all networks trained so far, with the settings of the pipeline."""

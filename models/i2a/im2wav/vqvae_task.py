@@ -38,6 +38,7 @@ class VqvaeTask(RecipeTask):
         super().__init__(config)
         self.frozen, shape = frozen, config.model.vqvae
         if shape.decoders_only:
+            self.frozen_keys = ("vqvae_path",)
             self.vqvae: VQVAE = copy.deepcopy(frozen["vqvae"]).train()
             self.vqvae.requires_grad_(False).decoders.requires_grad_(True)
         else:
@@ -150,11 +151,16 @@ class VqvaeTask(RecipeTask):
             used = (counts > 0).float().sum()
             self.log_dict({f"val_{name}/perplexity": perplexity(counts), f"val_{name}/used": used}, sync_dist=True)
 
+    def frozen_weights(self) -> list[str]:
+        return [parts.tokens_hash(self.frozen["vqvae"])]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         assert self.scales is not None
         checkpoint["scales"] = self.scales._asdict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.scales = LossScales(**checkpoint["scales"])
         self.vqvae.register_to_config(scales=list(self.scales))
 

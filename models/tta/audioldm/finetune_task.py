@@ -5,6 +5,7 @@ from typing import Any
 
 from sonolume.config.tta.audioldm import Config
 from sonolume.models import lora
+from sonolume.models.latent_diffusion import latents_of
 from sonolume.models.training import Frozen
 from sonolume.models.tta.audioldm import finetune, inference, run_config
 from sonolume.models.tta.audioldm.components import TextEncoder
@@ -35,11 +36,16 @@ def load_frozen(config: Config) -> Frozen:
 class FinetuneTask(Task):
     """Training of all weights of the U-Net of `frozen["pipeline"]`."""
 
+    frozen_keys = ("pretrained",)
+
     def set_unet(self) -> None:
         self.unet = self.frozen["pipeline"].unet.train()
 
     def on_fit_start(self) -> None:
         self.unet.to(self.device)  # type: ignore[arg-type]  # the pipeline's normalisation of latents is kept
+
+    def frozen_weights(self) -> list[Any]:
+        return [*super().frozen_weights(), latents_of(self.frozen["vae"])]
 
     def pipeline(self) -> TextToAudioPipeline:
         pipe = self.frozen["pipeline"].to(self.device)
@@ -66,9 +72,11 @@ class LoraTask(FinetuneTask):
         lora.save(self.unet, folder / lora.FILE, self.config.model.lora, name)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["base"] = lora.base_hash(self.unet)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         base = checkpoint.get("base", "")[: cache.HASH_LENGTH]  # older checkpoints have longer hashes
         if base and base != lora.base_hash(self.unet):
             remedy = "name that pipeline, or start a new run with another exp_name=..."

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sonolume.config.tta.audioldm import Attention, Config, Method
 from sonolume.models import previews
-from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
-from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
+from sonolume.models.latent_diffusion import DiffusionObjective, LatentTask, diffusion_loss, draw_target
+from sonolume.models.training import Draw, Frozen, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
 from sonolume.modules import sampling
 from sonolume.modules.mel import MelSettings
@@ -49,12 +49,14 @@ def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
     return kind(config, frozen)
 
 
-class Task(RecipeTask):
+class Task(LatentTask):
     """Training of the U-Net alone.
 
     Args:
         frozen: "vae", "text" (a `TextEncoder`) and "vocoder" (or None).
     """
+
+    frozen_keys = ("autoencoder_path", "text_encoder")  # training does not depend on the vocoder
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__(config, frozen)
@@ -69,9 +71,11 @@ class Task(RecipeTask):
         self.unet = components.build_unet(self.config.model.audioldm)
         zero_init(self.unet)
 
-    def on_fit_start(self) -> None:
-        moments = self.trainer.datamodule.data.train.moments  # type: ignore[attr-defined]
+    def measure_latents(self, moments: np.ndarray) -> None:
         measure_latents(self.frozen["vae"], moments, self.config.model.latent_scale)
+
+    def frozen_weights(self) -> list[Any]:
+        return [self.frozen["vae"].state_dict().values(), self.frozen["text"].model.parameters()]
 
     def training_step(self, batch: "Batch", batch_index: int) -> Tensor:
         loss = self.loss(batch, training_draws(self, len(batch.mask), batch_index))
