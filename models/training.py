@@ -7,6 +7,7 @@ run equals an unbroken one, and several processes compute the same as one proces
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ from sonolume.models import lightning_internals
 from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
-from sonolume.utils.cache import content_hash
+from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError, first_line
 
 Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> a row of random numbers for each
@@ -295,12 +296,12 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     if train.compile:
         for network in task.children():
             network.compile()
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    if trainer.is_global_zero:
-        files.write_json(config.run_dir / "config.json", config.to_dict())
     try:
-        loaders = Loaders(data, train, position)
-        trainer.fit(task, datamodule=loaders, ckpt_path=str(last) if resume else None, weights_only=True)
+        with _alone(config.run_dir) if trainer.is_global_zero else nullcontext():
+            if trainer.is_global_zero:
+                files.write_json(config.run_dir / "config.json", config.to_dict())
+            loaders = Loaders(data, train, position)
+            trainer.fit(task, datamodule=loaders, ckpt_path=str(last) if resume else None, weights_only=True)
     except Stopped as stopped:
         if trainer.is_global_zero:
             print(stopped, file=sys.stderr)
@@ -308,6 +309,19 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     finally:
         save.restore_signals()
     return config.run_dir
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of the folder of a run, and remove what a killed one left there.
+
+    Raises:
+        UserError: another training is running in the folder.
+    """
+    with locked(folder / ".lock", f"training in {folder}", wait=False):
+        for path in files.unfinished(folder):
+            files.remove(path)
+        yield
 
 
 def _is_finished(

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from sonolume.utils.manifest import Row
 from sonolume.utils.text import printable
 
 REPORT_FILE, FAILED_FILE = "report.json", "report_failed.json"
+SETTINGS_FILE = "settings.json"  # of features, in their folder
 # no Split gets one of these names: written by preparations, or read from a folder of recordings
-RESERVED = (REPORT_FILE, FAILED_FILE, "settings.json", "pairs.json", *manifest.FOLDER_MANIFESTS)
+RESERVED = (REPORT_FILE, FAILED_FILE, SETTINGS_FILE, "pairs.json", *manifest.FOLDER_MANIFESTS)
 LISTED_SPLITS = 10  # in a message
 
 
@@ -128,10 +128,10 @@ def check_input(config: DataConfig, dataset: str, source: Path) -> None:
 @contextmanager
 def cleanup(folder: Path) -> Iterator[None]:
     """Remove the temporary files of a run that was killed, once the block has succeeded."""
-    unfinished = list(folder.rglob(f"{files.TEMPORARY}*"))
+    unfinished = files.unfinished(folder)
     yield
     for path in unfinished:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        files.remove(path)
 
 
 def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None:
@@ -140,6 +140,28 @@ def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None
     changes = [f"{key} {old.get(key)} (now {new})" for key, new in settings.items() if old.get(key) != new]
     if changes:
         raise UserError(f"{path.parent}: prepared with other settings: {', '.join(changes)}; {remedy}")
+
+
+def check_stored(config: DataConfig, path: Path, settings: Mapping[str, Any]) -> None:
+    """Check that stored data was made with the settings of this training, as far as their file `path` names them.
+
+    Args:
+        settings: those of the config; the scenes are added for data of the miniature world.
+
+    Raises:
+        UserError: a setting differs; names both values.
+    """
+    if not path.is_file():  # prepared elsewhere
+        return
+    stored = files.read_json(path)
+    scenes = stored["input"] if isinstance(stored.get("input"), dict) else stored  # of pairs, of mels
+    found, wanted, mini = stored | scenes, dict(settings), config.miniworld
+    if mini.train_scenes and (scenes is not stored or stored.get("input") == "miniworld"):
+        wanted |= {name: value for name, value in asdict(mini).items() if name in scenes}
+    wrong = [f"{name} {found[name]}, not {value}" for name, value in wanted.items() if found.get(name, value) != value]
+    if wrong:
+        raise UserError(f"{path.parent}: prepared with {'; '.join(wrong)}: train with the same settings, or prepare "
+                        "the data again under another name of the data set")  # fmt: skip
 
 
 def write(

@@ -7,7 +7,7 @@ taken from them.
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -128,6 +128,16 @@ def prepare(
     low = f"; {facts['low_rate']} sounds were recorded below {config.sample_rate} Hz" if facts["low_rate"] else ""
     print(f"{folder}: {facts['pictures']} pictures{low}")
     return counts
+
+
+def read_split(
+    config: PairsConfig, datasets: Sequence[str], split: str, is_complete: Callable[[Row], bool], missing: str
+) -> list[Row]:
+    """As `prepared.read_split`; raises a UserError also if a data set was prepared with other settings."""
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    for dataset in datasets:
+        prepared.check_stored(config, prepared.dataset_folder(config, dataset) / SETTINGS_FILE, settings)
+    return prepared.read_split(config, datasets, split, is_complete, missing)
 
 
 def pictures_of(row: Row) -> list[tuple[float | None, Path]]:

@@ -27,7 +27,6 @@ from sonolume.utils.files import atomic_path, write_json
 from sonolume.utils.manifest import Row, assign_splits, read_manifest
 
 RAW_FOLDER = "raw"  # inside a data set: recordings that are read without --input
-SETTINGS_FILE = "settings.json"
 MIN_SECONDS = 0.1  # shorter clips are left out, and so are shorter last windows
 CLIPS_PER_WORKER = 50  # clips for which a process is worth its start
 _extractor = functools.cache(MelSpectrogram)
@@ -60,7 +59,7 @@ class Plan:
     def check(self, origin: dict[str, Any] | None = None) -> None:
         """Raise a UserError, which names each difference, unless the stored features are of these settings."""
         remedy = f"remove {self.folder}, or set preprocess.melspec_dir or the name of the data set to another"
-        prepared.check_settings(self.folder / SETTINGS_FILE, self.settings(origin), remedy)
+        prepared.check_settings(self.folder / prepared.SETTINGS_FILE, self.settings(origin), remedy)
 
 
 def prepare(
@@ -89,7 +88,7 @@ def prepare(
     if source is None and not config.miniworld.train_scenes:
         source = folder / RAW_FOLDER
         if not source.exists() and (folder / config.train_file).is_file():  # prepared by an earlier run, or elsewhere
-            if (plan.folder / SETTINGS_FILE).is_file():
+            if (plan.folder / prepared.SETTINGS_FILE).is_file():
                 plan.check()
             return prepared.count_examples(config, dataset, lambda row: plan.path(row.uid).is_file(), "features")
     if source is None:
@@ -131,7 +130,7 @@ def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers
     if next(plan.folder.glob("**/*.npy"), None):
         plan.check(origin)
     else:
-        write_json(plan.folder / SETTINGS_FILE, plan.settings(origin))
+        write_json(plan.folder / prepared.SETTINGS_FILE, plan.settings(origin))
     work = functools.partial(_compute_clip, plan=plan)
     return parallel.run(work, rows, num_workers, f"{rows[0].dataset}: mel features", CLIPS_PER_WORKER)
 

@@ -1,6 +1,7 @@
 """Training runs in tests: start, break off, resume and compare."""
 
 import functools
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,20 @@ import torch
 
 from sonolume.models.training import build, fit
 from sonolume.utils import checkpoint
+
+# python -c HOLD PATH: holds the lock PATH until it reads a line
+HOLD = """
+import os, pathlib, sys, time
+from sonolume.utils.cache import locked
+with locked(pathlib.Path(sys.argv[1]), "counting"):
+    if os.fork() == 0:  # as the workers of a data loader, which outlive their parent for some seconds
+        os.close(1)
+        time.sleep(0.5)
+        os._exit(0)
+    print("inside", flush=True)
+    sys.stdin.readline()
+"""
+PIPES: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 class PowerCut(Exception):

@@ -125,6 +125,17 @@ def test_training_resumes_exactly_and_exports(workshop: Workshop, file: Path) ->
             assert file_of_weights.keys()
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if hasattr(CONFIGS[file], "preprocess")], ids=name)
+def test_training_contradicts_the_prepared_data(
+    workshop: Workshop, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop.export(file)
+    argv = ["--config", str(file), *workshop.overrides(file), f"exp_name=other_{file.stem}"]
+    assert cli.run(train.main, [*argv, "preprocess.sample_rate=44100"]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "16000" in error[0] and "44100" in error[0]
+
+
 def inputs(folder: Path) -> dict[str, str]:
     """A value for each of the flags in `INPUTS`."""
     scene = next(iter(world.scenes("test", 1, seed=5)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sonolume.utils import files
+from sonolume.utils.errors import UserError
 
 try:
     import fcntl
@@ -67,20 +68,26 @@ def _update(digest: Any, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, doing: str) -> Iterator[None]:
-    """Let one process at a time into the block; the others print a line and wait.
+def locked(path: Path, doing: str, wait: bool = True) -> Iterator[None]:
+    """Let one process at a time into the block; the others print a line and wait, or are refused.
 
-    The lock ends with the process that holds it. On a file system without locks a warning is printed and nobody waits.
-    The file `path` is never removed. `doing` is the work of the holder, such as "computing latents", for the message.
+    The lock ends with the process that holds it: its children do not inherit it, as they would that of `flock`. On a
+    file system without locks a warning is printed and nobody waits. The file `path` is never removed. `doing` is the
+    work of the holder, such as "computing latents", for the message.
+
+    Raises:
+        UserError: another process is in the block, and `wait` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
             if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            if not wait:
+                raise UserError(f"another process is {doing}: wait for it, stop it or choose another name") from error
             print(f"another process is {doing}: waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)  # type: ignore[union-attr]
+            fcntl.lockf(file, fcntl.LOCK_EX)  # type: ignore[union-attr]
         except OSError as error:  # some cluster file systems
             print(f"{path}: cannot be locked ({error.strerror}): {doing} without a lock", file=sys.stderr)
         yield  # closing the file releases the lock

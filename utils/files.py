@@ -4,12 +4,15 @@ import errno
 import itertools
 import json
 import os
+import platform
 import shutil
 import sys
+import time
 import unicodedata
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -18,6 +21,7 @@ from sonolume.utils.errors import UserError, first_line
 MAX_NAME_BYTES = 200  # file systems allow 255; the rest is left to counters and suffixes
 MAX_UID_BYTES = 240  # per folder level; the rest is left to suffixes such as _w12.npy
 TEMPORARY = ".tmp-"  # prefix of unfinished files and folders
+DAY = 86400.0  # seconds
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})  # used for their sound track too
 PYAV_SUFFIXES = VIDEO_SUFFIXES | {".m4a", ".m4b", ".aac", ".mka", ".wma"}  # unsupported by libsndfile
 AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
@@ -26,8 +30,46 @@ PARTIAL_WRITE = "requested and"  # numpy: "80000 requested and 1234 written"
 
 
 def _sibling(path: Path) -> Path:
-    """An unused name in the same folder, thus on the same file system; writers choose the format by the suffix."""
-    return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}{path.suffix}")
+    """An unused name in the same folder, thus on the same file system; writers choose the format by the suffix.
+
+    It tells the process. The first one in a folder removes what killed processes left there.
+    """
+    if path.parent not in _cleaned:
+        _cleaned.add(path.parent)
+        for left in filter(_is_abandoned, path.parent.glob(f"{TEMPORARY}*")):
+            remove(left)
+    return path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}{path.suffix}")
+
+
+_cleaned: set[Path] = set()  # folders in which this process looked for temporary files
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether no process will finish a temporary file or folder; of other machines, known after a day."""
+    host, _, rest = temporary.name.removeprefix(TEMPORARY).partition("-")
+    process = rest.partition("-")[0]
+    if not process.isdecimal():  # of an older version
+        return True
+    try:
+        if host != _host() or os.name == "nt":  # os.kill ends processes there
+            return time.time() - temporary.stat().st_mtime > DAY
+        os.kill(int(process), 0)
+    except (ProcessLookupError, FileNotFoundError, OverflowError):
+        return True
+    except OSError:  # the process of another user
+        return False
+    return False
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is still there and may be removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -66,8 +108,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Find temporary files in a folder and below, left by a killed process or still being written."""
-    return [path for path in folder.rglob(f"{TEMPORARY}*") if path.is_file()]
+    """Find the temporary files and folders that killed processes left in a folder and below."""
+    return [path for path in folder.rglob(f"{TEMPORARY}*") if _is_abandoned(path)]
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 
 from sonolume.config.audio_to_image import TrainingPairsConfig
 from sonolume.models.a2i.pipeline import repeat_to_length
-from sonolume.preprocessors.prepared import read_split
-from sonolume.preprocessors.sound_pictures import is_complete, pictures_of
+from sonolume.preprocessors.sound_pictures import is_complete, pictures_of, read_split
 from sonolume.utils import audio, image
 from sonolume.utils.manifest import Row
 

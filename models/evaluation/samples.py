@@ -112,7 +112,7 @@ def generate_files(
     with locked(folder / ".lock", f"generating files in {folder}"):
         _check_settings(folder, inputs, {"seed": seed, **settings}, suffix)
         for path in files.unfinished(folder):  # left by a run that was killed
-            path.unlink()
+            files.remove(path)
         missing, uids = {uid for uid, path in paths.items() if not _is_done(path)}, list(paths)
         done = len(uids) - len(missing)
         with tqdm(desc=title, total=len(uids), initial=done, leave=None, disable=not missing) as bar:

@@ -1,6 +1,7 @@
 """Mel features: datasets of prepared ones, addressed by (epoch, index), and the settings that a model stores."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sonolume.config.base import PreprocessConfig
-from sonolume.modules.mel import MEL_FLOOR
+from sonolume.modules.mel import MEL_FLOOR, MelSettings
 from sonolume.preprocessors import prepared
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
@@ -24,7 +25,15 @@ SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
 
 
 def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
-    """Read the rows of a split of all data sets that have features; see `prepared.read_split`."""
+    """Read the rows of a split of all data sets that have features; see `prepared.read_split`.
+
+    Raises:
+        UserError: also if the features were made with other settings than the config's.
+    """
+    settings = asdict(MelSettings.of(config)) | {"frames": config.frames, "windows": config.windows}
+    for dataset in datasets:
+        folder = prepared.dataset_folder(config, dataset) / config.melspec_dir
+        prepared.check_stored(config, folder / prepared.SETTINGS_FILE, settings)
     return prepared.read_split(
         config, datasets, split, lambda row: mel_path(config, row).is_file(), "features", captions
     )
@@ -105,3 +114,15 @@ def stored_mel(located: str) -> dict[str, Any]:
         index = files.read_json(folder / "model_index.json")
         return index.get("mel", {}) | {name: index[name] for name in ("frames",) if name in index}
     return {}
+
+
+def check_mel(found: dict[str, Any], wanted: MelSettings, where: str) -> None:
+    """Raise a UserError that names each difference, unless a model has the mel settings `wanted` where it knows them.
+
+    Args:
+        where: config key and source of the model, and what it is, for the message.
+    """
+    pairs = asdict(wanted).items()
+    wrong = [f"{name} {found[name]}, not {value}" for name, value in pairs if found.get(name, value) != value]
+    if wrong:
+        raise UserError(f"{where} of other mel settings: {'; '.join(wrong)}")

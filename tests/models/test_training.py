@@ -30,9 +30,10 @@ from sonolume.models.tta.autoencoderkl.task import Task as AutoencoderTask
 from sonolume.utils import checkpoint, cli, files
 from sonolume.utils.errors import UserError
 from tests import runs
-from tests.runs import PowerCut, cut_power, last
+from tests.runs import HOLD, PIPES, PowerCut, cut_power, last
 
 RECIPES = ["tta/autoencoderkl", "tta/audioldm"]
+FOLDER = ("config.json", "checkpoints", "tensorboard", "pipeline")
 
 
 def train(
@@ -67,7 +68,7 @@ def test_resume_is_exact(recipe: str, tiny_config: Callable[..., Path], capsys: 
     assert "SIGTERM after 6 batches" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert_same_training(straight, train(config, "stopped", resume=True))
-    assert not list(straight.parent.rglob(".*"))  # nothing half-written
+    assert not list(straight.parent.rglob(".tmp-*"))  # nothing half-written
 
 
 def test_resume_after_sigkill_is_exact_with_workers(tiny_config: Callable[..., Path], root: Path):
@@ -82,7 +83,7 @@ def test_resume_after_sigkill_is_exact_with_workers(tiny_config: Callable[..., P
         assert last(folder)["callbacks"]["Position"] == {"batches": 8}
         train(config, name, resume=True)
         assert_same_training(train(config, f"straight_{config.stem}", "train.num_workers=0"), folder)
-        assert not list(folder.rglob(".*"))
+        assert not list(folder.rglob(".tmp-*"))
 
 
 def test_a_finished_run_continues_when_steps_are_added(
@@ -119,7 +120,7 @@ def test_every_batch_has_its_own_random_numbers(
 
 def test_the_run_folder(tiny_config: Callable[..., Path]):
     folder = train(tiny_config("tta/audioldm"), "run")
-    assert {path.name for path in folder.iterdir()} == {"config.json", "checkpoints", "tensorboard", "pipeline"}
+    assert {path.name for path in folder.iterdir()} == {".lock", *FOLDER}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     assert load_config(folder / "config.json").train.ema_decay == 0.8
     pipe = TextToAudioPipeline.from_pretrained(folder / "pipeline")
@@ -299,7 +300,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk(tiny_config: Callable[..., P
     folder = load_config(config).run_dir
     assert code == 1 and len(errors) == 1 and str(folder / "checkpoints" / "last.ckpt") in errors[0]
     assert last(folder)["callbacks"]["Position"] == {"batches": 2}
-    assert not list(folder.rglob(".*"))
+    assert not list(folder.rglob(".tmp-*"))
     train(config, "run", "train.max_steps=2", resume=True)
     assert last(folder)["callbacks"]["Position"] == {"batches": 4}
 
@@ -316,6 +317,20 @@ def test_a_run_is_not_overwritten(tiny_config: Callable[..., Path]):
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
     refused("--resume", config, "run")
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_two_trainings_in_one_folder(tiny_config: Callable[..., Path]):
+    config = tiny_config("tta/autoencoderkl", train={"max_steps": 1})
+    folder = load_config(config, ["exp_name=run"]).run_dir
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / ".tmp-last.ckpt").write_bytes(b"half")  # of a training that was killed
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder / ".lock")], text=True, **PIPES) as other:
+        assert other.stdout and other.stdout.readline() == "inside\n"
+        refused("another process is training in", config, "run")
+        assert {path.name for path in folder.iterdir()} == {".lock", "checkpoints"}
+        other.kill()
+    train(config, "run")
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
 
 def test_other_checkpoints_are_refused(tiny_config: Callable[..., Path]):

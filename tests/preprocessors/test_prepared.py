@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.config.audio_to_image import PairsConfig
+from sonolume.config.base import DataConfig, MiniworldConfig
 from sonolume.preprocessors import prepared
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
@@ -98,3 +99,20 @@ def test_a_manifest_is_not_overwritten_by_its_own_data_set(config: PairsConfig, 
         prepared.check_input(config, "a", tmp_path / "a" / "train.json")
     prepared.check_input(config, "b", tmp_path / "a" / "train.json")
     prepared.check_input(config, "a", tmp_path / "a")
+
+
+@pytest.mark.parametrize("in_section", [True, False])  # as of pairs, and of mels
+def test_stored_data_of_other_settings(in_section: bool, tmp_path: Path):
+    path, scenes = tmp_path / "settings.json", {"seed": 1, "kinds": [], "pairs": True}
+    origin = {"input": scenes} if in_section else {"input": "miniworld"} | scenes
+    path.write_text(json.dumps({"sample_rate": 16000} | origin))
+    config = DataConfig(miniworld=MiniworldConfig(train_scenes=10))
+    prepared.check_stored(config, path, {"sample_rate": 16000, "newer": 1})  # older data do not note it
+    prepared.check_stored(config, tmp_path / "prepared elsewhere.json", {"sample_rate": 44100})
+    with pytest.raises(UserError, match=r"sample_rate 16000, not 44100"):
+        prepared.check_stored(config, path, {"sample_rate": 44100})
+    config.miniworld.seed = 2
+    with pytest.raises(UserError, match=r"seed 1, not 2"):
+        prepared.check_stored(config, path, {"sample_rate": 16000})
+    config.miniworld.train_scenes = 0  # recordings
+    prepared.check_stored(config, path, {"sample_rate": 16000})

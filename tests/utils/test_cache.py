@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -7,15 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sonolume.utils.cache import cached, content_hash
-
-HOLD = """
-import sys, pathlib
-from sonolume.utils.cache import locked
-with locked(pathlib.Path(sys.argv[1]), "counting"):
-    print("inside", flush=True)
-    sys.stdin.readline()
-"""
+from sonolume.utils.cache import cached, content_hash, locked
+from sonolume.utils.errors import UserError
+from tests.runs import HOLD, PIPES
 
 
 def test_content_is_made_once_for_each_key(tmp_path: Path) -> None:
@@ -70,3 +66,23 @@ def test_one_process_at_a_time_and_a_killed_one_releases_the_lock(tmp_path: Path
     first.communicate()
     out, _ = second.communicate("go on\n")
     assert (out, second.returncode) == ("inside\n", 0)
+
+
+def test_a_process_that_does_not_wait_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], text=True, **PIPES) as first:
+        assert first.stdout and first.stdout.readline() == "inside\n"
+        with pytest.raises(UserError, match="another process is training"), locked(path, "training", wait=False):
+            pass
+        first.kill()
+    with locked(path, "training", wait=False):  # though its child may still live
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", unsupported)
+    with locked(tmp_path / ".lock", "training", wait=False):
+        assert "No locks available" in capsys.readouterr().err

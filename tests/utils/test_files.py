@@ -1,5 +1,7 @@
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,15 @@ def test_read_json_names_the_file_and_the_reason(tmp_path: Path, content: bytes,
         files.read_json(path)
     files.write_json(path, {"a": 1})
     assert files.read_json(path) == {"a": 1}
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    write = "import os, sys; from sonolume.utils.files import *\nwith atomic_%s(sys.argv[1]) as path: os._exit(9)"
+    for kind in ("path", "folder"):
+        subprocess.run([sys.executable, "-c", write % kind, str(tmp_path / "killed.json")], check=False)
+    assert len(files.unfinished(tmp_path)) == 1  # the folder; of the file not a byte was written
+    with files.atomic_path(tmp_path / "running.json") as running:  # of a living process
+        running.write_text("half")
+        files._cleaned.discard(tmp_path)
+        files.write_json(tmp_path / "whole.json", {})
+        assert {path.name for path in tmp_path.iterdir()} == {"whole.json", running.name}

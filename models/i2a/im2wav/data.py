@@ -158,4 +158,4 @@ def _read_rows(config: Config, split: str, images: bool = False) -> list[Row]:
         return bool(row.audio and row.audio.is_file()) and (not images or has_images(row, data))
 
     missing = "a sound with a video or a picture" if images else "a sound"
-    return prepared.read_split(data, config.dataset, split, is_complete, missing)
+    return sound_pictures.read_split(data, config.dataset, split, is_complete, missing)

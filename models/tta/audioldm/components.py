@@ -64,7 +64,8 @@ def load_encoders(config: Config) -> Frozen:
     from sonolume.models.tta.autoencoderkl import model as autoencoder
 
     model, shape = config.model, config.model.audioldm
-    vae, text = autoencoder.load(model.autoencoder_path), TextEncoder(model.text_encoder, model.text_mask)
+    vae = autoencoder.load(model.autoencoder_path, settings=MelSettings.of(config.preprocess))
+    text = TextEncoder(model.text_encoder, model.text_mask)
     if shape.in_channels != (channels := vae.config.latent_channels):
         latents = f"{model.autoencoder_path} has {channels} latent channels (out_channels must be the same)"
         raise UserError(f"model.audioldm.in_channels is {shape.in_channels}, but the VAE {latents}")

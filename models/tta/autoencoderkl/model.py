@@ -4,7 +4,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from sonolume.config.tta.autoencoderkl import AutoencoderKLConfig
-from sonolume.utils import checkpoint
+from sonolume.models.tta.features import check_mel, stored_mel
+from sonolume.modules.mel import MelSettings
+from sonolume.utils import checkpoint, paths
 
 
 def build(config: AutoencoderKLConfig) -> AutoencoderKL:
@@ -20,12 +22,21 @@ def build(config: AutoencoderKLConfig) -> AutoencoderKL:
     )  # fmt: skip
 
 
-def load(source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+def load(
+    source: str, key: str = "model.autoencoder_path", dtype: torch.dtype = torch.float32,
+    settings: MelSettings | None = None,
+) -> AutoencoderKL:  # fmt: skip
     """Load a trained autoencoder, frozen, from its folder, a pipeline folder or a hub id.
 
+    Args:
+        settings: mel settings that it must have been trained with, as far as they are known.
+
     Raises:
-        UserError: missing, damaged or another model; names the config key.
+        UserError: missing, damaged, another model, or of other mels; names the config key.
     """
     remedy = ("train the autoencoder first with egs/tta/autoencoderkl/run_train.sh and the config of the same name, "
               "such as --config egs/tta/autoencoderkl/tiny.json, or name another folder")  # fmt: skip
-    return checkpoint.load_network(AutoencoderKL, source, key, "vae", remedy, dtype)
+    vae: AutoencoderKL = checkpoint.load_network(AutoencoderKL, source, key, "vae", remedy, dtype)
+    if settings:
+        check_mel(stored_mel(paths.locate(source, key)), settings, f"{key} {source}: an autoencoder")
+    return vae

@@ -15,6 +15,7 @@ from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta import features
 from sonolume.models.tta.autoencoderkl.data import preprocess as preprocess
+from sonolume.modules.mel import MelSettings
 from sonolume.preprocessors.prepared import load_wave
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.manifest import Row
@@ -87,7 +88,7 @@ def _reconstructed(config: Config, rows: list[Row], folder: Path) -> Path:
     """Folder of mels.npy: the mels of `rows` after encoding and decoding by the VAE, (N, M, frames) float16."""
     from sonolume.models.tta.autoencoderkl import model as autoencoder  # only model.reconstruct needs it
 
-    vae = autoencoder.load(config.model.reconstruct, "model.reconstruct")
+    vae = autoencoder.load(config.model.reconstruct, "model.reconstruct", settings=MelSettings.of(config.preprocess))
     size, frames = config.preprocess.n_mel, config.preprocess.frames
 
     def make(unfinished: Path) -> None:

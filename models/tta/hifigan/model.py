@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from sonolume.config.tta.hifigan import HifiGanConfig
-from sonolume.models.tta.features import save_with_mel, stored_mel
+from sonolume.models.tta.features import check_mel, save_with_mel, stored_mel
 from sonolume.modules.mel import MelSettings
 from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError
@@ -46,10 +46,8 @@ def load(
         UserError: it cannot be loaded, or takes other mels.
     """
     vocoder = checkpoint.load_network(SpeechT5HifiGan, source, key, "vocoder", remedy, dtype)
-    found, wanted = mel_facts(vocoder, paths.locate(source, key)), asdict(settings) if settings else {}
-    wrong = [f"{name} {found[name]}, not {value}" for name, value in wanted.items() if found.get(name, value) != value]
-    if wrong:
-        raise UserError(f"{key} {source}: a vocoder of other mel settings: {'; '.join(wrong)}")
+    if settings:
+        check_mel(mel_facts(vocoder, paths.locate(source, key)), settings, f"{key} {source}: a vocoder")
     return vocoder
 
 
