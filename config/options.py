@@ -33,6 +33,7 @@ PRESETS = ("reference", "balanced", "fast")
 SCHEDULERS = ("ddim", "pndm", "dpm++", "euler", "unipc", "deis", "flow-euler", "flow-unipc")  # flow-*: for flow models
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
 LARGEST_SEED = 2**62  # torch takes 64 bits; the samples of one run count on from the seed
+MAX_GUIDANCE_SCALE = 100.0  # customary: 1 to 15
 SPAN = re.compile(r"(\d{1,6}(?:\.\d*)?|\.\d+)-(\d{1,6}(?:\.\d*)?|\.\d+)?")
 
 Spans = list[tuple[float, float | None]]  # start and end in seconds; None is the end of the sound
@@ -263,8 +264,9 @@ class SamplingOptions(Options):
     seed: int = option(0, help="seed of the noise", metavar="N", low=0, high=LARGEST_SEED - 1)
     num_steps: int | None = option(help="denoising steps (default: the preset's)", low=1, metavar="N")
     guidance_scale: float | None = option(
-        help="strength of classifier-free guidance; 1 is no guidance (default: the model's)", metavar="SCALE"
-    )
+        help="strength of classifier-free guidance; 1 is no guidance (default: the model's)", low=0,
+        high=MAX_GUIDANCE_SCALE, metavar="SCALE",
+    )  # fmt: skip
     preset: str | None = option(
         help="sampler and number of steps: reference, balanced or fast (default: the model's own)", metavar="NAME",
         choices=PRESETS,

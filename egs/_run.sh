@@ -58,13 +58,38 @@ make_venv() { # make_venv EXTRAS: '' or '[dev]'; only one process at a time
     fi
     printf 'sonolume: first use: creating %s and installing about 1.8 GB (CPU torch; more if pip chooses CUDA), several minutes\n' "$venv" >&2
     printf 'sonolume: details: %s\n' "$log" >&2
+    : >"$log"
+    show_progress &
+    ticker=$!
     if fill_venv "$1" >"$log" 2>&1; then
         drop_lock
         return
     fi
+    drop_ticker
     tail -n 15 "$log" >&2
     drop_lock
     fail 1 "the environment could not be created: see $log; run the same command again to retry"
+}
+
+# Every 10 s, the time and what pip does; in a terminal on one line. Ends with this script, even if that is killed.
+show_progress() {
+    passed=0
+    end='\n'
+    if [ -t 2 ]; then end='\r'; fi
+    while sleep 1 >/dev/null 2>&1 && kill -0 "$$" 2>/dev/null; do
+        passed=$((passed + 1))
+        if [ "$((passed % 10))" -eq 0 ]; then
+            printf "sonolume: %4d s: %-60.60s$end" "$passed" "$(tail -n 1 "$log")" >&2
+        fi
+    done
+}
+
+drop_ticker() {
+    if [ -z "${ticker:-}" ]; then return; fi
+    kill "$ticker" 2>/dev/null
+    wait "$ticker" 2>/dev/null
+    ticker=
+    if [ -t 2 ]; then printf '\n' >&2; fi
 }
 
 # A half-finished environment has the mark `unfinished` and is created again; an environment of the user is extended.
@@ -104,6 +129,7 @@ take_lock() {
 }
 
 drop_lock() {
+    drop_ticker
     rm -rf "$lock"
     trap - EXIT INT TERM HUP
 }

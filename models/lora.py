@@ -79,17 +79,17 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
     The merged weights are saved by `save_pretrained`. If loading fails, nothing is changed.
 
     Args:
-        path: a safetensors file, or a folder that holds `FILE`.
+        path: a safetensors file, a folder that holds `FILE`, or the folder of a run of `run_finetune.sh`.
         scale: strength; 0 leaves the weights exactly as they are.
 
     Raises:
         UserError: no such file, cut, not a LoRA of a U-Net, or of another network than this one.
     """
-    path = path / FILE if path.is_dir() else path
+    path = next((one for one in (path / FILE, path / "lora" / FILE) if one.is_file()), path)
     if not math.isfinite(scale):
         raise UserError(f"the scale of a LoRA must be a finite number, got {scale}")
     if not path.is_file():
-        raise UserError(f"{path}: no such LoRA file")
+        raise UserError(f"{path}: no {FILE} in it, nor in lora/" if path.is_dir() else f"{path}: no such LoRA file")
     try:
         with safe_open(path, "pt") as file:
             weights, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers.utils import logging
+from transformers.utils import is_torchvision_available, logging
 
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
@@ -40,6 +40,16 @@ def _check_classes(settings: dict[str, Any], name: str) -> None:
             known = given is None or given in OLD_CLASSES or isinstance(getattr(transformers, str(given), None), type)
             if key == "auto_map" or not known:
                 raise UserError(f"{name}: names {key} {str(given)[:80]!r}: get the model from where it was published")
+
+
+def use_pil_processors() -> None:
+    """Give diffusers' pipelines the PIL image processors that transformers would fall back to, without its warnings.
+
+    Call it before the first import of such a pipeline; torchvision is no dependency.
+    """
+    if not is_torchvision_available():
+        for name in ("CLIPImageProcessor", "SiglipImageProcessor"):
+            setattr(transformers, name, getattr(transformers, f"{name}Pil"))
 
 
 def load_model(

@@ -1,7 +1,7 @@
 """Shared parts of inference and evaluation: choice of model and device, random generators, and results on disk."""
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from sonolume.utils.text import message
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RESULT_SUFFIXES = (".wav", ".png")  # one result has them all, also those of several recipes in a folder
+SILENCE_PEAK = 0.01  # -40 dB of full scale; a generated sound with a lower peak is reported as silent
+MAX_WORDS = 10  # unknown ones that a message names
 PACKAGES = ("sonolume", "torch", "diffusers", "transformers")  # their versions affect results
 
 
@@ -35,6 +37,30 @@ def find_checkpoint(checkpoint: str | None, config: RunConfig, shipped: str) -> 
         return str(trained)
     message(f"no trained pipeline at {trained}: using {shipped} (another: --checkpoint FOLDER)")
     return str(paths.root() / shipped)
+
+
+def report_unknown_words(model: Any, texts: Iterable[str]) -> None:
+    """Name the words that are new to a text encoder of the miniature world in one line; a no-op for any other one.
+
+    Args:
+        model: of transformers; its config has the version of the `world` that it was trained on, if there is one.
+    """
+    if getattr(model.config, "world", None) is None:
+        return
+    from sonolume.preprocessors.miniworld.captions import unknown_words  # other models do not need it
+
+    unknown = list(dict.fromkeys(word for text in texts for word in unknown_words(text)))
+    if unknown:
+        more = f" and {len(unknown) - MAX_WORDS} more" if len(unknown) > MAX_WORDS else ""
+        listed = ", ".join(unknown[:MAX_WORDS]) + more
+        message(f"{describe_miniature()}; unknown to it: {listed} (with an arbitrary effect on the result)")
+
+
+def describe_miniature() -> str:
+    """Name what a model of the miniature world knows, for messages."""
+    from sonolume.preprocessors.miniworld.scene import KINDS
+
+    return f"the shipped miniature knows {len(KINDS)} synthetic kinds of sound only ({', '.join(KINDS)})"
 
 
 def read_settings(source: str, file_name: str, *recipes: str, key: str = "--checkpoint") -> tuple[Path, dict[str, Any]]:
@@ -127,11 +153,19 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def save_sound(path: Path, wave: np.ndarray, sample_rate: int, gain: float = 1.0) -> dict[str, float]:
-    """Write a wav (n,), scaled down with a message on stderr if it exceeds full scale.
+def save_sound(
+    path: Path, wave: np.ndarray, sample_rate: int, gain: float = 1.0, generated: np.ndarray | None = None
+) -> dict[str, float]:
+    """Write a wav (n,), scaled down if it exceeds full scale; messages on stderr report that, and silence.
 
     Return for the sidecar: "peak" of the generated wave, and the total "gain", with the one already applied to it.
+
+    Args:
+        generated: samples that a model with a seed made; None: not tested for silence.
     """
+    if generated is not None and generated.size and (loudest := np.abs(generated).max()) < SILENCE_PEAK:
+        what = "it" if len(generated) == len(wave) else "the generated part"
+        message(f"{path.name}: {what} is silent (peak {loudest:.1g}): try another --seed, or --num_samples 4")
     peak = max(float(np.abs(wave).max(initial=0.0)), 1 / gain if gain < 1 else 0.0)
     wave, factor = audio.limit_peak(wave)
     gain *= factor

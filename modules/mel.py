@@ -4,6 +4,7 @@ Shapes: B batch, N samples, T = N // hop_size frames, K = n_fft // 2 + 1 frequen
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,11 @@ class MelSettings:
     def full_band(cls, sample_rate: int) -> "MelSettings":
         """Settings with bands up to half of any sample rate."""
         return cls(sample_rate=sample_rate, fmax=sample_rate / 2)
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """Arguments of a drawn spectrogram (`utils/image.py`)."""
+        return {name: getattr(self, name) for name in ("sample_rate", "hop_size", "fmin", "fmax")}
 
     @property
     def padding(self) -> int:

@@ -41,6 +41,11 @@ class Plan:
     frames: int  # most frames of one window
     windows: int  # most windows of one clip; with more than one they are called Uid_w0, Uid_w1 ...
 
+    @property
+    def seconds(self) -> float:
+        """Longest part of a clip that is used."""
+        return self.windows * self.frames * self.mel.hop_size / self.mel.sample_rate
+
     def window_uid(self, uid: str, index: int) -> str:
         return uid if self.windows == 1 else f"{uid}_w{index}"
 
@@ -104,7 +109,12 @@ def prepare(
     assign_splits(rows, config.valid_fraction)
     with prepared.cleanup(folder):
         outcomes = compute(rows, plan, origin, config.num_workers)
-        return prepared.write(config, dataset, outcomes, left_out, renamed)
+        longer = sum(outcome.counts.get("longer", 0) for outcome in outcomes)
+        counts = prepared.write(config, dataset, outcomes, left_out, renamed, longer=longer)
+    if longer:
+        print(f"{folder}: {longer:,} of {len(rows):,} clips are longer than {plan.seconds:g} s: what follows is left "
+              f"out (preprocess.windows={plan.windows + 1} takes more)")  # fmt: skip
+    return counts
 
 
 def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]:
@@ -138,7 +148,7 @@ def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers
 def _compute_clip(row: Row, plan: Plan) -> Outcome:
     """Write the windows of one clip, unless an earlier run did; the examples have the length of their window."""
     lengths, mel = _existing_lengths(row, plan), plan.mel
-    reused = bool(lengths)
+    reused, is_longer = bool(lengths), False
     if not reused:
         samples = plan.windows * plan.frames * mel.hop_size + mel.n_fft  # the last frames reach past the last window
         try:
@@ -148,10 +158,11 @@ def _compute_clip(row: Row, plan: Plan) -> Outcome:
         except SoundError as error:
             return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
         lengths = _write_windows(row.uid, wave, plan)
+        is_longer = row.audio is not None and len(wave) > plan.seconds * mel.sample_rate + mel.hop_size
     hop = mel.hop_size / mel.sample_rate  # seconds
     examples = (replace(row, uid=plan.window_uid(row.uid, index), duration=round(frames * hop, 3))
                 for index, frames in enumerate(lengths))  # fmt: skip
-    return Outcome(tuple(examples), reused=reused)
+    return Outcome(tuple(examples), reused=reused, counts={"longer": int(is_longer)})
 
 
 def _existing_lengths(row: Row, plan: Plan) -> list[int]:

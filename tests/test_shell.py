@@ -181,6 +181,17 @@ def test_an_environment_of_the_user_is_added_to(checkout: Path) -> None:
     assert calls(checkout) == ["pip"]
 
 
+def test_the_set_up_reports_its_progress(checkout: Path) -> None:
+    sleep = checkout.parent / "path/sleep"
+    real = sleep.resolve()
+    sleep.unlink()
+    sleep.write_text(f'#!/bin/sh\ncase $1 in 1) exec {real} 0.01 ;; *) exec {real} "$1" ;; esac\n')
+    sleep.chmod(0o755)
+    lines = first_use(checkout, PIP_WAITS="1").stderr.splitlines()
+    assert re.fullmatch(rf"sonolume: +10 s: installing {re.escape(str(checkout))[:20]}.*", lines[2])
+    assert lines[3].startswith("sonolume:   20 s: installing")
+
+
 def test_two_at_once_make_one_environment(checkout: Path) -> None:
     command = [SHELL, str(checkout / "egs/tta/audioldm/run_inference.sh")]
     env = {"PATH": str(checkout.parent / "path"), "CALLS": str(checkout / "calls"), "PIP_WAITS": "1"}

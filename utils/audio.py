@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from sonolume.utils import paths
 from sonolume.utils.errors import FileError, UserError, first_line
 from sonolume.utils.files import PYAV_SUFFIXES, atomic_path
 from sonolume.utils.text import message
@@ -20,7 +21,7 @@ MIN_SAMPLE_RATE = 1000  # Hz; a header with a lower rate is wrong
 LENGTH_TOLERANCE = 0.1  # seconds that a file may be shorter than its header announces
 SILENCE_PEAK = 1e-4  # -80 dB of full scale; a wave with a lower peak counts as silent
 LARGEST_PEAK = 1e10  # of full scale; spectrograms and networks overflow far above
-PYAV_REMEDY = 'pip install -e ".[video]"'
+PYAV_REMEDY = paths.pip_install("video")
 _PYAV_FORMATS = "mov,matroska,aac,asf,avi,mpeg,mpegts,wav,w64,flac,ogg,mp3,amr,ape,caf,aiff,wv"
 _LENGTHS = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN_SIZE = 2**31 - 4096  # about this size and above: a placeholder of programs that write to a pipe

@@ -25,7 +25,8 @@ _ANCHORS = np.array(  # dark blue to pale yellow, of increasing brightness
     [[6, 8, 28], [38, 22, 92], [104, 28, 118], [176, 46, 96], [232, 92, 58], [252, 168, 60], [255, 248, 196]]
 )
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
-_LEFT, _BOTTOM, _TOP, _RIGHT = 46, 30, 8, 12  # margins of a spectrogram with axes, in pixels
+_LEFT, _BOTTOM, _TOP, _RIGHT = 44, 22, 22, 16  # margins of a spectrogram with axes, in pixels
+_TICK_DISTANCE = 11  # pixels between ticks in Hz, at least the height of a label
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` reduces such images
 
 
@@ -111,14 +112,20 @@ def picture_grid(
     save_png(sheet, path)
 
 
-def spectrogram_grid(path: Path, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = ()) -> None:
+def spectrogram_grid(
+    path: Path, columns: list[np.ndarray], labels: list[str], titles: Sequence[str] = (), sample_rate: int = 16000,
+    hop_size: int = 256, fmin: float = 0, fmax: float = 8000,
+) -> None:  # fmt: skip
     """Write a PNG that compares clips: a row for each clip with its label above, a titled column for each source.
 
     `columns` are (clips, bands, frames) arrays of ln mel magnitudes, such as real and generated clips.
     """
-    plots = [[plot_mel(log_mel) for log_mel in column[: len(labels)]] for column in columns]
     bands, frames = columns[0].shape[1:]
-    picture_grid(path, plots, list(titles or [""] * len(columns)), labels, cell=(2 * frames, 2 * bands))
+    seconds = frames * hop_size / sample_rate
+    plots = [[_with_axes(plot_mel(log_mel), (2 * frames, 2 * bands), seconds, fmin, fmax) for log_mel in column]
+             for column in (column[: len(labels)] for column in columns)]  # fmt: skip
+    size = next(plot.size for column in plots for plot in column)
+    picture_grid(path, plots, list(titles or [""] * len(columns)), labels, cell=size)
 
 
 def spectrogram_png(
@@ -127,24 +134,35 @@ def spectrogram_png(
     """Write a PNG of finite (bands, frames) ln mel magnitudes, with axes in seconds and Hz."""
     if log_mel.ndim != 2 or not log_mel.size or not np.isfinite(log_mel).all():
         raise ValueError(f"{path}: expected finite values (bands, frames), found shape {log_mel.shape}")
-    scale = (max(1, round(480 / log_mel.shape[1])), max(1, round(240 / log_mel.shape[0])))
-    size = (log_mel.shape[1] * scale[0], log_mel.shape[0] * scale[1])
+    bands, frames = log_mel.shape
+    size = (frames * max(1, round(480 / frames)), bands * max(1, round(240 / bands)))
+    save_png(_with_axes(plot_mel(log_mel), size, frames * hop_size / sample_rate, fmin, fmax), path)
+
+
+def _with_axes(plot: Image.Image, size: tuple[int, int], seconds: float, fmin: float, fmax: float) -> Image.Image:
+    """Enlarge a spectrogram to `size` and draw its axes: Hz on the mel scale to the left, seconds below.
+
+    Ticks whose labels would overlap are left out.
+    """
     picture = Image.new("RGB", (_LEFT + size[0] + _RIGHT, _TOP + size[1] + _BOTTOM), _PAPER)
-    picture.paste(plot_mel(log_mel).resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
-    draw = ImageDraw.Draw(picture)
-    seconds = log_mel.shape[1] * hop_size / sample_rate
-    step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 8), seconds / 4)
-    for tick in np.arange(0, seconds + 1e-6, step):
+    picture.paste(plot.resize(size, Image.Resampling.NEAREST), (_LEFT, _TOP))
+    draw, bottom = ImageDraw.Draw(picture), _TOP + size[1]
+    most = max(1, min(8, size[0] // 40))
+    step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120) if seconds / s <= most), seconds / most)
+    ticks = np.arange(0, seconds + 1e-6, step)
+    for tick in ticks:
         x = _LEFT + round(tick / seconds * size[0])
-        draw.line([(x, _TOP + size[1]), (x, _TOP + size[1] + 4)], fill=_INK)
-        draw.text((x, _TOP + size[1] + 6), f"{tick:.3g}", fill=_INK, anchor="ma")
-    draw.text((4, _TOP + size[1] + 6), "Hz / s", fill=_INK)
-    low, high = _slaney(fmin), _slaney(fmax)
+        draw.line([(x, bottom), (x, bottom + 4)], fill=_INK)
+        draw.text((x, bottom + 6), f"{tick:.3g}{' s' if tick == ticks[-1] else ''}", fill=_INK, anchor="ma")
+    draw.text((_LEFT - 6, 2), "Hz", fill=_INK, anchor="ra")
+    low, high, last = _slaney(fmin), _slaney(fmax), bottom + _TICK_DISTANCE
     for tick in (hertz for hertz in _TICKS_HZ if fmin <= hertz <= fmax):
-        y = _TOP + size[1] - round((_slaney(tick) - low) / (high - low) * size[1])
-        draw.line([(_LEFT - 4, y), (_LEFT, y)], fill=_INK)
-        draw.text((_LEFT - 6, y), f"{tick}", fill=_INK, anchor="rm")
-    save_png(picture, path)
+        y = bottom - round((_slaney(tick) - low) / (high - low) * size[1])
+        if last - y >= _TICK_DISTANCE:
+            draw.line([(_LEFT - 4, y), (_LEFT, y)], fill=_INK)
+            draw.text((_LEFT - 6, y), f"{tick}", fill=_INK, anchor="rm")
+            last = y
+    return picture
 
 
 def colours(log_mel: np.ndarray, dynamic_range: float = 9.0) -> np.ndarray:

@@ -4,6 +4,8 @@ A pretrained part is named by a local folder, or by an id of the model hub.
 """
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from sonolume.utils import model_folder
@@ -19,6 +21,11 @@ def root() -> Path:
     """The checkout of this file, or the working directory if sonolume was installed as a wheel."""
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "egs").is_dir() else Path.cwd()
+
+
+def pip_install(extra: str) -> str:
+    """Command that installs an extra of this checkout into the running Python, for messages."""
+    return f'{shlex.quote(sys.executable)} -m pip install -e "{root()}[{extra}]"'
 
 
 def resolve(path: str | Path, key: str = "") -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sonolume.config import audio_to_image, options
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
-from sonolume.config.options import LARGEST_SEED, option
+from sonolume.config.options import LARGEST_SEED, MAX_GUIDANCE_SCALE, option
 from sonolume.utils.errors import UserError
 
 MAX_CODES = 2**15  # tokens are cached as 16-bit integers
@@ -170,8 +170,9 @@ class GenerationOptions(options.ModelOptions):
 
     seed: int = option(0, help="seed of the draws", metavar="N", low=0, high=LARGEST_SEED - 1)
     guidance_scale: float | None = option(
-        help="strength of classifier-free guidance; 1 is no guidance (default: the model's)", metavar="SCALE"
-    )
+        help="strength of classifier-free guidance; 1 is no guidance (default: the model's)", low=0,
+        high=MAX_GUIDANCE_SCALE, metavar="SCALE",
+    )  # fmt: skip
     temperature: float = option(1.0, help="divisor of the logits; 0 takes the likeliest token", metavar="T", low=0)
     top_k: int = option(0, help="draw from the N likeliest tokens only; 0 is off", metavar="N", low=0)
     top_p: float = option(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from sonolume.config.base import AdamConfig, Strict, TrainConfig
 from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
-from sonolume.config.options import LARGEST_SEED, ReportOptions, option
+from sonolume.config.options import LARGEST_SEED, MAX_GUIDANCE_SCALE, ReportOptions, option
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig, PredictionType
 
 
@@ -61,6 +61,7 @@ class EvaluationOptions(ReportOptions):
     seed: int = option(0, help="base seed; every sample has its own noise", low=0, high=LARGEST_SEED - 1)
     num_steps: int | None = option(help="denoising steps (default: 20)", low=1, metavar="N")
     guidance_scale: float | None = option(
-        help="classifier-free guidance scale; 1 disables guidance (default: 4)", metavar="SCALE"
-    )
+        help="classifier-free guidance scale; 1 disables guidance (default: 4)", low=0, high=MAX_GUIDANCE_SCALE,
+        metavar="SCALE",
+    )  # fmt: skip
     batch_size: int = option(16, help="pictures per batch", low=1, metavar="N")

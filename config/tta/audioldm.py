@@ -160,7 +160,9 @@ class InferenceOptions(options.ModelOptions, options.OutputOptions, options.Gene
     )  # fmt: skip
     continuation: bool = option(help="keep --init_audio and continue it up to --duration", needs=("init_audio",))
     lora: Path | None = option(help="LoRA weights made by run_finetune.sh", metavar="FILE", must_exist=True)
-    lora_scale: float = option(1.0, help="strength of --lora", needs=("lora",), metavar="SCALE")
+    lora_scale: float = option(
+        1.0, help="strength of --lora, -2 to 2; 0 is none", low=-2, high=2, needs=("lora",), metavar="SCALE"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

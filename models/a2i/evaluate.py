@@ -6,7 +6,6 @@ by any embedders. With --text_to_audio the sounds are generated from the caption
 picture.
 """
 
-import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from sonolume.utils import audio
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
+from sonolume.utils.text import message
 
 WORLD_EMBEDDERS = ("mini:picture_judge", "mini:world")
 CUSTOMARY = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai/clip-vit-large-patch14"
@@ -87,7 +87,7 @@ def run(config: Any, options: EvaluationOptions) -> None:
         sheets = from_text.sheets(folder, report, tests, real, made, baselines, lost)
     else:
         sheets = figures.sample_sheets(folder, report, samples)
-    print(f"compared by {', '.join(embedder.name for embedder in of_pictures)}", file=sys.stderr)
+    message(f"compared by {', '.join(embedder.name for embedder in of_pictures)}")
     finish(report, folder, sheets)
 
 

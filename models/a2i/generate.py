@@ -71,6 +71,9 @@ def run(config: RunConfig, options: InferenceOptions) -> None:
         source, config.recipe, options.device, options.dtype, options.stable_diffusion, not options.no_safety_checker
     )
     settings = call_settings(pipe, init_image, options)
+    runtime.report_unknown_words(
+        pipe.sd.text_encoder, [remove_placeholder(settings["prompt"]), *options.text, options.negative_text]
+    )
     subjects = encode_sounds(pipe, paths, options)
     folder = runtime.make_folder(options.output_dir)
     sidecar = components | _describe(pipe, settings, options)

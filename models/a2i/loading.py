@@ -8,7 +8,7 @@ import torch
 import transformers.utils.logging
 
 from sonolume.config.load import recipes
-from sonolume.models import runtime
+from sonolume.models import pretrained, runtime
 from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
@@ -91,7 +91,8 @@ def load_stable_diffusion(
     options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
     name, logs = f"{key} {source}", (diffusers.utils.logging, transformers.utils.logging)
     levels = [log.get_verbosity() for log in logs]
-    for log in logs:  # they warn about an absent torchvision, for each image processor, and an absent safety checker
+    pretrained.use_pil_processors()
+    for log in logs:  # they warn about an absent safety checker
         log.disable_progress_bar()
         log.set_verbosity_error()
     try:

@@ -1,7 +1,9 @@
 """Scores of an evaluation, the conditions they were measured under, and the report written from them."""
 
+import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -19,6 +21,19 @@ FORMULAS = 1  # increase it when the formula of a metric changes
 PACKAGES = ("sonolume", "torch", "torchmetrics", "diffusers", "transformers")  # versions that affect the scores
 MAX_OUTLIERS = 10  # outliers of a score in report.json, and files left out in report.md
 SHOWN_OUTLIERS = 3  # outliers of a score in report.md
+
+ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # of a character that means something in Markdown
+CELL_END = re.compile(r"(?<!\\)\|")
+GAUSSIANS = (
+    "squared distance of two Gaussians fitted to the embeddings, 0 for equal ones; it has no upper bound, its scale "
+    "depends on the embedder, and it grows as N shrinks"
+)
+SCALES = {  # first word of scores whose values mean nothing by themselves
+    "FAD": GAUSSIANS,
+    "FID": GAUSSIANS,
+    "KID": "squared difference of the embeddings' means in a polynomial kernel, 0 (or slightly below) for equal "
+    "distributions; it has no upper bound, and its scale depends on the embedder",
+}
 
 Conditions = dict[str, Any]
 Cell = tuple[float, float | None, float | None]  # value and bounds of its 95 % interval, if there is one
@@ -163,15 +178,35 @@ def _mean_cell(values: Tensor) -> Cell:
 
 
 def finish(report: Report, folder: Path, figures: Sequence[str] = ()) -> Path:
-    """Write report.json and report.md, which shows pictures of `folder`; print the page, and return the json's path."""
+    """Write report.json and report.md, which shows pictures of `folder`; print it, and return the json's path.
+
+    The terminal gets the page with aligned tables and without pictures.
+    """
     content = json.dumps(asdict(report) | {"content_hash": content_hash(report.conditions)})
     nan_to_null = json.loads(content, parse_constant=lambda _: None)  # JSON has neither NaN nor infinity
     files.write_json(folder / "report.json", nan_to_null)
     lines = page(report, figures)
     with files.atomic_path(folder / "report.md") as path:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(*lines, printable(str(folder / "report.json")), sep="\n")
+    print(*align_tables(lines), printable(str(folder / "report.json")), sep="\n")
     return folder / "report.json"
+
+
+def align_tables(lines: Iterable[str]) -> list[str]:
+    """Turn the Markdown of a page into text for a terminal: tables with aligned columns, no escapes and no pictures."""
+    shown = []
+    for is_table, group in itertools.groupby(lines, key=lambda line: line.startswith("|")):
+        if not is_table:
+            shown += [ESCAPE.sub(r"\1", line) for line in group if not line.startswith("![")]
+            continue
+        rows = [[ESCAPE.sub(r"\1", cell.strip()) for cell in CELL_END.split(line)[1:-1]] for line in group]
+        del rows[1]
+        widths = [max(map(len, column)) if any(column[1:]) else 0 for column in zip(*rows, strict=True)]
+        rows.insert(1, ["-" * width for width in widths])
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width]
+            shown.append("  ".join(cells).rstrip())
+    return shown
 
 
 def page(report: Report, figures: Sequence[str] = ()) -> list[str]:
@@ -191,6 +226,8 @@ def page(report: Report, figures: Sequence[str] = ()) -> list[str]:
     lines += ["", f"Conditions {content_hash(report.conditions)}: only reports with the same conditions can be ranked."]
     if columns:
         lines += ["", "The columns after chance are baselines and upper bounds: the same score of other samples."]
+    names = [name for name in SCALES if any(score.name.startswith(f"{name} ") for score in scores)]
+    lines += [line for name in names for line in ("", f"{name}: {SCALES[name]}.")]
     if report.counts:
         lines += ["", markdown(", ".join(f"{count} {what}" for what, count in report.counts.items()) + ".")]
     if report.left_out:

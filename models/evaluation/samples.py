@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,6 +116,8 @@ def generate_files(
             files.remove(path)
         missing, uids = {uid for uid, path in paths.items() if not _is_done(path)}, list(paths)
         done = len(uids) - len(missing)
+        if done and missing:
+            print(f"{folder}: {done} of {len(uids)} files are there: continuing with the others", file=sys.stderr)
         with tqdm(desc=title, total=len(uids), initial=done, leave=None, disable=not missing) as bar:
             for start in range(0, len(uids), batch_size):
                 batch = uids[start : start + batch_size]

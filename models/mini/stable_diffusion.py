@@ -9,11 +9,11 @@ autoencoder. B items, z latent channels, h x w latent size, L text tokens, D tex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch import Tensor
@@ -23,7 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.mini.stable_diffusion import Config, EvaluationOptions, PreprocessOptions, UNetConfig
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
-from sonolume.models import previews, runtime
+from sonolume.models import pretrained, previews, runtime
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS
 from sonolume.models.evaluation.embedders.load import load_all
 from sonolume.models.evaluation.held_out import scenes_with_files
@@ -46,6 +46,9 @@ from sonolume.utils.cache import cached
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image, picture_grid
 from sonolume.utils.text import markdown
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 CACHE_VERSION = 1  # bump to invalidate cached latents and text states
 BATCH_SIZE = 32  # pictures or texts of one forward pass
@@ -155,6 +158,13 @@ def encode_pictures(scenes: list[Scene], vae: AutoencoderKL, half: bool) -> np.n
     return np.concatenate(moments)
 
 
+def _pipeline_class() -> type["StableDiffusionPipeline"]:
+    pretrained.use_pil_processors()
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline
+
+
 def encode_texts(texts: list[str], text_encoder: TextEncoder) -> np.ndarray:
     """Text states (N, L, D) float16."""
     starts = tqdm(range(0, len(texts), BATCH_SIZE), desc="texts", unit="batch")
@@ -206,10 +216,10 @@ class Task(LatentTask):
         previews.log_pictures(self, "preview", [made.images])
         self.logger.experiment.add_text("preview", "\n\n".join(map(markdown, texts)), self.global_step)  # type: ignore[union-attr]
 
-    def pipeline(self) -> StableDiffusionPipeline:
+    def pipeline(self) -> "StableDiffusionPipeline":
         """Assemble a pipeline from the networks in their current state."""
         text_encoder = self.frozen["text_encoder"]
-        return StableDiffusionPipeline(
+        return _pipeline_class()(
             vae=self.frozen["vae"].to(self.device),
             text_encoder=text_encoder.model.to(self.device),
             tokenizer=text_encoder.tokenizer,
@@ -260,7 +270,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
     """Generate and score pictures; write report.json, report.md and samples.png. An interrupted run continues."""
     model, device = runtime.find_checkpoint(options.checkpoint, config, SHIPPED), runtime.pick_device(options.device)
     checkpoint.check_folder(Path(model), "StableDiffusionPipeline")
-    pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None).to(device)  # float32
+    pipe = _pipeline_class().from_pretrained(model, safety_checker=None).to(device)  # float32
     pipe.set_progress_bar_config(disable=True)
     folder = runtime.make_folder(options.output_dir)
     tests = scenes_with_files(config.miniworld, options.num_samples, None, folder / "real")
@@ -305,7 +315,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
 
 
 def generate(
-    pipe: StableDiffusionPipeline, settings: dict[str, Any], texts: dict[str, str], uids: list[str], seeds: list[int]
+    pipe: "StableDiffusionPipeline", settings: dict[str, Any], texts: dict[str, str], uids: list[str], seeds: list[int]
 ) -> list[Image.Image]:
     """Generate one picture for each Uid from its text."""
     made: Any = pipe(
@@ -318,7 +328,7 @@ def generate(
 
 
 @torch.no_grad()
-def reconstruct(pipe: StableDiffusionPipeline, real: Files, uids: list[str], seeds: list[int]) -> list[Image.Image]:
+def reconstruct(pipe: "StableDiffusionPipeline", real: Files, uids: list[str], seeds: list[int]) -> list[Image.Image]:
     """Encode and decode real pictures: the upper bound of the latent model."""
     pixels = judges.load_pixels([real[uid] for uid in uids]).to(pipe.device)                 # (B, 3, H, W)
     rebuilt = pipe.vae.decode(pipe.vae.encode(2 * pixels - 1).latent_dist.mode()).sample / 2  # (B, 3, H, W)

@@ -43,7 +43,8 @@ def run(
             continue
         with runtime.new_result(folder, path.stem, suffix, ".wav") as name:
             level = runtime.save_sound(name, result.numpy(), settings.sample_rate)
-            spectrogram_grid(name.with_suffix(".png"), [real[None].numpy(), rebuilt[None].numpy()], [path.name])
+            columns, titles = [real[None].numpy(), rebuilt[None].numpy()], ["original", "reconstructed"]
+            spectrogram_grid(name.with_suffix(".png"), columns, [path.name], titles, **settings.axes)
             facts = {"audio": str(path), "model": model, "mel_l1": float((real - rebuilt).abs().mean()), **level}
             files.write_json(name.with_suffix(".json"), runtime.describe(**facts))
         print(name)

@@ -4,6 +4,7 @@ A held-out wording consists of words that occur in training, in a template that 
 event strikes now, is silent, or has sounded how often.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -167,6 +168,22 @@ def kinds_in(text: str) -> list[str]:
     words = re.findall(r"[a-z]+", text.lower())
     found = {KIND_WORDS[form] for word in words for form in (word, word.removesuffix("s")) if form in KIND_WORDS}
     return [kind for kind in KINDS if kind in found]
+
+
+def unknown_words(text: str) -> list[str]:
+    """Words of a text, each once, that no caption or prompt of the miniature world has; a final s may differ."""
+    words = dict.fromkeys(re.findall(r"[^\W_]+", text.lower()))
+    known = _vocabulary()
+    return [word for word in words if word != "s" and not {word, word.removesuffix("s"), f"{word}s"} & known]
+
+
+@functools.cache
+def _vocabulary() -> frozenset[str]:
+    tables = (PITCH, LOUDNESS, COUNTS, DIRECTIONS, TRAIN, TEST, OTHER_NOUNS)
+    texts = [text for table in tables for group in table.values() for text in group]  # type: ignore[attr-defined]
+    texts += [*KINDS, *NAMES.values(), *ING, *ING.values(), *(noun for noun, _ in SUBJECTS.values()), *PROMPTS]
+    plain = re.sub(r"\{\w+\}", " ", " ".join([*texts, *FRAME_TEXTS, "is an"]))
+    return frozenset(re.findall(r"[^\W_]+", plain.lower()))
 
 
 def status(event: Event, state: Appearance) -> str:

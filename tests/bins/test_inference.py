@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -250,6 +251,31 @@ def test_a_long_text_is_refused_in_one_line_only(infer: Infer):
     assert "Token indices" not in stderr and "10001 tokens" in stderr
 
 
+def test_words_that_the_miniature_does_not_know_are_named_once(infer: Infer, copy_of_checkpoint: Path):
+    flags = ("--text", "a cat meows", "--text", "the bell rings", "--text", "un chien", "--batch_size", "1")
+    assert "shipped miniature" not in infer(*flags)[2]  # another text encoder
+    path = copy_of_checkpoint / "text_encoder" / "config.json"
+    files.write_json(path, json.loads(path.read_text()) | {"world": 1})
+    stderr = infer(*flags, checkpoint=copy_of_checkpoint)[2]
+    assert stderr.count("shipped miniature") == 1 and "unknown to it: cat, meows, un, chien (" in stderr
+    assert "shipped miniature" not in infer("--text", "Two bells ring twice.", checkpoint=copy_of_checkpoint)[2]
+    files.write_json(copy_of_checkpoint / "sonolume.json", {"dataset": ["my_clips"]})  # learned other captions since
+    assert "shipped miniature" not in infer(*flags, checkpoint=copy_of_checkpoint)[2]
+
+
+def test_silence_is_reported(infer: Infer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+
+    vocode = TextToAudioPipeline.vocode
+    monkeypatch.setattr(TextToAudioPipeline, "vocode", lambda pipe, mel: 1e-4 * vocode(pipe, mel))
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
+    assert "rain_0.wav: it is silent" in infer("--text", "rain")[2]
+    masked = infer("--text", "rain", "--init_audio", str(tmp_path / "a.wav"), "--mask", "0.2-0.6")[2]
+    assert "rain_0-2.wav: the generated part is silent" in masked
+    monkeypatch.undo()
+    assert "silent" not in infer("--text", "rain")[2]
+
+
 def test_a_lora_file_changes_the_sound_by_its_scale(infer: Infer, tmp_path: Path, tiny_checkpoint: Path):
     import torch
     from safetensors.torch import load_file, save_file
@@ -261,6 +287,10 @@ def test_a_lora_file_changes_the_sound_by_its_scale(infer: Infer, tmp_path: Path
     save_file({f"unet.{name}.{key}.weight": value for key, value in pair.items()}, tmp_path / "a.safetensors")
     flags = ["--text", "rain", "--lora", str(tmp_path / "a.safetensors")]
     plain, whole = infer("--text", "rain")[1][0], infer(*flags)[1][0]
+    (tmp_path / "run" / "lora").mkdir(parents=True)
+    shutil.copy(tmp_path / "a.safetensors", tmp_path / "run" / "lora" / "pytorch_lora_weights.safetensors")
+    of_run = infer("--text", "rain", "--lora", str(tmp_path / "run"))[1][0]
+    np.testing.assert_array_equal(samples_of(of_run), samples_of(whole))
     none = infer(*flags, "--lora_scale", "0")[1][0]
     assert not np.array_equal(samples_of(whole), samples_of(plain))
     np.testing.assert_array_equal(samples_of(none), samples_of(plain))
@@ -286,6 +316,8 @@ def test_a_preset_brings_its_steps(infer: Infer, tiny_config: Callable[..., Path
         (["--text", 10_000 * "x"], "10001 tokens"),
         (["--text", "rain", "--audio", "x.wav"], "--audio"),
         (["--text", "rain", "--guidance_scale", "nan"], "--guidance_scale"),
+        (["--text", "rain", "--guidance_scale", "-3"], "--guidance_scale must be from 0 to 100"),
+        (["--text", "rain", "--lora", ".", "--lora_scale", "9"], "--lora_scale must be from -2 to 2"),
         (["--text", "rain", "--seed", "99999999999999999999"], "--seed"),
         (["--text", "rain", "--duration", "601"], "--duration"),
         (["--text", "rain", "--duration", "inf"], "--duration"),
@@ -296,6 +328,7 @@ def test_a_preset_brings_its_steps(infer: Infer, tiny_config: Callable[..., Path
         (["--text", "rain", "--lora_scale", "0.5"], "--lora_scale needs --lora"),
         (["--text", "rain", "--preset", "best"], "'best'"),
         (["--text", "rain", "--scheduler", "flow-euler"], "'flow-euler'"),
+        (["--text", "rain", "--scheduler", "x"], ": ddim, pndm, dpm++, euler, unipc, deis"),
         (["--text", "rain", "--dtype", "float16", "--device", "cpu"], "--dtype float16"),
         (["--text", "rain", "--device", "gpu"], "--device gpu"),
         (["--text", "rain", "--device", "cuda:99"], "--device cuda:99"),

@@ -149,7 +149,7 @@ def test_low_frequencies_are_at_the_bottom_and_time_runs_right(tmp_path: Path):
     log_mel[:20, 80:] = 0.0  # low and late
     spectrogram_png(tmp_path / "a.png", log_mel)
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("L"), dtype=float)
-    plot = picture[8:-30, 46:-12]
+    plot = picture[22:-22, 44:-16]
     height, width = plot.shape
     low_late = plot[-height // 8 :, -width // 4 :].mean()
     assert low_late > 200
@@ -160,8 +160,20 @@ def test_low_frequencies_are_at_the_bottom_and_time_runs_right(tmp_path: Path):
 def test_axes_are_drawn(tmp_path: Path):
     spectrogram_png(tmp_path / "a.png", np.zeros((80, 625), np.float32))
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
-    assert (picture[:, :46] < 100).sum() > 100  # Hz labels
-    assert (picture[-28:] < 100).sum() > 100  # seconds
+    assert (picture[:, :44] < 100).sum() > 100  # Hz labels
+    assert (picture[-16:] < 100).sum() > 60  # seconds
+
+
+@pytest.mark.parametrize(("bands", "frames"), [(80, 160), (80, 625), (8, 40), (64, 3000)])
+def test_sheets_have_axes_whose_labels_do_not_overlap(tmp_path: Path, bands: int, frames: int) -> None:
+    clips = np.full((1, bands, frames), -11.5, np.float32)
+    spectrogram_grid(tmp_path / "a.png", [clips, clips], ["one"])
+    sheet = (read(tmp_path / "a.png").max(-1) < 100) & (read(tmp_path / "a.png").min(-1) >= 35)  # ink, not the plots
+    left = sheet[-(2 * bands + 30) : -8, 8:44]
+    assert left.any(1).sum() >= 8 and not left.any(1).all()  # labels in Hz, with gaps between them
+    below = sheet[-24:-8, 8 : 2 * frames + 68]
+    gaps = (~below.any(0)).astype(int)
+    assert below.any() and (np.convolve(gaps, np.ones(4), "valid") == 4).sum() > 0
 
 
 def test_colours_grow_brighter_and_silence_is_dark():

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ def test_root_is_the_checkout_wherever_we_stand(root: Path, in_folder: Path) -> 
 def test_root_without_a_checkout_is_the_working_directory(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "__file__", str(in_folder / "site-packages" / "sonolume" / "utils" / "paths.py"))
     assert paths.root() == in_folder
+
+
+def test_the_pip_of_this_python_installs_an_extra(root: Path, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/opt/my python/bin/python")
+    assert paths.pip_install("video") == f"'/opt/my python/bin/python' -m pip install -e \"{root}[video]\""
 
 
 def test_resolve(root: Path, in_folder: Path) -> None:

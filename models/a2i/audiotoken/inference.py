@@ -3,7 +3,6 @@
 The classes are AudioSet's 527, or the twelve of the miniature world.
 """
 
-import sys
 from pathlib import Path
 
 import torch
@@ -14,10 +13,11 @@ from sonolume.models.a2i import generate
 from sonolume.models.a2i.audiotoken.encoder import SHIPPED, load_beats
 from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
+from sonolume.preprocessors.miniworld.scene import KINDS
 from sonolume.utils import audio, files, paths
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
-from sonolume.utils.text import printable
+from sonolume.utils.text import message, printable
 
 SHIPPED_BEATS = "pretrained/mini/beats"  # used where the config's does not exist
 WINDOW = 10.0  # seconds, as AudioSet's clips; the probabilities of a longer recording are the mean over its windows
@@ -44,6 +44,8 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
     sounds = files.find_sounds(*options.audio)
     beats = find_beats(config, options.checkpoint)
     beats.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
+    if tuple(beats.labels or ()) == KINDS:
+        message(f"{runtime.describe_miniature()}: it gives one of these names to any other sound as well")
     errors: list[SoundError] = []
     for path in sounds:
         try:
@@ -64,7 +66,7 @@ def find_beats(config: Config, checkpoint: str | None) -> BEATs:
         return load_beats(settings.get("beats", ""), f"{folder}: beats")
     if paths.resolve(config.model.beats).is_dir():
         return load_beats(config.model.beats)
-    print(f"no BEATs at {config.model.beats}: using {SHIPPED_BEATS} (another: model.beats=FOLDER)", file=sys.stderr)
+    message(f"no BEATs at {config.model.beats}: using {SHIPPED_BEATS} (another: model.beats=FOLDER)")
     return load_beats(SHIPPED_BEATS)
 
 

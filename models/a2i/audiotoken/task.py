@@ -25,13 +25,14 @@ from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, v
 from sonolume.modules import sampling
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
 from sonolume.modules.sampling import objective_of
+from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
 
 def load_frozen(config: Config) -> Frozen:
     """Load Stable Diffusion and BEATs, and check that peft is installed if the config needs it."""
     if config.model.lora and importlib.util.find_spec("peft") is None:
-        raise UserError('model.lora true needs the package peft: pip install -e ".[lora]"')
+        raise UserError(f"model.lora true needs the package peft: {paths.pip_install('lora')}")
     sd = frozen_stable_diffusion(config.model.stable_diffusion)
     return Frozen(sd=sd, beats=load_beats(config.model.beats))
 

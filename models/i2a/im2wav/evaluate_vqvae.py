@@ -46,7 +46,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
     report = Report({}, facts=facts)
     first = score(report, clips, vqvae, settings)
     output = runtime.make_folder(options.output_dir)
-    spectrogram_grid(output / "samples.png", [mels.numpy() for mels in first.values()], clips.uids[:ROWS], list(first))
+    columns = [mels.numpy() for mels in first.values()]
+    spectrogram_grid(output / "samples.png", columns, clips.uids[:ROWS], list(first), **settings.axes)
     finish(report, output, ["samples.png"])
 
 

@@ -4,7 +4,6 @@ F frames, N pictures, V width of CLIP's space.
 """
 
 import io
-import sys
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -148,8 +147,8 @@ def _report(left_out: Sequence[LeftOut], count: int) -> None:
         return
     counts = Counter(one.reason for one in left_out).most_common()
     reasons = ", ".join(f"{number} {reason}" for reason, number in counts)
-    print(f"{len(left_out)} of {count} videos left out: {reasons}", file=sys.stderr)
+    message(f"{len(left_out)} of {count} videos left out: {reasons}")
     for one in left_out[:LISTED]:
         message(f"  {one.detail}")
     if len(left_out) > LISTED:
-        print(f"  and {len(left_out) - LISTED} more", file=sys.stderr)
+        message(f"  and {len(left_out) - LISTED} more")

@@ -162,6 +162,7 @@ def _tower_config(where: str, name: str, revision: str | None, tower: str) -> An
     whole = transformers.CLIPConfig.from_dict(settings)
     config = getattr(whole, f"{tower}_config")
     config.projection_dim = whole.projection_dim
+    config.world = getattr(whole, "world", None)  # of the miniature
     return config
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -27,9 +28,11 @@ from sonolume.utils import files
 from sonolume.utils.cache import content_hash, fcntl
 from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.image import spectrogram_png
+from sonolume.utils.text import printable
 from sonolume.utils.video import mux
 
 SHIPPED = "pretrained/mini/im2wav"  # the miniature exported folder, used where the run has none
+FADE_SECONDS = 0.01  # at the end of a result, which goes on in a longer one
 UNFINISHED = ".unfinished"  # folder in --output_dir with the tokens of a killed run
 
 Job = tuple[Subject, int]  # subject and seed
@@ -47,6 +50,8 @@ def run(config: Config, options: InferenceOptions) -> None:
     load_encoder = cache(partial(load_clip, where, pipe))
     found = subjects.collect(options, pipe, load_encoder)
     negative = subjects.negative(options, load_encoder)
+    if texts := [text for text in (*options.text, options.negative_text) if text]:
+        runtime.report_unknown_words(load_encoder().vision, texts)
     folder = runtime.make_folder(options.output_dir)
     jobs = [(subject, options.seed + number) for subject in found for number in range(options.num_samples)]
     rounds = list(_batches(pipe, jobs, options))
@@ -61,6 +66,8 @@ def run(config: Config, options: InferenceOptions) -> None:
             key = content_hash(_key(batch, request, facts), [options.mux, options.keep_sound])
             key = own.enter_context(_own_key(folder / UNFINISHED, key))
             stores.append(DiskStore(folder / UNFINISHED, key, bar))
+            if stores[-1].is_continued and not any(store.is_continued for store in stores[:-1]):
+                bar.write(printable(f"{folder}: continuing a run that was stopped there"), file=sys.stderr)
             if not stores[-1].is_complete:
                 sampling = options.level, options.window_overlap, options.negative_scale
                 waves = generate(pipe, request, options, *sampling, stores[-1], bar)
@@ -157,11 +164,13 @@ class DiskStore(TokenStore):
     Attributes:
         results: of each sound its wav and its video.
         is_complete: whether all files of the batch are written.
+        is_continued: whether a killed run left tokens or names.
     """
 
     def __init__(self, folder: Path, key: str, bar: Any) -> None:
         super().__init__()
         self.tokens, self.names = folder / f"{key}.safetensors", folder / f"{key}.json"
+        self.is_continued = self.tokens.is_file() or self.names.is_file()
         noted = files.read_json(self.names) if self.names.is_file() else {"results": [], "complete": False}
         self.results = [[Path(path) for path in paths] for paths in noted["results"]]
         self.is_complete = noted["complete"] and all(path.is_file() for path in itertools.chain(*self.results))
@@ -292,13 +301,20 @@ def _choose_names(subject: Subject, seed: int, folder: Path, options: InferenceO
     return [wav.with_suffix(suffix) for suffix in suffixes]
 
 
+def _fade_out(wave: torch.Tensor, samples: int) -> torch.Tensor:
+    """Let a wave (n,) end in silence instead of a click, over its last `samples`."""
+    ramp = torch.linspace(1, 0, min(samples, len(wave)))
+    return torch.cat([wave[: len(wave) - len(ramp)], wave[len(wave) - len(ramp) :] * ramp])
+
+
 def _save(
     subject: Subject, seed: int, wave: torch.Tensor, facts: dict[str, Any], results: Sequence[Path],
     options: InferenceOptions,
 ) -> None:  # fmt: skip
     """Write wav, spectrogram and json of one sound, and with --mux its video."""
     rate, path = facts["sample_rate"], results[0]
-    level = runtime.save_sound(path, wave.numpy(), rate)
+    wave = _fade_out(wave, round(FADE_SECONDS * rate))
+    level = runtime.save_sound(path, wave.numpy(), rate, generated=wave.numpy())
     mel = MelSpectrogram(MelSettings.full_band(rate))(wave[None])[0]
     spectrogram_png(path.with_suffix(".png"), mel.numpy(), rate, fmax=rate / 2)
     described = subject.source | {"seed": seed, "duration": len(wave) / rate} | facts | level

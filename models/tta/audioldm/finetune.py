@@ -5,7 +5,6 @@ Reads JSON only, so that mistakes are reported before torch is imported.
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sonolume.config.tta.audioldm import Config, FinetuneOptions, Method
 from sonolume.models.tta.audioldm import run_config
 from sonolume.utils import files, manifest, paths
 from sonolume.utils.errors import ConfigError, UserError
+from sonolume.utils.text import message
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
@@ -91,7 +91,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_peft(config: Config) -> None:
     """Raise a UserError if LoRA is asked for and peft is not installed."""
     if config.model.method is Method.lora and importlib.util.find_spec("peft") is None:
-        raise UserError('model.method lora needs the package peft: pip install -e ".[lora]"')
+        raise UserError(f"model.method lora needs the package peft: {paths.pip_install('lora')}")
 
 
 def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
@@ -106,9 +106,9 @@ def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
         return given or began
     trained, hint = config.run_dir.parent / "audioldm" / "pipeline", "(another: --checkpoint FOLDER_OR_ID)"
     if trained.is_dir():
-        print(f"fine-tuning {trained} {hint}", file=sys.stderr)
+        message(f"fine-tuning {trained} {hint}")
         return str(trained)
-    print(f"no trained pipeline at {trained}: fine-tuning {SHIPPED} {hint}", file=sys.stderr)
+    message(f"no trained pipeline at {trained}: fine-tuning {SHIPPED} {hint}")
     return SHIPPED
 
 

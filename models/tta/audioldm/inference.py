@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import diffusers.utils.logging
+import numpy as np
 import transformers.utils.logging
 from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
+from sonolume.models.tta.audioldm import run_config
 from sonolume.models.tta.audioldm.pipeline import LONGEST, TextToAudioPipeline
 from sonolume.modules import sampling
-from sonolume.modules.inpainting import default_strength, mask_samples, runs
+from sonolume.modules.inpainting import FADE_SECONDS, Spans, default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.image import spectrogram_png
@@ -38,12 +40,20 @@ def run(config: Config, options: InferenceOptions) -> None:
         lora.load(pipe, options.lora, options.lora_scale)
     if pipe.vocoder is None:
         message(f"{where} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality")
+    if options.lora is None and not _is_fine_tuned(Path(where)):
+        runtime.report_unknown_words(pipe.text_encoder, [*options.text, options.negative_text])
     arguments = call_arguments(pipe, options)
     folder = runtime.make_folder(options.output_dir)
     jobs = [(text, options.seed + number) for text in options.text for number in range(options.num_samples)]
     rounds = [jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size)]
     for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
         _generate(pipe, batch, arguments, options, where, folder)
+
+
+def _is_fine_tuned(folder: Path) -> bool:
+    """True if a pipeline was trained on captions of other data than the miniature world."""
+    path = folder / run_config.FILE
+    return path.is_file() and not files.read_json(path).get("preprocess", {}).get("miniworld", {}).get("train_scenes")
 
 
 def load(where: str, device: str = "auto", dtype: str = "float32", **components: Any) -> TextToAudioPipeline:
@@ -116,10 +126,20 @@ def _generate(
     rows = zip(jobs, output.mels.cpu().numpy(), output.audios, output.gains.tolist(), strict=True)
     for (text, seed), log_mel, wave, gain in rows:
         with runtime.new_result(folder, text, seed, ".wav") as path:
-            level = runtime.save_sound(path, wave, mel.sample_rate, gain)
+            generated = _generated_part(wave, arguments["mask"], mel.sample_rate)
+            level = runtime.save_sound(path, wave, mel.sample_rate, gain, generated)
             spectrogram_png(path.with_suffix(".png"), log_mel, mel.sample_rate, mel.hop_size, mel.fmin, mel.fmax)
             files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed} | facts | level)
         print(path)
+
+
+def _generated_part(wave: np.ndarray, mask: Spans | None, sample_rate: int) -> np.ndarray:
+    """Samples of a wave (n,) inside the mask, without the cross-faded ends of its spans; all without a mask."""
+    if mask is None:
+        return wave
+    fade = round(FADE_SECONDS * sample_rate)
+    spans = runs(mask_samples(mask, len(wave), sample_rate))
+    return np.concatenate([wave[start + fade : end - fade] for start, end in spans])
 
 
 def _describe(

@@ -40,7 +40,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
     report.facts = {"model": where, "clips": len(real), "of": clips.source["source"], "chance": "the others' mean"}
     folder = runtime.make_folder(options.output_dir)
     columns = [some[:ROWS].nan_to_num(SILENCE).numpy() for some in (real, rebuilt)]
-    spectrogram_grid(folder / "samples.png", columns, clips.uids[:ROWS], ["real", "reconstructed"])
+    spectrogram_grid(folder / "samples.png", columns, clips.uids[:ROWS], ["real", "reconstructed"], **settings.axes)
     finish(report, folder, ["samples.png"])
 
 

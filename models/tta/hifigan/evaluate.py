@@ -46,7 +46,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
     first = score(report, clips, vocoder, settings)
     folder = runtime.make_folder(options.output_dir)
     columns = [mels.nan_to_num(SILENCE).numpy() for mels in first.values()]
-    spectrogram_grid(folder / "samples.png", columns, clips.uids[:ROWS], list(first))
+    spectrogram_grid(folder / "samples.png", columns, clips.uids[:ROWS], list(first), **settings.axes)
     finish(report, folder, ["samples.png"])
 
 

@@ -67,5 +67,6 @@ def test_the_flag_prints_tags_and_draws_nothing(root: Path, tmp_path: Path, caps
     captured = capsys.readouterr()
     first, *tags = captured.out.splitlines()
     assert first.endswith("a.wav  2.56 s") and len(tags) == 5 and tags[0].endswith("%  siren")
+    assert captured.err.count("the shipped miniature knows 12 synthetic kinds") == 1
     assert "1 of 2 sounds were left out" in captured.err and not (tmp_path / "out").exists()
     assert cli.run(inference.main, [*flags, "--audio", str(tmp_path / "b.wav")]) == 2

@@ -11,6 +11,7 @@ from sonolume.models.evaluation.report import (
     Conditions,
     Report,
     Score,
+    align_tables,
     differences,
     finish,
     format_value,
@@ -144,3 +145,24 @@ def test_nothing_from_outside_is_markup(tmp_path: Path, capsys: pytest.CaptureFi
         assert len(text.splitlines()) - len(page(plain)) in (0, 1)  # the terminal also shows the path
         assert not any(one in text for one in ("\x1b", "\u202e", "\udcff"))
         assert text.count("<script>") == text.count("\\<script>") + 2  # two code spans
+
+
+def test_the_terminal_gets_aligned_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(conditions(), facts={"model": "mine"})
+    report.add_share("single", Share(15, 20), chance=1 / 12, headline=True)
+    report.add_mean("KL of both", torch.arange(8.0), ["a|b", *"bcdefgh"], "down")
+    finish(report, tmp_path, ["samples.png"])
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[2:6]
+    assert table[0].startswith("score       value") and table[0].endswith("N")
+    assert len({table[row].index(value) for row, value in ((0, "better"), (2, "up"), (3, "down"))}) == 1
+    assert not any(line.startswith(("|", "![")) for line in lines) and any("`h` 7" in line for line in lines)
+    escaped = ["a \\* b", "| a\\|b | c |", "|---|---|", "| 1 | 2 |"]
+    assert align_tables(escaped) == ["a * b", "a|b  c", "---  -", "1    2"]
+
+
+def test_distances_without_a_scale_are_explained() -> None:
+    report = Report(conditions(), scores=[Score("FAD mini:sound_judge", 3.2, "down"), Score("KID mel", 0.1, "down")])
+    told = [line.partition(":")[0] for line in page(report)[5:] if "no upper bound" in line]
+    assert told == ["FAD", "KID"]
+    assert not any("no upper bound" in line for line in page(Report(conditions())))

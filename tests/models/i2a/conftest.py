@@ -22,7 +22,7 @@ def tiny_clip(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = tower | {"vocab_size": len(tokenizer), "max_position_embeddings": 48, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
     vision = tower | {"image_size": 32, "patch_size": 8}
-    config = tf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)
+    config = tf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH, world=1)
     tf.CLIPModel(config).save_pretrained(folder)
     tf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

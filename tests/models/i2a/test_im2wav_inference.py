@@ -48,6 +48,7 @@ def test_pictures_become_sounds_of_the_asked_length(
     assert code == 0
     found = waves(out)
     assert sorted(found) == ["blue_0", "blue_1", "red_0", "red_1"]
+    assert all(wave[-1] == 0 and abs(wave[-100]).max() > 0 for wave in found.values())  # faded out, no click
     assert {len(wave) for wave in found.values()} == {round(3.3 * 16000)}
     assert not np.array_equal(found["red_0"], found["red_1"])
     sidecar = json.loads((out / "red_1.json").read_text())
@@ -83,11 +84,14 @@ def test_no_compiler_is_one_line(
     assert "(InvalidCxxCompiler: no C++ compiler found): install" in capsys.readouterr().err
 
 
-def test_texts_and_negatives(root: Path, tiny_im2wav: Path, tmp_path: Path) -> None:
+def test_texts_and_negatives(
+    root: Path, tiny_im2wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain, negative = tmp_path / "plain", tmp_path / "negative"
     inputs = ("--text", "a dog barks", "--level", "low")
     assert run(root, tiny_im2wav, *inputs, "--output_dir", plain) == 0
-    assert run(root, tiny_im2wav, *inputs, "--negative_text", "rain falls", "--output_dir", negative) == 0
+    assert run(root, tiny_im2wav, *inputs, "--negative_text", "rain on snow", "--output_dir", negative) == 0
+    assert capsys.readouterr().err.count("unknown to it: snow (") == 1
     (name,) = waves(plain)
     assert not np.array_equal(waves(plain)[name], waves(negative)[name])
 
@@ -97,8 +101,9 @@ class Killed(BaseException):
 
 
 def test_a_killed_run_continues_after_its_last_window(
-    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    root: Path, tiny_im2wav: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     flags = ("--image", pictures, "--duration", "6", "--batch_size", 1)
     assert run(root, tiny_im2wav, *flags, "--output_dir", tmp_path / "whole") == 0
     save, count = im2wav.DiskStore.save, [0]
@@ -113,9 +118,10 @@ def test_a_killed_run_continues_after_its_last_window(
     out = tmp_path / "broken"
     with pytest.raises(Killed):
         run(root, tiny_im2wav, *flags, "--output_dir", out)
-    assert list(waves(out)) == ["blue_0"]
+    assert list(waves(out)) == ["blue_0"] and "continuing" not in capsys.readouterr().err
     count[0] = -1000
     assert run(root, tiny_im2wav, *flags, "--output_dir", out) == 0
+    assert capsys.readouterr().err.count("continuing a run") == 1
     assert 0 < 1000 + count[0] < 10  # not all windows were sampled again
     for name, wave in waves(tmp_path / "whole").items():
         assert np.array_equal(wave, waves(out)[name])

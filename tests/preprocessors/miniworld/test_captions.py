@@ -1,8 +1,19 @@
 import re
 
+import numpy as np
 import pytest
 
-from sonolume.preprocessors.miniworld.captions import COUNTS, KIND_WORDS, SUBJECTS, TEST, TRAIN, captions, kinds_in
+from sonolume.preprocessors.miniworld.captions import (
+    COUNTS,
+    KIND_WORDS,
+    SUBJECTS,
+    TEST,
+    TRAIN,
+    captions,
+    kinds_in,
+    prompt,
+    unknown_words,
+)
 from sonolume.preprocessors.miniworld.scene import KINDS, scenes
 
 
@@ -103,3 +114,12 @@ def test_other_forms_and_other_texts() -> None:
     assert [kinds_in(f"a photo of a {kind}") for kind in KINDS] == [[kind] for kind in KINDS]
     assert kinds_in("a piano plays") == kinds_in("") == []
     assert kinds_in("training and belles-lettres") == []
+
+
+def test_unknown_words_are_those_of_no_caption() -> None:
+    for split in ("train", "test"):
+        for scene in scenes(split, 300):
+            texts = [*captions(scene, 3, split), prompt(scene.events[0].kind, np.random.default_rng(scene.seed))]
+            assert unknown_words(" ".join(texts)) == []
+    assert unknown_words("A cat meows, and the cat's BELLS ring.") == ["cat", "meows"]
+    assert unknown_words("Un chien aboie; дождь; asdf") == ["un", "chien", "aboie", "дождь", "asdf"]
