@@ -96,8 +96,8 @@ def picture_grid(
     if len(titles) != len(columns) or len(labels) not in (0, rows):
         raise ValueError(f"{path}: {len(titles)} titles, {len(labels)} labels for {len(columns)} columns, {rows} rows")
     width, height = cell
-    titled = [_text(title, width) for title in titles]
-    over = [_text(label, len(columns) * (width + _GAP)) for label in labels] or [_text("", width)] * rows
+    titled = [draw_text(title, width) for title in titles]
+    over = [draw_text(label, len(columns) * (width + _GAP)) for label in labels] or [draw_text("", width)] * rows
     left = [_GAP + number * (width + _GAP) for number in range(len(columns) + 1)]
     y = _GAP + max(title.height for title in titled)
     sheet = Image.new("RGB", (left[-1], y + sum(label.height + height + _GAP for label in over)), _PAPER)
@@ -187,7 +187,7 @@ def save_png(image: Image.Image, path: Path | str) -> None:
         image.save(temporary, format="PNG")
 
 
-def _text(text: str, width: int) -> Image.Image:
+def draw_text(text: str, width: int) -> Image.Image:
     """Draw a title in lines that fit into `width` pixels, at most `_LINES`; a longer one ends in dots."""
     lines = textwrap.wrap(printable(text), max(3, width // _CHARACTER), max_lines=_LINES, placeholder="...")
     drawn = Image.new("RGB", (width, _LINE * len(lines)), _PAPER)  # cuts a line of unusually wide characters

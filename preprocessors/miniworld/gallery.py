@@ -8,22 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld.captions import captions
-from sonolume.preprocessors.miniworld.pictures import SIZE, picture
+from sonolume.preprocessors.miniworld.pictures import picture
 from sonolume.preprocessors.miniworld.scene import KINDS, Scene, scenes
 from sonolume.preprocessors.miniworld.sounds import render
 from sonolume.utils import cli
 from sonolume.utils.files import atomic_path
-from sonolume.utils.image import colours
+from sonolume.utils.image import colours, draw_text
 
-ZOOM = 2
-COLUMNS = 3
+COLUMNS = 4
 PAIRS = 2  # scenes of each relation
-SPECTROGRAM = (320, SIZE * ZOOM)  # pixels
-CELL = (SIZE * ZOOM + SPECTROGRAM[0] + 24, SIZE * ZOOM + 34)  # pixels
+SIDE = 96  # of a picture, pixels
+SPECTROGRAM = (160, SIDE)  # pixels
+LABEL = 56  # height of three lines, pixels
+GAP = 8  # pixels
+DYNAMIC_RANGE = 6.0  # nepers; the world's noise floor stays dark
+CELL = (SIDE + SPECTROGRAM[0] + 3 * GAP, LABEL + SIDE + GAP)  # pixels
 
 
 def chosen() -> list[Scene]:
@@ -39,7 +42,8 @@ def chosen() -> list[Scene]:
 
 def _spectrogram(scene: Scene) -> Image.Image:
     log_mel = MelSpectrogram()(torch.from_numpy(render(scene))[None])[0].numpy()  # (80, 160)
-    return Image.fromarray(np.ascontiguousarray(colours(log_mel)[::-1])).resize(SPECTROGRAM, Image.Resampling.NEAREST)
+    plot = Image.fromarray(np.ascontiguousarray(colours(log_mel, DYNAMIC_RANGE)[::-1]))
+    return plot.resize(SPECTROGRAM, Image.Resampling.NEAREST)
 
 
 def main(argv: list[str]) -> None:
@@ -48,15 +52,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("path", type=Path, help="the PNG to write")
     path, found = parser.parse_args(argv).path, chosen()
     sheet = Image.new("RGB", (COLUMNS * CELL[0], -(-len(found) // COLUMNS) * CELL[1]), "white")
-    draw = ImageDraw.Draw(sheet)
     for index, scene in enumerate(found):
-        x, y = (index % COLUMNS) * CELL[0] + 8, (index // COLUMNS) * CELL[1] + 8
-        zoomed = Image.fromarray(picture(scene)).resize((SIZE * ZOOM, SIZE * ZOOM), Image.Resampling.NEAREST)
-        sheet.paste(zoomed, (x, y))
-        sheet.paste(_spectrogram(scene), (x + SIZE * ZOOM + 6, y))
-        draw.text((x, y + SIZE * ZOOM + 4), captions(scene, 1, "train")[0], fill="black")
+        x, y = (index % COLUMNS) * CELL[0] + GAP, (index // COLUMNS) * CELL[1] + LABEL
+        label = draw_text(captions(scene, 1, "train")[0], SIDE + GAP + SPECTROGRAM[0])
+        sheet.paste(label, (x, y - label.height - 2))
+        sheet.paste(Image.fromarray(picture(scene)).resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, y))
+        sheet.paste(_spectrogram(scene), (x + SIDE + GAP, y))
     with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from sonolume.models.tta.audioldm.task import Task, load_frozen
 
 
 def test_unmasked_training_attends_to_t5s_outputs_at_padding(tiny_config: Callable[..., Path], tiny_checkpoint: Path):
-    """As in the seed: padded to the longest of the batch, T5 gets the mask, the U-Net attends to padding too."""
+    """As in Amphion: padded to the longest of the batch, T5 gets the mask, the U-Net attends to padding too."""
     path = tiny_config("tta/audioldm", preprocess={"cond_mask_prob": 0.5})
     config = load_config(path, ["model.text_mask=false"])
     data = training_data(config, load_frozen(config))
