@@ -44,3 +44,19 @@ def test_sounds_match_their_texts(shipped: Path):
     judge = load_judge(SoundJudge, shipped / "sound_judge")
     shares = score_judgement(run_judge(judge, MelSpectrogram()(waves.audios)), scenes)
     assert shares["single"].right >= 0.85 * CAPTIONS
+
+
+@pytest.mark.full
+def test_a_text_of_the_whole_result_is_heard_in_the_mask(shipped: Path):
+    pipe = TextToAudioPipeline.from_pretrained(shipped / "text_to_audio")
+    pipe.set_progress_bar_config(disable=True)
+    rain = pipe("Rain falls", generator=torch.Generator().manual_seed(0), output_type="pt").audios
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    texts = ["Rain falls, then a bell rings"] * 4
+    made = pipe(texts, init_audio=rain, mask=[(1.2, None)], generator=generators, output_type="pt").audios
+    start = round(1.2 * 16000)
+    assert made[:, :start].equal(rain[:, :start].expand(4, -1)) and (made[:, start + 320 :].abs().amax(1) > 0.05).all()
+    made[:, :start] = 0
+    judge = load_judge(SoundJudge, shipped / "sound_judge")
+    bell = world.KINDS.index("bell")
+    assert (run_judge(judge, MelSpectrogram()(made)).presence[:, bell] > 0).sum() >= 3
