@@ -8,6 +8,7 @@ from sonolume.config.base import DataConfig
 from sonolume.config.options import option
 from sonolume.utils.errors import UserError
 
+LONGEST_SECONDS = 86_400  # of a clip
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
 SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width
 TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --window and --hop
@@ -30,8 +31,8 @@ class PairsConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least("preprocess", 1, "frames", "longest_side")
-        order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g}"
-        self.require(0 < self.min_seconds <= self.seconds, f"preprocess: {order} does not hold")
+        order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} <= {LONGEST_SECONDS}"
+        self.require(0 < self.min_seconds <= self.seconds <= LONGEST_SECONDS, f"preprocess: {order} does not hold")
 
 
 @dataclass
@@ -47,7 +48,8 @@ class TrainingPairsConfig(PairsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "starts", "width", "height")
+        self.at_least("preprocess", 1, "starts")
+        self.at_least("preprocess", 1, "width", "height", most=4096)
         order = f"0.2 <= input_length {self.input_length:g} <= seconds {self.seconds:g}"
         self.require(0.2 <= self.input_length <= self.seconds, f"preprocess: {order} does not hold")
         for name in ("width", "height"):

@@ -13,6 +13,14 @@ from sonolume.utils.errors import ConfigError
 LRSchedule = StrEnum("LRSchedule", ["constant", "cosine"])
 LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution"])
 
+LARGEST_SIZE = 2**16  # of a whole number that has no other limit, such as channels
+MOST_LAYERS = 256  # of a network
+MOST_STEPS = 10**12  # optimizer steps, and what is counted in them
+MOST_SCENES = 10**7  # of the miniature world
+MOST_WORKERS = 256  # processes
+LARGEST_SEED = 2**32 - 1  # the generator of a step takes its product with the number of the step, in 64 bits
+LONGEST = 2**24  # samples, or frames, of one item
+
 
 class Strict:
     """Base of every section: checks of its values. `key` is the dotted path of the section in the file."""
@@ -21,10 +29,14 @@ class Strict:
         if not condition:
             raise ConfigError(message)
 
-    def at_least(self, key: str, minimum: float, *names: str) -> None:
+    def at_least(self, key: str, minimum: float, *names: str, most: float = LARGEST_SIZE) -> None:
+        """Check a number, or every number of a list; `most` is the largest whole number."""
         for name in names:
-            value = getattr(self, name)
-            self.require(value >= minimum, f"{key}.{name} must be at least {minimum}, got {value}")
+            given = getattr(self, name)
+            for value in given if isinstance(given, list) else [given]:
+                self.require(value >= minimum, f"{key}.{name} must be at least {minimum}, got {value}")
+                valid = isinstance(value, float) or value <= most
+                self.require(valid, f"{key}.{name} must be at most {most}, got {value}")
 
     def fraction(self, key: str, *names: str) -> None:
         for name in names:
@@ -51,6 +63,7 @@ class AdamConfig(Strict):
     def __post_init__(self) -> None:
         self.require(self.lr > 0, f"train.adam.lr must be above 0, got {self.lr}")
         valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        self.at_least("train.adam", 0, "weight_decay", "eps")
         self.require(valid, f"train.adam.betas must be two numbers in [0, 1), got {self.betas}")
 
 
@@ -79,10 +92,13 @@ class TrainConfig(Strict):
     compile: bool = False  # torch.compile the network
 
     def __post_init__(self) -> None:
-        self.at_least("train", 1, "batch_size", "max_steps", "save_summary_steps", "save_checkpoints_steps")
-        self.at_least("train", 1, "valid_interval", "num_nodes", "accumulate")
-        self.at_least("train", 0, "random_seed", "valid_batches", "num_workers", "num_threads")
-        self.at_least("train", 0, "gradient_clip", "warmup_steps")
+        steps = ("max_steps", "save_summary_steps", "save_checkpoints_steps", "valid_interval")
+        self.at_least("train", 1, *steps, most=MOST_STEPS)
+        self.at_least("train", 0, "warmup_steps", "valid_batches", most=MOST_STEPS)
+        self.at_least("train", 1, "batch_size", "num_nodes", "accumulate")
+        self.at_least("train", 0, "num_workers", "num_threads", most=MOST_WORKERS)
+        self.at_least("train", 0, "random_seed", most=LARGEST_SEED)
+        self.at_least("train", 0, "gradient_clip")
         self.fraction("train", "ema_decay")
 
 
@@ -96,8 +112,9 @@ class MiniworldConfig(Strict):
     captions_per_scene: int = 3  # captions of each scene
 
     def __post_init__(self) -> None:
-        self.at_least("preprocess.miniworld", 0, "train_scenes", "valid_scenes", "seed")
-        self.at_least("preprocess.miniworld", 1, "captions_per_scene")
+        self.at_least("preprocess.miniworld", 0, "train_scenes", "valid_scenes", most=MOST_SCENES)
+        self.at_least("preprocess.miniworld", 0, "seed", most=LARGEST_SEED)
+        self.at_least("preprocess.miniworld", 1, "captions_per_scene", most=100)
 
 
 @dataclass
@@ -113,8 +130,8 @@ class DataConfig(Strict):
     miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # synthetic data of the miniature world
 
     def __post_init__(self) -> None:
-        self.at_least("preprocess", 1, "sample_rate")
-        self.at_least("preprocess", 0, "num_workers")
+        self.at_least("preprocess", 1, "sample_rate", most=768_000)
+        self.at_least("preprocess", 0, "num_workers", most=MOST_WORKERS)
         self.fraction("preprocess", "valid_fraction")
 
 
@@ -135,7 +152,9 @@ class PreprocessConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "n_fft", "win_size", "hop_size", "n_mel", "frames", "windows")
+        self.at_least("preprocess", 1, "n_fft", "win_size", "hop_size", "windows")
+        self.at_least("preprocess", 1, "n_mel", most=self.n_fft // 2 + 1)
+        self.at_least("preprocess", 1, "frames", most=LONGEST)
         self.at_least("preprocess", 0, "fmin")
         sizes = f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
         self.require(self.hop_size <= self.win_size <= self.n_fft, f"preprocess: {sizes} does not hold")
@@ -175,7 +194,8 @@ class EvaluationConfig(Strict):
     batch_size: int = 16  # samples generated, and clips embedded, at once
 
     def __post_init__(self) -> None:
-        self.at_least("evaluation", 0, "num_samples", "references", "num_steps", "guidance_scale")
+        self.at_least("evaluation", 0, "num_samples", "references", most=MOST_SCENES)
+        self.at_least("evaluation", 0, "num_steps", "guidance_scale")
         self.at_least("evaluation", 1, "interval", "batch_size")
         message = f"evaluation.embedders must name at least one, because num_samples is {self.num_samples}"
         self.require(not self.num_samples or len(self.embedders) > 0, message)

@@ -23,6 +23,8 @@ from sonolume.config import sources
 from sonolume.utils.errors import ConfigError
 
 REQUIRED = ("exp_name", "dataset", "model")  # no defaults: two runs must not share a folder by accident
+LARGEST_NUMBER = 1e12  # sections have narrower limits
+LONGEST_LIST = 64  # of numbers
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -135,6 +137,8 @@ def _check_value(value: Any, hint: Any, where: str) -> None:
     elif typing.get_origin(hint) is list:
         if not isinstance(value, list):
             raise ConfigError(f"{where}: needs a list [...], got {_show(value)}")
+        if len(value) > LONGEST_LIST and typing.get_args(hint)[0] is not str:
+            raise ConfigError(f"{where}: needs a list of at most {LONGEST_LIST}, got {len(value)}")
         for i, item in enumerate(value):
             _check_value(item, typing.get_args(hint)[0], f"{where}[{i}]")
     elif typing.get_origin(hint) in (types.UnionType, typing.Union):
@@ -148,13 +152,15 @@ def _check_value(value: Any, hint: Any, where: str) -> None:
         raise ConfigError(f"{where}: needs {NAMES[hint]}, got {_show(value)}")
     elif isinstance(value, str) and not _is_encodable(value):
         raise ConfigError(f"{where}: contains a character that no file name or text can hold, got {value!r}")
+    elif hint in (int, float) and abs(value) > LARGEST_NUMBER:
+        raise ConfigError(f"{where}: needs a number of at most {LARGEST_NUMBER:g} in size")
 
 
 def _is_a(value: Any, kind: type) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is type(value)
     if kind is float:
-        return isinstance(value, (int, float)) and math.isfinite(value)
+        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     return isinstance(value, (str, int, float) if kind is str else kind)  # devices: 2 means "2"
 
 

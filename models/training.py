@@ -5,6 +5,7 @@ run equals an unbroken one, and several processes compute the same as one proces
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,6 +15,7 @@ from typing import Any, Self
 import pytorch_lightning as pl
 import torch
 import transformers
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -291,7 +293,8 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     callbacks += [save, due]
     try:
         trainer = _trainer(config, train, callbacks, not task.automatic_optimization, validate_every)
-    except (TypeError, ValueError, MisconfigurationException) as error:  # TypeError: another number of devices
+        _check_cores(trainer)
+    except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
         raise UserError(f"train.accelerator, devices, strategy or precision: {first_line(error)}") from error
     if train.compile:
         for network in task.children():
@@ -322,6 +325,13 @@ def _alone(folder: Path) -> Iterator[None]:
         for path in files.unfinished(folder):
             files.remove(path)
         yield
+
+
+def _check_cores(trainer: pl.Trainer) -> None:
+    """Raise a ValueError for more processes on a CPU than it has cores; two are always possible."""
+    cores = max(2, os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise ValueError(f"{trainer.num_devices} devices on a CPU are as many processes: choose at most {cores}")
 
 
 def _is_finished(

@@ -9,7 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from sonolume.config import audio_to_image, options
-from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.audio_to_image import LONGEST_SECONDS
+from sonolume.config.base import LONGEST, MOST_LAYERS, AdamConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import LARGEST_SEED, MAX_GUIDANCE_SCALE, option
 from sonolume.utils.errors import UserError
 
@@ -41,10 +42,18 @@ class FilmsConfig(audio_to_image.PairsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "window", "fps")
+        self.at_least("preprocess", 1, "window", most=LONGEST)
+        self.at_least("preprocess", 1, "fps")
+        self.require(self.fps <= 1000, f"preprocess.fps must be at most 1000, got {self.fps}")
         self.require(
             0 <= self.still_fraction <= 1, f"preprocess.still_fraction must be 0 to 1, got {self.still_fraction}"
         )
+
+
+def _check_dilations(section: "VqvaeConfig | UpConfig", key: str, blocks: int) -> None:
+    widest = section.dilation_growth ** (blocks - 1)
+    message = f"{key}: dilations that grow {section.dilation_growth} times in each of {blocks} blocks become too wide"
+    section.require(widest <= LONGEST, message)
 
 
 @dataclass
@@ -63,12 +72,14 @@ class VqvaeConfig(Strict):
     scale_seconds: float = 600.0  # seconds of training sounds from which the scales of the losses are estimated
 
     def __post_init__(self) -> None:
-        self.at_least(
-            "model.vqvae", 1, "embedding_width", "codes", "width", "depth", "dilation_growth", "scale_seconds"
-        )
+        self.at_least("model.vqvae", 1, "embedding_width", "codes", "width", "scale_seconds")
+        self.at_least("model.vqvae", 1, "downs", "dilation_growth", most=16)
+        self.at_least("model.vqvae", 1, "depth", most=MOST_LAYERS)
+        _check_dilations(self, "model.vqvae", self.depth)
         self.require(self.codes <= MAX_CODES, f"model.vqvae.codes must be at most {MAX_CODES}, got {self.codes}")
         self.at_least("model.vqvae", 0, "mel_weight")
-        self.at_least("model.vqvae", 2, "stride")
+        self.at_least("model.vqvae", 2, "stride", most=16)
+        self.at_least("model.vqvae", 0, "restart_threshold")
         self.fraction("model.vqvae", "decay")
         valid = len(self.downs) == 2 and min(self.downs) >= 1
         self.require(valid, f"model.vqvae.downs must be two positive numbers, got {self.downs}")
@@ -82,6 +93,8 @@ class VqvaeConfig(Strict):
 @dataclass
 class PriorConfig(Strict):
     """Transformer over the tokens of one window."""
+
+    KEY = "model"  # of the section
 
     width: int = 1024  # channels
     depth: int = 48  # layers; three attention patterns alternate
@@ -97,25 +110,46 @@ class PriorConfig(Strict):
     def __post_init__(self) -> None:
         for name in ("image_dropout", "guidance_dropout"):
             value = getattr(self, name)
-            self.require(0 <= value < 1, f"model: {name} must be at least 0 and below 1, got {value}")
-        for name in ("width", "depth", "heads", "blocks"):
-            self.require(getattr(self, name) >= 1, f"model: {name} must be at least 1, got {getattr(self, name)}")
+            self.require(0 <= value < 1, f"{self.KEY}.{name} must be at least 0 and below 1, got {value}")
+        self.at_least(self.KEY, 1, "width", "heads", "blocks")
+        self.at_least(self.KEY, 1, "depth", most=MOST_LAYERS)
+        ratios = 0 < self.attention_ratio <= 64 and 0 < self.mlp_ratio <= 64 and self.init_scale > 0
+        limits = "attention_ratio and mlp_ratio must be above 0 and at most 64, init_scale above 0"
+        self.require(ratios, f"{self.KEY}: {limits}")
 
 
 @dataclass
 class LowConfig(PriorConfig):
+    KEY = "model.low"
+
     time_bins: int = 64  # size of each table of times
     min_seconds: float = 2.05  # shortest recording
     max_seconds: float = 600.0  # longest recording
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(self.KEY, 1, "time_bins")
+        order = f"0 <= min_seconds {self.min_seconds:g} < max_seconds {self.max_seconds:g} <= {LONGEST_SECONDS}"
+        valid = 0 <= self.min_seconds < self.max_seconds <= LONGEST_SECONDS
+        self.require(valid, f"{self.KEY}: {order} does not hold")
+
 
 @dataclass
 class UpConfig(PriorConfig):
+    KEY = "model.up"
+
     guidance_dropout: float = 0.0  # as published: the fine level is not guided
     conv_width: int = 512  # channels of the convolutions that upsample the coarse tokens
     conv_depth: int = 16  # residual blocks before each upsampling
     dilation_growth: int = 3  # ratio of the dilations of successive blocks
     dilation_cycle: int = 8  # blocks after which the dilations start anew
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(self.KEY, 1, "conv_width")
+        self.at_least(self.KEY, 1, "conv_depth", "dilation_cycle", most=MOST_LAYERS)
+        self.at_least(self.KEY, 1, "dilation_growth", most=16)
+        _check_dilations(self, self.KEY, min(self.conv_depth, self.dilation_cycle))
 
 
 @dataclass
@@ -133,6 +167,7 @@ class ModelConfig(Strict):
 
     def __post_init__(self) -> None:
         self.fraction("model", "low_overlap", "up_overlap")
+        self.at_least("model", 0, "guidance_scale")
         self.require(
             not (self.init_path and self.vqvae.decoders_only),
             "model.init_path and model.vqvae.decoders_only exclude each other: decoders start from model.vqvae_path",

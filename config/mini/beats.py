@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, Strict, TrainConfig
+from sonolume.config.base import MOST_LAYERS, AdamConfig, Strict, TrainConfig
 from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 
@@ -28,7 +28,7 @@ class BEATsConfig(Strict):
     def __post_init__(self) -> None:
         key, names = "model.beats", ("embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "conv_pos_groups")
         self.at_least(key, 1, *names, "encoder_embed_dim", "input_patch_size", "conv_pos")
-        self.at_least(key, MIN_LAYERS, "encoder_layers")
+        self.at_least(key, MIN_LAYERS, "encoder_layers", most=MOST_LAYERS)
         self.at_least(key, 4, "num_buckets")
         self.divisible(key, "encoder_embed_dim", "encoder_attention_heads", "conv_pos_groups")
         size, distance, buckets = self.input_patch_size, self.max_distance, self.num_buckets

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import Strict
+from sonolume.config.base import MOST_LAYERS, Strict
 from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 from sonolume.config.options import ReportOptions
@@ -20,8 +20,8 @@ class TowerConfig(Strict):
     num_attention_heads: int = 2
 
     def __post_init__(self) -> None:
-        fields = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        self.at_least("model", 1, *fields)
+        self.at_least("model", 1, "hidden_size", "intermediate_size", "num_attention_heads")
+        self.at_least("model", 1, "num_hidden_layers", most=MOST_LAYERS)
         self.divisible("model", "hidden_size", "num_attention_heads")
 
 

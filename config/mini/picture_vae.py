@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import Strict
+from sonolume.config.base import MOST_LAYERS, Strict
 from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 
@@ -18,7 +18,8 @@ class ModelConfig(Strict):
     kl_weight: float = 1e-6  # weight of the KL divergence
 
     def __post_init__(self) -> None:
-        self.at_least("model", 1, "layers_per_block", "latent_channels", "norm_num_groups")
+        self.at_least("model", 1, "latent_channels", "norm_num_groups", "block_out_channels")
+        self.at_least("model", 1, "layers_per_block", most=MOST_LAYERS)
         self.at_least("model", 0, "kl_weight")
         self.require(len(self.block_out_channels) > 0, "model.block_out_channels must not be empty")
         self.divisible("model", "block_out_channels", "norm_num_groups")

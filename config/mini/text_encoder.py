@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import Strict
+from sonolume.config.base import MOST_LAYERS, Strict
 from sonolume.config.mini import GeneratedDataConfig
 from sonolume.config.mini import PreprocessOptions as PreprocessOptions
 
@@ -17,7 +17,8 @@ class TextEncoderConfig(Strict):
     num_heads: int = 4
 
     def __post_init__(self) -> None:
-        self.at_least("model.text_encoder", 1, "d_model", "d_ff", "num_layers", "num_heads")
+        self.at_least("model.text_encoder", 1, "d_model", "d_ff", "num_heads")
+        self.at_least("model.text_encoder", 1, "num_layers", most=MOST_LAYERS)
         self.divisible("model.text_encoder", "d_model", "num_heads")
 
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sonolume.config import base, options
-from sonolume.config.base import AdamConfig, LoraConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import MOST_LAYERS, AdamConfig, LoraConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import Options, Spans, option, parse_spans
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import read_text
@@ -48,9 +48,10 @@ class AudioLDMConfig(Strict):
 
     def __post_init__(self) -> None:
         key = "model.audioldm"
-        self.at_least(key, 1, "in_channels", "out_channels", "model_channels", "num_res_blocks", "num_heads")
-        self.at_least(key, 1, "transformer_depth", "context_dim", "norm_num_groups")
-        self.at_least(key, 0, "position_channels")
+        self.at_least(key, 1, "in_channels", "out_channels", "model_channels", "num_heads")
+        self.at_least(key, 1, "context_dim", "norm_num_groups", "attention_resolutions", "channel_mult")
+        self.at_least(key, 1, "num_res_blocks", "transformer_depth", most=MOST_LAYERS)
+        self.at_least(key, 0, "position_channels", "image_size")
         self.require(len(self.channel_mult) > 0, f"{key}.channel_mult must not be empty")
         for mult in self.channel_mult:
             for name in ("norm_num_groups", "num_heads"):
@@ -105,7 +106,7 @@ class ModelConfig(Strict):
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
-        self.at_least("model", 0, "refine")
+        self.at_least("model", 0, "refine", most=10_000)
         try:
             valid = self.latent_scale == "auto" or 0 <= float(self.latent_scale) < float("inf")
         except ValueError:

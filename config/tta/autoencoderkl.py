@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import MOST_LAYERS, MOST_STEPS, AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import FolderOptions, ReconstructionOptions, ReportOptions
 
 
@@ -20,7 +20,8 @@ class AutoencoderKLConfig(Strict):
 
     def __post_init__(self) -> None:
         key = "model.autoencoderkl"
-        self.at_least(key, 1, "ch", "num_res_blocks", "in_channels", "out_ch", "z_channels", "norm_num_groups")
+        self.at_least(key, 1, "ch", "in_channels", "out_ch", "z_channels", "norm_num_groups", "ch_mult")
+        self.at_least(key, 1, "num_res_blocks", most=MOST_LAYERS)
         self.require(len(self.ch_mult) > 0, f"{key}.ch_mult must not be empty")
         for mult in self.ch_mult:
             divisible, groups = mult > 0 and self.ch * mult % self.norm_num_groups == 0, self.norm_num_groups
@@ -53,8 +54,10 @@ class LossConfig(Strict):
     alternate: bool = False  # true: even steps train the VAE, odd steps the discriminator, as published; false: both
 
     def __post_init__(self) -> None:
-        self.at_least("model.loss", 0, "kl_weight", "disc_weight", "disc_factor", "disc_start", "min_adapt_d_weight")
-        self.at_least("model.loss", 1, "disc_channels", "disc_num_layers")
+        self.at_least("model.loss", 0, "kl_weight", "disc_weight", "disc_factor", "min_adapt_d_weight")
+        self.at_least("model.loss", 0, "disc_start", most=MOST_STEPS)
+        self.at_least("model.loss", 1, "disc_channels")
+        self.at_least("model.loss", 1, "disc_num_layers", most=MOST_LAYERS)
         low, high = self.min_adapt_d_weight, self.max_adapt_d_weight
         self.require(low <= high, f"model.loss: min_adapt_d_weight {low} is above max_adapt_d_weight {high}")
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from sonolume.config.base import AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import LONGEST, MOST_STEPS, AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.tta.autoencoderkl import EvaluationOptions as EvaluationOptions
 from sonolume.config.tta.autoencoderkl import InferenceOptions as InferenceOptions
 
@@ -15,8 +15,8 @@ class HifiGanPreprocessConfig(PreprocessConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "segment_size")
-        self.at_least("preprocess", 0, "train_clips")
+        self.at_least("preprocess", 1, "segment_size", most=LONGEST)
+        self.at_least("preprocess", 0, "train_clips", most=MOST_STEPS)
         self.divisible("preprocess", "segment_size", "hop_size")
         size, hop = self.segment_size, self.hop_size
         limits = f"above (n_fft {self.n_fft} - hop_size {hop}) / 2 and at most frames {self.frames} x hop_size"
@@ -41,6 +41,7 @@ class HifiGanConfig(Strict):
         rates, kernels = self.upsample_rates, self.upsample_kernel_sizes
         blocks, dilations = self.resblock_kernel_sizes, self.resblock_dilation_sizes
         self.at_least(key, 1, "upsample_initial_channel")
+        self.at_least(key, 1, "upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", most=1024)
         self.at_least(key, 0, "leaky_relu_slope")
         self.require(len(rates) > 0 and min(rates) > 0, f"{key}.upsample_rates must be numbers above 0, got {rates}")
         counts = f"{len(rates)} upsample_rates but {len(kernels)} upsample_kernel_sizes"
@@ -56,8 +57,8 @@ class HifiGanConfig(Strict):
         self.require(len(blocks) == len(dilations) > 0, f"{key}: {counts}")
         odd = all(kernel > 0 and kernel % 2 == 1 for kernel in blocks)
         self.require(odd, f"{key}.resblock_kernel_sizes must be odd, got {blocks}")
-        positive = all(row and min(row) > 0 for row in dilations)
-        self.require(positive, f"{key}.resblock_dilation_sizes must be lists of numbers above 0, got {dilations}")
+        valid = all(row and min(row) > 0 and max(row) <= 1024 for row in dilations)
+        self.require(valid, f"{key}.resblock_dilation_sizes must be lists of numbers from 1 to 1024, got {dilations}")
 
 
 @dataclass
@@ -68,9 +69,9 @@ class DiscriminatorConfig(Strict):
 
     def __post_init__(self) -> None:
         key = "model.discriminator"
-        self.at_least(key, 0, "scales")
-        self.require(self.width > 0, f"{key}.width must be above 0, got {self.width}")
-        self.require(min(self.periods, default=1) > 0, f"{key}.periods must be above 0, got {self.periods}")
+        self.at_least(key, 0, "scales", most=16)
+        self.require(0 < self.width <= 16, f"{key}.width must be above 0 and at most 16, got {self.width}")
+        self.at_least(key, 1, "periods", most=1024)
         self.require(len(self.periods) + self.scales > 0, f"{key}: no periods and no scales: keep one of them")
 
 
@@ -86,7 +87,8 @@ class LossConfig(Strict):
 
     def __post_init__(self) -> None:
         weights = ("mel_weight", "feature_weight", "adversarial_weight", "stft_weight")
-        self.at_least("model.loss", 0, *weights, "disc_start")
+        self.at_least("model.loss", 0, *weights)
+        self.at_least("model.loss", 0, "disc_start", most=MOST_STEPS)
 
 
 @dataclass

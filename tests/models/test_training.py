@@ -311,6 +311,17 @@ def refused(message: str, *args: Any, **options: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("override", [
+    "train.accelerator=tpu", "train.accelerator=cuda", "train.devices=-1", "train.devices=0", "train.devices=1000",
+    "train.precision=7-bit", "train.strategy=none",
+])  # fmt: skip
+def test_what_this_machine_has_not(override: str, tiny_config: Callable[..., Path]):
+    if torch.cuda.is_available() and "cuda" in override:
+        pytest.skip("this machine has it")
+    refused("train.accelerator, devices, strategy or precision", tiny_config("tta/autoencoderkl"), "run", override)
+    assert not load_config(tiny_config("tta/autoencoderkl")).run_dir.exists()
+
+
 def test_a_run_is_not_overwritten(tiny_config: Callable[..., Path]):
     config = tiny_config("tta/autoencoderkl")
     folder = train(config, "run", "train.max_steps=1")
