@@ -3,6 +3,7 @@
 Imports no torch, so that `--help` and every mistake are answered at once.
 """
 
+import argparse
 import functools
 import os
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from sonolume.config.load import merge, recipe_module, recipe_of, recipes
 from sonolume.config.options import Options, declared
 from sonolume.utils import cli, paths
 from sonolume.utils.errors import UserError
+from sonolume.utils.text import has_surrogates
 
 USAGE = "%(prog)s [--config FILE] [--flag VALUE ...] [key=value ...]"
 
@@ -47,6 +49,7 @@ def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=example)
     namespace = parser.parse_args(argv)
     _check_overrides(namespace.overrides, argv, options, program)
+    _check_encoding(namespace, program)
     given = [*files, *sources.overrides(namespace.overrides)]
     config = merge(given)
     _check_folders(config, name)
@@ -73,6 +76,15 @@ def _config_file(program: str, kind: str, description: str, argv: list[str]) -> 
         parser.parse_known_args(argv)
         parser.error("--config FILE is missing, such as --config egs/tta/audioldm/exp_config.json")
     return path
+
+
+def _check_encoding(namespace: argparse.Namespace, program: str) -> None:
+    """Raise a UserError for a text that is not UTF-8; names of files may be anything."""
+    for name, value in vars(namespace).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and has_surrogates(text):
+                flag = "" if name == "overrides" else f"--{name} "
+                raise UserError(f"{program}: {flag}{text!r:.60}: not UTF-8: check the terminal's encoding (LANG)")
 
 
 def _options_class(recipe: str, kind: str) -> type[Options] | None:

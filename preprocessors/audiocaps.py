@@ -82,7 +82,7 @@ def _is_table(path: Path) -> bool:
 
 def _clips(table: Path) -> list[tuple[list[str], list[str]]]:
     """Merge the rows of each clip into (stems that its file may have, captions); the first stem is its Uid."""
-    clips: dict[tuple[str, float], tuple[list[str], list[str]]] = {}
+    clips: dict[tuple[str, float], tuple[list[str], dict[str, None]]] = {}
     for where, cell in manifest.read_cells(table):
         youtube_id = (cell.get("youtube_id") or "").strip()
         if not youtube_id:
@@ -94,7 +94,7 @@ def _clips(table: Path) -> list[tuple[list[str], list[str]]]:
         end = start + CLIP_SECONDS
         times = (f"_{start:g}", "", f"_{start:g}_{end:g}", f"_{start * 1000:.0f}_{end * 1000:.0f}", f"_{start:.3f}")
         stems = [f"{prefix}{youtube_id}{time}" for prefix in ("", "Y") for time in times]
-        names, captions = clips.setdefault((youtube_id, start), (stems, []))
+        names, captions = clips.setdefault((youtube_id, start), (stems, {}))
         names += [text for text in [(cell.get("audiocap_id") or "").strip()] if text]
-        captions += [text for text in manifest.captions_in(where, cell) if text not in captions]
-    return list(clips.values())
+        captions.update(dict.fromkeys(manifest.captions_in(where, cell)))
+    return [(names, list(captions)) for names, captions in clips.values()]

@@ -192,7 +192,7 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
         if films and is_scene and has_pictures:
             example.video = _draw_film(row, folder)
         if sound.is_file() and (frames.is_dir() or not has_pictures):
-            example.duration = round(soundfile.info(sound).duration, 3)
+            example.duration = round(soundfile.info(audio.encoded(sound)).duration, 3)
             count = len(list(frames.iterdir())) if has_pictures else 0
             return Outcome((example,), reused=True, counts={"pictures": count})
         wave = (films.load_wave if films else load_wave)(row, config.sample_rate, config.seconds)
@@ -209,7 +209,7 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
         _save_pictures(pictures, frames, config.longest_side)
     example.duration = round(seconds, 3)
     try:
-        low_rate = row.audio is not None and soundfile.info(row.audio).samplerate < config.sample_rate
+        low_rate = row.audio is not None and soundfile.info(audio.encoded(row.audio)).samplerate < config.sample_rate
     except soundfile.SoundFileError:  # decoded by PyAV
         low_rate = False
     return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})

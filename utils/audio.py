@@ -2,10 +2,12 @@
 
 import io
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -81,7 +83,7 @@ def _resample(blocks: Iterator[Block], sample_rate: int, mono: bool, wanted: int
 def _blocks(path: Path) -> Iterator[Block]:
     """Decode blocks with libsndfile, else with PyAV."""
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(encoded(path))
     except soundfile.SoundFileError as error:
         yield from _pyav_blocks(path, _reason(error))
         return
@@ -132,6 +134,11 @@ def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
     except (av.FFmpegError, ValueError) as error:
         damaged = SoundError(f"{path}: damaged or not sound ({first_line(error)}); convert it to wav or flac")
         raise (damaged if known else unreadable) from error
+
+
+def encoded(path: Path) -> Any:
+    """Name of a file for soundfile: as text, names that are not UTF-8 are a UnicodeEncodeError."""
+    return os.fsencode(path)
 
 
 def check_wave(

@@ -17,6 +17,7 @@ from typing import Any
 
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import is_video, read_text, sounds_in, write_json
+from sonolume.utils.text import has_surrogates
 
 COLUMNS = ("Dataset", "Uid", "Caption", "Captions", "Audio", "Image", "Video", "Label", "Split", "Duration", "Scene")
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")
@@ -211,6 +212,8 @@ def _row(where: str, cell: dict[str, Any], folder: Path, files_in: Path, dataset
 
 def _text(where: str, cell: dict[str, Any], column: str) -> str | None:
     value = cell.get(column)
+    if column == "label" and isinstance(value, str) and has_surrogates(value):
+        raise UserError(f"{where}: Label is {value!r:.60}, with half a character: write it anew")
     if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
         return None if value is None else str(value).strip() or None
     raise UserError(f"{where}: {column.capitalize()} is {value!r:.60}, expected text")
@@ -218,13 +221,14 @@ def _text(where: str, cell: dict[str, Any], column: str) -> str | None:
 
 def captions_in(where: str, cell: dict[str, Any]) -> list[str]:
     """Collect the captions of a row: Caption, Captions, caption_1 ...; without repetitions."""
-    captions: list[str] = []
+    captions: dict[str, None] = {}
     for column in (key for key in cell if _CAPTION.fullmatch(key)):
         values = cell[column] if isinstance(cell[column], list) else [cell[column]]
         for value in values:
             if not (value is None or isinstance(value, str)):
                 raise UserError(f"{where}: {column.capitalize()} is {value!r:.60}, expected text")
             text = (value or "").strip()
-            if text and text not in captions:
-                captions.append(text)
-    return captions
+            if has_surrogates(text):
+                raise UserError(f"{where}: {column.capitalize()} is {text!r:.60}, with half a character: write it anew")
+            captions[text] = None
+    return [text for text in captions if text]

@@ -22,6 +22,11 @@ def _visible(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def has_surrogates(text: str) -> bool:
+    """Test for lone surrogates: bytes of an argument or a file name that are not UTF-8, or half a character in JSON."""
+    return any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else False
+
+
 def markdown(text: str) -> str:
     """Escape text for one line or table cell of Markdown, where it is shown as it is: no HTML, link, heading, table."""
     return _ACTIVE.sub(r"\\\g<0>", printable(text))

@@ -174,7 +174,7 @@ def read_sound(path: Path, sample_rate: int) -> tuple[np.ndarray, bool]:
     wave = audio.load(path, sample_rate)
     audio.check_wave(wave, sample_rate, path, MIN_SECONDS, silent_ok=True)
     try:  # the file's own samples: mixing and resampling round off flat tops
-        blocks = soundfile.blocks(path, 65536, overlap=CLIPPED_RUN - 1, dtype="float32", always_2d=True)
+        blocks = soundfile.blocks(audio.encoded(path), 65536, overlap=CLIPPED_RUN - 1, dtype="float32", always_2d=True)
         return wave, any(is_clipped(block.T) for block in blocks)
     except soundfile.SoundFileError:  # a format that only PyAV reads
         return wave, is_clipped(wave)

@@ -324,6 +324,8 @@ def test_a_preset_brings_its_steps(infer: Infer, tiny_config: Callable[..., Path
         (["--text", "rain", "--guidance_interval", "0.9", "0.1"], "--guidance_interval"),
         (["--text", "rain", "--strength", "0.5"], "--strength needs --init_audio"),
         (["--text", "rain", "--mask", "1-2"], "--mask needs --init_audio"),
+        (["--text", "rain\udcff"], r"--text 'rain\udcff': not UTF-8"),
+        (["--text", "rain", "exp_name=\udcff"], "not UTF-8"),
         (["--text", "rain", "--continuation"], "--continuation needs --init_audio"),
         (["--text", "rain", "--lora_scale", "0.5"], "--lora_scale needs --lora"),
         (["--text", "rain", "--preset", "best"], "'best'"),

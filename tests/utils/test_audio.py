@@ -281,3 +281,15 @@ def test_limit_peak_only_makes_quieter() -> None:
     assert gain == 0.25 and wave.tolist() == [0.125, -1.0]
     for quiet in (np.array([0.5, -1.0]), np.zeros(0)):
         assert audio.limit_peak(quiet)[0] is quiet and audio.limit_peak(quiet)[1] == 1.0
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    audio.save_wav(tmp_path / "a.wav", np.full(100, 0.5, np.float32), 16000)
+    (tmp_path / "a.wav").rename(tmp_path / "b\udcff.wav")
+    assert len(audio.load(tmp_path / "b\udcff.wav", 16000)) == 100
+
+
+def test_a_peak_beyond_any_range() -> None:
+    with pytest.raises(audio.SoundError) as caught:
+        audio.check_wave(np.array([0, 1e30], np.float32), 16000, "a.wav")
+    assert caught.value.reason == "out of range"

@@ -187,3 +187,17 @@ def test_missing_splits_are_filled_and_some_row_is_validated_on():
     given = [Row("D", "a", split="train"), Row("D", "b", split="train")]
     assign_splits(given, 0.5)
     assert [row.split for row in given] == ["train", "train"]
+
+
+@pytest.mark.parametrize("column", ["Caption", "caption_2", "Label"])
+def test_half_a_character_is_one_line(tmp_path: Path, column: str) -> None:
+    rows = [{"Uid": "a", "Caption": "b"}, {"Uid": "b", column: "dog \ud83d"}]
+    (tmp_path / "m.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError, match=r"m.json: row 2: .*ud83d"):
+        read_manifest(tmp_path / "m.json")
+
+
+def test_thousands_of_captions_of_one_clip(tmp_path: Path) -> None:
+    captions = [f"caption {number % 30_000}" for number in range(60_000)]
+    (tmp_path / "m.json").write_text(json.dumps([{"Uid": "a", "Captions": captions}]))
+    assert read_manifest(tmp_path / "m.json")[0].captions == captions[:30_000]

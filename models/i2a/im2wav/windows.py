@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sonolume.config.i2a.im2wav import FilmsConfig
+from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
 
@@ -52,7 +53,7 @@ class SoundWindows(Dataset[Tensor]):
         self.ends = np.cumsum(np.maximum(self.lengths, self.size))
 
     def _length(self, path: Path) -> int:
-        facts = soundfile.info(path)
+        facts = soundfile.info(audio.encoded(path))
         if facts.samplerate != self.sample_rate:
             raise UserError(f"{path}: has {facts.samplerate} Hz, preprocess.sample_rate is {self.sample_rate}: "
                             "prepare the data again with this value, under another --dataset")  # fmt: skip
@@ -76,7 +77,7 @@ class SoundWindows(Dataset[Tensor]):
 
     def read(self, place: Place, weight: float = 0.5) -> Tensor:
         """The wave (W,) of a window; `weight` of the first of two channels."""
-        with soundfile.SoundFile(self.files[place.sound]) as file:
+        with soundfile.SoundFile(audio.encoded(self.files[place.sound])) as file:
             file.seek(place.offset)
             wave = file.read(min(self.size, file.frames - place.offset), dtype="float32", always_2d=True)
         mixed = weight * wave[:, 0] + (1 - weight) * wave[:, 1] if wave.shape[1] > 1 else wave[:, 0]
