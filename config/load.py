@@ -5,8 +5,8 @@ config = load_config(Path("egs/tta/audioldm/exp_config.json"), ["train.batch_siz
 
 import difflib
 import importlib
-import math
 import os
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -160,7 +160,7 @@ def _is_a(value: Any, kind: type) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is type(value)
     if kind is float:
-        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max  # finite, also an integer
     return isinstance(value, (str, int, float) if kind is str else kind)  # devices: 2 means "2"
 
 

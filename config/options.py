@@ -18,6 +18,7 @@ import inspect
 import math
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -196,7 +197,7 @@ def _check(flag: Flag, value: Any) -> None:
         paths.check_folder(value, flag.shown)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    if not math.isfinite(value):
+    if not abs(value) <= sys.float_info.max:  # NaN too
         raise UserError(f"{flag.shown} must be a finite number, got {value}")
     bounds = f"at least {flag.low:g}" if flag.high == math.inf else f"at most {flag.high:g}"
     if math.isfinite(flag.low) and math.isfinite(flag.high):

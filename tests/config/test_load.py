@@ -237,6 +237,7 @@ def test_an_override_can_give_what_the_file_lacks() -> None:
         ("train.max_steps=" + "1" * 5000, "command line: 'train.max_steps=111"),
         ("train=" + "{a: " * 500, "command line: 'train={a: {a:"),
         ("exp_name=${exp_name}", "c.json: exp_name: "),
+        ("train.adam.lr=1" + "0" * 400, "command line: train.adam.lr: needs a number, got the number 1000"),
         ("=3", "command line: '=3': only key=value can be given"),
         ("~train", "command line: '~train': only key=value can be given"),
         ("dataset=X,Y", "command line: 'dataset=X,Y': one value only; write a list as [a,b]"),

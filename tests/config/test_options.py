@@ -70,6 +70,7 @@ def test_help_states_the_true_defaults(capsys: pytest.CaptureFixture[str]) -> No
     [
         ("--seed -1", "--seed must be from 0 to 9, got -1"),
         ("--seed nan", "--seed"),
+        (f"--batch_size 1{'0' * 400}", "--batch_size must be a finite number, got 1000"),
         ("--batch_size 0", "--batch_size must be at least 1, got 0"),
         ("--init_image . --strength 0", "--strength must be above 0, got 0"),
         ("--init_image . --strength 1.1", "--strength must be at most 1, got 1.1"),
