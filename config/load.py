@@ -152,7 +152,7 @@ def _check_value(value: Any, hint: Any, where: str) -> None:
         raise ConfigError(f"{where}: needs {NAMES[hint]}, got {_show(value)}")
     elif isinstance(value, str) and not _is_encodable(value):
         raise ConfigError(f"{where}: contains a character that no file name or text can hold, got {value!r}")
-    elif hint in (int, float) and abs(value) > LARGEST_NUMBER:
+    elif isinstance(value, int | float) and hint in (int, float) and abs(value) > LARGEST_NUMBER:
         raise ConfigError(f"{where}: needs a number of at most {LARGEST_NUMBER:g} in size")
 
 
