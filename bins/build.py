@@ -20,6 +20,7 @@ from sonolume.config.options import PreprocessOptions
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli, paths
 from sonolume.utils.files import atomic_folder
+from sonolume.utils.text import message
 
 PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the last one's model is exported
     "sound_judge": ("mini/sound_judge.json",),
@@ -66,7 +67,7 @@ def build(part: str, output_dir: Path, work_dir: Path) -> Path:
             recipe_code(prepared.recipe, "data").preprocess(prepared, options(dataset=dataset))
         resume = (config.run_dir / "checkpoints" / "last.ckpt").is_file()
         if resume:
-            print(f"{config.run_dir}: continuing the existing run (remove it to start anew)", file=sys.stderr)
+            message(f"{config.run_dir}: continuing the existing run (remove it to start anew)")
         trained = training.run(config, resume)
     return export(trained, output_dir / part)
 

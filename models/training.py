@@ -6,7 +6,6 @@ run equals an unbroken one, and several processes compute the same as one proces
 
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -29,6 +28,7 @@ from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.text import message
 
 Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> a row of random numbers for each
 
@@ -307,7 +307,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
             trainer.fit(task, datamodule=loaders, ckpt_path=str(last) if resume else None, weights_only=True)
     except Stopped as stopped:
         if trainer.is_global_zero:
-            print(stopped, file=sys.stderr)
+            message(str(stopped))
         raise SystemExit(stopped.exit_code) from None
     finally:
         save.restore_signals()
@@ -348,5 +348,5 @@ def _is_finished(
     done = checkpoint.check_training(last, task)["callbacks"]["Position"]["batches"]
     if done < train.max_steps * train.accumulate:
         return False
-    print(f"{last}: all {train.max_steps} steps are done: raise train.max_steps to continue", file=sys.stderr)
+    message(f"{last}: all {train.max_steps} steps are done: raise train.max_steps to continue")
     return done % validate_every != 0

@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import json
-import sys
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sonolume.utils import files
 from sonolume.utils.errors import UserError
+from sonolume.utils.text import message
 
 try:
     import fcntl
@@ -52,7 +53,7 @@ def content_hash(*content: Any) -> str:
 def _update(digest: Any, content: Any) -> None:
     if isinstance(content, Path):
         with content.open("rb") as file:
-            digest.update(content.name.encode() + hashlib.file_digest(file, "sha256").digest())
+            digest.update(os.fsencode(content.name) + hashlib.file_digest(file, "sha256").digest())
     elif isinstance(content, bytes):
         digest.update(content)
     elif hasattr(content, "detach"):  # a tensor; this module does not import torch
@@ -86,8 +87,8 @@ def locked(path: Path, doing: str, wait: bool = True) -> Iterator[None]:
         except (BlockingIOError, PermissionError) as error:
             if not wait:
                 raise UserError(f"another process is {doing}: wait for it, stop it or choose another name") from error
-            print(f"another process is {doing}: waiting for it", file=sys.stderr, flush=True)
+            message(f"another process is {doing}: waiting for it")
             fcntl.lockf(file, fcntl.LOCK_EX)  # type: ignore[union-attr]
         except OSError as error:  # some cluster file systems
-            print(f"{path}: cannot be locked ({error.strerror}): {doing} without a lock", file=sys.stderr)
+            message(f"{path}: cannot be locked ({error.strerror}): {doing} without a lock")
         yield  # closing the file releases the lock

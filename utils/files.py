@@ -1,7 +1,6 @@
 """Atomic writing of files and folders, JSON files, portable file names, and the sounds and pictures in a folder."""
 
 import errno
-import itertools
 import json
 import os
 import platform
@@ -196,12 +195,6 @@ def is_safe_uid(uid: str) -> bool:
         return False
     ambiguous = any(part.endswith(".npy") for part in path.parts[:-1])  # could be the file of another Uid
     return not ambiguous and all(part[0] != "." and len(part.encode()) <= MAX_UID_BYTES for part in path.parts)
-
-
-def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
-    """Return the first of `stem.suffix`, `stem-2.suffix`, `stem-3.suffix` ... that does not exist in `folder`."""
-    names = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
-    return next(path for name in names if not (path := Path(folder) / f"{name}{suffix}").exists())
 
 
 def is_video(path: Path) -> bool:

@@ -9,7 +9,6 @@ shapes, but as published: 32 groups in every GroupNorm, 8 attention heads, dilat
 """
 
 import re
-import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import prod
 from pathlib import Path
@@ -28,7 +27,7 @@ from sonolume.models.tta.features import MEL_FILE
 from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import write_card
-from sonolume.utils import files
+from sonolume.utils import files, text
 from sonolume.utils.errors import ConfigError, UserError
 
 FRAMES = 624  # mel frames of a published clip: 9.984 s
@@ -92,7 +91,7 @@ def read(network: str, path: Path, config: Path | None = None) -> Converted:
         else:
             if not settings:
                 advice = "assuming the published mel settings (or give --config FILE)"
-                print(f"{settings_file}: not found, {advice}", file=sys.stderr)
+                text.message(f"{settings_file}: not found, {advice}")
             converted = _read_hifigan(weights, settings)
     except (ValueError, KeyError, ConfigError) as error:
         message = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)

@@ -1,6 +1,5 @@
 """Parts, converted or trained here -> one text-to-audio pipeline folder."""
 
-import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sonolume.modules.sampling import objective_of, preset
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.model_folder import PIPELINES
+from sonolume.utils.text import message
 
 MAX_POSITION_CHANNELS = 2  # channels of a U-Net's input that are coordinates
 NORMALISATION = ("scaling_factor", "latents_mean", "latents_std")
@@ -68,7 +68,8 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
     )  # fmt: skip
     chosen = {"vae": vae.where, "unet": unet.where, "text_encoder": given["text_encoder"], "text_mask": masked}
     chosen["vocoder"] = vocoder.where if vocoder else "none given, using Griffin-Lim"
-    print(*map(": ".join, chosen.items()), "writing the pipeline ...", sep="\n", file=sys.stderr)
+    for line in (*map(": ".join, chosen.items()), "writing the pipeline ..."):
+        message(line)
     with files.atomic_folder(folder) as temporary:
         pipe.save_pretrained(temporary)
         files.write_json(temporary / SOURCE_FILE, {name: value for name, value in given.items() if value})

@@ -1,7 +1,6 @@
 """Held-out examples to evaluate on: scenes of the miniature world, or prepared recordings. M mel bands, T frames."""
 
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from sonolume.preprocessors.sound_pictures import is_complete, pictures_of
 from sonolume.utils import audio, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest
+from sonolume.utils.text import message
 
 TEST_FILE = "test.json"  # manifest of a data set with a test split
 WINDOW = re.compile(r"_w(\d+)$")  # ends the Uid of a window of a long recording
@@ -67,8 +67,8 @@ def uses_miniworld(config: RunConfig, checkpoint: str | None, where: str, shippe
     trains_on_it = bool(config.preprocess.miniworld.train_scenes)  # type: ignore[attr-defined]
     stands_in = checkpoint is None and Path(where) == paths.root() / shipped
     if stands_in and not trains_on_it:
-        print(f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated on "
-              f"held-out scenes (on your data: --checkpoint {shipped})", file=sys.stderr)  # fmt: skip
+        message(f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated "
+                f"on held-out scenes (on your data: --checkpoint {shipped})")  # fmt: skip
     return trains_on_it or stands_in
 
 

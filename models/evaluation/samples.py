@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from sonolume.models.evaluation.report import differences
 from sonolume.utils import audio, files, paths
 from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError
+from sonolume.utils.text import message
 
 SETTINGS_FILE = "settings.json"
 MIN_SECONDS = 0.1  # shorter sounds are not scored
@@ -117,7 +117,7 @@ def generate_files(
         missing, uids = {uid for uid, path in paths.items() if not _is_done(path)}, list(paths)
         done = len(uids) - len(missing)
         if done and missing:
-            print(f"{folder}: {done} of {len(uids)} files are there: continuing with the others", file=sys.stderr)
+            message(f"{folder}: {done} of {len(uids)} files are there: continuing with the others")
         with tqdm(desc=title, total=len(uids), initial=done, leave=None, disable=not missing) as bar:
             for start in range(0, len(uids), batch_size):
                 batch = uids[start : start + batch_size]

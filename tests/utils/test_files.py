@@ -115,15 +115,6 @@ def test_safe_name_fits_into_a_file_system(tmp_path: Path) -> None:
     (tmp_path / f"{name}-12.spectrogram.png").touch()
 
 
-def test_free_path(tmp_path: Path) -> None:
-    names = []
-    for _ in range(3):
-        path = files.free_path(tmp_path, "a", ".wav")
-        path.touch()
-        names.append(path.name)
-    assert names == ["a.wav", "a-2.wav", "a-3.wav"]
-
-
 def test_files_of_a_folder_are_as_readable_as_the_folder(tmp_path: Path):
     with files.atomic_folder(tmp_path / "model") as folder:
         (folder / "private").write_text("safetensors writes so")

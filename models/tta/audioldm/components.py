@@ -14,7 +14,7 @@ from sonolume.modules.unet import use_crop_upsampling
 from sonolume.utils import checkpoint, paths
 from sonolume.utils.errors import UserError, first_line
 
-MAX_TOKENS = 512  # T5's training length; longer texts are cut
+MAX_TOKENS = 512  # T5's training length
 
 
 def build_unet(config: AudioLDMConfig) -> UNet2DConditionModel:
@@ -102,16 +102,17 @@ class TextEncoder:
         except (OSError, ValueError) as error:
             raise UserError(f"{key} {source}: its tokenizer cannot be loaded: {first_line(error)}") from error
         self.masked = masked
+        self.max_tokens = min(self.tokenizer.model_max_length, MAX_TOKENS)  # of a text
 
     def count(self, texts: list[str]) -> list[int]:
         """Number of tokens of each text."""
-        return [len(ids) for ids in self.tokenizer(texts, truncation=True, max_length=MAX_TOKENS).input_ids]
+        return [len(ids) for ids in self.tokenizer(texts, verbose=False).input_ids] if texts else []
 
     @torch.no_grad()
     def __call__(self, texts: list[str], length: int = 0) -> list[Tensor]:
         """Hidden states of each text (L, D); (length, D), with T5's outputs at padding, if not `masked`."""
         keep = 0 if self.masked else length
-        padding, size = ("max_length", keep) if keep else (True, MAX_TOKENS)
+        padding, size = ("max_length", keep) if keep else (True, self.max_tokens)
         tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, padding=padding, max_length=size)
         mask = tokens.attention_mask.to(self.model.device)
         states = self.model(tokens.input_ids.to(self.model.device), attention_mask=mask).last_hidden_state

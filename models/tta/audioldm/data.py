@@ -7,6 +7,7 @@ With `model.text_mask` false the U-Net attends to padding, as the official weigh
 depend on the text. They are cached as well, up to the longest caption of the split; a batch takes its own longest.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.features import cache_folder, feature_keys, mel_batches, read_rows
 from sonolume.utils import paths
 from sonolume.utils.cache import cached, content_hash
+from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
+from sonolume.utils.text import message
 
 CACHE_VERSION = 3  # bump to invalidate cached moments and states
 TEXT_BATCH_SIZE = 64  # captions in one forward pass of T5
@@ -60,7 +63,8 @@ class LatentDataset(Dataset[Item]):
     """Items of one split; captions alternate, some are emptied in training."""
 
     def __init__(self, config: Config, split: str, frozen: Frozen) -> None:
-        self.rows = read_rows(config.preprocess, config.dataset, split, captions=True)
+        rows = read_rows(config.preprocess, config.dataset, split, captions=True)
+        self.rows = _without_long_captions(rows, split, frozen["text"])
         self.texts = [row.captions[0] for row in self.rows]  # for previews
         folder = _cache(config, split, self.rows, frozen["vae"], frozen["text"])
         self.moments = np.load(folder / "moments.npy", mmap_mode="r")  # (N, 2z, h, w)
@@ -94,6 +98,27 @@ def collate(items: list[Item]) -> Batch:
     mask = torch.arange(longest)[None] < torch.tensor(counts)[:, None]
     padded = torch.nn.utils.rnn.pad_sequence([state[:longest] for state in states], batch_first=True)
     return Batch(torch.stack(moments), padded, mask.long())
+
+
+def _without_long_captions(rows: list[Row], split: str, text: components.TextEncoder) -> list[Row]:
+    """Leave out captions of more tokens than T5 reads, and clips that have no other caption.
+
+    Raises:
+        UserError: no clip is left.
+    """
+    # a character has at most four tokens (bytes), and the tokenizer adds two at most
+    unsure = [caption for row in rows for caption in row.captions if 4 * len(caption) + 2 > text.max_tokens]
+    counts = zip(unsure, text.count(unsure), strict=True)
+    long = {caption for caption, count in counts if count > text.max_tokens}
+    if not long:
+        return rows
+    kept = [replace(row, captions=[caption for caption in row.captions if caption not in long]) for row in rows]
+    kept = [row for row in kept if row.captions]
+    what = f"of more than {text.max_tokens} tokens, which the text encoder cannot read"
+    if not kept:
+        raise UserError(f"{split}: has no captions but {what}: shorten them")
+    message(f"{split}: {len(long)} captions {what}, and {len(rows) - len(kept)} clips without another are left out")
+    return kept
 
 
 def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text: components.TextEncoder) -> Path:

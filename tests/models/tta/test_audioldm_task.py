@@ -1,5 +1,6 @@
 """Training of the latent model: each of its options has an effect."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from sonolume.models.training import step_draws
 from sonolume.models.tta.audioldm.components import build_unet
 from sonolume.models.tta.audioldm.data import training_data
 from sonolume.models.tta.audioldm.task import Task, load_frozen
+from sonolume.utils.errors import UserError
 
 
 def test_unmasked_training_attends_to_t5s_outputs_at_padding(tiny_config: Callable[..., Path], tiny_checkpoint: Path):
@@ -44,6 +46,23 @@ def test_unmasked_training_attends_to_t5s_outputs_at_padding(tiny_config: Callab
     masked: Any = training_data(config, load_frozen(config))
     batch = masked.collate([masked.train[0, index] for index in range(8)])
     assert not batch.mask.all() and batch.states[batch.mask == 0].eq(0).all()
+
+
+def test_captions_that_the_text_encoder_cannot_read_are_left_out(
+    tiny_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    config = load_config(tiny_config("tta/audioldm"))
+    path = Path(config.preprocess.processed_dir) / config.dataset[0] / config.preprocess.train_file
+    rows = json.loads(path.read_text())
+    endless = "rain " * 42_000
+    rows[0]["Caption"], rows[1]["Caption"] = [endless, "hiss"], endless
+    path.write_text(json.dumps(rows))
+    dataset: Any = training_data(config, load_frozen(config)).train
+    assert len(dataset) == len(rows) - 1 and dataset.rows[0].captions == ["hiss"]
+    assert "train: 1 captions of more than" in capsys.readouterr().err
+    path.write_text(json.dumps(rows[1:2]))
+    with pytest.raises(UserError, match="no captions but of more than"):
+        training_data(config, load_frozen(config))
 
 
 def test_every_objective_reaches_the_loss(tiny_config: Callable[..., Path]):
