@@ -15,7 +15,8 @@ from sonolume.utils.errors import UserError
 
 
 def main(argv: list[str]) -> None:
-    parser = cli.parser("compare.py", "Compare several reports in a table; the best value of each row is bold.")
+    about = "Compare several reports in a table (Markdown in a file or pipe); the best value of each row is bold."
+    parser = cli.parser("compare.py", about)
     parser.add_argument("report", nargs="+", type=Path, help="report.json files, or the folders that hold them")
     parser.add_argument("--unranked", action="store_true", help="show reports of different conditions, without ranks")
     args = parser.parse_args(argv)
@@ -23,8 +24,10 @@ def main(argv: list[str]) -> None:
         if not os.path.exists(path):
             raise UserError(f"{path}: no such report.json or folder")
     from sonolume.models.evaluation.compare import comparison_table
+    from sonolume.models.evaluation.report import align_tables
 
-    print("\n".join(comparison_table(args.report, ranked=not args.unranked)))
+    lines = comparison_table(args.report, ranked=not args.unranked)
+    print("\n".join(align_tables(lines) if sys.stdout.isatty() else lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a script in this folder says in a Python without this package; needs the standard library only."""
+"""Message of a script in this folder if Python lacks this package. Needs the standard library only."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ def explain(error: ModuleNotFoundError) -> NoReturn:
     use = f"{_shorten(script.parent.parent / '.venv' / 'bin' / 'python')} {_shorten(script)}"
     use = f"sh {_shorten(shell)}, or {use}" if shell.is_file() else use
     missing = f"the package {error.name} is not installed in {sys.executable}"
-    print(f"error: {missing}: use {use} (the first use of any run_*.sh creates .venv)", file=sys.stderr)
+    print(f"error: {missing}: use {use} (any run_*.sh creates .venv on its first use)", file=sys.stderr)
     sys.exit(2)
 
 

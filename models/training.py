@@ -300,7 +300,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         for network in task.children():
             network.compile()
     try:
-        with _alone(config.run_dir) if trainer.is_global_zero else nullcontext():
+        with _lock_run(config.run_dir) if trainer.is_global_zero else nullcontext():
             if trainer.is_global_zero:
                 files.write_json(config.run_dir / "config.json", config.to_dict())
             loaders = Loaders(data, train, position)
@@ -315,7 +315,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _lock_run(folder: Path) -> Iterator[None]:
     """Keep other trainings out of the folder of a run, and remove what a killed one left there.
 
     Raises:

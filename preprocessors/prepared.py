@@ -200,22 +200,22 @@ def write(
         by_split[str(row.split)].append(row)
     for split, rows in by_split.items():
         manifest.write_manifest(rows, folder / manifests[split])
-    _say(f"{folder}: {_format_counts(counts)}" + (f" ({reused} clips were done before)" if reused else ""))
+    _print(f"{folder}: {_format_counts(counts)}" + (f" ({reused} clips were done before)" if reused else ""))
     moved = [f"{split} is {name}" for split, name in manifests.items()
              if split not in _manifest_names(config) and name != f"{split}.json"]  # fmt: skip
     if moved:
-        _say(f"{folder}: files of splits: {', '.join(moved[:LISTED_SPLITS])}; all of them in {path}")
+        _print(f"{folder}: files of splits: {', '.join(moved[:LISTED_SPLITS])}; all of them in {path}")
     if renamed:
         old, new = next(iter(renamed.items()))
-        _say(f"{folder}: renamed {len(renamed)}, whose files would overwrite others: {old} is {new} ...; see {path}")
+        _print(f"{folder}: renamed {len(renamed)}, whose files would overwrite others: {old} is {new} ...; see {path}")
     if not counts.get("valid"):
-        _say(f"{folder}: nothing to validate on: add clips, or give some the Split valid")
+        _print(f"{folder}: nothing to validate on: add clips, or give some the Split valid")
     if left_out:
-        _say(f"{folder}: left out {len(left_out)}: {summary}; see {path}")
+        _print(f"{folder}: left out {len(left_out)}: {summary}; see {path}")
     if "missing" in reasons:
-        _say(f"{folder}: {reasons['missing']:,} of {len(outcomes):,} clips are missing: listed in {REPORT_FILE}")
+        _print(f"{folder}: {reasons['missing']:,} of {len(outcomes):,} clips are missing: listed in {REPORT_FILE}")
     if "needs PyAV" in reasons:
-        _say(f"{folder}: m4a, aac and videos are read with PyAV: {audio.PYAV_REMEDY}, then run again")
+        _print(f"{folder}: m4a, aac and videos are read with PyAV: {audio.PYAV_REMEDY}, then run again")
     return counts
 
 
@@ -251,7 +251,7 @@ def read_split(
         rows += itertools.compress(found, complete)
         if not all(complete) and os.environ.get("LOCAL_RANK", "0") == "0":
             first, count = found[complete.index(False)].uid, complete.count(False)
-            _say(f"{path}: left out {count:,} of {len(found):,} rows without {missing}, such as {first}")
+            _print(f"{path}: left out {count:,} of {len(found):,} rows without {missing}, such as {first}")
     if not rows and split == "train":
         needed = f"{missing}{' and a caption' if captions else ''}: prepare the recordings with --input"
         raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}, and see {REPORT_FILE}")
@@ -267,11 +267,11 @@ def count_examples(
         raise UserError(f"{folder}: not prepared yet: name a folder or manifest of recordings with --input")
     splits = [split for split, name in _manifest_names(config).items() if (folder / name).is_file()]
     counts = {split: len(read_split(config, [dataset], split, is_complete, missing)) for split in splits}
-    _say(f"{folder}: {_format_counts(counts)}, prepared before (name recordings with --input to start from them)")
+    _print(f"{folder}: {_format_counts(counts)}, prepared before (name recordings with --input to start from them)")
     return counts
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     """Print a line on stdout, with Uids, Splits and folders made printable."""
     print(printable(line))
 

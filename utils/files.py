@@ -31,7 +31,7 @@ PARTIAL_WRITE = "requested and"  # numpy: "80000 requested and 1234 written"
 def _sibling(path: Path) -> Path:
     """An unused name in the same folder, thus on the same file system; writers choose the format by the suffix.
 
-    It tells the process. The first one in a folder removes what killed processes left there.
+    It contains the number of the process. The first one in a folder removes what killed processes left there.
     """
     if path.parent not in _cleaned:
         _cleaned.add(path.parent)
