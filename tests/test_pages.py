@@ -76,7 +76,7 @@ def parse(script: str, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None
             theirs = flag.startswith("--") and not value.startswith(("--", "egs/", "pretrained/"))
             if theirs and flag not in ("--config", "--output_dir", "--text") and not Path(value).exists():
                 Path(value).parent.mkdir(parents=True, exist_ok=True)
-                Path(value).touch() if Path(value).suffix else Path(value).mkdir()
+                Path(value).write_text("rain falls") if Path(value).suffix else Path(value).mkdir()
         command.parse(script, f"{KINDS[script]}Options", "", argv)
     elif script == "build":
         monkeypatch.setattr(build, "build", lambda *_: "")

@@ -108,7 +108,7 @@ def test_lora_gives_a_small_file_that_has_an_effect(run: Run, tiny_checkpoint: P
     assert (code, errors) == (0, "")
     folder = tmp_path / "lora"
     assert printed.splitlines()[-1] == str(folder / "lora")
-    assert {path.name for path in folder.iterdir()} == {"config.json", "checkpoints", "tensorboard", "lora"}
+    assert {path.name for path in folder.iterdir()} == {".lock", "config.json", "checkpoints", "tensorboard", "lora"}
     assert losses(folder)[-1] < losses(folder)[0] * 0.95
     assert all("lora_" in name for name in last(folder)["state_dict"])  # nothing frozen
     states = last(folder)["optimizer_states"][0]["state"]

@@ -330,7 +330,7 @@ def test_a_preset_brings_its_steps(infer: Infer, tiny_config: Callable[..., Path
         (["--text", "rain", "--lora_scale", "0.5"], "--lora_scale needs --lora"),
         (["--text", "rain", "--preset", "best"], "'best'"),
         (["--text", "rain", "--scheduler", "flow-euler"], "'flow-euler'"),
-        (["--text", "rain", "--scheduler", "x"], ": ddim, pndm, dpm++, euler, unipc, deis"),
+        (["--text", "rain", "--scheduler", "x"], "'ddim', 'pndm', 'dpm++'"),
         (["--text", "rain", "--dtype", "float16", "--device", "cpu"], "--dtype float16"),
         (["--text", "rain", "--device", "gpu"], "--device gpu"),
         (["--text", "rain", "--device", "cuda:99"], "--device cuda:99"),

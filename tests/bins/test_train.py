@@ -60,7 +60,7 @@ def test_a_log_file_has_a_line_for_each_validation_and_no_bars(
         ("tta/audioldm", ["model.autoencoder_path=ckpts/no/vae"], "path ckpts/no/vae: no such folder"),
         ("tta/audioldm", ["model.text_encoder=ckpts/no/t5"], "model.text_encoder ckpts/no/t5: no such folder"),
         ("tta/audioldm", ["model.vocoder=ckpts/no/gan"], "model.vocoder ckpts/no/gan: no such folder"),
-        ("tta/audioldm", ["model.text_encoder=no/t5"], "model.text_encoder no/t5: cannot be loaded"),
+        ("tta/audioldm", ["model.text_encoder=no/t5"], "model.text_encoder no/t5: neither a folder nor available"),
         ("tta/audioldm", ["model.audioldm.context_dim=24"], "model.audioldm.context_dim"),
         ("tta/audioldm", [f"model.audioldm.{name}_channels=8" for name in ("in", "out")], "is 8"),
         ("tta/autoencoderkl", ["train.accelerator=toaster"], "`accelerator='toaster'`"),

@@ -265,7 +265,7 @@ def test_a_video_with_and_without_sound(infer: Infer, tmp_path: Path) -> None:
         ("--audio DOG --init_image DOG", "dog.wav: not a readable image"),
         ("--audio DOG --height 33", "--height must be a multiple of 8"),
         ("--audio DOG --audio_strength 3", "--audio_strength must be from 0 to 2"),
-        ("--audio DOG --scheduler best", "no scheduler 'best'"),
+        ("--audio DOG --scheduler flow-euler", "no scheduler 'flow-euler'"),
         ("--audio DOG --dtype float16", "--dtype float16 is for GPUs"),
         ("--audio DOG --stable_diffusion nowhere/at/all", "--stable_diffusion nowhere/at/all"),
         ("--audio DOG --duration 3", "--duration"),

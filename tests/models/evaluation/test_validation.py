@@ -63,13 +63,12 @@ def config(data: Path, tiny_config: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    """The logged metrics eval/... by step."""
+    """The logged metrics eval/... by step; a run that was killed at a validation repeats it with the same values."""
     found: Steps = {}
 
     def remember(logger: Any, metrics: dict[str, float], step: int) -> None:
         if scores := {name: value for name, value in metrics.items() if name.startswith("eval/")}:
-            assert step not in found
-            found[step] = scores
+            assert found.setdefault(step, scores) == scores
 
     monkeypatch.setattr(TensorBoardLogger, "log_metrics", remember)
     return found
