@@ -449,12 +449,14 @@ def test_without_a_trained_pipeline_the_shipped_one_is_named(
     assert (in_folder / captured.out.strip()).parent == in_folder / "outputs"
 
 
-def test_the_synthesiser_is_not_used(tiny_config: Callable[..., Path], tiny_checkpoint: Path, tmp_path: Path):
+def test_neither_preparation_nor_lightning_is_imported(
+    tiny_config: Callable[..., Path], tiny_checkpoint: Path, tmp_path: Path
+):
     code = (
         "import sys\n"
         "class Blocked:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.startswith(('sonolume.preprocessors.miniworld', 'pytorch_lightning')):\n"
+        "        if name.startswith(('sonolume.preprocessors', 'pytorch_lightning', 'lightning')):\n"
         "            raise RuntimeError(f'{name} is blocked')\n"
         "sys.meta_path.insert(0, Blocked())\n"
         "from sonolume.bins import inference\n"
