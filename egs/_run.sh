@@ -109,8 +109,13 @@ fill_venv() { # fill_venv EXTRAS
 lock=$root/.venv-lock
 take_lock() {
     announced=
+    missed=0
     until mkdir "$lock" 2>/dev/null; do
-        if [ ! -d "$lock" ]; then fail 1 "cannot create .venv in $root: install sonolume in another environment and set PYTHON"; fi
+        if [ ! -d "$lock" ]; then # its owner has just removed it, or it cannot be made
+            missed=$((missed + 1))
+            if [ "$missed" -gt 3 ]; then fail 1 "cannot create .venv in $root: install sonolume in another environment and set PYTHON"; fi
+            continue
+        fi
         owner=$(cat "$lock/pid" 2>/dev/null) || owner=
         if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
             rm -rf "$lock" # its owner was killed

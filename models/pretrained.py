@@ -34,6 +34,7 @@ def model_settings(where: str, name: str, types: tuple[str, ...], revision: str 
 
 def _check_classes(settings: dict[str, Any], name: str) -> None:
     """Refuse names of classes that are not transformers' own; `model_folder` says why."""
+    use_pil_processors()
     for key in CLASS_KEYS.keys() & settings.keys():
         value = settings[key]
         for given in value if isinstance(value, list) else [value]:
@@ -43,9 +44,10 @@ def _check_classes(settings: dict[str, Any], name: str) -> None:
 
 
 def use_pil_processors() -> None:
-    """Give diffusers' pipelines the PIL image processors that transformers would fall back to, without its warnings.
+    """Use the PIL image processors that transformers would fall back to, without its warnings.
 
-    Call it before the first import of such a pipeline; torchvision is no dependency.
+    Call it before transformers is asked for such a class, as by the first import of a pipeline of diffusers.
+    Torchvision is no dependency.
     """
     if not is_torchvision_available():
         for name in ("CLIPImageProcessor", "SiglipImageProcessor"):

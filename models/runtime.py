@@ -53,7 +53,7 @@ def report_unknown_words(model: Any, texts: Iterable[str]) -> None:
     if unknown:
         more = f" and {len(unknown) - MAX_WORDS} more" if len(unknown) > MAX_WORDS else ""
         listed = ", ".join(unknown[:MAX_WORDS]) + more
-        message(f"{describe_miniature()}; unknown to it: {listed} (with an arbitrary effect on the result)")
+        message(f"{describe_miniature()}; it does not know: {listed} (the result is arbitrary)")
 
 
 def describe_miniature() -> str:

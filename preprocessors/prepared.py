@@ -200,7 +200,7 @@ def write(
         by_split[str(row.split)].append(row)
     for split, rows in by_split.items():
         manifest.write_manifest(rows, folder / manifests[split])
-    _print(f"{folder}: {_format_counts(counts)}" + (f" ({reused} clips were done before)" if reused else ""))
+    _print(f"{folder}: {_format_counts(counts)}" + (f" ({reused} clips were there already)" if reused else ""))
     moved = [f"{split} is {name}" for split, name in manifests.items()
              if split not in _manifest_names(config) and name != f"{split}.json"]  # fmt: skip
     if moved:
@@ -239,10 +239,8 @@ def read_split(
     for dataset in datasets:
         path = paths.resolve(config.processed_dir) / dataset / name
         if not path.is_file():
-            raise UserError(
-                f"{path}: no such file: prepare the data first (run_preprocess.sh of this recipe, with the same "
-                "--config; --input FOLDER for data of your own). The tiny.json of this recipe needs no data"
-            )
+            own = "" if config.miniworld.train_scenes else " and --input FOLDER; tiny.json needs no recordings"
+            raise UserError(f"{path}: no such file: prepare the data first by run_preprocess.sh, same --config{own}")
         found = [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
         unsafe = next((row.uid for row in found if not files.is_safe_uid(row.uid)), None)
         if unsafe is not None:

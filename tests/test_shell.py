@@ -1,5 +1,6 @@
 """The scripts of egs under dash: any working directory, spaces in every path, and the environment made on first use."""
 
+import functools
 import os
 import re
 import shutil
@@ -85,7 +86,9 @@ def test_a_signal_at_any_moment_of_the_start_is_no_traceback(number: int, code: 
     command = [SHELL, str(ROOT / "egs/tta/audioldm/run_inference.sh"), "--text", "x", "--output_dir", str(tmp_path)]
     env = os.environ | {"PYTHON": sys.executable}
     for seconds in (0.03, 0.12, 0.2, 0.3, 0.6):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+        # a test that runs in the background may ignore Ctrl-C, and so would the command
+        restore = functools.partial(signal.signal, number, signal.SIG_DFL)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=restore)
         time.sleep(seconds)
         process.send_signal(number)
         errors = process.communicate()[1]

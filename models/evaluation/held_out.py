@@ -68,7 +68,7 @@ def uses_miniworld(config: RunConfig, checkpoint: str | None, where: str, shippe
     stands_in = checkpoint is None and Path(where) == paths.root() / shipped
     if stands_in and not trains_on_it:
         message(f"the shipped model was trained in the miniature world, not on {', '.join(config.dataset)}: evaluated "
-                f"on held-out scenes (on your data: --checkpoint {shipped})")  # fmt: skip
+                f"on held-out scenes (to use your data: --checkpoint {shipped})")  # fmt: skip
     return trains_on_it or stands_in
 
 

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -246,7 +247,7 @@ def test_lora_without_peft_names_the_extra(run: Run, monkeypatch: pytest.MonkeyP
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else find(name, *rest))
     code, _, error = run("run", "--method", "lora")
-    assert code == 2 and f"{Path(sys.executable).name} -m pip install -e" in error and '[lora]"' in error
+    assert code == 2 and f"{shlex.quote(sys.executable)} -m pip install -e" in error and '[lora]"' in error
 
 
 def test_clips_without_captions(run: Run, clips: Path, tmp_path: Path) -> None:

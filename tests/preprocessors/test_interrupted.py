@@ -66,7 +66,7 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, source: Path, 
     (tmp_path / "cut/mine/.tmp-0123456789ab.json").write_bytes(b"half")
     capsys.readouterr()
     assert finish(source, tmp_path / "cut") == whole
-    assert "clips were done before" in capsys.readouterr().out
+    assert "clips were there already" in capsys.readouterr().out
     assert len(whole) == 9 + 1 + 4  # features; settings, train, valid, report
 
 

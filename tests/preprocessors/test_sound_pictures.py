@@ -107,7 +107,7 @@ def test_running_again_reuses_what_is_there(tmp_path: Path, capsys: pytest.Captu
     (killed / "000.500.png").touch()
     prepare(config, "mine", tmp_path / "films")
     assert not killed.exists()
-    assert "2 clips were done before" in capsys.readouterr().out
+    assert "2 clips were there already" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "data/mine").rglob("*.[wj][ap][vg]")}
     with pytest.raises(UserError, match=r"prepared with other settings: frames 4 \(now 2\)"):
         prepare(replace(config, frames=2), "mine", tmp_path / "films")

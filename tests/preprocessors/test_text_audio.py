@@ -92,7 +92,7 @@ def test_the_second_run_computes_only_what_is_new(tmp_path: Path, source: Path, 
     changed = record(source, "clip 2", noise(1.5, 99))
     os.utime(changed, (2e9, 2e9))
     prepare(config, "mine", source)
-    assert "4 clips were done before" in capsys.readouterr().out
+    assert "4 clips were there already" in capsys.readouterr().out
     assert (features(tmp_path, "clip 1") == marker).all()
     assert features(tmp_path, "new").shape == (80, 31)
     expected = MelSpectrogram()(torch.from_numpy(noise(1.5, 99))[None])[0, :, :64]

@@ -91,10 +91,11 @@ class Im2WavPipeline:
             UserError: not an exported folder, or a network is missing or damaged.
             ValueError: networks that do not fit each other.
         """
-        place, settings = parts.read_settings(paths.locate(str(folder), "Im2WavPipeline", flag=True))
+        key = cls.__name__
+        place, settings = parts.read_settings(paths.locate(str(folder), key, flag=True), key)
         names = ("vqvae", "low", "up") if with_up else ("vqvae", "low")
         types = {"vqvae": torch.float32, "low": dtype, "up": dtype}
-        networks = {name: parts.load(place, name, "--checkpoint", types[name]).to(device) for name in names}
+        networks = {name: parts.load(place, name, key, types[name]).to(device) for name in names}
         return cls(networks["vqvae"], networks["low"], networks.get("up"), settings)
 
     def priors(self) -> "dict[str, LowPrior | UpPrior]":

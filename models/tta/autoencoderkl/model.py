@@ -34,8 +34,8 @@ def load(
     Raises:
         UserError: missing, damaged, another model, or of other mels; names the config key.
     """
-    remedy = ("train the autoencoder first with egs/tta/autoencoderkl/run_train.sh and the config of the same name, "
-              "such as --config egs/tta/autoencoderkl/tiny.json, or name another folder")  # fmt: skip
+    remedy = ("train it first by egs/tta/autoencoderkl/run_train.sh (with --config egs/tta/autoencoderkl/tiny.json for "
+              "the tiny.json of another recipe), or name another folder")  # fmt: skip
     vae: AutoencoderKL = checkpoint.load_network(AutoencoderKL, source, key, "vae", remedy, dtype)
     if settings:
         check_mel(stored_mel(paths.locate(source, key)), settings, f"{key} {source}: an autoencoder")

@@ -1,6 +1,7 @@
 """Training of the latent model: each of its options has an effect."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,9 +50,10 @@ def test_unmasked_training_attends_to_t5s_outputs_at_padding(tiny_config: Callab
 
 
 def test_captions_that_the_text_encoder_cannot_read_are_left_out(
-    tiny_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    tiny_config: Callable[..., Path], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    config = load_config(tiny_config("tta/audioldm"))
+    shutil.copytree(tiny_data, tmp_path / "data")
+    config = load_config(tiny_config("tta/audioldm", preprocess={"processed_dir": str(tmp_path / "data")}))
     path = Path(config.preprocess.processed_dir) / config.dataset[0] / config.preprocess.train_file
     rows = json.loads(path.read_text())
     endless = "rain " * 42_000
