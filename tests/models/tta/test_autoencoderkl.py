@@ -62,7 +62,7 @@ def test_what_cannot_be_loaded_is_one_line(folder: Path, tiny_checkpoint: Path, 
             model.load(str(source))
         assert "\n" not in str(caught.value)
 
-    refused(tmp_path / "absent", "model.autoencoder_path .*absent: no such folder; train the autoencoder first")
+    refused(tmp_path / "absent", "model.autoencoder_path .*absent: no such folder; train it first")
     refused(tiny_checkpoint / "unet", "holds UNet2DConditionModel, not AutoencoderKL")
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     refused(folder, "cannot be loaded")
