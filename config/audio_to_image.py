@@ -30,7 +30,7 @@ class PairsConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "frames", "longest_side")
+        self.check_range("preprocess", 1, "frames", "longest_side")
         order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} <= {LONGEST_SECONDS}"
         self.require(0 < self.min_seconds <= self.seconds <= LONGEST_SECONDS, f"preprocess: {order} does not hold")
 
@@ -48,8 +48,8 @@ class TrainingPairsConfig(PairsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "starts")
-        self.at_least("preprocess", 1, "width", "height", most=4096)
+        self.check_range("preprocess", 1, "starts")
+        self.check_range("preprocess", 1, "width", "height", maximum=4096)
         order = f"0.2 <= input_length {self.input_length:g} <= seconds {self.seconds:g}"
         self.require(0.2 <= self.input_length <= self.seconds, f"preprocess: {order} does not hold")
         for name in ("width", "height"):

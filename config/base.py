@@ -29,14 +29,14 @@ class Strict:
         if not condition:
             raise ConfigError(message)
 
-    def at_least(self, key: str, minimum: float, *names: str, most: float = LARGEST_SIZE) -> None:
-        """Check a number, or every number of a list; `most` is the largest whole number."""
+    def check_range(self, key: str, minimum: float, *names: str, maximum: float = LARGEST_SIZE) -> None:
+        """Check a number, or every number of a list; `maximum` is that of whole numbers."""
         for name in names:
             given = getattr(self, name)
             for value in given if isinstance(given, list) else [given]:
                 self.require(value >= minimum, f"{key}.{name} must be at least {minimum}, got {value}")
-                valid = isinstance(value, float) or value <= most
-                self.require(valid, f"{key}.{name} must be at most {most}, got {value}")
+                valid = isinstance(value, float) or value <= maximum
+                self.require(valid, f"{key}.{name} must be at most {maximum}, got {value}")
 
     def fraction(self, key: str, *names: str) -> None:
         for name in names:
@@ -63,7 +63,7 @@ class AdamConfig(Strict):
     def __post_init__(self) -> None:
         self.require(self.lr > 0, f"train.adam.lr must be above 0, got {self.lr}")
         valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        self.at_least("train.adam", 0, "weight_decay", "eps")
+        self.check_range("train.adam", 0, "weight_decay", "eps")
         self.require(valid, f"train.adam.betas must be two numbers in [0, 1), got {self.betas}")
 
 
@@ -93,12 +93,12 @@ class TrainConfig(Strict):
 
     def __post_init__(self) -> None:
         steps = ("max_steps", "save_summary_steps", "save_checkpoints_steps", "valid_interval")
-        self.at_least("train", 1, *steps, most=MOST_STEPS)
-        self.at_least("train", 0, "warmup_steps", "valid_batches", most=MOST_STEPS)
-        self.at_least("train", 1, "batch_size", "num_nodes", "accumulate")
-        self.at_least("train", 0, "num_workers", "num_threads", most=MOST_WORKERS)
-        self.at_least("train", 0, "random_seed", most=LARGEST_SEED)
-        self.at_least("train", 0, "gradient_clip")
+        self.check_range("train", 1, *steps, maximum=MOST_STEPS)
+        self.check_range("train", 0, "warmup_steps", "valid_batches", maximum=MOST_STEPS)
+        self.check_range("train", 1, "batch_size", "num_nodes", "accumulate")
+        self.check_range("train", 0, "num_workers", "num_threads", maximum=MOST_WORKERS)
+        self.check_range("train", 0, "random_seed", maximum=LARGEST_SEED)
+        self.check_range("train", 0, "gradient_clip")
         self.fraction("train", "ema_decay")
 
 
@@ -112,9 +112,9 @@ class MiniworldConfig(Strict):
     captions_per_scene: int = 3  # captions of each scene
 
     def __post_init__(self) -> None:
-        self.at_least("preprocess.miniworld", 0, "train_scenes", "valid_scenes", most=MOST_SCENES)
-        self.at_least("preprocess.miniworld", 0, "seed", most=LARGEST_SEED)
-        self.at_least("preprocess.miniworld", 1, "captions_per_scene", most=100)
+        self.check_range("preprocess.miniworld", 0, "train_scenes", "valid_scenes", maximum=MOST_SCENES)
+        self.check_range("preprocess.miniworld", 0, "seed", maximum=LARGEST_SEED)
+        self.check_range("preprocess.miniworld", 1, "captions_per_scene", maximum=100)
 
 
 @dataclass
@@ -130,8 +130,8 @@ class DataConfig(Strict):
     miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # synthetic data of the miniature world
 
     def __post_init__(self) -> None:
-        self.at_least("preprocess", 1, "sample_rate", most=768_000)
-        self.at_least("preprocess", 0, "num_workers", most=MOST_WORKERS)
+        self.check_range("preprocess", 1, "sample_rate", maximum=768_000)
+        self.check_range("preprocess", 0, "num_workers", maximum=MOST_WORKERS)
         self.fraction("preprocess", "valid_fraction")
 
 
@@ -152,10 +152,10 @@ class PreprocessConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "n_fft", "win_size", "hop_size", "windows")
-        self.at_least("preprocess", 1, "n_mel", most=self.n_fft // 2 + 1)
-        self.at_least("preprocess", 1, "frames", most=LONGEST)
-        self.at_least("preprocess", 0, "fmin")
+        self.check_range("preprocess", 1, "n_fft", "win_size", "hop_size", "windows")
+        self.check_range("preprocess", 1, "n_mel", maximum=self.n_fft // 2 + 1)
+        self.check_range("preprocess", 1, "frames", maximum=LONGEST)
+        self.check_range("preprocess", 0, "fmin")
         sizes = f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
         self.require(self.hop_size <= self.win_size <= self.n_fft, f"preprocess: {sizes} does not hold")
         band = f"fmin {self.fmin} < fmax {self.fmax} <= half of sample_rate {self.sample_rate}"
@@ -176,7 +176,7 @@ class LoraConfig(Strict):
     targets: list[LoraTarget] = field(default_factory=lambda: [LoraTarget.attention])  # layers that get adapters
 
     def __post_init__(self) -> None:
-        self.at_least("model.lora", 1, "rank")
+        self.check_range("model.lora", 1, "rank")
         self.require(self.alpha > 0, f"model.lora.alpha must be above 0, got {self.alpha}")
         self.require(len(self.targets) > 0, "model.lora.targets must not be empty")
 
@@ -194,9 +194,9 @@ class EvaluationConfig(Strict):
     batch_size: int = 16  # samples generated, and clips embedded, at once
 
     def __post_init__(self) -> None:
-        self.at_least("evaluation", 0, "num_samples", "references", most=MOST_SCENES)
-        self.at_least("evaluation", 0, "num_steps", "guidance_scale")
-        self.at_least("evaluation", 1, "interval", "batch_size")
+        self.check_range("evaluation", 0, "num_samples", "references", maximum=MOST_SCENES)
+        self.check_range("evaluation", 0, "num_steps", "guidance_scale")
+        self.check_range("evaluation", 1, "interval", "batch_size")
         message = f"evaluation.embedders must name at least one, because num_samples is {self.num_samples}"
         self.require(not self.num_samples or len(self.embedders) > 0, message)
 

@@ -79,6 +79,8 @@ def _json(path: Path) -> dict[str, Any]:
     except ValueError as error:  # <string>:3 Unexpected "}" at column 4
         match = re.fullmatch(r"<string>:(\d+) (.*) at column (\d+)", str(error), re.DOTALL)
         reason = f"{match[1]}:{match[3]}: {match[2]}" if match else " " + str(error).replace("<string>:", "line ")
+        if reason.endswith('"""'):  # a key or text that follows a value
+            reason = reason.replace('"""', "'\"'; is a comma missing before it?")
         raise ConfigError(f"{path}:{reason}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be one object {{...}}")

@@ -33,7 +33,7 @@ def model_settings(where: str, name: str, types: tuple[str, ...], revision: str 
 
 
 def _check_classes(settings: dict[str, Any], name: str) -> None:
-    """Refuse names of classes that are not transformers' own; `model_folder` says why."""
+    """Refuse names of classes that are not transformers' own; see `model_folder` for the reason."""
     use_pil_processors()
     for key in CLASS_KEYS.keys() & settings.keys():
         value = settings[key]

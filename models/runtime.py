@@ -123,7 +123,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def claim_result(folder: Path, text: str, end: int | str, *suffixes: str) -> Path:
+def reserve_result(folder: Path, text: str, end: int | str, *suffixes: str) -> Path:
     """Reserve an unused name {text}_{end} for the files of a result, and return that of `suffixes[0]`.
 
     Args:
@@ -131,17 +131,17 @@ def claim_result(folder: Path, text: str, end: int | str, *suffixes: str) -> Pat
         end: such as the seed.
         suffixes: of its files; a wav, a png and a json need not be named.
     """
-    return names.claim(folder, f"{files.safe_name(text)}_{end}", (*suffixes, *RESULT_SUFFIXES))
+    return names.reserve(folder, f"{files.safe_name(text)}_{end}", (*suffixes, *RESULT_SUFFIXES))
 
 
 @contextmanager
 def new_result(folder: Path, text: str, end: int | str, suffix: str) -> Iterator[Path]:
-    """Yield `claim_result`, and give the name up if the block fails before it has written the json."""
-    path = claim_result(folder, text, end, suffix)
+    """Yield `reserve_result`, and give the name up if the block fails before it has written the json."""
+    path = reserve_result(folder, text, end, suffix)
     try:
         yield path
     finally:
-        names.give_up(path)
+        names.release(path)
 
 
 def make_folder(folder: Path) -> Path:

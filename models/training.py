@@ -164,7 +164,7 @@ def optimizer(
 class RecipeTask(pl.LightningModule):
     """Base of the tasks that train all their parameters with one AdamW.
 
-    Checkpoints note the hash of the frozen weights, and a run resumes beside the same ones only.
+    Checkpoints contain the hash of the frozen weights, and a run resumes with the same ones only.
     """
 
     export_folder = "pipeline"  # inside the folder of the run

@@ -96,7 +96,7 @@ def is_between_steps(scheduler: Any) -> bool:
 
 
 def step_arguments(scheduler: Any, generator: Any = None, eta: float = 0.0) -> dict[str, Any]:
-    """Arguments of `scheduler.step` beside its three positional ones: `generator` and `eta`, if it takes them.
+    """Optional arguments of `scheduler.step`: `generator` and `eta`, if it takes them.
 
     Args:
         generator: one, or one per sample, for schedulers that draw noise (DDPM, Euler ancestral).

@@ -104,7 +104,7 @@ def screen(rows: Sequence[Row], captions: bool = False, images: bool = False) ->
     return list(kept.values()), left_out
 
 
-def separate(rows: Sequence[Row], suffixes: Sequence[str]) -> dict[str, str]:
+def rename_colliding(rows: Sequence[Row], suffixes: Sequence[str]) -> dict[str, str]:
     """Rename rows, in place, whose files would overwrite those of another; return old Uid -> new one.
 
     Args:
@@ -172,7 +172,7 @@ def write(
 
     Args:
         screened_out: rows that were left out before any file was opened.
-        renamed: result of `separate`.
+        renamed: result of `rename_colliding`.
         facts: more entries of the report.
 
     Raises:

@@ -108,7 +108,7 @@ def prepare(
         prepared.check_input(config, dataset, source)
         pairs, left_out = _recordings(config, dataset, source, media_dir, films)
     rows = [row for row, _ in pairs]
-    renamed = prepared.separate(rows, UID_SUFFIXES)
+    renamed = prepared.rename_colliding(rows, UID_SUFFIXES)
     manifest.assign_splits(rows, config.valid_fraction)
     with prepared.cleanup(folder):
         if pairs:

@@ -105,7 +105,7 @@ def prepare(
         prepared.check_input(config, dataset, source)
         rows, left_out = screen(_recordings(source, dataset, audio_dir), captions)
         origin = {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
-    renamed = prepared.separate(rows, (".npy",))
+    renamed = prepared.rename_colliding(rows, (".npy",))
     assign_splits(rows, config.valid_fraction)
     with prepared.cleanup(folder):
         outcomes = compute(rows, plan, origin, config.num_workers)

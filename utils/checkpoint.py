@@ -80,11 +80,8 @@ def check_folder(folder: Path, *kinds: str) -> None:
     """Check that a folder was written by `save_pretrained` of one of the classes `kinds`, before a library loads it."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    found = kind_of(folder)
-    if found not in kinds:
-        hint = CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
-        raise UserError(f"{folder}: holds {found or 'no exported model'}, not {kinds[0]}{hint}")
-    check_names(folder, *kinds)
+    hint = CONVERT if any(next(folder.glob(pattern), None) for pattern in OFFICIAL) else ""
+    _check_kind(folder, str(folder), kinds, hint)
     for weights in sorted(folder.rglob("*.safetensors")):
         try:
             safe_open(weights, "pt")  # compares the header with the length of the file
@@ -95,10 +92,14 @@ def check_folder(folder: Path, *kinds: str) -> None:
 
 def check_download(source: str, key: str, *kinds: str) -> None:
     """Check a hub id as `check_folder` does a folder, before a library downloads it: only its settings are fetched."""
-    settings = download(source, key, "*.json")
-    if (found := kind_of(settings)) not in kinds:
-        raise UserError(f"{key} {source}: holds {found or 'no exported model'}, not {kinds[0]}")
-    check_names(settings, *kinds)
+    _check_kind(download(source, key, "*.json"), f"{key} {source}", kinds)
+
+
+def _check_kind(folder: Path, name: str, kinds: Sequence[str], hint: str = "") -> None:
+    """Raise a UserError unless the settings of a folder name one of `kinds`, and only classes that are allowed."""
+    if (found := kind_of(folder)) not in kinds:
+        raise UserError(f"{name}: holds {found or 'no exported model'}, not {kinds[0]}{hint}")
+    check_names(folder, *kinds)
 
 
 def load_network(

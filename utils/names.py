@@ -10,12 +10,12 @@ from sonolume.utils.files import naming
 
 
 def key(name: str) -> str:
-    """What a file system that ignores case, Unicode forms and trailing dots (macOS, Windows) takes a name for."""
+    """Normal form of a name: equal where macOS or Windows see one file (case, Unicode form, trailing dots)."""
     return re.sub(r"[. ]+(?=/|$)", "", unicodedata.normalize("NFC", name.casefold()))
 
 
 def distinct(names: Sequence[str], taken: Collection[str] = ()) -> list[str]:
-    """Number names that a file system takes for an earlier or a taken one: "a", "A" -> "a", "A-2".
+    """Number names whose `key` is that of an earlier or a taken one: "a", "A" -> "a", "A-2".
 
     Args:
         taken: names that none may get.
@@ -40,7 +40,7 @@ def distinct_uids(uids: Sequence[str], suffixes: Sequence[str]) -> list[str]:
     return distinct(uids, {folder.removesuffix(end) for folder in folders for end in suffixes if folder.endswith(end)})
 
 
-def claim(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
+def reserve(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
     """Choose a free name of stem, stem-2, stem-3 ..., the next one unless there are gaps; return it with suffixes[0].
 
     A name is free if no file has it with any of `suffixes` or ".json". The json, which describes the result, is created
@@ -60,21 +60,21 @@ def claim(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
         middle = (low + high) // 2
         low, high = (middle, high) if is_taken(middle) else (low, middle)
     for number in itertools.count(high):
-        note = Path(f"{path(number)}.json")
+        sidecar = Path(f"{path(number)}.json")
         try:
-            with naming(note):
-                note.open("x").close()
+            with naming(sidecar):
+                sidecar.open("x").close()
         except FileExistsError:
             continue
         if any(Path(f"{path(number)}{suffix}").exists() for suffix in suffixes):  # of a number beyond a gap
-            note.unlink()
+            sidecar.unlink()
             continue
         return Path(f"{path(number)}{suffixes[0]}")
     raise AssertionError
 
 
-def give_up(path: Path) -> None:
+def release(path: Path) -> None:
     """Remove the json that reserves a name, unless it has been written."""
-    note = path.with_suffix(".json")
-    if note.is_file() and not note.stat().st_size:
-        note.unlink()
+    sidecar = path.with_suffix(".json")
+    if sidecar.is_file() and not sidecar.stat().st_size:
+        sidecar.unlink()

@@ -24,8 +24,8 @@ class ModelConfig(Strict):
     gradient_checkpointing: bool = True  # of the U-Net: less memory, more time
 
     def __post_init__(self) -> None:
-        self.at_least("model", 0, "lambda_a", "lambda_b", "lambda_c", "guidance_scale")
-        self.at_least("model", 1, "lora_rank")
+        self.check_range("model", 0, "lambda_a", "lambda_b", "lambda_c", "guidance_scale")
+        self.check_range("model", 1, "lora_rank")
         self.fraction("model", "dropout")
         once = self.prompt.count(PLACEHOLDER) == 1
         self.require(once, f"model.prompt must contain {PLACEHOLDER} once, got {self.prompt!r}")

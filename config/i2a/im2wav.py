@@ -42,8 +42,8 @@ class FilmsConfig(audio_to_image.PairsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "window", most=LONGEST)
-        self.at_least("preprocess", 1, "fps")
+        self.check_range("preprocess", 1, "window", maximum=LONGEST)
+        self.check_range("preprocess", 1, "fps")
         self.require(self.fps <= 1000, f"preprocess.fps must be at most 1000, got {self.fps}")
         self.require(
             0 <= self.still_fraction <= 1, f"preprocess.still_fraction must be 0 to 1, got {self.still_fraction}"
@@ -72,14 +72,14 @@ class VqvaeConfig(Strict):
     scale_seconds: float = 600.0  # seconds of training sounds from which the scales of the losses are estimated
 
     def __post_init__(self) -> None:
-        self.at_least("model.vqvae", 1, "embedding_width", "codes", "width", "scale_seconds")
-        self.at_least("model.vqvae", 1, "downs", "dilation_growth", most=16)
-        self.at_least("model.vqvae", 1, "depth", most=MOST_LAYERS)
+        self.check_range("model.vqvae", 1, "embedding_width", "codes", "width", "scale_seconds")
+        self.check_range("model.vqvae", 1, "downs", "dilation_growth", maximum=16)
+        self.check_range("model.vqvae", 1, "depth", maximum=MOST_LAYERS)
         _check_dilations(self, "model.vqvae", self.depth)
         self.require(self.codes <= MAX_CODES, f"model.vqvae.codes must be at most {MAX_CODES}, got {self.codes}")
-        self.at_least("model.vqvae", 0, "mel_weight")
-        self.at_least("model.vqvae", 2, "stride", most=16)
-        self.at_least("model.vqvae", 0, "restart_threshold")
+        self.check_range("model.vqvae", 0, "mel_weight")
+        self.check_range("model.vqvae", 2, "stride", maximum=16)
+        self.check_range("model.vqvae", 0, "restart_threshold")
         self.fraction("model.vqvae", "decay")
         valid = len(self.downs) == 2 and min(self.downs) >= 1
         self.require(valid, f"model.vqvae.downs must be two positive numbers, got {self.downs}")
@@ -111,8 +111,8 @@ class PriorConfig(Strict):
         for name in ("image_dropout", "guidance_dropout"):
             value = getattr(self, name)
             self.require(0 <= value < 1, f"{self.KEY}.{name} must be at least 0 and below 1, got {value}")
-        self.at_least(self.KEY, 1, "width", "heads", "blocks")
-        self.at_least(self.KEY, 1, "depth", most=MOST_LAYERS)
+        self.check_range(self.KEY, 1, "width", "heads", "blocks")
+        self.check_range(self.KEY, 1, "depth", maximum=MOST_LAYERS)
         ratios = 0 < self.attention_ratio <= 64 and 0 < self.mlp_ratio <= 64 and self.init_scale > 0
         limits = "attention_ratio and mlp_ratio must be above 0 and at most 64, init_scale above 0"
         self.require(ratios, f"{self.KEY}: {limits}")
@@ -128,7 +128,7 @@ class LowConfig(PriorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least(self.KEY, 1, "time_bins")
+        self.check_range(self.KEY, 1, "time_bins")
         order = f"0 <= min_seconds {self.min_seconds:g} < max_seconds {self.max_seconds:g} <= {LONGEST_SECONDS}"
         valid = 0 <= self.min_seconds < self.max_seconds <= LONGEST_SECONDS
         self.require(valid, f"{self.KEY}: {order} does not hold")
@@ -146,9 +146,9 @@ class UpConfig(PriorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least(self.KEY, 1, "conv_width")
-        self.at_least(self.KEY, 1, "conv_depth", "dilation_cycle", most=MOST_LAYERS)
-        self.at_least(self.KEY, 1, "dilation_growth", most=16)
+        self.check_range(self.KEY, 1, "conv_width")
+        self.check_range(self.KEY, 1, "conv_depth", "dilation_cycle", maximum=MOST_LAYERS)
+        self.check_range(self.KEY, 1, "dilation_growth", maximum=16)
         _check_dilations(self, self.KEY, min(self.conv_depth, self.dilation_cycle))
 
 
@@ -167,7 +167,7 @@ class ModelConfig(Strict):
 
     def __post_init__(self) -> None:
         self.fraction("model", "low_overlap", "up_overlap")
-        self.at_least("model", 0, "guidance_scale")
+        self.check_range("model", 0, "guidance_scale")
         self.require(
             not (self.init_path and self.vqvae.decoders_only),
             "model.init_path and model.vqvae.decoders_only exclude each other: decoders start from model.vqvae_path",

@@ -27,9 +27,9 @@ class BEATsConfig(Strict):
 
     def __post_init__(self) -> None:
         key, names = "model.beats", ("embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "conv_pos_groups")
-        self.at_least(key, 1, *names, "encoder_embed_dim", "input_patch_size", "conv_pos")
-        self.at_least(key, MIN_LAYERS, "encoder_layers", most=MOST_LAYERS)
-        self.at_least(key, 4, "num_buckets")
+        self.check_range(key, 1, *names, "encoder_embed_dim", "input_patch_size", "conv_pos")
+        self.check_range(key, MIN_LAYERS, "encoder_layers", maximum=MOST_LAYERS)
+        self.check_range(key, 4, "num_buckets")
         self.divisible(key, "encoder_embed_dim", "encoder_attention_heads", "conv_pos_groups")
         size, distance, buckets = self.input_patch_size, self.max_distance, self.num_buckets
         self.require(NUM_MEL_BINS % size == 0, f"{key}.input_patch_size {size} must divide {NUM_MEL_BINS}")

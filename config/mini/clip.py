@@ -20,8 +20,8 @@ class TowerConfig(Strict):
     num_attention_heads: int = 2
 
     def __post_init__(self) -> None:
-        self.at_least("model", 1, "hidden_size", "intermediate_size", "num_attention_heads")
-        self.at_least("model", 1, "num_hidden_layers", most=MOST_LAYERS)
+        self.check_range("model", 1, "hidden_size", "intermediate_size", "num_attention_heads")
+        self.check_range("model", 1, "num_hidden_layers", maximum=MOST_LAYERS)
         self.divisible("model", "hidden_size", "num_attention_heads")
 
 
@@ -34,8 +34,8 @@ class ModelConfig(Strict):
     max_tokens: int = 56  # text length with start and end tokens
 
     def __post_init__(self) -> None:
-        self.at_least("model", 1, "projection_dim", "patch_size")
-        self.at_least("model", 8, "max_tokens")
+        self.check_range("model", 1, "projection_dim", "patch_size")
+        self.check_range("model", 8, "max_tokens")
 
 
 @dataclass
@@ -47,7 +47,7 @@ class FilmConfig(Strict):
     frames_per_scene: int = 5  # cached frames of one film in a batch; the still picture is added
 
     def __post_init__(self) -> None:
-        self.at_least("film", 1, "frames", "cached_frames", "frames_per_scene")
+        self.check_range("film", 1, "frames", "cached_frames", "frames_per_scene")
 
 
 @dataclass

@@ -19,7 +19,7 @@ class ModelConfig(TowerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("model", 8, "max_tokens")
+        self.check_range("model", 8, "max_tokens")
 
 
 @dataclass

@@ -15,7 +15,7 @@ class ModelConfig(Strict):
     width: int = 24  # channels of the first convolution
 
     def __post_init__(self) -> None:
-        self.at_least("model", 1, "width")
+        self.check_range("model", 1, "width")
 
 
 @dataclass

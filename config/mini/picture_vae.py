@@ -18,9 +18,9 @@ class ModelConfig(Strict):
     kl_weight: float = 1e-6  # weight of the KL divergence
 
     def __post_init__(self) -> None:
-        self.at_least("model", 1, "latent_channels", "norm_num_groups", "block_out_channels")
-        self.at_least("model", 1, "layers_per_block", most=MOST_LAYERS)
-        self.at_least("model", 0, "kl_weight")
+        self.check_range("model", 1, "latent_channels", "norm_num_groups", "block_out_channels")
+        self.check_range("model", 1, "layers_per_block", maximum=MOST_LAYERS)
+        self.check_range("model", 0, "kl_weight")
         self.require(len(self.block_out_channels) > 0, "model.block_out_channels must not be empty")
         self.divisible("model", "block_out_channels", "norm_num_groups")
 

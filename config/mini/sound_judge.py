@@ -21,7 +21,7 @@ class ModelConfig(Strict):
     width: int = 16  # channels of the first convolution (conv_gru) or of a token (patch_transformer)
 
     def __post_init__(self) -> None:
-        self.at_least("model", 4, "width")
+        self.check_range("model", 4, "width")
         self.require(self.width % 4 == 0, f"model.width {self.width} is not divisible by 4, the attention heads")
 
 

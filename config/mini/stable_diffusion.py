@@ -21,8 +21,8 @@ class UNetConfig(Strict):
 
     def __post_init__(self) -> None:
         key = "model.unet"
-        self.at_least(key, 1, "num_heads", "norm_num_groups", "block_out_channels")
-        self.at_least(key, 1, "layers_per_block", most=MOST_LAYERS)
+        self.check_range(key, 1, "num_heads", "norm_num_groups", "block_out_channels")
+        self.check_range(key, 1, "layers_per_block", maximum=MOST_LAYERS)
         levels, flags = len(self.block_out_channels), len(self.cross_attention)
         self.require(levels == flags, f"{key}: block_out_channels has {levels} levels, but cross_attention has {flags}")
         self.require(any(self.cross_attention), f"{key}.cross_attention: at least one level must attend to the text")

@@ -17,8 +17,8 @@ class TextEncoderConfig(Strict):
     num_heads: int = 4
 
     def __post_init__(self) -> None:
-        self.at_least("model.text_encoder", 1, "d_model", "d_ff", "num_heads")
-        self.at_least("model.text_encoder", 1, "num_layers", most=MOST_LAYERS)
+        self.check_range("model.text_encoder", 1, "d_model", "d_ff", "num_heads")
+        self.check_range("model.text_encoder", 1, "num_layers", maximum=MOST_LAYERS)
         self.divisible("model.text_encoder", "d_model", "num_heads")
 
 

@@ -48,10 +48,10 @@ class AudioLDMConfig(Strict):
 
     def __post_init__(self) -> None:
         key = "model.audioldm"
-        self.at_least(key, 1, "in_channels", "out_channels", "model_channels", "num_heads")
-        self.at_least(key, 1, "context_dim", "norm_num_groups", "attention_resolutions", "channel_mult")
-        self.at_least(key, 1, "num_res_blocks", "transformer_depth", most=MOST_LAYERS)
-        self.at_least(key, 0, "position_channels", "image_size")
+        self.check_range(key, 1, "in_channels", "out_channels", "model_channels", "num_heads")
+        self.check_range(key, 1, "context_dim", "norm_num_groups", "attention_resolutions", "channel_mult")
+        self.check_range(key, 1, "num_res_blocks", "transformer_depth", maximum=MOST_LAYERS)
+        self.check_range(key, 0, "position_channels", "image_size")
         self.require(len(self.channel_mult) > 0, f"{key}.channel_mult must not be empty")
         for mult in self.channel_mult:
             for name in ("norm_num_groups", "num_heads"):
@@ -82,8 +82,8 @@ class NoiseSchedulerConfig(Strict):
 
     def __post_init__(self) -> None:
         key = "model.noise_scheduler"
-        self.at_least(key, 1, "num_train_timesteps")
-        self.at_least(key, 0, "min_snr_gamma")
+        self.check_range(key, 1, "num_train_timesteps")
+        self.check_range(key, 0, "min_snr_gamma")
         order = f"0 < beta_start {self.beta_start} < beta_end {self.beta_end} < 1"
         self.require(0 < self.beta_start < self.beta_end < 1, f"{key}: {order} does not hold")
         message = f"{key}.min_snr_gamma {self.min_snr_gamma} has no meaning with prediction_type flow: set it to 0"
@@ -106,7 +106,7 @@ class ModelConfig(Strict):
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
-        self.at_least("model", 0, "refine", most=10_000)
+        self.check_range("model", 0, "refine", maximum=10_000)
         try:
             valid = self.latent_scale == "auto" or 0 <= float(self.latent_scale) < float("inf")
         except ValueError:

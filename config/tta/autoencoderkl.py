@@ -20,8 +20,8 @@ class AutoencoderKLConfig(Strict):
 
     def __post_init__(self) -> None:
         key = "model.autoencoderkl"
-        self.at_least(key, 1, "ch", "in_channels", "out_ch", "z_channels", "norm_num_groups", "ch_mult")
-        self.at_least(key, 1, "num_res_blocks", most=MOST_LAYERS)
+        self.check_range(key, 1, "ch", "in_channels", "out_ch", "z_channels", "norm_num_groups", "ch_mult")
+        self.check_range(key, 1, "num_res_blocks", maximum=MOST_LAYERS)
         self.require(len(self.ch_mult) > 0, f"{key}.ch_mult must not be empty")
         for mult in self.ch_mult:
             divisible, groups = mult > 0 and self.ch * mult % self.norm_num_groups == 0, self.norm_num_groups
@@ -54,10 +54,10 @@ class LossConfig(Strict):
     alternate: bool = False  # true: even steps train the VAE, odd steps the discriminator, as published; false: both
 
     def __post_init__(self) -> None:
-        self.at_least("model.loss", 0, "kl_weight", "disc_weight", "disc_factor", "min_adapt_d_weight")
-        self.at_least("model.loss", 0, "disc_start", most=MOST_STEPS)
-        self.at_least("model.loss", 1, "disc_channels")
-        self.at_least("model.loss", 1, "disc_num_layers", most=MOST_LAYERS)
+        self.check_range("model.loss", 0, "kl_weight", "disc_weight", "disc_factor", "min_adapt_d_weight")
+        self.check_range("model.loss", 0, "disc_start", maximum=MOST_STEPS)
+        self.check_range("model.loss", 1, "disc_channels")
+        self.check_range("model.loss", 1, "disc_num_layers", maximum=MOST_LAYERS)
         low, high = self.min_adapt_d_weight, self.max_adapt_d_weight
         self.require(low <= high, f"model.loss: min_adapt_d_weight {low} is above max_adapt_d_weight {high}")
 

@@ -15,8 +15,8 @@ class HifiGanPreprocessConfig(PreprocessConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least("preprocess", 1, "segment_size", most=LONGEST)
-        self.at_least("preprocess", 0, "train_clips", most=MOST_STEPS)
+        self.check_range("preprocess", 1, "segment_size", maximum=LONGEST)
+        self.check_range("preprocess", 0, "train_clips", maximum=MOST_STEPS)
         self.divisible("preprocess", "segment_size", "hop_size")
         size, hop = self.segment_size, self.hop_size
         limits = f"above (n_fft {self.n_fft} - hop_size {hop}) / 2 and at most frames {self.frames} x hop_size"
@@ -40,9 +40,9 @@ class HifiGanConfig(Strict):
         key = "model.hifigan"
         rates, kernels = self.upsample_rates, self.upsample_kernel_sizes
         blocks, dilations = self.resblock_kernel_sizes, self.resblock_dilation_sizes
-        self.at_least(key, 1, "upsample_initial_channel")
-        self.at_least(key, 1, "upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", most=1024)
-        self.at_least(key, 0, "leaky_relu_slope")
+        self.check_range(key, 1, "upsample_initial_channel")
+        self.check_range(key, 1, "upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", maximum=1024)
+        self.check_range(key, 0, "leaky_relu_slope")
         self.require(len(rates) > 0 and min(rates) > 0, f"{key}.upsample_rates must be numbers above 0, got {rates}")
         counts = f"{len(rates)} upsample_rates but {len(kernels)} upsample_kernel_sizes"
         self.require(len(rates) == len(kernels), f"{key}: {counts}")
@@ -69,9 +69,9 @@ class DiscriminatorConfig(Strict):
 
     def __post_init__(self) -> None:
         key = "model.discriminator"
-        self.at_least(key, 0, "scales", most=16)
+        self.check_range(key, 0, "scales", maximum=16)
         self.require(0 < self.width <= 16, f"{key}.width must be above 0 and at most 16, got {self.width}")
-        self.at_least(key, 1, "periods", most=1024)
+        self.check_range(key, 1, "periods", maximum=1024)
         self.require(len(self.periods) + self.scales > 0, f"{key}: no periods and no scales: keep one of them")
 
 
@@ -87,8 +87,8 @@ class LossConfig(Strict):
 
     def __post_init__(self) -> None:
         weights = ("mel_weight", "feature_weight", "adversarial_weight", "stft_weight")
-        self.at_least("model.loss", 0, *weights)
-        self.at_least("model.loss", 0, "disc_start", most=MOST_STEPS)
+        self.check_range("model.loss", 0, *weights)
+        self.check_range("model.loss", 0, "disc_start", maximum=MOST_STEPS)
 
 
 @dataclass

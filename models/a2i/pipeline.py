@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sonolume.config.audio_to_image import PLACEHOLDER
+from sonolume.config.options import PRESETS
 from sonolume.modules import sampling
 from sonolume.utils.audio import SILENCE_PEAK, batches_by_length, check_wave
 from sonolume.utils.errors import ComputationError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 SETTINGS_FILE = "audio_to_image.json"  # in an exported folder: recipe, stable_diffusion, and settings of the encoder
 LORA = "lora"  # folder of the U-Net's adapters in an exported folder, if they were trained
 STRENGTH = 0.8  # default for `init_image`
-PRESETS = ("reference", "balanced", "fast")
 REFERENCE_STEPS = 50  # of PNDM, as Stable Diffusion 1 was published
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 MAX_AUDIO_STRENGTH = 2.0
@@ -378,22 +378,20 @@ class AudioToImagePipeline:
         self._check(steps, num_images_per_prompt, output_type, init_image, latents)
         sampling.step_arguments(self.sd.scheduler, eta=eta)
         size = self.size(height, width)
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
         if prompt_embeds is None:
             if sounds is None or negative_prompt_embeds is not None:
                 raise ValueError("give sounds, or prompt_embeds (with negative_prompt_embeds), to draw a picture of")
-            prompt_embeds, negative = self.encode_prompt(sounds, prompt, text, mix, audio_strength, negative_prompt)
-        elif sounds is not None or prompt is not None or text is not None:
-            raise ValueError("prompt_embeds replace sounds, prompt and text: give one or the other")
+            states, negative = self.encode_prompt(sounds, prompt, text, mix, audio_strength, negative_prompt)
         else:
-            negative = negative_prompt_embeds
-        scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        if negative is None and scale > 1:
-            negative = self._encode_negative(negative_prompt, prompt_embeds)
-        states, negative = (
-            None if given is None else given.to(self.sd.unet.dtype).repeat_interleave(num_images_per_prompt, dim=0)
-            for given in (prompt_embeds, negative)
-        )
-        assert states is not None
+            if sounds is not None or prompt is not None or text is not None:
+                raise ValueError("prompt_embeds replace sounds, prompt and text: give one or the other")
+            states, negative = prompt_embeds, negative_prompt_embeds
+            if negative is None and scale > 1:
+                negative = self._encode_negative(negative_prompt, states)
+        states = self._copies(states, num_images_per_prompt)                                      # (B, L, D)
+        if negative is not None:
+            negative = self._copies(negative, num_images_per_prompt)                              # (B, L, D)
         settings: dict[str, Any] = {
             "prompt_embeds": states,
             "negative_prompt_embeds": negative,
@@ -417,6 +415,10 @@ class AudioToImagePipeline:
         output = ImageOutput(found) if output_type == "latent" else self._decode(found, output_type)
         self.sd.maybe_free_model_hooks()
         return output if return_dict else (output.images, output.nsfw_content_detected)
+
+    def _copies(self, states: Tensor, count: int) -> Tensor:
+        """Repeat each row of text states (B, L, D) for `count` pictures, in the U-Net's dtype -> (B * count, L, D)."""
+        return states.to(self.sd.unet.dtype).repeat_interleave(count, dim=0)
 
     def _check(
         self, steps: int, copies: int, output_type: str, init_image: Image.Image | None, latents: Tensor | None

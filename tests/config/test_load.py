@@ -169,6 +169,7 @@ def test_a_text_that_no_path_can_hold(name: str) -> None:
     [
         ("{", "c.json:1:2: Unexpected end of input"),
         ('{\n "a" 1}', 'c.json:2:6: Unexpected "1"'),
+        ('{\n "a": 1\n "b": 2}', "c.json:3:2: Unexpected '\"'; is a comma missing before it?"),
         ("", "c.json: Empty strings are not legal JSON5"),
         ("[]", "c.json: must be one object"),
         ('{"a": 1, "a": 2}', 'c.json: Duplicate key "a" found in object'),

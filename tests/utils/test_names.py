@@ -34,17 +34,17 @@ def test_uids_and_folders() -> None:
 def test_a_claimed_name_is_free_in_all_its_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()  # of another recipe
     (tmp_path / "a-3.wav").touch()  # beyond a gap
-    found = [names.claim(tmp_path, "a", (".wav", ".png")).name for _ in range(4)]
+    found = [names.reserve(tmp_path, "a", (".wav", ".png")).name for _ in range(4)]
     assert len(set(found)) == 4 and not {"a.wav", "a-3.wav"} & set(found)
     assert all((tmp_path / name).with_suffix(".json").is_file() for name in found)
     assert not any((tmp_path / name).is_file() for name in found)
 
 
 def test_a_claim_is_given_up_unless_its_json_is_written(tmp_path: Path) -> None:
-    first, second = (names.claim(tmp_path, "a", (".wav",)) for _ in range(2))
+    first, second = (names.reserve(tmp_path, "a", (".wav",)) for _ in range(2))
     second.with_suffix(".json").write_text("{}")
     for path in (first, second):
-        names.give_up(path)
+        names.release(path)
     assert [path.name for path in tmp_path.iterdir()] == ["a-2.json"]
 
 
@@ -53,12 +53,12 @@ def test_a_name_among_thousands_needs_few_questions(tmp_path: Path, monkeypatch:
     asked: list[str] = []
     taken = {"a.wav", *(f"a-{number}.wav" for number in range(2, 4001))}
     monkeypatch.setattr(Path, "exists", lambda self: asked.append(self.name) or self.name in taken)
-    assert names.claim(tmp_path, "a", (".wav",)).name == "a-4001.wav"
+    assert names.reserve(tmp_path, "a", (".wav",)).name == "a-4001.wav"
     assert len(asked) < 100
 
 
 def _claim(folder: Path) -> list[str]:
-    return [names.claim(folder, "a", (".wav", ".png")).name for _ in range(100)]
+    return [names.reserve(folder, "a", (".wav", ".png")).name for _ in range(100)]
 
 
 def test_four_processes_claim_different_names(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def _describe(pipe: Im2WavPipeline, options: InferenceOptions, where: str) -> di
 def _choose_names(subject: Subject, seed: int, folder: Path, options: InferenceOptions) -> list[Path]:
     """Reserve the names of the wav, and with --mux of the video."""
     suffixes = [".wav", *([subject.video.suffix] if options.mux and subject.video else [])]
-    wav = runtime.claim_result(folder, subject.name, seed, *suffixes)
+    wav = runtime.reserve_result(folder, subject.name, seed, *suffixes)
     return [wav.with_suffix(suffix) for suffix in suffixes]
 
 

@@ -162,6 +162,6 @@ def test_the_terminal_gets_aligned_tables(tmp_path: Path, capsys: pytest.Capture
 
 def test_distances_without_a_scale_are_explained() -> None:
     report = Report(conditions(), scores=[Score("FAD mini:sound_judge", 3.2, "down"), Score("KID mel", 0.1, "down")])
-    told = [line.partition(":")[0] for line in page(report)[5:] if "no upper bound" in line]
-    assert told == ["FAD", "KID"]
+    explained = [line.partition(":")[0] for line in page(report)[5:] if "no upper bound" in line]
+    assert explained == ["FAD", "KID"]
     assert not any("no upper bound" in line for line in page(Report(conditions())))
