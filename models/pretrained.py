@@ -56,11 +56,12 @@ def use_pil_processors() -> None:
 
 def load_model(
     model_class: Any, where: str, name: str, revision: str | None = None, dtype: torch.dtype = torch.float32,
-    **options: Any,
+    fresh: tuple[str, ...] = (), **options: Any,
 ) -> Any:  # fmt: skip
     """Load a frozen model in evaluation mode on the CPU.
 
     Args:
+        fresh: beginnings of the names of weights that may be missing, and are random then.
         options: more arguments of `from_pretrained`, such as a part of the config.
 
     Raises:
@@ -78,7 +79,7 @@ def load_model(
         logging.set_verbosity(verbosity)
         if shows_bars:
             logging.enable_progress_bar()
-    missing = sorted(key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS))
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS) and not key.startswith(fresh))
     if missing:
         raise UserError(f"{name}: {len(missing)} weights are missing, such as {missing[0]}")
     return model.eval().requires_grad_(False)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import transformers
@@ -131,6 +132,24 @@ def validation_draws(task: pl.LightningModule, batch_index: int) -> Callable[[Dr
     items = task.trainer.datamodule.valid_batches[batch_index]  # type: ignore[attr-defined]
     randoms = [step_generator(0, index) for _, index in items]
     return lambda draw: torch.cat([draw(1, random) for random in randoms])
+
+
+@contextmanager
+def seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Seed the global random numbers, which dropout and SpecAugment draw, inside the block; restore them after it.
+
+    Args:
+        generator: its first seed is used, such as that of `step_generator`.
+        device: also its random numbers are seeded.
+    """
+    seed, numpy_state = generator.initial_seed(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
 
 
 class Frozen(dict[str, Any]):

@@ -33,7 +33,7 @@ COMPONENTS: dict[str, tuple[str, tuple[str, ...]]] = {  # of a pipeline -> libra
     "vocoder": ("transformers", ("SpeechT5HifiGan",)),
     "safety_checker": ("stable_diffusion", ("StableDiffusionSafetyChecker",)),
     "feature_extractor": ("transformers", ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil",
-                                           "CLIPFeatureExtractor")),
+                                           "CLIPFeatureExtractor", "SeamlessM4TFeatureExtractor")),
     "image_encoder": ("transformers", ("CLIPVisionModelWithProjection",)),
 }  # fmt: skip
 WHOLE_MODELS = ("CLIPModel", "T5Model", "T5ForConditionalGeneration")  # whose weights an encoder may be read from

@@ -80,8 +80,8 @@ def inside(located: str, component: str) -> str:
     return str(Path(located) / component) if is_pipeline else located
 
 
-def download(located: str, key: str, pattern: str | None = None) -> Path:
-    """Return the folder of a result of `locate`; of a hub id, all files are downloaded first, or those of a pattern."""
+def download(located: str, key: str, pattern: str | list[str] | None = None) -> Path:
+    """Return the folder of a result of `locate`; of a hub id, all files are downloaded first, or those of patterns."""
     if is_local(located):
         return Path(located)
     from huggingface_hub import snapshot_download  # slow

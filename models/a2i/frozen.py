@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.base import TrainConfig
-from sonolume.models.a2i.loading import load_stable_diffusion
-from sonolume.utils import paths
+from sonolume.models import pretrained
+from sonolume.models.a2i.loading import CLASSES, load_stable_diffusion
+from sonolume.utils import checkpoint, paths
 from sonolume.utils.cache import cached
 
 CACHE_VERSION = 2  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
+TEXT_FILES = ["model_index.json", "tokenizer/*", "text_encoder/*"]  # of a Stable Diffusion on the hub
 
 
 def frozen_stable_diffusion(source: str) -> Any:
@@ -28,6 +31,21 @@ def frozen_stable_diffusion(source: str) -> Any:
         network.eval().requires_grad_(False)
     sd.set_progress_bar_config(disable=True)
     return sd
+
+
+def frozen_text_encoder(source: str) -> tuple[Any, Any]:
+    """Load the tokenizer and the frozen text encoder of the config key model.stable_diffusion, and nothing else of it.
+
+    Raises:
+        UserError: no Stable Diffusion, or its text encoder is missing or damaged.
+    """
+    key = "model.stable_diffusion"
+    place = paths.locate(source, key, "a folder or a hub id of Stable Diffusion 1.x or 2.x")
+    folder = paths.download(place, key, TEXT_FILES)
+    checkpoint.check_names(folder, *CLASSES)
+    name = f"{key} {source}"
+    text_encoder = pretrained.load_model(CLIPTextModel, str(folder / "text_encoder"), f"{name}: its text encoder")
+    return pretrained.load_processor(CLIPTokenizer, str(folder / "tokenizer"), name), text_encoder
 
 
 def cached_features(

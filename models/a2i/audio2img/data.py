@@ -1,0 +1,129 @@
+"""Data of audio2img: mel features of windows of sound, and the states of their texts in the frozen text encoder.
+
+Both are cached under {processed_dir}/{dataset}/cache/, the states once for each distinct text. With
+`preprocess.cache_features` false, the features are computed in each step. B items, T features of F values, S texts, K
+states of a text without its start state, D text width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sonolume.config.a2i.audio2img import Config, DataConfig, PreprocessOptions
+from sonolume.config.base import TrainConfig
+from sonolume.models.a2i.audio2img.encoder import SAMPLE_RATE, FeatureExtractor
+from sonolume.models.a2i.frozen import cached_features
+from sonolume.models.a2i.windows import SoundWindows
+from sonolume.models.training import Frozen, TrainingData
+from sonolume.preprocessors import sound_text
+from sonolume.utils import paths
+from sonolume.utils.errors import UserError
+
+
+class Batch(NamedTuple):
+    """A batch, or without B one item of the data set."""
+
+    features: Tensor  # (B, T, F) of FeatureExtractor
+    mask: Tensor  # (B, T) 1 for sound, 0 for padding
+    states: Tensor  # (B, K, D) of the texts
+    text: Tensor  # (B,) numbers of the texts in `SoundTexts.states`
+
+
+def preprocess(config: Config, options: PreprocessOptions) -> None:
+    """Prepare FSD50K, other sounds with texts, or generated scenes: write wavs and manifests."""
+    assert options.dataset is not None
+    sound_text.prepare(config.preprocess, options.dataset, options.input, options.audio_dir)
+
+
+def training_data(config: Config, frozen: Frozen) -> TrainingData:
+    """Both splits; computes the cached features first if they are missing."""
+    return TrainingData.of(lambda split: SoundTexts(config, split, frozen))
+
+
+class SoundTexts(Dataset[Batch]):
+    """Windows of sound with the states of one of their texts, both drawn anew in every epoch.
+
+    states: (S, K, D) float16, one for each distinct text, without the start state.
+    """
+
+    def __init__(self, config: Config, split: str, frozen: Frozen) -> None:
+        self.config, self.seed = config.preprocess, config.train.random_seed
+        self.extract: FeatureExtractor = frozen["extract"]
+        self.rows = sound_text.read_split(config.preprocess, config.dataset, split)
+        self.windows = SoundWindows(self.rows, self.extract.seconds, config.preprocess.starts, SAMPLE_RATE)
+        folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"
+        self.features: np.ndarray | None = None
+        if config.preprocess.cache_features:
+            self.features = self._cached_features(folder, split, config.train)
+        self.texts = list(dict.fromkeys(text for row in self.rows for text in row.captions))
+        self.numbers = {text: number for number, text in enumerate(self.texts)}
+        tokens = Tokens(self.texts, frozen["tokenizer"], frozen["num_states"] + 1, config.model.text_mask)
+        text_encoder = frozen["text_encoder"]
+        name = f"text states of {split}"
+        self.states = cached_features(folder, name, tokens, text_encoder, lambda ids: encode(text_encoder, ids), config.train)
+
+    def _cached_features(self, folder: Path, split: str, train: TrainConfig) -> np.ndarray:
+        """(windows, T, F + 1) float16; the last value is the mask."""
+
+        def compute(waves: list[Tensor]) -> Tensor:
+            features, mask = self.extract(waves)
+            return torch.cat([features, mask[..., None]], dim=-1)                             # (b, T, F + 1)
+
+        identity = [self.extract.length, self.extract.extractor.to_dict()]
+        nothing = torch.nn.Module()
+        return cached_features(
+            folder, f"mel features of {split}", self.windows, nothing, compute, train, collate=list, identity=identity
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
+        epoch, index = item
+        random = np.random.default_rng([self.seed, epoch, index])
+        window = int(random.integers(self.windows.first[index], self.windows.first[index + 1]))
+        captions = self.rows[index].captions
+        text = self.numbers[captions[random.integers(len(captions))]]
+        return Batch(*self.audio(window), self.text_states([text])[0], torch.tensor(text))
+
+    def audio(self, window: int) -> tuple[Tensor, Tensor]:
+        """Features (T, F) and mask (T,) of a window."""
+        if self.features is None:
+            features, mask = self.extract([self.windows[window]])
+            return features[0], mask[0]
+        found = torch.from_numpy(self.features[window].astype(np.float32))                    # (T, F + 1)
+        return found[:, :-1], found[:, -1].int()
+
+    def text_states(self, numbers: Sequence[int]) -> Tensor:
+        """States (n, K, D) of texts."""
+        return torch.from_numpy(self.states[np.asarray(numbers, np.int64)].astype(np.float32))
+
+
+class Tokens(Dataset[Tensor]):
+    """Ids and mask (2, K + 1) of texts, which are cut and padded to this length as in the published training."""
+
+    def __init__(self, texts: Sequence[str], tokenizer: Any, length: int, uses_mask: bool) -> None:
+        self.texts, self.tokenizer, self.length, self.uses_mask = texts, tokenizer, length, uses_mask
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, number: int) -> Tensor:
+        tokens = self.tokenizer(self.texts[number], truncation=True, padding="max_length", max_length=self.length)
+        mask = tokens.attention_mask if self.uses_mask else [1] * self.length
+        return torch.tensor([tokens.input_ids, mask])
+
+    def versions(self) -> list[Any]:
+        """Everything that decides the tokens, for the key of a cache."""
+        return [self.length, self.uses_mask, len(self.tokenizer), list(self.texts)]
+
+
+def encode(text_encoder: Any, tokens: Tensor) -> Tensor:
+    """Encode ids with masks (b, 2, K + 1) -> text states (b, K, D) without the start state."""
+    ids, mask = tokens.unbind(dim=1)                                                          # (b, K + 1) each
+    return text_encoder(ids, attention_mask=mask).last_hidden_state[:, 1:]

@@ -1,0 +1,197 @@
+"""audio2img's encoder: from a sound to a sequence of states that takes the place of Stable Diffusion's text states.
+
+B sounds, n samples, T features of 20 ms, F = 160 values each, K states of a sound, D width of the text encoder, L
+states of a prompt.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertModel
+
+from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
+from sonolume.models import pretrained
+from sonolume.models.a2i.pipeline import SETTINGS_FILE, LongSounds
+from sonolume.utils import checkpoint, files, paths
+from sonolume.utils.errors import UserError
+
+RECIPE = "a2i/audio2img"
+SHIPPED = "pretrained/mini/audio2img"  # the miniature exported folder, used where the run has none
+SAMPLE_RATE = 16000  # Hz
+FRAME, HOP = 400, 160  # samples of a mel frame, and from one to the next
+STRIDE = 2  # mel frames of one feature
+MAX_LENGTH = 375  # mel frames, of the published checkpoints
+MIN_SECONDS = 0.2
+MODEL_TYPE = "wav2vec2-bert"
+CLASSES = ("Wav2Vec2BertModel", "Wav2Vec2BertForCTC", "Wav2Vec2BertForSequenceClassification")  # the last two have a head
+
+
+class Audio2ImgEncoder:
+    """Wav2Vec2-BERT with its adapter, as a `SoundEncoder` (models/a2i/pipeline.py).
+
+    Args:
+        model: with an adapter.
+        max_length: mel frames of 10 ms that a sound is padded or cut to.
+        attention_mask: ignore the padding of short sounds, as in training; the published inference does not.
+
+    Raises:
+        ValueError: the model has no adapter, or takes other features.
+    """
+
+    sample_rate, min_seconds, long_sounds = SAMPLE_RATE, MIN_SECONDS, LongSounds.loudest
+
+    def __init__(
+        self, model: Wav2Vec2BertModel, prompt: str = PLACEHOLDER, max_length: int = MAX_LENGTH,
+        attention_mask: bool = True,
+    ) -> None:  # fmt: skip
+        config = model.config
+        if not config.add_adapter:
+            raise ValueError("this Wav2Vec2-BERT has no adapter: it was not trained by audio2img")
+        if config.feature_projection_input_dim % STRIDE:
+            raise ValueError(f"this Wav2Vec2-BERT takes features of {config.feature_projection_input_dim} values, "
+                             f"expected a multiple of {STRIDE}")  # fmt: skip
+        self.model, self.prompt, self.max_length, self.attention_mask = model, prompt, max_length, attention_mask
+        self.extract = FeatureExtractor(config.feature_projection_input_dim // STRIDE, max_length)
+        self.width: int = config.output_hidden_size
+        self.window = self.extract.seconds
+        self.num_tokens = states_of(self.extract.length, config)
+
+    def to(self, device: torch.device) -> None:
+        """Move the network."""
+        self.model.to(device)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
+        """Encode waves (n,) at 16 kHz -> states (B, K, D) float32; waves shorter than `window` are padded."""
+        features, mask = (one.to(self.model.device) for one in self.extract(waves))               # (B, T, F), (B, T)
+        output = self.model(features.to(self.model.dtype), attention_mask=mask if self.attention_mask else None)
+        return output.last_hidden_state.float()                                                   # (B, K, D)
+
+    def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
+        """Put the states of each sound into the place of `<*>` among the text states of a prompt -> (B, L, D).
+
+        The prompt `<*>` is the start state of the text encoder and the states of the sound, as published. Words around
+        it are encoded as one text, with their end state. Shorter prompts of a batch are padded as texts are.
+
+        Args:
+            audio_tokens: (B, m K, D), the states of m sounds for m places; those of one sound are repeated.
+        """
+        words = [prompt.split(PLACEHOLDER) for prompt in prompts]
+        limit = tokenizer.model_max_length
+        rows = []
+        for pieces, prompt, tokens in zip(words, prompts, audio_tokens, strict=True):
+            sounds = self._sounds(tokens, len(pieces) - 1, prompt)
+            ids = [tokenizer(piece, add_special_tokens=False).input_ids if piece.strip() else [] for piece in pieces]
+            count = sum(map(len, ids))
+            if count + 2 > limit:
+                raise ValueError(f"the prompt {prompt!r} has {count} tokens, the text encoder reads {limit - 2}: "
+                                 "shorten it")  # fmt: skip
+            flat = [tokenizer.bos_token_id, *(number for piece in ids for number in piece), tokenizer.eos_token_id]
+            padded = torch.tensor([flat + [tokenizer.pad_token_id] * (limit - len(flat))], device=tokens.device)
+            states = text_encoder(padded)[0][0].to(tokens.dtype)                                  # (limit, D)
+            parts, start = [], 0
+            for number, piece in enumerate(ids):
+                end = start + len(piece) + (number == 0)
+                parts += [states[start:end], *sounds[number : number + 1]]
+                start = end
+            rows.append((torch.cat(parts), states[start:], count > 0))
+        length = max(len(row) + has_words for row, _, has_words in rows)
+        return torch.stack([torch.cat([row, padding[: length - len(row)]]) for row, padding, _ in rows])  # (B, L, D)
+
+    def _sounds(self, tokens: Tensor, places: int, prompt: str) -> list[Tensor]:
+        """Split the states (m K, D) of m sounds for the places of a prompt; one sound fills them all."""
+        count = len(tokens) // self.num_tokens
+        if not places or count not in (1, places) or len(tokens) % self.num_tokens:
+            raise ValueError(f"the prompt {prompt!r} has {places} places {PLACEHOLDER} for {count} sounds")
+        return list(tokens.split(self.num_tokens)) * (places if count == 1 else 1)
+
+
+class FeatureExtractor:
+    """Normalised log-mels of transformers' SeamlessM4TFeatureExtractor, padded or cut to one length.
+
+    Args:
+        bands: mel bands.
+        max_length: mel frames of 10 ms; an odd number is rounded up.
+    """
+
+    def __init__(self, bands: int = 80, max_length: int = MAX_LENGTH) -> None:
+        self.max_length = max_length
+        self.length = math.ceil(max_length / STRIDE)  # T
+        self.seconds = (FRAME + (self.length * STRIDE - 1) * HOP) / SAMPLE_RATE
+        self.extractor = SeamlessM4TFeatureExtractor(
+            feature_size=bands, num_mel_bins=bands, sampling_rate=SAMPLE_RATE, stride=STRIDE,
+            padding_value=1.0,  # as published with w2v-bert-2.0
+        )  # fmt: skip
+
+    def __call__(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Extract features of waves (n,) -> (B, T, F) float32, and the mask (B, T) with 1 for sound and 0 for padding."""
+        found = self.extractor(
+            [wave.cpu().numpy() for wave in waves], sampling_rate=SAMPLE_RATE, truncation=True, padding="max_length",
+            max_length=self.max_length, return_tensors="pt",
+        )  # fmt: skip
+        return found["input_features"], found["attention_mask"]
+
+
+def states_of(features: int, config: Any) -> int:
+    """Number of states of a sequence of features after the adapter of a Wav2Vec2BertConfig."""
+    kernel, stride = config.adapter_kernel_size, config.adapter_stride
+    for _ in range(config.num_adapter_layers):
+        features = (features + 2 * (stride // 2) - kernel) // stride + 1
+    return features
+
+
+def save(folder: Path, model: Wav2Vec2BertModel, extractor: FeatureExtractor, settings: dict[str, Any]) -> None:
+    """Write an exported folder: transformers' own, and the settings stable_diffusion, prompt, max_length and more."""
+    model.save_pretrained(folder)
+    extractor.extractor.save_pretrained(folder)
+    files.write_json(folder / SETTINGS_FILE, {"recipe": RECIPE} | settings)
+
+
+def published_settings(folder: Path) -> dict[str, Any] | None:
+    """Settings of a folder without them, as the published checkpoints are: plain folders of transformers.
+
+    Raises:
+        UserError: no Stable Diffusion has the width of its states.
+    """
+    path = folder / "config.json"
+    config = files.read_json(path, "the config of a model") if path.is_file() else {}
+    if config.get("model_type") != MODEL_TYPE:
+        return None
+    width = config.get("output_hidden_size") or config.get("hidden_size")
+    if width not in STABLE_DIFFUSION:
+        fits = " or ".join(f"{size} ({name})" for size, name in STABLE_DIFFUSION.items())
+        raise UserError(f"{folder}: its states have width {width}, expected {fits}")
+    return {"recipe": RECIPE, "stable_diffusion": STABLE_DIFFUSION[width], "prompt": PLACEHOLDER}
+
+
+def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Audio2ImgEncoder:
+    """Load the encoder of an exported folder with the content of its `SETTINGS_FILE`.
+
+    Raises:
+        UserError: it is missing, damaged, or was not trained as an encoder of pictures.
+    """
+    model: Any = load_model(str(folder.absolute()), f"{folder}", dtype)
+    max_length = settings.get("max_length", MAX_LENGTH)
+    try:
+        return Audio2ImgEncoder(model.to(device), settings.get("prompt", PLACEHOLDER), int(max_length))
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+
+
+def load_model(where: str, name: str, dtype: torch.dtype = torch.float32, **options: Any) -> Wav2Vec2BertModel:
+    """Load a Wav2Vec2-BERT in evaluation mode on the CPU.
+
+    Args:
+        where: folder or hub id, as `paths.locate` returns it; `name` begins messages.
+        options: arguments of `pretrained.load_model`.
+    """
+    if paths.is_local(where):
+        checkpoint.check_folder(Path(where), *CLASSES)
+    else:
+        checkpoint.check_download(where, name, *CLASSES)
+    pretrained.model_settings(where, name, (MODEL_TYPE,))
+    return pretrained.load_model(Wav2Vec2BertModel, where, name, dtype=dtype, **options)

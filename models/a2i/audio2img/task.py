@@ -1,0 +1,171 @@
+"""Training of audio2img: a Wav2Vec2-BERT learns the states of a frozen text encoder; no U-Net is in memory.
+
+B items, T features of F values, K states of width D, N texts of all processes, M further texts.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+from sonolume.config.a2i.audio2img import Config, LossName
+from sonolume.models import pretrained
+from sonolume.models.a2i import frozen as frozen_networks
+from sonolume.models.a2i.audio2img.data import Batch, SoundTexts
+from sonolume.models.a2i.audio2img.encoder import FeatureExtractor, load_model, save, states_of
+from sonolume.models.training import Frozen, RecipeTask, seeded, step_generator
+from sonolume.modules.sequence_alignment import AlignmentMetrics, alignment_losses, same_text
+from sonolume.utils import paths
+from sonolume.utils.errors import UserError
+from sonolume.utils.text import message
+
+
+def load_frozen(config: Config) -> Frozen:
+    """Load the text encoder of Stable Diffusion with its tokenizer, and read what the encoder of sounds will be."""
+    tokenizer, text_encoder = frozen_networks.frozen_text_encoder(config.model.stable_diffusion)
+    settings = encoder_settings(config, text_encoder.config.hidden_size)
+    extract = FeatureExtractor(settings.feature_projection_input_dim // 2, config.preprocess.max_length)
+    count, limit = states_of(extract.length, settings), tokenizer.model_max_length
+    if not 1 <= count < limit:
+        raise UserError(f"preprocess.max_length {config.preprocess.max_length} and the adapter of model.* make {count} "
+                        f"states, the text encoder of {config.model.stable_diffusion} has 1 to {limit - 1}: change "
+                        "max_length, adapter_stride or num_adapter_layers")  # fmt: skip
+    return Frozen(tokenizer=tokenizer, text_encoder=text_encoder, extract=extract, settings=settings, num_states=count)
+
+
+def encoder_settings(config: Config, width: int) -> Wav2Vec2BertConfig:
+    """Settings of the encoder: those of `model.wav2vec2_bert`, or of a fresh one, with the adapter of the config."""
+    model = config.model
+    adapter = {
+        "add_adapter": True, "adapter_kernel_size": model.adapter_kernel_size, "adapter_stride": model.adapter_stride,
+        "num_adapter_layers": model.num_adapter_layers, "layerdrop": model.layerdrop, "output_hidden_size": width,
+    }  # fmt: skip
+    if model.wav2vec2_bert:
+        where = paths.locate(model.wav2vec2_bert, "model.wav2vec2_bert")
+        pretrained.model_settings(where, f"model.wav2vec2_bert {model.wav2vec2_bert}", ("wav2vec2-bert",))
+        return Wav2Vec2BertConfig.from_pretrained(where, **adapter)
+    fresh = model.encoder
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    dropouts = ("conformer_conv_dropout", "hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout")
+    return Wav2Vec2BertConfig(
+        **{name: getattr(fresh, name) for name in sizes}, **dict.fromkeys(dropouts, fresh.dropout),
+        conv_depthwise_kernel_size=fresh.conv_depthwise_kernel_size, apply_spec_augment=False, **adapter,
+    )  # fmt: skip
+
+
+def build_encoder(config: Config, settings: Wav2Vec2BertConfig) -> Wav2Vec2BertModel:
+    """Build the encoder that is trained: fresh, or that of `model.wav2vec2_bert` with a fresh adapter.
+
+    Raises:
+        UserError: the weights do not fit, or there are fewer layers than `model.freeze_layers`.
+    """
+    model, layers = config.model, settings.num_hidden_layers
+    if model.freeze_layers > layers:
+        raise UserError(f"model.freeze_layers {model.freeze_layers}: the encoder has {layers} layers")
+    if model.wav2vec2_bert:
+        where = paths.locate(model.wav2vec2_bert, "model.wav2vec2_bert")
+        encoder = load_model(where, f"model.wav2vec2_bert {model.wav2vec2_bert}", fresh=("adapter.",), config=settings)
+    else:
+        encoder = Wav2Vec2BertModel(settings)
+    encoder.requires_grad_(True)
+    unused = [encoder.masked_spec_embed] if hasattr(encoder, "masked_spec_embed") and not settings.apply_spec_augment else []
+    kept = [*encoder.encoder.layers[: model.freeze_layers], *([encoder.feature_projection] if model.freeze_layers else [])]
+    for part in (*kept, *unused):
+        part.requires_grad_(False)
+    if model.gradient_checkpointing:
+        encoder.gradient_checkpointing_enable()
+    return encoder
+
+
+class Task(RecipeTask):
+    frozen_keys = ("stable_diffusion",)
+
+    def __init__(self, config: Config, frozen: Frozen) -> None:
+        super().__init__(config, frozen)
+        torch.manual_seed(config.train.random_seed)
+        self.encoder = build_encoder(config, frozen["settings"])
+        self.metrics = AlignmentMetrics()
+        _report_size(self.encoder)
+
+    def on_fit_start(self) -> None:
+        loss = self.config.model.loss
+        center = np.mean(self.data("train").states, axis=0, dtype=np.float32)                 # (K, D)
+        self.center = torch.from_numpy(center).to(self.device) if loss.center_targets else None
+
+    def data(self, split: str) -> SoundTexts:
+        """The data set of the running training."""
+        return getattr(self.trainer.datamodule.data, split)  # type: ignore[attr-defined]
+
+    def losses(self, batch: Batch, negatives: Sequence[int] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """States (B, K, D) of the sounds, and all losses over the batches of all processes; "loss" is the total.
+
+        Args:
+            negatives: numbers of further texts of the training data.
+        """
+        loss = self.config.model.loss
+        states = self.encoder(batch.features, attention_mask=batch.mask).last_hidden_state    # (B, K, D)
+        audio, text, ids, mask = map(self._of_all_processes, (states, batch.states, batch.text, batch.mask))
+        others = torch.tensor(list(negatives), dtype=torch.long, device=ids.device)           # (M,)
+        more = self.data("train").text_states(negatives).to(text.device) if len(others) else None  # (M, K, D)
+        same = same_text(ids, torch.cat([ids, others]))                                       # (N, N + M)
+        if not loss.mask_duplicates:
+            same[:, : len(ids)] = False
+        found = alignment_losses(
+            audio, text, temperature=loss.temperature, symmetric=loss.name is LossName.symmetric,
+            lambda_cos=loss.lambda_cos, lambda_mse=loss.lambda_mse, center=self.center, negatives=more,
+            false_negatives=same, positions=self._positions(mask) if loss.mask_padding else None,
+        )  # fmt: skip
+        return states, found
+
+    def _of_all_processes(self, values: Tensor) -> Tensor:
+        """Gather the rows of all processes in training; in validation, every process has all items."""
+        if not self.trainer.training or self.trainer.world_size == 1:
+            return values
+        return self.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)  # type: ignore[union-attr]
+
+    def _positions(self, mask: Tensor) -> Tensor:
+        """Whether a state belongs to the sound rather than its padding, (B, K), from the mask (B, T) of the features."""
+        lengths = torch.tensor([max(1, states_of(int(count), self.encoder.config)) for count in mask.sum(dim=1)])
+        return torch.arange(self.frozen["num_states"], device=mask.device) < lengths.to(mask.device)[:, None]
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        seed, count = self.config.train.random_seed, self.config.model.loss.negative_texts
+        random = step_generator(seed, batch_index)
+        negatives = torch.randint(len(self.data("train").texts), (count,), generator=random).tolist()
+        with seeded(step_generator(seed, batch_index, self.global_rank), self.device):
+            _, losses = self.losses(batch, negatives)
+        for name, loss in losses.items():
+            self.log(f"train/{name}", loss, prog_bar=name == "loss", batch_size=len(batch.text))
+        return losses["loss"]
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        states, losses = self.losses(batch)
+        for name, loss in losses.items():
+            self.log(f"val/{name}", loss, prog_bar=name == "loss", batch_size=len(batch.text), sync_dist=True)
+        self.metrics.update(states, batch.states, batch.text)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()}, sync_dist=True)
+        self.metrics = AlignmentMetrics()
+
+    def frozen_weights(self) -> Any:
+        return self.frozen["text_encoder"].parameters()
+
+    def export(self, folder: Path) -> None:
+        """Write transformers' folder of the encoder, and the name of its Stable Diffusion."""
+        model = self.config.model
+        settings = {name: getattr(model, name) for name in ("stable_diffusion", "prompt", "guidance_scale")}
+        save(folder, self.encoder, self.frozen["extract"], settings | {"max_length": self.config.preprocess.max_length})
+
+
+def _report_size(encoder: torch.nn.Module) -> None:
+    """Print what the training takes, so that nobody learns it from a failure."""
+    weights = sum(weight.numel() for weight in encoder.parameters())
+    trained = sum(weight.numel() for weight in encoder.parameters() if weight.requires_grad)
+    memory, saved = 4 * weights + 12 * trained, 4 * weights + 8 * trained
+    message(f"{weights / 1e6:,.1f} M weights, of which {trained / 1e6:,.1f} M are trained: {memory / 1e9:.2f} GB of "
+            f"memory for weights, gradients and AdamW before any activation; {saved / 1e9:.2f} GB a checkpoint")  # fmt: skip
