@@ -15,13 +15,39 @@ TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --win
 
 
 @dataclass
-class PairsConfig(DataConfig):
-    """Prepared pairs: {processed_dir}/{dataset} holds {audio_dir}/{Uid}.wav, and pictures in {frames_dir}/{Uid}/."""
+class SoundsConfig(DataConfig):
+    """Prepared sounds: {processed_dir}/{dataset} holds {audio_dir}/{Uid}.wav."""
 
     audio_dir: str = "audio"  # inside a data set
-    frames_dir: str = "frames"  # inside a data set: one folder per Uid, pictures named by their second (003.500.jpg)
     seconds: float = 10.0  # longest part of a clip that is kept
     min_seconds: float = 1.0  # shorter clips are left out
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} <= {LONGEST_SECONDS}"
+        self.require(0 < self.min_seconds <= self.seconds <= LONGEST_SECONDS, f"preprocess: {order} does not hold")
+
+
+@dataclass
+class SoundWindowsConfig(SoundsConfig):
+    """Windows of sound in training."""
+
+    input_length: float = 5.0  # seconds of sound in one training item
+    starts: int = 6  # windows of that length in a longer clip, evenly spaced; each epoch draws one
+    cache_features: bool = True  # keep audio features on disk; false: compute them in each step
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_range("preprocess", 1, "starts")
+        order = f"0.2 <= input_length {self.input_length:g} <= seconds {self.seconds:g}"
+        self.require(0.2 <= self.input_length <= self.seconds, f"preprocess: {order} does not hold")
+
+
+@dataclass
+class PairsConfig(SoundsConfig):
+    """Prepared pairs: prepared sounds with pictures in {frames_dir}/{Uid}/."""
+
+    frames_dir: str = "frames"  # inside a data set: one folder per Uid, pictures named by their second (003.500.jpg)
     frames: int = 10  # pictures taken from one video, evenly over the part with sound
     longest_side: int = 768  # px of a stored picture; smaller ones keep their size
     filter_frames: bool = True  # of VGGSound train videos, take the frames listed in best_frames.json, if it exists
@@ -31,27 +57,19 @@ class PairsConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_range("preprocess", 1, "frames", "longest_side")
-        order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} <= {LONGEST_SECONDS}"
-        self.require(0 < self.min_seconds <= self.seconds <= LONGEST_SECONDS, f"preprocess: {order} does not hold")
 
 
 @dataclass
-class TrainingPairsConfig(PairsConfig):
-    """Pairs in training: windows of sound with pictures of one size."""
+class TrainingPairsConfig(PairsConfig, SoundWindowsConfig):
+    """Pairs in training: windows of sound, of which shorter clips are repeated, with pictures of one size."""
 
-    input_length: float = 5.0  # seconds of sound in one training item; shorter clips are repeated
-    starts: int = 6  # windows of that length in a longer clip, evenly spaced; each epoch draws one
     width: int = 512  # px of the pictures in training
     height: int = 320  # px
     center_crop: bool = False  # crop the middle square first; otherwise pictures are stretched to width x height
-    cache_features: bool = True  # keep audio features on disk (BEATs: 1.1 MB a window of 5 s); false: compute each step
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_range("preprocess", 1, "starts")
         self.check_range("preprocess", 1, "width", "height", maximum=4096)
-        order = f"0.2 <= input_length {self.input_length:g} <= seconds {self.seconds:g}"
-        self.require(0.2 <= self.input_length <= self.seconds, f"preprocess: {order} does not hold")
         for name in ("width", "height"):
             size = getattr(self, name)
             self.require(size % 8 == 0, f"preprocess.{name} {size} is not divisible by 8, the VAE's factor")

@@ -100,8 +100,8 @@ class SelfAgreement(nn.Module):
         return torch.einsum("bdt,bd->bt", queries, keys)[:, None]     # (B, 1, T)
 
 
-def tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-    """Tokenize prompts into padded ids (B, L), with `PLACEHOLDER_ID` in the place of `<*>`.
+def tokenise(tokenizer: Any, prompts: Sequence[str], num_tokens: int = 1) -> Tensor:
+    """Tokenize prompts into padded ids (B, L), with `num_tokens` times `PLACEHOLDER_ID` in the place of each `<*>`.
 
     Raises:
         ValueError: a prompt has no placeholder, or is longer than the text encoder's input.
@@ -112,7 +112,7 @@ def tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
             raise ValueError(f"the prompt {prompt!r} has no {PLACEHOLDER}: write it where the sound belongs")
         ids: list[int] = [tokenizer.bos_token_id]
         for number, piece in enumerate(prompt.split(PLACEHOLDER)):
-            ids += [PLACEHOLDER_ID] * bool(number)
+            ids += [PLACEHOLDER_ID] * num_tokens * bool(number)
             ids += tokenizer(piece, add_special_tokens=False).input_ids if piece.strip() else []
         ids.append(tokenizer.eos_token_id)
         if len(ids) > limit:
@@ -122,7 +122,7 @@ def tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     return torch.tensor(rows)
 
 
-def inject(text_encoder: Any, ids: Tensor, vectors: Tensor) -> Any:
+def inject(text_encoder: Any, ids: Tensor, vectors: Tensor, num_tokens: int = 1) -> Any:
     """Run the text encoder with `vectors` at the placeholders, and return its output (`last_hidden_state` (B, L, D)).
 
     A forward hook replaces the input embeddings of the placeholders for one call: no table is resized, no weight
@@ -131,8 +131,9 @@ def inject(text_encoder: Any, ids: Tensor, vectors: Tensor) -> Any:
     Args:
         text_encoder: transformers' CLIPTextModel.
         ids: (B, L) with `PLACEHOLDER_ID` in the place of each vector.
-        vectors: (B, K, D). With K = 1 every placeholder of a prompt takes its one vector; otherwise a prompt has K
-            placeholders, which take the vectors in their order.
+        vectors: (B, K, D), those of one sound or of several. A prompt has K placeholders, which take the vectors in
+            their order; with one sound, K = `num_tokens`, it may have a multiple of K, which repeat them.
+        num_tokens: vectors of one sound.
 
     Raises:
         ValueError: a prompt has no placeholder, or their number or the width does not fit the vectors.
@@ -141,11 +142,11 @@ def inject(text_encoder: Any, ids: Tensor, vectors: Tensor) -> Any:
     width, counts = embeddings.weight.shape[1], mask.sum(dim=1)
     if vectors.shape[0] != len(mask) or vectors.shape[2] != width:
         raise ValueError(f"{len(mask)} prompts of width {width} cannot take vectors of shape {tuple(vectors.shape)}")
-    wrong = (counts == 0) if needed == 1 else (counts != needed)
+    wrong = (counts == 0) | (counts % needed != 0) if needed == num_tokens else counts != needed
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise ValueError(f"prompt {row} has {int(counts[row])} placeholders for {needed} vectors")
-    place = (mask.cumsum(dim=1) - 1).clamp(0, needed - 1)                             # (B, L)
+    place = (mask.cumsum(dim=1) - 1) % needed                                         # (B, L)
     spread = vectors.gather(1, place[..., None].expand(-1, -1, width))                # (B, L, D)
     any_word = int(text_encoder.config.bos_token_id or 0)  # its embedding is replaced
 

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sonolume.config.audio_to_image import TrainingPairsConfig
-from sonolume.models.a2i.pipeline import repeat_to_length
+from sonolume.models.a2i.sound_windows import Windows, concatenate
 from sonolume.preprocessors.sound_pictures import is_complete, pictures_of, read_split
-from sonolume.utils import audio, image
-from sonolume.utils.manifest import Row
+from sonolume.utils import image
 
 
 class PairDataset(Dataset[Any]):
@@ -30,11 +29,11 @@ class PairDataset(Dataset[Any]):
     ) -> None:
         self.config, self.seed = config, seed
         self.rows = read_split(config, datasets, split, is_complete, "a sound with pictures")
-        self.starts, self.first_window = _flatten([window_starts(row, config) for row in self.rows])
+        self.windows = Windows(self.rows, config, sample_rate)
+        self.starts, self.first_window = self.windows.starts, self.windows.first
         pictures = [pictures_of(row) for row in self.rows]
         seconds = [[math.nan if time is None else time for time, _ in group] for group in pictures]
-        self.times, self.first_image = _flatten(seconds)
-        self.windows = Windows(self, sample_rate)
+        self.times, self.first_image = concatenate(seconds)
         self.images = Images([path for group in pictures for _, path in group], config)
 
     def __len__(self) -> int:
@@ -43,7 +42,7 @@ class PairDataset(Dataset[Any]):
     def draw_pair(self, epoch: int, index: int) -> tuple[int, int]:
         """Draw the numbers of a window of a clip, and of an image of the same time."""
         random = np.random.default_rng([self.seed, epoch, index])
-        window = int(random.integers(self.first_window[index], self.first_window[index + 1]))
+        window = self.windows.draw(index, random)
         return window, int(random.choice(self.images_during(index, self.starts[window])))
 
     def images_during(self, index: int, start: float) -> np.ndarray:
@@ -53,30 +52,6 @@ class PairDataset(Dataset[Any]):
         distance = np.nan_to_num(np.abs(self.times[numbers] - (start + half)))
         inside = numbers[distance <= half]
         return inside if len(inside) else numbers[[int(distance.argmin())]]
-
-
-class Windows(Dataset[Tensor]):
-    """Waves (n,) of all windows, n samples; a clip that ends before its window does is repeated."""
-
-    def __init__(self, pairs: PairDataset, sample_rate: int) -> None:
-        self.rows, self.starts, self.length = pairs.rows, pairs.starts, pairs.config.input_length
-        self.clips = np.repeat(np.arange(len(pairs.rows)), np.diff(pairs.first_window))
-        self.sample_rate = sample_rate
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, number: int) -> Tensor:
-        start, path = float(self.starts[number]), self.rows[self.clips[number]].audio
-        assert path is not None
-        wave = audio.load(path, self.sample_rate, seconds=start + self.length)
-        first = round(start * self.sample_rate)
-        return repeat_to_length(torch.from_numpy(wave[first:]), round(self.length * self.sample_rate))
-
-    def versions(self) -> list[Any]:
-        """Everything that decides the waves, for the key of a cache."""
-        written = [(row.dataset, row.uid, row.audio.stat().st_mtime_ns) for row in self.rows if row.audio]
-        return [self.sample_rate, self.length, self.starts.tolist(), written]
 
 
 class Images(Dataset[Tensor]):
@@ -99,15 +74,3 @@ class Images(Dataset[Tensor]):
         """Everything that decides the images, for the key of a cache."""
         size = self.config.width, self.config.height, self.config.center_crop
         return [*size, [(str(path), path.stat().st_mtime_ns) for path in self.files]]
-
-
-def window_starts(row: Row, config: TrainingPairsConfig) -> list[float]:
-    """Seconds at which the windows of a clip begin, evenly spaced; the last window ends with the clip."""
-    room = min(row.duration or 0.0, config.seconds) - config.input_length
-    return np.linspace(0, room, config.starts).tolist() if room > 0 and config.starts > 1 else [0.0]
-
-
-def _flatten(groups: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Concatenate N groups of numbers; also return where each begins (N + 1,)."""
-    firsts = np.cumsum([0] + [len(group) for group in groups])
-    return np.array([value for group in groups for value in group], np.float64), firsts

@@ -8,6 +8,7 @@ wave, z latent channels, h x w latent size.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
@@ -41,12 +42,22 @@ FLOAT32_HINT = "the settings or the weights are at fault: try another --seed, a 
 Wave = Tensor | np.ndarray
 
 
+class LongSounds(StrEnum):
+    """Treatment of sounds that are longer than `SoundEncoder.window`."""
+
+    mean = "mean"  # of the tokens of evenly spread windows
+    loudest = "loudest"  # the loudest window alone
+    refuse = "refuse"  # an error
+
+
 class SoundEncoder(Protocol):
     """Encoder from sound, and the words around it, to Stable Diffusion's `prompt_embeds`."""
 
     sample_rate: int  # Hz of the input waves
     min_seconds: float  # duration of the shortest sound that can be encoded
-    window: float  # seconds of one training item; the tokens of a longer sound are the mean over its windows
+    window: float  # seconds of one training item, which are encoded at once
+    long_sounds: LongSounds  # treatment of longer sounds
+    num_tokens: int  # K of one sound
     width: int  # D, which must be the text encoder's
     prompt: str  # default prompt, with `PLACEHOLDER` in the place of an audio token
 

@@ -19,10 +19,12 @@ SHIPPED = Path("pretrained/mini/stable_diffusion")
 class Token:
     """An encoder that costs nothing and is the same on both sides, so that only the rest is measured."""
 
-    sample_rate, min_seconds, window, prompt = 16000, 0.2, 5.0, "a photo of <*>"
+    sample_rate, min_seconds, window, prompt, num_tokens = 16000, 0.2, 5.0, "a photo of <*>", 1
 
     def __init__(self, width: int) -> None:
-        self.width = width
+        from sonolume.models.a2i.pipeline import LongSounds
+
+        self.width, self.long_sounds = width, LongSounds.mean
 
     def encode_audio(self, waves: Sequence[Any]) -> Any:
         import torch

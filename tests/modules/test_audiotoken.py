@@ -147,6 +147,35 @@ def test_several_placeholders_take_their_vectors_in_order():
     torch.testing.assert_close(inject(model, ids, first[:, None]).last_hidden_state, same)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_placeholder_stands_for_all_tokens_of_a_sound(count: int):
+    """Each word takes the tokens of one sound, or of the only one; its ids stand where `count` words would."""
+    words = tokenizer()
+    model = text_encoder(len(words))
+    ids = tokenise(words, ["a <*> of <*>"], count)
+    assert ids.equal(tokenise(words, [f"a {'<*> ' * count}of {'<*> ' * count}"]))
+    first, second = torch.randn(2, 1, count, 8).unbind()
+    read = inject(model, ids, torch.cat([first, second], dim=1), count).last_hidden_state
+    assert read.equal(inject(model, ids, torch.cat([first, second], dim=1)).last_hidden_state)
+    assert not read.allclose(inject(model, ids, torch.cat([second, first], dim=1), count).last_hidden_state)
+    once = inject(model, ids, first, count).last_hidden_state
+    assert once.equal(inject(model, ids, torch.cat([first, first], dim=1), count).last_hidden_state)
+    with pytest.raises(ValueError, match=f"{2 * count} placeholders for {3 * count} vectors"):
+        inject(model, ids, torch.zeros(1, 3 * count, 8), count)
+    with pytest.raises(ValueError, match=f"{2 * count + 1} placeholders for {count} vectors"):
+        inject(model, tokenise(words, ["<*> " * (2 * count + 1)]), first, count)
+
+
+def test_prompts_of_a_batch_may_repeat_a_sound_differently():
+    words = tokenizer()
+    model = text_encoder(len(words))
+    prompts, tokens = ["a <*>", "<*> of <*>"], torch.randn(2, 2, 8)
+    states = inject(model, tokenise(words, prompts, 2), tokens, 2).last_hidden_state
+    for number, prompt in enumerate(prompts):
+        alone = inject(model, tokenise(words, [prompt], 2), tokens[number : number + 1], 2).last_hidden_state
+        torch.testing.assert_close(states[number], alone[0])
+
+
 def test_the_embedding_of_a_word_in_place_of_the_word_changes_nothing():
     words = tokenizer()
     model = text_encoder(len(words))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonolume.models.a2i.pipeline import SETTINGS_FILE, repeat_to_length
+from sonolume.models.a2i.pipeline import SETTINGS_FILE, LongSounds, repeat_to_length
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, tokenise
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import files
@@ -30,7 +30,7 @@ class AudioTokenEncoder:
         ValueError: the embedder was trained on features of another width than this BEATs returns.
     """
 
-    sample_rate = SAMPLE_RATE
+    sample_rate, num_tokens, long_sounds = SAMPLE_RATE, 1, LongSounds.mean
 
     def __init__(
         self, beats: BEATs, embedder: AudioTokenEmbedder, prompt: str = "a photo of <*>", window: float = 5.0
@@ -62,8 +62,8 @@ class AudioTokenEncoder:
 
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
         """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D)."""
-        ids = tokenise(tokenizer, prompts).to(audio_tokens.device)
-        return inject(text_encoder, ids, audio_tokens).last_hidden_state
+        ids = tokenise(tokenizer, prompts, self.num_tokens).to(audio_tokens.device)
+        return inject(text_encoder, ids, audio_tokens, self.num_tokens).last_hidden_state
 
 
 def beats_features(beats: BEATs, waves: Tensor) -> Tensor:

@@ -77,10 +77,12 @@ class FormulaEncoder:
 
     sample_rate, min_seconds, window, prompt = 16000, 0.2, 1.0, "a photo of <*>"
 
-    def __init__(self, width: int = WIDTH, tokens: int = 1) -> None:
+    def __init__(self, width: int = WIDTH, tokens: int = 1, long_sounds: str = "mean") -> None:
         import torch
 
-        self.width, self.tokens = width, tokens
+        from sonolume.models.a2i.pipeline import LongSounds
+
+        self.width, self.num_tokens, self.long_sounds = width, tokens, LongSounds(long_sounds)
         self.directions = torch.randn(tokens, 3, width, generator=torch.Generator().manual_seed(0))
         self.lengths: list[list[int]] = []  # of the waves of each call
 
@@ -100,13 +102,13 @@ class FormulaEncoder:
     def encode_prompt(self, audio_tokens: Any, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Any:
         from sonolume.modules.audiotoken import inject, tokenise
 
-        ids = tokenise(tokenizer, prompts).to(audio_tokens.device)
-        return inject(text_encoder, ids, audio_tokens).last_hidden_state
+        ids = tokenise(tokenizer, prompts, self.num_tokens).to(audio_tokens.device)
+        return inject(text_encoder, ids, audio_tokens, self.num_tokens).last_hidden_state
 
 
 @pytest.fixture
 def formula_encoder() -> Callable[..., FormulaEncoder]:
-    """formula_encoder(width=32, tokens=1)."""
+    """formula_encoder(width=32, tokens=1, long_sounds="mean")."""
     return FormulaEncoder
 
 
