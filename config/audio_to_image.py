@@ -4,24 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonolume.config import options
-from sonolume.config.base import DataConfig
+from sonolume.config.base import SoundsConfig
 from sonolume.config.options import option
 from sonolume.utils.errors import UserError
 
-LONGEST_SECONDS = 86_400  # of a clip
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
 SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width
 TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --window and --hop
 
 
 @dataclass
-class PairsConfig(DataConfig):
-    """Prepared pairs: {processed_dir}/{dataset} holds {audio_dir}/{Uid}.wav, and pictures in {frames_dir}/{Uid}/."""
+class PairsConfig(SoundsConfig):
+    """Prepared pairs: sounds, and their pictures in {frames_dir}/{Uid}/."""
 
-    audio_dir: str = "audio"  # inside a data set
     frames_dir: str = "frames"  # inside a data set: one folder per Uid, pictures named by their second (003.500.jpg)
-    seconds: float = 10.0  # longest part of a clip that is kept
-    min_seconds: float = 1.0  # shorter clips are left out
     frames: int = 10  # pictures taken from one video, evenly over the part with sound
     longest_side: int = 768  # px of a stored picture; smaller ones keep their size
     filter_frames: bool = True  # of VGGSound train videos, take the frames listed in best_frames.json, if it exists
@@ -31,8 +27,6 @@ class PairsConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_range("preprocess", 1, "frames", "longest_side")
-        order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} <= {LONGEST_SECONDS}"
-        self.require(0 < self.min_seconds <= self.seconds <= LONGEST_SECONDS, f"preprocess: {order} does not hold")
 
 
 @dataclass
