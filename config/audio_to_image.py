@@ -4,28 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonolume.config import options
-from sonolume.config.base import DataConfig
+from sonolume.config.base import SoundsConfig
 from sonolume.config.options import option
 from sonolume.utils.errors import UserError
 
-LONGEST_SECONDS = 86_400  # of a clip
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
 SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width
 TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --window and --hop
-
-
-@dataclass
-class SoundsConfig(DataConfig):
-    """Prepared sounds: {processed_dir}/{dataset} holds {audio_dir}/{Uid}.wav."""
-
-    audio_dir: str = "audio"  # inside a data set
-    seconds: float = 10.0  # longest part of a clip that is kept
-    min_seconds: float = 1.0  # shorter clips are left out
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} <= {LONGEST_SECONDS}"
-        self.require(0 < self.min_seconds <= self.seconds <= LONGEST_SECONDS, f"preprocess: {order} does not hold")
 
 
 @dataclass
@@ -45,7 +30,7 @@ class SoundWindowsConfig(SoundsConfig):
 
 @dataclass
 class PairsConfig(SoundsConfig):
-    """Prepared pairs: prepared sounds with pictures in {frames_dir}/{Uid}/."""
+    """Prepared pairs: sounds, and their pictures in {frames_dir}/{Uid}/."""
 
     frames_dir: str = "frames"  # inside a data set: one folder per Uid, pictures named by their second (003.500.jpg)
     frames: int = 10  # pictures taken from one video, evenly over the part with sound

@@ -20,6 +20,7 @@ MOST_SCENES = 10**7  # of the miniature world
 MOST_WORKERS = 256  # processes
 LARGEST_SEED = 2**32 - 1  # the generator of a step takes its product with the number of the step, in 64 bits
 LONGEST = 2**24  # samples, or frames, of one item
+LONGEST_SECONDS = 86_400  # of a clip
 
 
 class Strict:
@@ -133,6 +134,20 @@ class DataConfig(Strict):
         self.check_range("preprocess", 1, "sample_rate", maximum=768_000)
         self.check_range("preprocess", 0, "num_workers", maximum=MOST_WORKERS)
         self.fraction("preprocess", "valid_fraction")
+
+
+@dataclass
+class SoundsConfig(DataConfig):
+    """Prepared sounds: {processed_dir}/{dataset} holds {audio_dir}/{Uid}.wav."""
+
+    audio_dir: str = "audio"  # inside a data set
+    seconds: float = 10.0  # longest part of a clip that is kept
+    min_seconds: float = 1.0  # shorter clips are left out
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        order = f"0 < min_seconds {self.min_seconds:g} <= seconds {self.seconds:g} <= {LONGEST_SECONDS}"
+        self.require(0 < self.min_seconds <= self.seconds <= LONGEST_SECONDS, f"preprocess: {order} does not hold")
 
 
 @dataclass

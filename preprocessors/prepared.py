@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from sonolume.config.base import DataConfig
 from sonolume.utils import audio, files, manifest, names, paths
@@ -20,7 +21,7 @@ from sonolume.utils.text import printable
 REPORT_FILE, FAILED_FILE = "report.json", "report_failed.json"
 SETTINGS_FILE = "settings.json"  # of features, in their folder
 # no Split gets one of these names: written by preparations, or read from a folder of recordings
-RESERVED = (REPORT_FILE, FAILED_FILE, SETTINGS_FILE, "pairs.json", *manifest.FOLDER_MANIFESTS)
+RESERVED = (REPORT_FILE, FAILED_FILE, SETTINGS_FILE, "pairs.json", "sounds.json", *manifest.FOLDER_MANIFESTS)
 LISTED_SPLITS = 10  # in a message
 
 
@@ -84,6 +85,19 @@ def load_wave(row: Row, sample_rate: int, seconds: float) -> np.ndarray:
     return world.render(world.Scene.from_dict(row.scene))
 
 
+def is_low_rate(row: Row, sample_rate: int) -> bool:
+    """Whether a sound was recorded at a lower sample rate; unknown, thus False, for what PyAV decodes."""
+    try:
+        return row.audio is not None and soundfile.info(audio.encoded(row.audio)).samplerate < sample_rate
+    except soundfile.SoundFileError:
+        return False
+
+
+def stored_seconds(sound: Path) -> float:
+    """Duration of a prepared sound."""
+    return round(soundfile.info(audio.encoded(sound)).duration, 3)
+
+
 def screen(rows: Sequence[Row], captions: bool = False, images: bool = False) -> tuple[list[Row], list[LeftOut]]:
     """Sort out rows without opening a file; each needs a sound, and a caption or a picture if that is asked for."""
     kept: dict[str, Row] = {}
@@ -140,6 +154,13 @@ def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None
     changes = [f"{key} {old.get(key)} (now {new})" for key, new in settings.items() if old.get(key) != new]
     if changes:
         raise UserError(f"{path.parent}: prepared with other settings: {', '.join(changes)}; {remedy}")
+
+
+def store_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None:
+    """Write the settings of a folder; those of an earlier run must be the same, see `check_settings`."""
+    if path.is_file():
+        check_settings(path, settings, remedy)
+    files.write_json(path, settings)
 
 
 def check_stored(config: DataConfig, path: Path, settings: Mapping[str, Any]) -> None:
@@ -226,7 +247,7 @@ def read_split(
     """Read the rows of a split of all data sets that training can use; print how many are incomplete.
 
     Args:
-        split: "train" or "valid".
+        split: "train", "valid", or another one, such as "test".
         is_complete: whether the files of a row exist.
         missing: what incomplete rows lack, such as "features".
         captions: skip rows without a caption.
@@ -234,7 +255,7 @@ def read_split(
     Raises:
         UserError: a data set is not prepared (the message names the command), a Uid is unsafe, or no row is usable.
     """
-    name = _manifest_names(config)[split]
+    name = _manifest_names(config).get(split, f"{split}.json")
     rows: list[Row] = []
     for dataset in datasets:
         path = paths.resolve(config.processed_dir) / dataset / name

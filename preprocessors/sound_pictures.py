@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from PIL import Image
 
 from sonolume.config.audio_to_image import PairsConfig
@@ -118,9 +117,7 @@ def prepare(
                 settings |= {"films": True, "stereo": films.stereo, "video_dir": videos}
             settings["input"] = str(source.resolve()) if source else asdict(config.miniworld)
             path = folder / SETTINGS_FILE
-            if path.is_file():
-                prepared.check_settings(path, settings, f"remove {folder}, or choose another --dataset")
-            files.write_json(path, settings)
+            prepared.store_settings(path, settings, f"remove {folder}, or choose another --dataset")
         work = functools.partial(_write_pair, folder=folder, config=config, films=films)
         outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs", CLIPS_PER_WORKER)
         facts = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in ("pictures", "low_rate")}
@@ -192,7 +189,7 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
         if films and is_scene and has_pictures:
             example.video = _draw_film(row, folder)
         if sound.is_file() and (frames.is_dir() or not has_pictures):
-            example.duration = round(soundfile.info(audio.encoded(sound)).duration, 3)
+            example.duration = prepared.stored_seconds(sound)
             count = len(list(frames.iterdir())) if has_pictures else 0
             return Outcome((example,), reused=True, counts={"pictures": count})
         wave = (films.load_wave if films else load_wave)(row, config.sample_rate, config.seconds)
@@ -208,10 +205,7 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
     if has_pictures:
         _save_pictures(pictures, frames, config.longest_side)
     example.duration = round(seconds, 3)
-    try:
-        low_rate = row.audio is not None and soundfile.info(audio.encoded(row.audio)).samplerate < config.sample_rate
-    except soundfile.SoundFileError:  # decoded by PyAV
-        low_rate = False
+    low_rate = prepared.is_low_rate(row, config.sample_rate)
     return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
 
 

@@ -62,11 +62,18 @@ def read_manifest(
     Raises:
         UserError: names the file, the line or row, and the mistake.
     """
+    return [row for row, _ in read_columns(path, dataset, require, files_in)]
+
+
+def read_columns(
+    path: Path | str, dataset: str | None = None, require: Sequence[str] = (), files_in: Path | None = None
+) -> list[tuple[Row, dict[str, Any]]]:
+    """Read rows as `read_manifest`, each with all columns of the manifest by their lower-case names."""
     path = Path(path)
     if path.is_dir():
         found = next((path / name for name in FOLDER_MANIFESTS if (path / name).is_file()), None)
         if found is None and files_in is None:
-            return _read_folder(path, dataset or path.resolve().name)
+            return [(row, {}) for row in _read_folder(path, dataset or path.resolve().name)]
         if found is None:
             raise UserError(f"{path}: contains none of {', '.join(FOLDER_MANIFESTS)} to name files of {files_in}")
         path = found
@@ -74,7 +81,7 @@ def read_manifest(
         raise UserError(f"{path}: no such manifest or folder")
     cells = read_cells(path)
     _check_columns(path, cells, require)
-    return [_row(where, cell, path.parent, files_in or path.parent, dataset) for where, cell in cells]
+    return [(_row(where, cell, path.parent, files_in or path.parent, dataset), cell) for where, cell in cells]
 
 
 def read_cells(path: Path) -> list[Cell]:

@@ -9,8 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sonolume.config import audio_to_image, options
-from sonolume.config.audio_to_image import LONGEST_SECONDS
-from sonolume.config.base import LONGEST, MOST_LAYERS, AdamConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import LONGEST, LONGEST_SECONDS, MOST_LAYERS, AdamConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import LARGEST_SEED, MAX_GUIDANCE_SCALE, option
 from sonolume.utils.errors import UserError
 
