@@ -79,7 +79,8 @@ def load_model(
         logging.set_verbosity(verbosity)
         if shows_bars:
             logging.enable_progress_bar()
-    missing = sorted(key for key in info["missing_keys"] if not key.endswith(UNUSED_WEIGHTS) and not key.startswith(fresh))
+    needed = (key for key in info["missing_keys"] if not key.startswith(fresh))
+    missing = sorted(key for key in needed if not key.endswith(UNUSED_WEIGHTS))
     if missing:
         raise UserError(f"{name}: {len(missing)} weights are missing, such as {missing[0]}")
     return model.eval().requires_grad_(False)

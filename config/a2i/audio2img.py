@@ -4,13 +4,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sonolume.config import audio_to_image
-from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
+from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION, SoundWindowsConfig
 from sonolume.config.base import MOST_LAYERS, AdamConfig, LRSchedule, RunConfig, Strict, TrainConfig
 from sonolume.config.options import MAX_GUIDANCE_SCALE
 from sonolume.config.sound_text import PreprocessOptions as PreprocessOptions
 from sonolume.config.sound_text import SoundTextConfig
-
-MOST_FRAMES = 6000  # of 10 ms
 
 
 class LossName(StrEnum):
@@ -87,17 +85,11 @@ class ModelConfig(Strict):
 
 
 @dataclass
-class DataConfig(SoundTextConfig):
-    """Sounds with texts, in windows of the encoder's length."""
+class DataConfig(SoundTextConfig, SoundWindowsConfig):
+    """Windows of sound, of which shorter clips are padded, with texts."""
 
-    max_length: int = 375  # mel frames of 10 ms that the encoder reads; 375 become 47 states, 607 become 76
+    input_length: float = 3.775  # seconds of sound in one training item; 3.775 become 47 states, 6.095 become 76
     starts: int = 1  # windows of that length in a longer clip, evenly spaced; each epoch draws one
-    cache_features: bool = True  # keep mel features on disk (0.06 MB a window); false: compute each step
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_range("preprocess", 8, "max_length", maximum=MOST_FRAMES)
-        self.check_range("preprocess", 1, "starts", maximum=1000)
 
 
 @dataclass

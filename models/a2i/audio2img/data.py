@@ -6,6 +6,7 @@ states of a text without its start state, D text width.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sonolume.config.a2i.audio2img import Config, DataConfig, PreprocessOptions
+from sonolume.config.a2i.audio2img import Config, PreprocessOptions
 from sonolume.config.base import TrainConfig
 from sonolume.models.a2i.audio2img.encoder import SAMPLE_RATE, FeatureExtractor
 from sonolume.models.a2i.frozen import cached_features
-from sonolume.models.a2i.windows import SoundWindows
+from sonolume.models.a2i.sound_windows import Windows
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.preprocessors import sound_text
 from sonolume.utils import paths
-from sonolume.utils.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -55,7 +55,7 @@ class SoundTexts(Dataset[Batch]):
         self.config, self.seed = config.preprocess, config.train.random_seed
         self.extract: FeatureExtractor = frozen["extract"]
         self.rows = sound_text.read_split(config.preprocess, config.dataset, split)
-        self.windows = SoundWindows(self.rows, self.extract.seconds, config.preprocess.starts, SAMPLE_RATE)
+        self.windows = Windows(self.rows, config.preprocess, SAMPLE_RATE, repeat=False)
         folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"
         self.features: np.ndarray | None = None
         if config.preprocess.cache_features:
@@ -64,8 +64,8 @@ class SoundTexts(Dataset[Batch]):
         self.numbers = {text: number for number, text in enumerate(self.texts)}
         tokens = Tokens(self.texts, frozen["tokenizer"], frozen["num_states"] + 1, config.model.text_mask)
         text_encoder = frozen["text_encoder"]
-        name = f"text states of {split}"
-        self.states = cached_features(folder, name, tokens, text_encoder, lambda ids: encode(text_encoder, ids), config.train)
+        states = partial(encode, text_encoder)
+        self.states = cached_features(folder, f"text states of {split}", tokens, text_encoder, states, config.train)
 
     def _cached_features(self, folder: Path, split: str, train: TrainConfig) -> np.ndarray:
         """(windows, T, F + 1) float16; the last value is the mask."""
@@ -74,11 +74,8 @@ class SoundTexts(Dataset[Batch]):
             features, mask = self.extract(waves)
             return torch.cat([features, mask[..., None]], dim=-1)                             # (b, T, F + 1)
 
-        identity = [self.extract.length, self.extract.extractor.to_dict()]
-        nothing = torch.nn.Module()
-        return cached_features(
-            folder, f"mel features of {split}", self.windows, nothing, compute, train, collate=list, identity=identity
-        )
+        identity, name = [self.extract.length, self.extract.extractor.to_json_string()], f"mel features of {split}"
+        return cached_features(folder, name, self.windows, None, compute, train, collate=list, identity=identity)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,7 +83,7 @@ class SoundTexts(Dataset[Batch]):
     def __getitem__(self, item: tuple[int, int]) -> Batch:
         epoch, index = item
         random = np.random.default_rng([self.seed, epoch, index])
-        window = int(random.integers(self.windows.first[index], self.windows.first[index + 1]))
+        window = self.windows.draw(index, random)
         captions = self.rows[index].captions
         text = self.numbers[captions[random.integers(len(captions))]]
         return Batch(*self.audio(window), self.text_states([text])[0], torch.tensor(text))

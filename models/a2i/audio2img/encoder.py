@@ -24,10 +24,10 @@ SHIPPED = "pretrained/mini/audio2img"  # the miniature exported folder, used whe
 SAMPLE_RATE = 16000  # Hz
 FRAME, HOP = 400, 160  # samples of a mel frame, and from one to the next
 STRIDE = 2  # mel frames of one feature
-MAX_LENGTH = 375  # mel frames, of the published checkpoints
+WINDOW = 3.775  # seconds of the published checkpoints: 375 mel frames, rounded up to whole features
 MIN_SECONDS = 0.2
 MODEL_TYPE = "wav2vec2-bert"
-CLASSES = ("Wav2Vec2BertModel", "Wav2Vec2BertForCTC", "Wav2Vec2BertForSequenceClassification")  # the last two have a head
+CLASSES = ("Wav2Vec2BertModel", "Wav2Vec2BertForCTC", "Wav2Vec2BertForSequenceClassification")  # heads are ignored
 
 
 class Audio2ImgEncoder:
@@ -35,7 +35,7 @@ class Audio2ImgEncoder:
 
     Args:
         model: with an adapter.
-        max_length: mel frames of 10 ms that a sound is padded or cut to.
+        window: seconds that a sound is padded or cut to.
         attention_mask: ignore the padding of short sounds, as in training; the published inference does not.
 
     Raises:
@@ -45,19 +45,17 @@ class Audio2ImgEncoder:
     sample_rate, min_seconds, long_sounds = SAMPLE_RATE, MIN_SECONDS, LongSounds.loudest
 
     def __init__(
-        self, model: Wav2Vec2BertModel, prompt: str = PLACEHOLDER, max_length: int = MAX_LENGTH,
-        attention_mask: bool = True,
-    ) -> None:  # fmt: skip
+        self, model: Wav2Vec2BertModel, prompt: str = PLACEHOLDER, window: float = WINDOW, attention_mask: bool = True
+    ) -> None:
         config = model.config
         if not config.add_adapter:
             raise ValueError("this Wav2Vec2-BERT has no adapter: it was not trained by audio2img")
         if config.feature_projection_input_dim % STRIDE:
             raise ValueError(f"this Wav2Vec2-BERT takes features of {config.feature_projection_input_dim} values, "
                              f"expected a multiple of {STRIDE}")  # fmt: skip
-        self.model, self.prompt, self.max_length, self.attention_mask = model, prompt, max_length, attention_mask
-        self.extract = FeatureExtractor(config.feature_projection_input_dim // STRIDE, max_length)
+        self.model, self.prompt, self.window, self.attention_mask = model, prompt, window, attention_mask
+        self.extract = FeatureExtractor(config.feature_projection_input_dim // STRIDE, window)
         self.width: int = config.output_hidden_size
-        self.window = self.extract.seconds
         self.num_tokens = states_of(self.extract.length, config)
 
     def to(self, device: torch.device) -> None:
@@ -80,27 +78,27 @@ class Audio2ImgEncoder:
         Args:
             audio_tokens: (B, m K, D), the states of m sounds for m places; those of one sound are repeated.
         """
-        words = [prompt.split(PLACEHOLDER) for prompt in prompts]
-        limit = tokenizer.model_max_length
-        rows = []
-        for pieces, prompt, tokens in zip(words, prompts, audio_tokens, strict=True):
-            sounds = self._sounds(tokens, len(pieces) - 1, prompt)
-            ids = [tokenizer(piece, add_special_tokens=False).input_ids if piece.strip() else [] for piece in pieces]
-            count = sum(map(len, ids))
-            if count + 2 > limit:
-                raise ValueError(f"the prompt {prompt!r} has {count} tokens, the text encoder reads {limit - 2}: "
-                                 "shorten it")  # fmt: skip
-            flat = [tokenizer.bos_token_id, *(number for piece in ids for number in piece), tokenizer.eos_token_id]
-            padded = torch.tensor([flat + [tokenizer.pad_token_id] * (limit - len(flat))], device=tokens.device)
-            states = text_encoder(padded)[0][0].to(tokens.dtype)                                  # (limit, D)
-            parts, start = [], 0
-            for number, piece in enumerate(ids):
-                end = start + len(piece) + (number == 0)
-                parts += [states[start:end], *sounds[number : number + 1]]
-                start = end
-            rows.append((torch.cat(parts), states[start:], count > 0))
-        length = max(len(row) + has_words for row, _, has_words in rows)
-        return torch.stack([torch.cat([row, padding[: length - len(row)]]) for row, padding, _ in rows])  # (B, L, D)
+        rows = [self._prompt_states(*one, tokenizer, text_encoder) for one in zip(audio_tokens, prompts, strict=True)]
+        length = max(len(row) for row, _ in rows)
+        return torch.stack([torch.cat([row, padding[: length - len(row)]]) for row, padding in rows])  # (B, L, D)
+
+    def _prompt_states(self, tokens: Tensor, prompt: str, tokenizer: Any, text_encoder: Any) -> tuple[Tensor, Tensor]:
+        """States (l, D) of one prompt with tokens (m K, D), and those of the padding after it (p, D)."""
+        pieces = [tokenizer(piece, add_special_tokens=False).input_ids if piece.strip() else []
+                  for piece in prompt.split(PLACEHOLDER)]  # fmt: skip
+        sounds = self._sounds(tokens, len(pieces) - 1, prompt)
+        words, limit = [number for piece in pieces for number in piece], tokenizer.model_max_length
+        if len(words) + 2 > limit:
+            raise ValueError(f"the prompt {prompt!r} has {len(words)} tokens, the text encoder reads {limit - 2}: "
+                             "shorten it")  # fmt: skip
+        ids = [tokenizer.bos_token_id, *words, tokenizer.eos_token_id]
+        ids += [tokenizer.pad_token_id] * (limit - len(ids))
+        states = text_encoder(torch.tensor([ids], device=tokens.device))[0][0].to(tokens.dtype)   # (limit, D)
+        sizes = [1 + len(pieces[0]), *map(len, pieces[1:])]
+        texts = states[: sum(sizes)].split(sizes)
+        row = [texts[0], *(part for sound, text in zip(sounds, texts[1:], strict=True) for part in (sound, text))]
+        end = sum(sizes) + bool(words)  # the end state, unless there are no words
+        return torch.cat([*row, states[sum(sizes) : end]]), states[end:]
 
     def _sounds(self, tokens: Tensor, places: int, prompt: str) -> list[Tensor]:
         """Split the states (m K, D) of m sounds for the places of a prompt; one sound fills them all."""
@@ -115,23 +113,22 @@ class FeatureExtractor:
 
     Args:
         bands: mel bands.
-        max_length: mel frames of 10 ms; an odd number is rounded up.
+        window: seconds of sound, rounded to whole features.
     """
 
-    def __init__(self, bands: int = 80, max_length: int = MAX_LENGTH) -> None:
-        self.max_length = max_length
-        self.length = math.ceil(max_length / STRIDE)  # T
-        self.seconds = (FRAME + (self.length * STRIDE - 1) * HOP) / SAMPLE_RATE
+    def __init__(self, bands: int = 80, window: float = WINDOW) -> None:
+        frames = (round(window * SAMPLE_RATE) - FRAME) / HOP + 1
+        self.length = max(1, math.ceil(frames / STRIDE))  # T
         self.extractor = SeamlessM4TFeatureExtractor(
             feature_size=bands, num_mel_bins=bands, sampling_rate=SAMPLE_RATE, stride=STRIDE,
             padding_value=1.0,  # as published with w2v-bert-2.0
         )  # fmt: skip
 
     def __call__(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Extract features of waves (n,) -> (B, T, F) float32, and the mask (B, T) with 1 for sound and 0 for padding."""
+        """Extract features of waves (n,) -> (B, T, F) float32, and their mask (B, T) with 0 for padding."""
         found = self.extractor(
             [wave.cpu().numpy() for wave in waves], sampling_rate=SAMPLE_RATE, truncation=True, padding="max_length",
-            max_length=self.max_length, return_tensors="pt",
+            max_length=self.length * STRIDE, return_tensors="pt",
         )  # fmt: skip
         return found["input_features"], found["attention_mask"]
 
@@ -145,7 +142,7 @@ def states_of(features: int, config: Any) -> int:
 
 
 def save(folder: Path, model: Wav2Vec2BertModel, extractor: FeatureExtractor, settings: dict[str, Any]) -> None:
-    """Write an exported folder: transformers' own, and the settings stable_diffusion, prompt, max_length and more."""
+    """Write an exported folder: transformers' own, and the settings stable_diffusion, prompt, window and more."""
     model.save_pretrained(folder)
     extractor.extractor.save_pretrained(folder)
     files.write_json(folder / SETTINGS_FILE, {"recipe": RECIPE} | settings)
@@ -175,9 +172,9 @@ def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: to
         UserError: it is missing, damaged, or was not trained as an encoder of pictures.
     """
     model: Any = load_model(str(folder.absolute()), f"{folder}", dtype)
-    max_length = settings.get("max_length", MAX_LENGTH)
     try:
-        return Audio2ImgEncoder(model.to(device), settings.get("prompt", PLACEHOLDER), int(max_length))
+        window = float(settings.get("window", WINDOW))
+        return Audio2ImgEncoder(model.to(device), settings.get("prompt", PLACEHOLDER), window)
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error
 

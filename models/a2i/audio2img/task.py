@@ -4,6 +4,7 @@ B items, T features of F values, K states of width D, N texts of all processes, 
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,21 @@ from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 
+DROPOUTS = (
+    "hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "conformer_conv_dropout",
+)  # fmt: skip
+
 
 def load_frozen(config: Config) -> Frozen:
     """Load the text encoder of Stable Diffusion with its tokenizer, and read what the encoder of sounds will be."""
     tokenizer, text_encoder = frozen_networks.frozen_text_encoder(config.model.stable_diffusion)
     settings = encoder_settings(config, text_encoder.config.hidden_size)
-    extract = FeatureExtractor(settings.feature_projection_input_dim // 2, config.preprocess.max_length)
+    extract = FeatureExtractor(settings.feature_projection_input_dim // 2, config.preprocess.input_length)
     count, limit = states_of(extract.length, settings), tokenizer.model_max_length
     if not 1 <= count < limit:
-        raise UserError(f"preprocess.max_length {config.preprocess.max_length} and the adapter of model.* make {count} "
+        raise UserError(f"preprocess.input_length {config.preprocess.input_length:g} and the adapter make {count} "
                         f"states, the text encoder of {config.model.stable_diffusion} has 1 to {limit - 1}: change "
-                        "max_length, adapter_stride or num_adapter_layers")  # fmt: skip
+                        "input_length, model.adapter_stride or num_adapter_layers")  # fmt: skip
     return Frozen(tokenizer=tokenizer, text_encoder=text_encoder, extract=extract, settings=settings, num_states=count)
 
 
@@ -48,13 +53,9 @@ def encoder_settings(config: Config, width: int) -> Wav2Vec2BertConfig:
         where = paths.locate(model.wav2vec2_bert, "model.wav2vec2_bert")
         pretrained.model_settings(where, f"model.wav2vec2_bert {model.wav2vec2_bert}", ("wav2vec2-bert",))
         return Wav2Vec2BertConfig.from_pretrained(where, **adapter)
-    fresh = model.encoder
-    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    dropouts = ("conformer_conv_dropout", "hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout")
-    return Wav2Vec2BertConfig(
-        **{name: getattr(fresh, name) for name in sizes}, **dict.fromkeys(dropouts, fresh.dropout),
-        conv_depthwise_kernel_size=fresh.conv_depthwise_kernel_size, apply_spec_augment=False, **adapter,
-    )  # fmt: skip
+    sizes = asdict(model.encoder)
+    dropouts = dict.fromkeys(DROPOUTS, sizes.pop("dropout"))
+    return Wav2Vec2BertConfig(**sizes, **dropouts, apply_spec_augment=False, mask_time_prob=0.0, **adapter)
 
 
 def build_encoder(config: Config, settings: Wav2Vec2BertConfig) -> Wav2Vec2BertModel:
@@ -72,10 +73,11 @@ def build_encoder(config: Config, settings: Wav2Vec2BertConfig) -> Wav2Vec2BertM
     else:
         encoder = Wav2Vec2BertModel(settings)
     encoder.requires_grad_(True)
-    unused = [encoder.masked_spec_embed] if hasattr(encoder, "masked_spec_embed") and not settings.apply_spec_augment else []
-    kept = [*encoder.encoder.layers[: model.freeze_layers], *([encoder.feature_projection] if model.freeze_layers else [])]
-    for part in (*kept, *unused):
-        part.requires_grad_(False)
+    if model.freeze_layers:
+        for part in (encoder.feature_projection, *encoder.encoder.layers[: model.freeze_layers]):
+            part.requires_grad_(False)
+    if not settings.apply_spec_augment and hasattr(encoder, "masked_spec_embed"):  # not used
+        encoder.masked_spec_embed.requires_grad_(False)
     if model.gradient_checkpointing:
         encoder.gradient_checkpointing_enable()
     return encoder
@@ -112,8 +114,7 @@ class Task(RecipeTask):
         others = torch.tensor(list(negatives), dtype=torch.long, device=ids.device)           # (M,)
         more = self.data("train").text_states(negatives).to(text.device) if len(others) else None  # (M, K, D)
         same = same_text(ids, torch.cat([ids, others]))                                       # (N, N + M)
-        if not loss.mask_duplicates:
-            same[:, : len(ids)] = False
+        same[:, : len(ids)] &= loss.mask_duplicates
         found = alignment_losses(
             audio, text, temperature=loss.temperature, symmetric=loss.name is LossName.symmetric,
             lambda_cos=loss.lambda_cos, lambda_mse=loss.lambda_mse, center=self.center, negatives=more,
@@ -128,7 +129,7 @@ class Task(RecipeTask):
         return self.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)  # type: ignore[union-attr]
 
     def _positions(self, mask: Tensor) -> Tensor:
-        """Whether a state belongs to the sound rather than its padding, (B, K), from the mask (B, T) of the features."""
+        """Mark the states (B, K) that belong to the sound, not to its padding, given the mask (B, T) of features."""
         lengths = torch.tensor([max(1, states_of(int(count), self.encoder.config)) for count in mask.sum(dim=1)])
         return torch.arange(self.frozen["num_states"], device=mask.device) < lengths.to(mask.device)[:, None]
 
@@ -144,9 +145,10 @@ class Task(RecipeTask):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         states, losses = self.losses(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            self.metrics.update(states, batch.states, batch.text)
         for name, loss in losses.items():
             self.log(f"val/{name}", loss, prog_bar=name == "loss", batch_size=len(batch.text), sync_dist=True)
-        self.metrics.update(states, batch.states, batch.text)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()}, sync_dist=True)
@@ -159,7 +161,7 @@ class Task(RecipeTask):
         """Write transformers' folder of the encoder, and the name of its Stable Diffusion."""
         model = self.config.model
         settings = {name: getattr(model, name) for name in ("stable_diffusion", "prompt", "guidance_scale")}
-        save(folder, self.encoder, self.frozen["extract"], settings | {"max_length": self.config.preprocess.max_length})
+        save(folder, self.encoder, self.frozen["extract"], settings | {"window": self.config.preprocess.input_length})
 
 
 def _report_size(encoder: torch.nn.Module) -> None:
@@ -167,5 +169,5 @@ def _report_size(encoder: torch.nn.Module) -> None:
     weights = sum(weight.numel() for weight in encoder.parameters())
     trained = sum(weight.numel() for weight in encoder.parameters() if weight.requires_grad)
     memory, saved = 4 * weights + 12 * trained, 4 * weights + 8 * trained
-    message(f"{weights / 1e6:,.1f} M weights, of which {trained / 1e6:,.1f} M are trained: {memory / 1e9:.2f} GB of "
-            f"memory for weights, gradients and AdamW before any activation; {saved / 1e9:.2f} GB a checkpoint")  # fmt: skip
+    message(f"{weights / 1e6:,.1f} M weights, {trained / 1e6:,.1f} M of them trained: {memory / 1e9:.2f} GB of memory "
+            f"without activations (weights, gradients, AdamW), {saved / 1e9:.2f} GB of disk a checkpoint")  # fmt: skip
