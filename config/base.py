@@ -10,7 +10,7 @@ from omegaconf import MISSING, OmegaConf
 from sonolume.utils import paths
 from sonolume.utils.errors import ConfigError
 
-LRSchedule = StrEnum("LRSchedule", ["constant", "cosine"])
+LRSchedule = StrEnum("LRSchedule", ["constant", "cosine", "linear"])
 LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution"])
 
 LARGEST_SIZE = 2**16  # of a whole number that has no other limit, such as channels
@@ -87,7 +87,8 @@ class TrainConfig(Strict):
     accumulate: int = 1  # batches per optimizer step
     gradient_clip: float = 0.0  # largest gradient norm; 0 = off
     warmup_steps: int = 0  # optimizer steps of linear warm-up
-    lr_schedule: LRSchedule = LRSchedule.constant  # after warm-up; cosine falls to 0 at max_steps
+    lr_schedule: LRSchedule = LRSchedule.constant  # after warm-up; at max_steps cosine ends at 0, linear at final_lr
+    final_lr: float = 0.0  # learning rate at the end of a linear schedule
     ema_decay: float = 0.0  # exponential moving average of the weights, per optimizer step; 0 = off
     compile: bool = False  # torch.compile the network
 
@@ -98,7 +99,9 @@ class TrainConfig(Strict):
         self.check_range("train", 1, "batch_size", "num_nodes", "accumulate")
         self.check_range("train", 0, "num_workers", "num_threads", maximum=MOST_WORKERS)
         self.check_range("train", 0, "random_seed", maximum=LARGEST_SEED)
-        self.check_range("train", 0, "gradient_clip")
+        self.check_range("train", 0, "gradient_clip", "final_lr")
+        order = f"train.final_lr {self.final_lr:g} must be at most train.adam.lr {self.adam.lr:g}"
+        self.require(self.final_lr <= self.adam.lr, order)
         self.fraction("train", "ema_decay")
 
 

@@ -143,19 +143,26 @@ class Frozen(dict[str, Any]):
 def optimizer(
     parameters: Any, config: TrainConfig, start: int = 0
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """Build AdamW and its schedule: linear warm-up, then constant or a cosine to zero at max_steps.
+    """Build AdamW and its schedule: linear warm-up, then constant, a cosine to zero, or a line to `final_lr`.
 
-    Training of these parameters and their warm-up begin at the optimizer step `start`; the cosine spans the whole run.
+    Training of these parameters and their warm-up begin at the optimizer step `start`; the cosine and the line span the
+    whole run and end at max_steps.
     """
-    adam = config.adam
+    adam, schedule = config.adam, config.lr_schedule
     betas = (adam.betas[0], adam.betas[1])
     adamw = torch.optim.AdamW(parameters, adam.lr, betas, adam.eps, adam.weight_decay)
+    after = max(1, config.max_steps - config.warmup_steps)  # steps after the warm-up
 
     def rate(step: int) -> float:
-        warm = min(1.0, max(0, step - start + 1) / (config.warmup_steps + 1))
-        if config.lr_schedule is LRSchedule.constant:
+        trained = max(0, step - start + 1)  # steps, with this one
+        if schedule is LRSchedule.linear:
+            done = max(0, step + 1 - config.warmup_steps) / after
+            warm = min(1.0, trained / max(1, config.warmup_steps))
+            return warm * max(0.0, 1 - (1 - config.final_lr / adam.lr) * done)
+        warm = min(1.0, trained / (config.warmup_steps + 1))
+        if schedule is LRSchedule.constant:
             return warm
-        done = min(1.0, max(0, step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
+        done = min(1.0, max(0, step - config.warmup_steps) / after)
         return warm * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item())
 
     return adamw, torch.optim.lr_scheduler.LambdaLR(adamw, rate)
