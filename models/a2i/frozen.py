@@ -31,16 +31,17 @@ def frozen_stable_diffusion(source: str) -> Any:
 
 
 def cached_features(
-    folder: Path, name: str, inputs: Any, network: torch.nn.Module, encode: Callable[[Any], Tensor],
+    folder: Path, name: str, inputs: Any, network: torch.nn.Module | None, encode: Callable[[Any], Tensor],
     train: TrainConfig, dtype: type[np.generic] = np.float16, exact: bool = False,
     collate: Callable[[list[Any]], Any] | None = None, identity: Any = None,
 ) -> np.ndarray:  # fmt: skip
-    """Features of a frozen network for all inputs, (len(inputs), ...), memory-mapped; computed once.
+    """Features of all inputs by a frozen encoder, (len(inputs), ...), memory-mapped; computed once.
 
     Args:
         folder, name: of the cache; the progress bar shows the name.
         inputs: data set with `versions()`, which decides whether the cached features are still valid.
-        network: moved to the device of training and back.
+        network: moved to the device of training and back; None if the encoder is no network with weights, such as a
+            front end. It then runs on the CPU, and `identity` is needed.
         encode: from a batch of inputs to features; tensors are moved to the network's device before.
         dtype: of the result, such as an integer type for tokens.
         exact: compute in full precision, whatever that of training.
@@ -52,8 +53,9 @@ def cached_features(
     @torch.no_grad()
     def compute(unfinished: Path) -> None:
         path, rows, done = unfinished / f"{name}.npy", None, 0
-        device = caching_device(train)
-        network.to(device)
+        device = caching_device(train) if network is not None else torch.device("cpu")
+        if network is not None:
+            network.to(device)
         loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers, collate_fn=collate)
         for batch in tqdm(loader, desc=f"caching {name}", unit="batch", disable=not len(inputs)):
             with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
@@ -63,13 +65,17 @@ def cached_features(
                 rows = np.lib.format.open_memmap(path, "w+", dtype, (len(inputs), *found.shape[1:]))
             rows[done : done + len(found)] = found
             done += len(found)
-        network.to("cpu")
+        if network is not None:
+            network.to("cpu")
         if rows is None:  # there are no inputs, such as an empty validation split
             np.save(path, np.zeros(0, dtype))
         else:
             rows.flush()
 
-    key = (CACHE_VERSION, precision, inputs.versions(), network.state_dict().values() if identity is None else identity)
+    if identity is None:
+        assert network is not None, "an encoder without weights needs an identity"
+        identity = network.state_dict().values()
+    key = CACHE_VERSION, precision, inputs.versions(), identity
     return np.load(cached(folder, key, compute, name) / f"{name}.npy", mmap_mode="r")
 
 
