@@ -12,7 +12,7 @@ class EmbedderOptions(ConverterOptions):
     lora: Path | None = option(help="lora_layers_learned_embeds.bin that was trained with it", metavar="FILE")
     beats: str = option("pretrained/beats", help="BEATs model of the pipeline", metavar="FOLDER_OR_ID")
     stable_diffusion: str | None = option(
-        help="Stable Diffusion of the pipeline (default: 1.4 or 2, by the embedder's width)", metavar="FOLDER_OR_ID"
+        help="Stable Diffusion of the pipeline (default: 1.4 or 2.1, by the embedder's width)", metavar="FOLDER_OR_ID"
     )
 
 

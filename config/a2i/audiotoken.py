@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 
 from sonolume.config import audio_to_image
-from sonolume.config.audio_to_image import PLACEHOLDER, TrainingPairsConfig
+from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION, TrainingPairsConfig
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import option
 
 
 @dataclass
 class ModelConfig(Strict):
-    stable_diffusion: str = "CompVis/stable-diffusion-v1-4"  # folder or hub id of any Stable Diffusion 1.x or 2.x
+    stable_diffusion: str = STABLE_DIFFUSION[768]  # folder or hub id of any Stable Diffusion 1.x or 2.x
     beats: str = "pretrained/beats"  # folder written by bins/convert.py beats
     prompt: str = "a photo of <*>"  # prompt of training, and default of inference
     guidance_scale: float = 7.5  # default guidance of inference; not used in training

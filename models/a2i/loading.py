@@ -7,6 +7,7 @@ import diffusers.utils.logging
 import torch
 import transformers.utils.logging
 
+from sonolume.config.audio_to_image import STABLE_DIFFUSION
 from sonolume.config.load import recipes
 from sonolume.models import pretrained, runtime
 from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
@@ -23,6 +24,7 @@ COMPONENTS = {  # component -> files, of which one must exist
     "tokenizer": ("tokenizer.json", "vocab.json"), "scheduler": ("scheduler_config.json",),
 }  # fmt: skip
 WEIGHTS = ("*.safetensors", "*.bin")
+LEFT_THE_HUB = "stabilityai/stable-diffusion-2"  # beginning of the ids
 
 
 def load(
@@ -87,7 +89,7 @@ def load_stable_diffusion(
     if paths.is_local(source):
         _check_folder(Path(source), key, safety_checker)
     else:
-        checkpoint.check_download(source, key, *CLASSES)
+        _check_download(source, key)
     options: dict[str, Any] = {} if safety_checker else {"safety_checker": None, "feature_extractor": None}
     name, logs = f"{key} {source}", (diffusers.utils.logging, transformers.utils.logging)
     levels = [log.get_verbosity() for log in logs]
@@ -111,6 +113,16 @@ def load_stable_diffusion(
     if latent != needed:
         raise UserError(f"{name}: its unet takes {needed} channels, a latent has {latent}: is it an inpainting model?")
     return pipe
+
+
+def _check_download(source: str, key: str) -> None:
+    """Check a hub id; for the repositories that left the hub, the error names the mirror."""
+    try:
+        checkpoint.check_download(source, key, *CLASSES)
+    except UserError as error:
+        if source.startswith(LEFT_THE_HUB):
+            raise UserError(f"{error}; it left the hub, its mirror is {STABLE_DIFFUSION[1024]}") from error
+        raise
 
 
 def _check_folder(folder: Path, key: str, safety_checker: bool) -> None:

@@ -18,10 +18,10 @@ from diffusers.utils import BaseOutput
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sonolume.config.audio_to_image import PLACEHOLDER
+from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
 from sonolume.config.options import PRESETS
 from sonolume.modules import sampling
-from sonolume.utils.audio import SILENCE_PEAK, batches_by_length, check_wave
+from sonolume.utils.audio import SILENCE_PEAK, SoundError, batches_by_length, check_wave
 from sonolume.utils.errors import ComputationError
 
 if TYPE_CHECKING:
@@ -37,9 +37,13 @@ ENCODER_BATCH_SIZE = 8  # windows in one call of the encoder
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 COMPONENTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "safety_checker", "feature_extractor")
 MIN_CONTRAST = 1 / 255  # a picture with less contrast has one colour: the computation failed
+HOP = 0.1  # seconds between two candidates for the loudest window
+NOISE_LEVEL = 0.01  # standard deviation of `white_noise`
+ENERGY_UNIT = 2.0**-30  # of the peak's square, in which the loudness of windows is counted
 FLOAT32_HINT = "the settings or the weights are at fault: try another --seed, a lower --guidance_scale, more steps"
 
 Wave = Tensor | np.ndarray
+Span = tuple[float, float]  # start and end in seconds
 
 
 class LongSounds(StrEnum):
@@ -108,8 +112,9 @@ class AudioToImagePipeline:
     def __init__(self, encoder: SoundEncoder, sd: "StableDiffusionPipeline") -> None:
         width = encoder.width if sd.text_encoder is None else sd.text_encoder.config.hidden_size
         if encoder.width != width:
+            known = ", ".join(f"{width}: {name}" for width, name in STABLE_DIFFUSION.items())
             raise ValueError(f"the audio tokens have width {encoder.width}, the text encoder of this Stable Diffusion "
-                             f"{width}: choose another one (768: Stable Diffusion 1.x, 1024: 2.x)")  # fmt: skip
+                             f"{width}: choose another one, such as {known}")  # fmt: skip
         self.sd, self.encoder = sd, encoder
         self.guidance_scale = 7.5  # as published
         self.num_steps = REFERENCE_STEPS if sd.scheduler is None else self.use_preset("balanced")
@@ -225,17 +230,23 @@ class AudioToImagePipeline:
         return sampling.objective_of(self.sd.scheduler), noise
 
     @torch.no_grad()
-    def encode_audio(self, waves: Sequence[Wave]) -> Tensor:
+    def encode_audio(self, waves: Sequence[Wave], average: bool = False) -> Tensor:
         """Encode waves (n,) of any lengths at the encoder's rate -> audio tokens (B, K, D) float32, on the CPU.
 
-        A wave longer than `encoder.window` is covered by evenly spread windows, whose tokens are averaged; silent
-        windows do not count.
+        Of a wave longer than `encoder.window`, the seconds of `encoded_seconds` are encoded; if these are several
+        windows, their tokens are averaged.
+
+        Args:
+            average: encode all of a long wave, whatever `encoder.long_sounds` says.
 
         Raises:
             ValueError: a wave has more than one channel.
-            SoundError: a wave is too short, silent, or not finite; the message names its number.
+            SoundError: a wave is too short, silent, not finite, or too long for an encoder that refuses long sounds;
+                the message names its number.
         """
-        groups = [self._windows(wave, number) for number, wave in enumerate(waves)]
+        waves = [torch.as_tensor(wave, dtype=torch.float32) for wave in waves]
+        spans = [self._encoded_samples(wave, average, f"sound {number}") for number, wave in enumerate(waves)]
+        groups = [[wave[start:end] for start, end in span] for wave, span in zip(waves, spans, strict=True)]
         windows = [window for group in groups for window in group]
         tokens: dict[int, Tensor] = {}
         lengths = [len(window) for window in windows]  # nothing is padded: a batch has windows of equal length only
@@ -245,25 +256,43 @@ class AudioToImagePipeline:
         ordered = torch.stack([tokens[number] for number in range(len(windows))])                 # (windows, K, D)
         return torch.stack([found.mean(dim=0) for found in ordered.split([len(group) for group in groups])])
 
-    def _windows(self, wave: Wave, number: int) -> list[Tensor]:
-        """Check a wave, and cover it with evenly spread windows of the encoder's length, without the silent ones."""
-        wave = torch.as_tensor(wave, dtype=torch.float32)
+    def encoded_seconds(self, wave: Wave, average: bool = False, name: str = "the sound") -> list[Span]:
+        """Seconds of a wave (n,) that `encode_audio` encodes, by `encoder.long_sounds` if it is longer than a window.
+
+        "mean": evenly spread windows that cover it, without the silent ones. "loudest": the window with the largest
+        mean square, the first of equals, from a search every 0.1 s. "refuse": a SoundError. `name` is for messages,
+        arguments and errors are otherwise those of `encode_audio`.
+        """
+        rate = self.encoder.sample_rate
+        samples = self._encoded_samples(torch.as_tensor(wave, dtype=torch.float32), average, name)
+        return [(start / rate, end / rate) for start, end in samples]
+
+    def _encoded_samples(self, wave: Tensor, average: bool, name: str) -> list[tuple[int, int]]:
+        """Check a wave (n,); return the first and last sample, exclusive, of each window of it that is encoded."""
+        encoder, rate = self.encoder, self.encoder.sample_rate
         if wave.ndim != 1:
-            raise ValueError(f"sound {number} is {tuple(wave.shape)}: expected one channel, (samples,)")
-        check_wave(wave.cpu().numpy(), self.encoder.sample_rate, f"sound {number}", self.encoder.min_seconds)
-        length = round(self.encoder.window * self.encoder.sample_rate)
+            raise ValueError(f"{name} is {tuple(wave.shape)}: expected one channel, (samples,)")
+        check_wave(wave.cpu().numpy(), rate, name, encoder.min_seconds)
+        length = round(encoder.window * rate)
         count = math.ceil(len(wave) / length)
         if count == 1:
-            return [wave]
-        starts = [round(number * (len(wave) - length) / (count - 1)) for number in range(count)]
-        windows = [wave[start : start + length] for start in starts]
-        return [window for window in windows if window.abs().max() >= SILENCE_PEAK]
+            return [(0, len(wave))]
+        policy = LongSounds.mean if average else encoder.long_sounds
+        if policy is LongSounds.refuse:
+            sizes = f"{len(wave) / rate:.3f} s long, at most {encoder.window:g} s are encoded"
+            raise SoundError(f"{name}: {sizes}: --span START-END chooses a part", "too long")
+        if policy is LongSounds.loudest:
+            starts = [_loudest(wave.cpu().numpy(), length, round(HOP * rate))]
+        else:
+            starts = [round(number * (len(wave) - length) / (count - 1)) for number in range(count)]
+            starts = [start for start in starts if wave[start : start + length].abs().max() >= SILENCE_PEAK]
+        return [(start, start + length) for start in starts]
 
     @torch.no_grad()
     def encode_prompt(
         self, sounds: Sequence[Wave] | Tensor, prompt: str | Sequence[str] | None = None,
         text: str | Sequence[str] | None = None, mix: float = 0.5, audio_strength: float = 1.0,
-        negative_prompt: str | Sequence[str] | None = "",
+        negative_prompt: str | Sequence[str] | None = "", negative_sounds: Sequence[Wave] | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Encode sounds and the prompts around them -> `prompt_embeds`, `negative_prompt_embeds` (B, L, D).
 
@@ -271,19 +300,23 @@ class AudioToImagePipeline:
 
         Args:
             sounds: waves (n,) at the encoder's rate, or audio tokens (B, K, D) from `encode_audio`.
-            prompt: words with `<*>` in the place of the sound, one for all or one each; default: the encoder's.
+            prompt: words with `<*>` in the place of the sound, for all its tokens; one for all or one each; default:
+                the encoder's.
             text: one for all or one each; its text states are mixed in.
             mix: weight of the texts; the sounds weigh 1 - mix.
             audio_strength: 1 is the sound as trained, 0 the words of the prompt without it; other values lie on the
                 line through both.
             negative_prompt: what the pictures should not show, one for all or one each.
+            negative_sounds: waves or audio tokens of what the pictures should not show, one for all or one each; they
+                follow the words of `negative_prompt`, unless these contain `<*>`. See `white_noise`.
+
+        If the states of both sides differ in length, the shorter ones go on as those of the empty text do.
 
         Raises:
             ValueError: a prompt or text is too long, or a prompt does not fit the tokens.
         """
         tokenizer, text_encoder = self._text_encoder()
-        if not isinstance(sounds, Tensor) or sounds.ndim != 3:
-            sounds = self.encode_audio(list(sounds))                                              # (B, K, D)
+        sounds = self._audio_tokens(sounds)                                                       # (B, K, D)
         prompts = _one_each(self.encoder.prompt if prompt is None else prompt, len(sounds), "prompts")
         states = self.encoder.encode_prompt(sounds.to(self.sd._execution_device), prompts, tokenizer, text_encoder)
         if audio_strength != 1:
@@ -292,14 +325,44 @@ class AudioToImagePipeline:
         if text is not None:
             texts = _one_each(text, len(sounds), "texts")
             states = torch.lerp(states, self.encode_texts(texts, states.shape[1]).to(states.dtype), mix)
-        return states, self._encode_negative(negative_prompt, states)
+        return self._equally_long(states, self._encode_negative(negative_prompt, states, negative_sounds))
 
-    def _encode_negative(self, negative_prompt: str | Sequence[str] | None, states: Tensor) -> Tensor:
-        """Encode what the pictures of `prompt_embeds` (B, L, D) should not show -> (B, L, D)."""
+    def _audio_tokens(self, sounds: Sequence[Wave] | Tensor) -> Tensor:
+        """Encode waves; audio tokens (B, K, D) stay as they are."""
+        return sounds if isinstance(sounds, Tensor) and sounds.ndim == 3 else self.encode_audio(list(sounds))
+
+    def _encode_negative(
+        self, negative_prompt: str | Sequence[str] | None, states: Tensor,
+        negative_sounds: Sequence[Wave] | Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Encode what the pictures of `prompt_embeds` (B, L, D) should not show -> (B, L' or L, D)."""
         if negative_prompt is None or isinstance(negative_prompt, str):
-            return self.encode_texts([negative_prompt or ""], states.shape[1]).to(states.dtype).expand_as(states)
-        negatives = _one_each(negative_prompt, len(states), "negative prompts")
-        return self.encode_texts(negatives, states.shape[1]).to(states.dtype)
+            words = [negative_prompt or ""]
+        else:
+            words = _one_each(negative_prompt, len(states), "negative prompts")
+        if negative_sounds is None:
+            return self.encode_texts(words, states.shape[1]).to(states.dtype).expand_as(states)
+        tokens = self._audio_tokens(negative_sounds)                                              # (1 or B, K, D)
+        if len(tokens) not in (1, len(states)):
+            raise ValueError(f"{len(tokens)} negative sounds for {len(states)} sounds: give one, or one for each")
+        count = max(len(tokens), len(words))
+        words = words * (count // len(words))
+        prompts = [text if PLACEHOLDER in text else f"{text} {PLACEHOLDER}".strip() for text in words]
+        tokens = tokens.expand(count, -1, -1).to(self.sd._execution_device)
+        negative = self.encoder.encode_prompt(tokens, prompts, *self._text_encoder())             # (1 or B, L', D)
+        return negative.to(states.dtype).expand(len(states), -1, -1)
+
+    def _equally_long(self, states: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """Continue the shorter of both text states (B, L, D) by those of the empty text."""
+        length = max(states.shape[1], negative.shape[1])
+        return self._continue(states, length), self._continue(negative, length)
+
+    def _continue(self, states: Tensor, length: int) -> Tensor:
+        """Continue text states (B, L, D) by those of the empty text -> (B, length, D)."""
+        if states.shape[1] == length:
+            return states
+        empty = self.encode_texts([""], length)[:, states.shape[1] :]                             # (1, length - L, D)
+        return torch.cat([states, empty.to(states.dtype).expand(len(states), -1, -1)], dim=1)
 
     def _text_encoder(self) -> tuple[Any, Any]:
         """Tokenizer and text encoder."""
@@ -355,12 +418,13 @@ class AudioToImagePipeline:
         cross_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        negative_sounds: Sequence[Wave] | Tensor | None = None,
     ) -> Any:
         """Draw a picture of each sound.
 
         Args:
-            sounds, prompt, text, mix, audio_strength, negative_prompt: see `encode_prompt`; `audio_strength` from 0
-                to 2.
+            sounds, prompt, text, mix, audio_strength, negative_prompt, negative_sounds: see `encode_prompt`;
+                `audio_strength` from 0 to 2.
             init_image: start from this picture, cropped to the shape of the result, instead of from noise.
             strength: how far to move away from it, above 0 to 1: the share of the steps that is made. Default 0.8.
             height, width: of the pictures in pixels, multiples of 8; default: the size of training.
@@ -393,13 +457,17 @@ class AudioToImagePipeline:
         if prompt_embeds is None:
             if sounds is None or negative_prompt_embeds is not None:
                 raise ValueError("give sounds, or prompt_embeds (with negative_prompt_embeds), to draw a picture of")
-            states, negative = self.encode_prompt(sounds, prompt, text, mix, audio_strength, negative_prompt)
+            words = prompt, text, mix, audio_strength, negative_prompt
+            states, negative = self.encode_prompt(sounds, *words, negative_sounds)
         else:
             if sounds is not None or prompt is not None or text is not None:
                 raise ValueError("prompt_embeds replace sounds, prompt and text: give one or the other")
             states, negative = prompt_embeds, negative_prompt_embeds
+            if negative is not None and negative_sounds is not None:
+                raise ValueError("negative_prompt_embeds replace negative_sounds: give one or the other")
             if negative is None and scale > 1:
-                negative = self._encode_negative(negative_prompt, states)
+                negative = self._encode_negative(negative_prompt, states, negative_sounds)
+                states, negative = self._equally_long(states, negative)
         states = self._copies(states, num_images_per_prompt)                                      # (B, L, D)
         if negative is not None:
             negative = self._copies(negative, num_images_per_prompt)                              # (B, L, D)
@@ -507,6 +575,25 @@ def _one_each(given: str | Sequence[str], count: int, what: str) -> list[str]:
     if len(found) != count:
         raise ValueError(f"{len(found)} {what} for {count} sounds: give one, or one for each")
     return found
+
+
+def _loudest(wave: np.ndarray, length: int, hop: int) -> int:
+    """Start of the window of `length` samples with the largest mean square, the first of equals.
+
+    Candidates begin every `hop` samples; the last one ends with the wave (n,).
+    """
+    squares = np.square(wave / np.abs(wave).max(), dtype=np.float32)
+    sums = np.rint(squares / np.float32(ENERGY_UNIT)).astype(np.int64)  # equal windows have equal sums of integers
+    np.cumsum(sums, out=sums)
+    starts = np.append(np.arange(0, len(wave) - length, hop), len(wave) - length)
+    before = np.where(starts > 0, sums[starts - 1], 0)
+    return int(starts[np.argmax(sums[starts + length - 1] - before)])
+
+
+def white_noise(encoder: SoundEncoder, seed: int) -> Tensor:
+    """One window of white noise (n,) at the encoder's rate; as a negative sound, it is far from any recording."""
+    generator = torch.Generator().manual_seed(seed)
+    return NOISE_LEVEL * torch.randn(round(encoder.window * encoder.sample_rate), generator=generator)
 
 
 def remove_placeholder(prompt: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sonolume.config.audio_to_image import STABLE_DIFFUSION
 from sonolume.models import lora
 from sonolume.models.a2i.audiotoken import encoder
 from sonolume.models.a2i.pipeline import LORA
@@ -20,7 +21,6 @@ from sonolume.utils.errors import UserError
 
 PROMPT = "a photo of <*>, 4k, high resolution"  # of the official inference
 WINDOW = 10.0  # seconds of sound in the official inference
-STABLE_DIFFUSION = {768: "CompVis/stable-diffusion-v1-4", 1024: "stabilityai/stable-diffusion-2"}  # width -> id
 PATTERNS = ("*embedder_learned_embeds*.bin", "*learned_embeds*.bin")  # published names; names that training writes
 OFFICIAL_LORA = re.compile(r"(.+\.attn[12])\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
 HALVES = {"down": "lora_A", "up": "lora_B"}
@@ -31,8 +31,8 @@ def convert(source: Path, folder: Path, beats: str, stable_diffusion: str | None
 
     Args:
         source: the embedder's file, or a folder that holds it.
-        beats, stable_diffusion: folders or hub ids that the folder refers to (default: the published Stable Diffusion
-            of the embedder's width).
+        beats, stable_diffusion: folders or hub ids that the folder refers to (default: the Stable Diffusion of the
+            embedder's width).
         lora_file: the adapters that were trained with it.
 
     Raises:
@@ -44,7 +44,8 @@ def convert(source: Path, folder: Path, beats: str, stable_diffusion: str | None
     adapters = read_lora(lora_file) if lora_file else {}
     stable_diffusion = stable_diffusion or STABLE_DIFFUSION.get(width)
     if not stable_diffusion:
-        raise UserError(f"{path}: is {width} wide, no published Stable Diffusion is: name it with --stable_diffusion")
+        known = " or ".join(map(str, STABLE_DIFFUSION))
+        raise UserError(f"{path}: is {width} wide, not {known}: name its Stable Diffusion with --stable_diffusion")
     # Relative paths in settings start at the repository, those of the command line at the working directory.
     parts = {"stable_diffusion": stable_diffusion, "beats": beats}
     settings = {key: str(Path(part).resolve()) if Path(part).is_dir() else part for key, part in parts.items()}

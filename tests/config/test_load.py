@@ -85,7 +85,8 @@ def test_numbers_may_stand_for_texts_and_interpolations_for_values() -> None:
         ('"train": {"compile": 1}', "train.compile: needs true or false, got the number 1"),
         ('"train": {"precision": {}}', "train.precision: needs a text, got a section {...}"),
         ('"train": {"adam": {"betas": [0.9, "x"]}}', "train.adam.betas[1]: needs a number, got the text 'x'"),
-        ('"train": {"lr_schedule": "cosin"}', "train.lr_schedule: needs one of constant, cosine, got the text 'cosin'"),
+        ('"train": {"lr_schedule": "cosin"}', "needs one of constant, cosine, linear, got the text 'cosin'"),
+        ('"train": {"final_lr": 1.0}', "train.final_lr 1 must be at most train.adam.lr"),
         (
             '"preprocess": {"miniworld": {"kinds": "bell"}}',
             "preprocess.miniworld.kinds: needs a list [...], got the text",

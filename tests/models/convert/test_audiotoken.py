@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sonolume.bins import convert as bins_convert
+from sonolume.config.audio_to_image import STABLE_DIFFUSION
 from sonolume.models import lora
 from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.models.convert import audiotoken
@@ -52,7 +53,7 @@ def test_one_of_stable_diffusion_2_names_it(goldens: SimpleNamespace, tmp_path: 
     torch.save({key: torch.ones(shape) for key, shape in shapes.items()}, path)
     audiotoken.convert(path, tmp_path / "made", "beats", None, None)
     settings = json.loads((tmp_path / "made" / SETTINGS_FILE).read_text())
-    assert settings["stable_diffusion"] == "stabilityai/stable-diffusion-2"
+    assert settings["stable_diffusion"] == STABLE_DIFFUSION[1024]
 
 
 def test_the_last_step_of_a_folder_is_taken(tmp_path: Path):
