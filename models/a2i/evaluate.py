@@ -150,8 +150,8 @@ class Painter:
         """Draw pictures of the true captions by the same Stable Diffusion, from the same noise."""
 
         def arguments(uids: list[str]) -> dict[str, Any]:
-            unused = torch.zeros(len(uids), 1, self.pipe.encoder.width)  # mix 1 ignores the sound
-            return {"sounds": unused, "text": [tests.captions[uid] for uid in uids], "mix": 1.0}
+            texts, length = [tests.captions[uid] for uid in uids], self.pipe.sd.tokenizer.model_max_length
+            return {"prompt_embeds": self.pipe.encode_texts(texts, length)}
 
         settings = {name: value for name, value in self.settings.items() if name not in ("model", "prompt")}
         return self._draw("caption", tests.captions, settings | tests.source, arguments)

@@ -1,5 +1,6 @@
 """From an exported audio-to-image folder to a pipeline: its encoder, and the Stable Diffusion of its training."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def load_exported(
 ) -> tuple[AudioToImagePipeline, dict[str, Any]]:  # fmt: skip
     """Load a pipeline as `load` does, of any audio-to-image recipe if it is None; `key` is for messages."""
     known = [recipe] if recipe else [name for name in recipes() if name.startswith("a2i/")]
-    folder, settings = runtime.read_settings(source, SETTINGS_FILE, *known, key=key)
+    folder, settings = read_settings(source, known, key)
     if "stable_diffusion" not in settings:
         raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another {key}")
     key, remedy = "--stable_diffusion", ""
@@ -72,6 +73,21 @@ def load_exported(
     pipe.guidance_scale = float(settings.get("guidance_scale", pipe.guidance_scale))
     checked = sd.safety_checker is not None
     return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
+
+
+def read_settings(source: str, known: Sequence[str], key: str) -> tuple[Path, dict[str, Any]]:
+    """Read the settings of an exported folder as `runtime.read_settings` does.
+
+    A recipe whose published folders have no settings has a function `encoder.published_settings(folder)`, which returns
+    them, or None if the folder is of another kind.
+    """
+    folder = paths.download(source, key)
+    if not (folder / SETTINGS_FILE).is_file():
+        for recipe in known:
+            of_published = getattr(recipe_code(recipe, "encoder"), "published_settings", None)
+            if of_published and (settings := of_published(folder)):
+                return folder, settings
+    return runtime.read_settings(source, SETTINGS_FILE, *known, key=key)
 
 
 def load_stable_diffusion(

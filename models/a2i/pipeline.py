@@ -69,6 +69,10 @@ class SoundEncoder(Protocol):
         """Move the networks."""
         ...
 
+    def use_preset(self, name: str) -> None:
+        """Encode as one of `PRESETS` does; "reference" is the published inference."""
+        ...
+
     def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
         """Encode waves (n,) of equal length, float32 -> audio tokens (B, K, D) float32."""
         ...
@@ -212,6 +216,7 @@ class AudioToImagePipeline:
         """
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}: {', '.join(PRESETS)}")
+        self.encoder.use_preset(name)
         if name == "reference":
             self.use_scheduler("pndm")
             self.num_steps = REFERENCE_STEPS

@@ -62,6 +62,10 @@ class Audio2ImgEncoder:
         """Move the network."""
         self.model.to(device)  # type: ignore[arg-type]
 
+    def use_preset(self, name: str) -> None:
+        """Let the padding of short sounds take part under "reference", as in the published inference."""
+        self.attention_mask = name != "reference"
+
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
         """Encode waves (n,) at 16 kHz -> states (B, K, D) float32; waves shorter than `window` are padded."""

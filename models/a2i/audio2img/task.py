@@ -14,10 +14,12 @@ from torch import Tensor
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from sonolume.config.a2i.audio2img import Config, LossName
-from sonolume.models import pretrained
+from sonolume.models import pretrained, previews
 from sonolume.models.a2i import frozen as frozen_networks
 from sonolume.models.a2i.audio2img.data import Batch, SoundTexts
-from sonolume.models.a2i.audio2img.encoder import FeatureExtractor, load_model, save, states_of
+from sonolume.models.a2i.audio2img.encoder import Audio2ImgEncoder, FeatureExtractor, load_model, save, states_of
+from sonolume.models.a2i.pipeline import AudioToImagePipeline
+from sonolume.models.a2i.preview_pictures import log_preview
 from sonolume.models.training import Frozen, RecipeTask, seeded, step_generator
 from sonolume.modules.sequence_alignment import AlignmentMetrics, alignment_losses, same_text
 from sonolume.utils import paths
@@ -153,6 +155,24 @@ class Task(RecipeTask):
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()}, sync_dist=True)
         self.metrics = AlignmentMetrics()
+        if self.config.model.preview and previews.is_due(self):
+            self._log_preview()
+
+    @torch.no_grad()
+    def _log_preview(self) -> None:
+        """Pictures of a few validation sounds in TensorBoard."""
+        data = self.data("valid")
+        clips = [data.audio(int(data.windows.first[clip])) for clip in range(min(previews.COUNT, len(data)))]
+        features, mask = (torch.stack(one).to(self.device) for one in zip(*clips, strict=True))  # (N, T, F), (N, T)
+        log_preview(self, self.encoder(features, attention_mask=mask).last_hidden_state.float())
+
+    def pipeline(self) -> AudioToImagePipeline:
+        """The model in its present state, ready to draw; loads Stable Diffusion anew, which is not kept in memory."""
+        config, sd = self.config, frozen_networks.frozen_stable_diffusion(self.config.model.stable_diffusion)
+        encoder = Audio2ImgEncoder(self.encoder, config.model.prompt, config.preprocess.input_length)
+        pipe = AudioToImagePipeline(encoder, sd.to(self.device))
+        pipe.guidance_scale = config.model.guidance_scale
+        return pipe
 
     def frozen_weights(self) -> Any:
         return self.frozen["text_encoder"].parameters()

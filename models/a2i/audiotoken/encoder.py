@@ -49,6 +49,9 @@ class AudioTokenEncoder:
         for network in networks:
             network.to(device)
 
+    def use_preset(self, name: str) -> None:
+        """Change nothing: the published inference encodes sounds in the same way."""
+
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
         """Encode waves (n,) of equal length at 16 kHz -> audio tokens (B, 1, D) float32.
