@@ -97,6 +97,9 @@ class Task(RecipeTask):
 
     def on_fit_start(self) -> None:
         loss = self.config.model.loss
+        if self.config.train.batch_size * self.trainer.world_size == 1 and not loss.negative_texts:
+            message("train.batch_size is 1, and the contrastive loss of one sound is 0: use a larger batch, or "
+                    "model.loss.negative_texts")  # fmt: skip
         center = np.mean(self.data("train").states, axis=0, dtype=np.float32)                 # (K, D)
         self.center = torch.from_numpy(center).to(self.device) if loss.center_targets else None
 

@@ -89,6 +89,9 @@ class FormulaEncoder:
     def to(self, device: Any) -> None:
         pass
 
+    def use_preset(self, name: str) -> None:
+        pass
+
     def encode_audio(self, waves: Sequence[Any]) -> Any:
         import torch
 
