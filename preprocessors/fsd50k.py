@@ -5,7 +5,7 @@ columns fname, labels, mids, split, and eval.csv without split), and FSD50K.meta
 The labels of a clip begin with the most specific one, which its parents follow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def read(
     if source.is_dir() and paths[0].parent.name == GROUND_TRUTH:  # perhaps one folder below
         root = paths[0].parent.parent
     folder = media_dir or root
-    sounds = _sounds(folder)
+    sounds = _sounds(folder, AUDIO if source.is_dir() else [f"FSD50K.{source.stem}_audio"])
     entries: list[Entry] = []
     for path in paths:
         clips = list(_clips(path))
@@ -83,9 +83,9 @@ def read(
     return entries, unknown
 
 
-def _sounds(folder: Path) -> dict[str, Path]:
-    """List sounds by their stems: those of the published folders, else all."""
-    places = [folder / name for name in AUDIO if (folder / name).is_dir()] or [folder]
+def _sounds(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """List sounds by their stems: those of the folders with these names, else all."""
+    places = [folder / name for name in names if (folder / name).is_dir()] or [folder]
     return {path.stem: path for place in reversed(places) for path in reversed(sounds_in(place))}
 
 

@@ -47,7 +47,9 @@ def test_folders_around_and_inside_the_data_set(root: Path, inside: str) -> None
     assert splits((root / inside).resolve()) == splits(root)
 
 
-def test_one_table_with_sounds_elsewhere(root: Path, tmp_path: Path) -> None:
+def test_one_table(root: Path, tmp_path: Path) -> None:
+    entries, left_out = read(root / "FSD50K.ground_truth" / "dev.csv")
+    assert (len(entries), left_out) == (6, [])
     shutil.move(root / "FSD50K.eval_audio", tmp_path / "16 kHz")
     entries, left_out = read(root / "FSD50K.ground_truth" / "eval.csv", TextField.title, tmp_path / "16 kHz")
     assert not left_out and [row.split for row, _ in entries] == ["test"] * 3
