@@ -74,10 +74,7 @@ def _last_word(path: Path) -> str:
 
 
 def _is_table(path: Path) -> bool:
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return False
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return {name.strip(' "\r\n').lower() for name in file.readline(1000).split(",")}.issuperset(COLUMNS)
+    return path.suffix.lower() == ".csv" and path.is_file() and manifest.header(path).issuperset(COLUMNS)
 
 
 def _clips(table: Path) -> list[tuple[list[str], list[str]]]:

@@ -85,6 +85,15 @@ def load_wave(row: Row, sample_rate: int, seconds: float) -> np.ndarray:
     return world.render(world.Scene.from_dict(row.scene))
 
 
+def is_outdated(row: Row, path: Path) -> bool:
+    """Whether the recording of a row changed after `path` was made of it, or is gone."""
+    if row.audio is None:
+        return False
+    times = row.audio.stat() if row.audio.is_file() else None
+    # `cp -p` and `tar` keep an old modification time, but not the change time
+    return times is None or max(times.st_mtime_ns, times.st_ctime_ns) > path.stat().st_mtime_ns
+
+
 def is_low_rate(row: Row, sample_rate: int) -> bool:
     """Whether a sound was recorded at a lower sample rate; unknown, thus False, for what PyAV decodes."""
     try:

@@ -1,6 +1,6 @@
 """Sounds with texts -> {processed_dir}/{Dataset}: 16 kHz wavs, train.json, valid.json, test.json, and report.json.
 
-The source is AudioCaps, VGGSound, a manifest with labels or captions, a folder, or the miniature world.
+The source is FSD50K, AudioCaps, VGGSound, a manifest with labels or captions, a folder, or the miniature world.
 `preprocess.text_field` chooses the texts, which become the captions of the manifests. A second run continues where an
 interrupted one stopped.
 """
@@ -13,22 +13,22 @@ from typing import Any
 
 from sonolume.config.audio_to_image import PairsConfig
 from sonolume.config.sound_text import SoundTextConfig
-from sonolume.preprocessors import audiocaps, parallel, prepared, vggsound
+from sonolume.preprocessors import audiocaps, fsd50k, parallel, prepared, vggsound
 from sonolume.preprocessors.prepared import LeftOut, Outcome, load_wave, screen, world_rows
-from sonolume.preprocessors.text_fields import Columns, labels_of, texts_of
+from sonolume.preprocessors.text_fields import Entry, labels_of, texts_of
 from sonolume.utils import audio, manifest
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
+from sonolume.utils.files import sounds_in
 from sonolume.utils.manifest import Row
 
 SETTINGS_FILE = "sounds.json"
 SETTINGS = ("sample_rate", "seconds", "text_field")  # that all sounds of a folder share
 CLIPS_PER_WORKER = 50  # clips for which a process is worth its start
+PARQUET = ".parquet"  # suffix of what the hub stores
 MARGIN = 0.05  # seconds by which a clip may exceed `seconds` before it counts as longer
 # pictures play no role here
 _ALL_VIDEOS = PairsConfig(filter_frames=False, filter_unmatch_videos=False, filter_low_quality_imgs=False)
-
-Entry = tuple[Row, Columns]
 
 
 def prepare(
@@ -57,7 +57,7 @@ def prepare(
         settings["input"] = asdict(config.miniworld)
     else:
         prepared.check_input(config, dataset, source)
-        entries, left_out = _recordings(dataset, source, media_dir)
+        entries, left_out = _recordings(config, dataset, source, media_dir)
         found, without = _with_texts(entries, config)
         rows, screened_out = screen(found)
         left_out = left_out + without + screened_out
@@ -100,16 +100,30 @@ def _has_sound(row: Row) -> bool:
     return bool(row.audio and row.audio.is_file())
 
 
-def _recordings(dataset: str, source: Path, media_dir: Path | None) -> tuple[list[Entry], list[LeftOut]]:
+def _recordings(
+    config: SoundTextConfig, dataset: str, source: Path, media_dir: Path | None
+) -> tuple[list[Entry], list[LeftOut]]:
     """Read rows with the columns from which their texts are taken, and the clips that cannot be used."""
     if not source.exists():
         raise UserError(f"{source}: no such folder or manifest of sounds with labels or captions")
+    if fsd50k.is_published(source):
+        return fsd50k.read(source, dataset, config.text_field, media_dir)
     if audiocaps.tables(source):
         return [(row, {}) for row in audiocaps.read(source, dataset, media_dir)], []
     if vggsound.table_of(source):
         rows, left_out, _ = vggsound.read(source, dataset, _ALL_VIDEOS, media_dir)
         return [(row, {}) for row in rows], left_out
+    if _has_only_parquet(source):
+        raise UserError(f"{source}: parquet files are not read: save their sounds as files with a metadata.jsonl, as "
+                        "egs/DATA.md shows for the FSD50K of the hub")  # fmt: skip
     return manifest.read_columns(source, dataset, ("Audio|Video",), media_dir), []
+
+
+def _has_only_parquet(source: Path) -> bool:
+    if source.is_file():
+        return source.suffix == PARQUET
+    has_manifest = any((source / name).is_file() for name in manifest.FOLDER_MANIFESTS)
+    return not has_manifest and any(source.glob(f"**/*{PARQUET}")) and not sounds_in(source)
 
 
 def _with_texts(entries: Sequence[Entry], config: SoundTextConfig) -> tuple[list[Row], list[LeftOut]]:
@@ -129,9 +143,9 @@ def _with_texts(entries: Sequence[Entry], config: SoundTextConfig) -> tuple[list
 
 
 def _write_sound(row: Row, folder: Path, config: SoundTextConfig) -> Outcome:
-    """Write the sound of a row, unless an earlier run did."""
+    """Write the sound of a row, unless an earlier run did and its recording is still the same."""
     path = folder / config.audio_dir / f"{row.uid}.wav"
-    if path.is_file():
+    if path.is_file() and not prepared.is_outdated(row, path):
         return Outcome((replace(row, audio=path, duration=prepared.stored_seconds(path)),), reused=True)
     wanted = round(config.seconds * config.sample_rate)
     try:

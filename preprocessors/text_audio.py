@@ -168,11 +168,8 @@ def _compute_clip(row: Row, plan: Plan) -> Outcome:
 def _existing_lengths(row: Row, plan: Plan) -> list[int]:
     """Return the frames of each window of an earlier run; [] without one, or if the recording changed or is gone."""
     paths, lengths = plan.existing(row.uid), []
-    if paths and row.audio is not None:
-        times = row.audio.stat() if row.audio.is_file() else None
-        # `cp -p` and `tar` keep an old modification time, but not the change time
-        if times is None or max(times.st_mtime_ns, times.st_ctime_ns) > paths[0].stat().st_mtime_ns:
-            return []
+    if paths and prepared.is_outdated(row, paths[0]):
+        return []
     for path in paths:
         try:
             lengths.append(np.load(path, mmap_mode="r").shape[1])

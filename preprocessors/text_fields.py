@@ -1,6 +1,5 @@
 """Texts of a sound for training: its labels, title, description or tags."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from sonolume.config.sound_text import TextField
@@ -11,7 +10,8 @@ from sonolume.utils.text import has_surrogates
 TEMPLATE = "a photo of {}"
 _SEPARATORS = str.maketrans("_,", "  ", "()")
 
-Columns = Mapping[str, Any]  # of a table, by their lower-case names
+Columns = dict[str, Any]  # of a table, by their lower-case names
+Entry = tuple[Row, Columns]
 
 
 def texts_of(row: Row, columns: Columns, choice: TextField) -> list[str]:

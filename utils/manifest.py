@@ -108,6 +108,12 @@ def read_cells(path: Path) -> list[Cell]:
     return [(where, {str(key).strip().lower(): value for key, value in cell.items()}) for where, cell in found]
 
 
+def header(table: Path) -> set[str]:
+    """Read the lower-case column names of a csv file."""
+    with table.open(encoding="utf-8-sig", errors="replace") as file:
+        return {name.strip(' "\r\n').lower() for name in file.readline(1000).split(",")}
+
+
 def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
     """Write a json list of {"Dataset", "Uid", "Caption", ...} without empty fields.
 
