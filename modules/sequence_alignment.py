@@ -61,7 +61,7 @@ def contrastive_loss(
     loss = _mean(_cross_entropy(logits, own, excluded), positions, across)
     if not symmetric:
         return loss
-    excluded = None if excluded is None else excluded[:, own]          # (B texts, B sounds, 1)
+    excluded = None if excluded is None else excluded[:, own].transpose(0, 1)          # (B texts, B sounds, 1)
     if positions is not None:
         excluded = ~positions.bool() if excluded is None else excluded | ~positions.bool()
         excluded = excluded.expand(len(audio), *positions.shape)                       # (B texts, B sounds, L)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 AMPHION = Path(__file__).parent / "amphion_tta"  # outputs of the official text-to-audio code
 AUDIOTOKEN = Path(__file__).parent / "audiotoken"  # outputs of the official audio-to-image code
+AUDIO2IMG = Path(__file__).parent / "audio2img"  # the formulas and settings that audio2img's training notebook prints
 
 
 def input_for(name: str, shape: tuple[int, ...], scale: float = 1.0) -> Tensor:
@@ -61,11 +62,11 @@ def weights_for(table: str, same_as: Mapping[str, str] | None = None) -> dict[st
     return weights | {name: torch.zeros((), dtype=torch.long) for name in counters}
 
 
-def golden(name: str) -> Any:
-    """The arrays of amphion_tta/{name}.npz, or the content of its .json."""
-    if (AMPHION / f"{name}.json").exists():
-        return json.loads((AMPHION / f"{name}.json").read_text())
-    return {key: torch.from_numpy(array) for key, array in np.load(AMPHION / f"{name}.npz").items()}
+def golden(name: str, folder: Path = AMPHION) -> Any:
+    """The arrays of {folder}/{name}.npz, or the content of its .json."""
+    if (folder / f"{name}.json").exists():
+        return json.loads((folder / f"{name}.json").read_text())
+    return {key: torch.from_numpy(array) for key, array in np.load(folder / f"{name}.npz").items()}
 
 
 def assert_close(got: Tensor, wanted: Tensor, atol: float) -> None:
@@ -96,6 +97,17 @@ def audiotoken_padding_mask() -> Tensor:
     mask = torch.zeros(2, 16000, dtype=torch.bool)
     mask[1, 9000:] = True
     return mask
+
+
+def audio2img_waves() -> dict[str, np.ndarray]:
+    """The clips of audio2img/frontend.npz by name, (n,) float32 at 16 kHz."""
+    length = 60320
+    return {
+        "noise_1s": input_for("audio2img.wave1", (16000,), 0.1).numpy(),
+        "chirp_3.77s": _chirp(length, (length - 1) / 16000).astype(np.float32),
+        "noise_10s": input_for("audio2img.wave2", (160000,), 0.1).numpy(),
+        "silence_0.5s": np.zeros(8000, np.float32),
+    }
 
 
 def beats_checkpoint(size: str) -> dict[str, Any]:
