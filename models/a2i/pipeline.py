@@ -284,7 +284,7 @@ class AudioToImagePipeline:
             return [(0, len(wave))]
         policy = LongSounds.mean if average else encoder.long_sounds
         if policy is LongSounds.refuse:
-            sizes = f"{len(wave) / rate:.3f} s long, at most {encoder.window:g} s are encoded"
+            sizes = f"{round(len(wave) / rate, 3):g} s long, at most {encoder.window:g} s are encoded"
             raise SoundError(f"{name}: {sizes}: --span START-END chooses a part", "too long")
         if policy is LongSounds.loudest:
             starts = [_loudest(wave.cpu().numpy(), length, round(HOP * rate))]

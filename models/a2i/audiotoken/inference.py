@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from sonolume.config.a2i.audiotoken import Config, InferenceOptions
+from sonolume.config.options import Spans
 from sonolume.models import runtime
 from sonolume.models.a2i import generate
 from sonolume.models.a2i.audiotoken.encoder import SHIPPED, load_beats
+from sonolume.models.a2i.clips import load_span
 from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.preprocessors.miniworld.scene import KINDS
@@ -49,7 +51,7 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
     errors: list[SoundError] = []
     for path in sounds:
         try:
-            duration, tags = tag_recording(beats, path)
+            duration, tags = tag_recording(beats, path, spans=options.span)
         except SoundError as error:
             errors.append(error)
             continue
@@ -70,8 +72,12 @@ def find_beats(config: Config, checkpoint: str | None) -> BEATs:
     return load_beats(SHIPPED_BEATS)
 
 
-def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WINDOW) -> Tags:
+def tag_recording(
+    beats: BEATs, path: Path, top: int = TOP, window: float = WINDOW, spans: Spans | None = None
+) -> Tags:
     """Classify a recording of any rate, channels and length by its `top` tags; `window` seconds go in at a time.
+
+    `spans` are those of --span: only the first is classified.
 
     Raises:
         SoundError: the file cannot be read, is too short or not finite.
@@ -80,8 +86,8 @@ def tag_recording(beats: BEATs, path: Path, top: int = TOP, window: float = WIND
     if beats.predictor is None:
         raise UserError("this BEATs has no classification head, so it has no tags: use a finetuned checkpoint "
                         "(bins/convert.py beats)")  # fmt: skip
-    wave = audio.load(path, SAMPLE_RATE)
-    audio.check_wave(wave, SAMPLE_RATE, path, beats.min_samples / SAMPLE_RATE, silent_ok=True)
+    wave, _, _, name = load_span(path, SAMPLE_RATE, spans)
+    audio.check_wave(wave, SAMPLE_RATE, name, beats.min_samples / SAMPLE_RATE, silent_ok=True)
     size = max(min(round(window * SAMPLE_RATE), len(wave)), beats.min_samples)
     windows = torch.stack([torch.from_numpy(part) for part in audio.split_windows(wave, size)])  # (W, size)
     parts = [beats.tags(batch.to(beats.device)) for batch in windows.split(BATCH_SIZE)]          # (b, C) each

@@ -42,14 +42,17 @@ def infer(
     exported: Path, formula_encoder: Callable[..., Any], load_once: Callable[..., Any], tmp_path: Path, root: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: Any,
 ) -> Infer:  # fmt: skip
-    """infer(*flags) -> (exit code, printed paths, stderr); two steps of the tiny networks into tmp_path/out."""
+    """infer(*flags) -> (exit code, printed paths, stderr); two steps of the tiny networks into tmp_path/out.
+
+    Further arguments are those of the `FormulaEncoder`, whose window is 1 s.
+    """
     import sonolume.models.a2i.audiotoken.encoder as recipe
     from sonolume.models.a2i import loading
 
     monkeypatch.setattr(loading, "load_stable_diffusion", load_once)
 
-    def run(*flags: str, checkpoint: Path = exported, width: int = 32) -> tuple[int, list[Path], str]:
-        monkeypatch.setattr(recipe, "load", lambda *_: formula_encoder(width))
+    def run(*flags: str, checkpoint: Path = exported, **encoder: Any) -> tuple[int, list[Path], str]:
+        monkeypatch.setattr(recipe, "load", lambda *_: formula_encoder(**encoder))
         argv = ["--config", str(root / "egs/a2i/audiotoken/exp_config.json"), "--checkpoint", str(checkpoint)]
         steps = [] if "--num_steps" in flags or "--preset" in flags else ["--num_steps", "2"]
         capsys.readouterr()
@@ -176,6 +179,121 @@ def test_a_long_recording_is_one_token_or_a_storyboard(infer: Infer, tmp_path: P
     assert [facts_of(path)["seconds"] for path in paths[:-1]][:2] == [[0, 2], [0.75, 2.75]]
 
 
+@pytest.fixture
+def thunder(tmp_path: Path) -> str:
+    """Three seconds of noise, loudest from 1.5 to 2.5 s."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE)
+    wave[: 3 * RATE // 2] /= 10
+    wave[5 * RATE // 2 :] = 0
+    soundfile.write(tmp_path / "thunder.wav", wave, RATE)
+    return str(tmp_path / "thunder.wav")
+
+
+def lines_about(stderr: str, name: str) -> list[str]:
+    return [line.partition(f"{name}: ")[2] for line in stderr.splitlines() if f"{name}: " in line]
+
+
+def test_the_seconds_of_a_long_sound(infer: Infer, thunder: str) -> None:
+    """The mean says nothing, as ever; everything else is one line, and all is in the sidecar."""
+    whole, mean = [0, 3], [[0, 1], [1, 2], [2, 3]]
+    loudest = "its loudest 1 s are used ({} of 3 s); --span chooses others, --average uses all"
+    cases: list[tuple[str, str, list[float], list[list[float]], list[str]]] = [
+        ("", "mean", whole, mean, []),
+        ("--average", "mean", whole, mean, []),
+        ("--span 1.2-2", "mean", [1.2, 2], [[1.2, 2]], ["1.2-2 of 3 s are used"]),
+        ("--span 0-1.5", "mean", [0, 1.5], [[0, 1], [0.5, 1.5]], ["0-1.5 of 3 s are used"]),
+        ("", "loudest", whole, [[1.5, 2.5]], [loudest.format("1.5-2.5")]),
+        ("--span 0-1.9", "loudest", [0, 1.9], [[0.9, 1.9]], [loudest.format("0.9-1.9")]),
+        ("--span 2-", "loudest", [2, 3], [[2, 3]], ["2-3 of 3 s are used"]),
+        ("--average", "loudest", whole, mean, ["0-3 of 3 s are used, the mean of 3 windows of 1 s"]),
+        ("--average", "refuse", whole, mean, ["0-3 of 3 s are used, the mean of 3 windows of 1 s"]),
+        ("--span 1-2", "refuse", [1, 2], [[1, 2]], ["1-2 of 3 s are used"]),
+    ]
+    for flags, policy, seconds, encoded, lines in cases:
+        code, (png,), stderr = infer("--audio", thunder, *flags.split(), long_sounds=policy)
+        assert code == 0 and lines_about(stderr, "thunder.wav") == lines, (flags, policy, stderr)
+        facts = facts_of(png)
+        assert (facts["seconds"], facts["encoded_seconds"]) == (seconds, encoded), (flags, policy)
+        assert facts["average"] is (flags == "--average")
+
+
+def test_the_seconds_decide_the_picture(infer: Infer, thunder: str, tmp_path: Path) -> None:
+    """A span is what a file of these seconds would be; the loudest part likewise."""
+    wave, _ = soundfile.read(thunder)
+    soundfile.write(tmp_path / "part.wav", wave[3 * RATE // 2 : 5 * RATE // 2], RATE)
+    (part,) = infer("--audio", str(tmp_path / "part.wav"))[1]
+    for flags, policy in ((["--span", "1.5-2.5"], "mean"), ([], "loudest")):
+        (png,) = infer("--audio", thunder, *flags, long_sounds=policy)[1]
+        assert np.array_equal(pixels(png), pixels(part)), policy
+    assert not np.array_equal(pixels(infer("--audio", thunder)[1][0]), pixels(part))
+
+
+def test_a_span_of_a_storyboard(infer: Infer, thunder: str) -> None:
+    code, paths, stderr = infer("--audio", thunder, "--span", "0.5-2.5", "--window", "1")
+    assert code == 0 and [facts_of(path)["seconds"] for path in paths[:-1]] == [[0.5, 1.5], [1.5, 2.5]]
+    assert lines_about(stderr, "thunder.wav") == ["0.5-2.5 of 3 s are used"]
+    flags = ["--audio", thunder, "--window", "1.5"]
+    code, paths, stderr = infer(*flags, long_sounds="loudest")
+    assert lines_about(stderr, "thunder.wav") == ["the loudest 1 s of each window are used; --average uses all"]
+    assert facts_of(paths[1])["encoded_seconds"] == [[1.5, 2.5]]
+    code, paths, stderr = infer(*flags, long_sounds="refuse")
+    assert code == 2 and "--window must be at most 1 s here, got 1.5" in errors(stderr)[0]
+
+
+def test_sounds_that_the_span_or_the_encoder_does_not_fit(infer: Infer, thunder: str, dog: str) -> None:
+    for flags, policy, message in (
+        (["--span", "2-3.5"], "mean", "thunder.wav: --span 2-3.5 lies outside the sound, which lasts 3 s"),
+        (["--span", "3-"], "mean", "thunder.wav: --span 3- lies outside the sound, which lasts 3 s"),
+        (["--span", "2.5-3"], "mean", "thunder.wav: --span 2.5-3: silent"),
+        (["--span", "1-1.1"], "mean", "thunder.wav: --span 1-1.1: 0.100 s long"),
+        ([], "refuse", "thunder.wav: 3 s long, at most 1 s are encoded: --span START-END chooses a part"),
+    ):
+        code, paths, stderr = infer("--audio", thunder, *flags, long_sounds=policy)
+        (line,) = errors(stderr)
+        assert code == 2 and not paths and message in line, line
+    code, paths, stderr = infer("--audio", dog, "--audio", thunder, long_sounds="refuse")
+    assert code == 0 and len(paths) == 1 and "1 of 2 sounds were left out: 1 too long" in stderr
+
+
+def test_a_sound_that_the_picture_should_not_show(infer: Infer, dog: str, thunder: str, tmp_path: Path) -> None:
+    plain = infer("--audio", dog)[1][0]
+    rain = write(tmp_path / "rain.wav", seed=1)
+    code, (png,), stderr = infer("--audio", dog, "--negative_audio", rain)
+    facts = facts_of(png)
+    assert code == 0 and (facts["negative_audio"], facts["negative_seconds"]) == (rain, [[0, 0.5]]), stderr
+    assert not np.array_equal(pixels(plain), pixels(png)) and facts_of(plain)["negative_audio"] is None
+    worded = infer("--audio", dog, "--negative_audio", rain, "--negative_text", "dull")[1][0]
+    assert not np.array_equal(pixels(worded), pixels(png))
+    inside = infer("--audio", dog, "--negative_audio", rain, "--negative_text", "dull <*>")[1][0]
+    assert np.array_equal(pixels(worded), pixels(inside))
+    code, (png,), stderr = infer("--audio", dog, "--negative_audio", thunder, long_sounds="loudest")
+    assert facts_of(png)["negative_seconds"] == [[1.5, 2.5]] and "(1.5-2.5 of 3 s)" in stderr
+
+
+def test_noise_as_the_negative_depends_on_the_seed_alone(infer: Infer, dog: str) -> None:
+    flags = ["--audio", dog, "--negative_audio", "noise", "--num_samples", "2"]
+    both, alone = infer(*flags, "--batch_size", "2")[1], infer(*flags, "--batch_size", "1")[1]
+    second = infer(*flags[:-2], "--seed", "1")[1][0]
+    assert facts_of(second)["negative_audio"] == "noise" and facts_of(second)["negative_seconds"] is None
+    for one, other in ((both[0], alone[0]), (both[1], alone[1]), (both[1], second)):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 1
+    plain = infer("--audio", dog, "--seed", "1")[1][0]
+    assert np.abs(pixels(plain) - pixels(second)).max() > 1
+
+
+@pytest.mark.parametrize("tokens", [2, 5])
+def test_several_tokens_of_a_sound(infer: Infer, dog: str, tmp_path: Path, tokens: int) -> None:
+    """Each <*> stands for all of them, whatever the flags."""
+    rain = write(tmp_path / "rain.wav", seed=1)
+    two = ["--audio", dog, "--audio", rain, "--together", "--prompt", "<*> and <*>"]
+    for flags in (["--audio", dog], ["--audio", dog, "--prompt", "<*> by <*>", "--negative_audio", rain], two,
+                  [*two, "--negative_audio", "noise", "--text", "snow", "--audio_strength", "1.5"]):  # fmt: skip
+        code, paths, stderr = infer(*flags, tokens=tokens)
+        assert code == 0 and len(paths) == 1, stderr
+    code, _, stderr = infer("--audio", dog, "--prompt", f"{'a' * 75}<*>", tokens=tokens)
+    assert code == 2 and f"{75 + tokens} tokens" in errors(stderr)[0]
+
+
 def test_several_sounds_in_one_picture(infer: Infer, dog: str, tmp_path: Path) -> None:
     rain = write(tmp_path / "rain.wav", seed=1)
     flags = ["--audio", dog, "--audio", rain, "--together"]
@@ -260,6 +378,12 @@ def test_a_video_with_and_without_sound(infer: Infer, tmp_path: Path) -> None:
         ("--audio DOG --hop 1", "--hop needs --window"),
         ("--audio DOG --window 0.15", "--window must be at least 0.2 s"),
         ("--audio DOG --window 1 --together", "--together"),
+        ("--audio DOG --span 0-0.2,0.3-", "--span takes the start and end of one part"),
+        ("--audio DOG --span 2-1", "2-1 is reversed"),
+        ("--audio DOG --span 0.1-9", "--span 0.1-9 lies outside the sound, which lasts 0.5 s"),
+        ("--audio DOG --negative_audio none.wav", "--negative_audio none.wav: no such sound file (or write noise)"),
+        (f"--audio DOG --negative_audio noise --negative_text {'a' * 75}", "76 tokens"),
+        ("--audio DOG --negative_text dull<*>", "--negative_text has <*>, the place of --negative_audio"),
         ("--audio DOG --strength 0.5", "--strength needs --init_image"),
         ("--audio DOG --init_image none.png", "--init_image none.png"),
         ("--audio DOG --init_image DOG", "dog.wav: not a readable image"),

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sonolume.models.a2i.loading import load_stable_diffusion
-from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted, remove_placeholder
+from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted, remove_placeholder, white_noise
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import ComputationError, UserError
 
@@ -180,6 +180,113 @@ def test_a_long_sound_is_the_mean_of_its_windows(pipe: AudioToImagePipeline) -> 
     torch.testing.assert_close(pipe.encode_audio([with_silence])[0], lone[0])
     pipe.encode_audio([noise(2.5)])
     assert pipe.encoder.lengths[-1] == [RATE] * 3  # type: ignore[attr-defined]
+
+
+def test_the_loudest_window_of_a_long_sound(sd: Any, formula_encoder: Callable[..., Any]) -> None:
+    """Searched every 0.1 s, the end included; the first of equals. --average encodes all."""
+    pipe = build(sd, formula_encoder(long_sounds="loudest"))
+    quiet, loud = noise(0.75, level=0.01), noise(1.0, 1)
+    wave = torch.cat([quiet, loud, quiet])
+    assert pipe.encoded_seconds(wave) == [(0.7, 1.7)]  # the candidate that covers most of it
+    torch.testing.assert_close(pipe.encode_audio([wave]), pipe.encode_audio([wave[11200:27200]]))
+    assert pipe.encoded_seconds(torch.cat([quiet, quiet, loud])) == [(1.5, 2.5)]  # not on the hop, from 1.45 on
+    assert pipe.encoded_seconds(torch.cat([quiet, quiet[:8800], loud])) == [(1.3, 2.3)]
+    assert pipe.encoded_seconds(torch.cat([tone(0.5), tone(0.5), 0 * loud, loud[:0], tone(0.5), tone(0.5)])) == [(0, 1)]
+    assert pipe.encoded_seconds(loud) == [(0, 1)] and pipe.encoded_seconds(quiet) == [(0, 0.75)]
+    assert pipe.encoded_seconds(wave, average=True) == [(0, 1), (0.75, 1.75), (1.5, 2.5)]
+    mean = build(sd, formula_encoder()).encode_audio([wave])
+    torch.testing.assert_close(pipe.encode_audio([wave], average=True), mean)
+
+
+def test_the_loudest_of_equal_windows_is_the_first(sd: Any, formula_encoder: Callable[..., Any]) -> None:
+    """Whatever lies between, before and after: sums of floats would round differently."""
+    pipe, loud = build(sd, formula_encoder(long_sounds="loudest")), noise(1.0)
+    for seed in range(20):
+        quiet = noise(1.2, seed, level=0.05)
+        assert pipe.encoded_seconds(torch.cat([quiet, loud, quiet, loud, quiet])) == [(1.2, 2.2)], seed
+
+
+def test_long_sounds_may_be_refused(sd: Any, formula_encoder: Callable[..., Any]) -> None:
+    pipe = build(sd, formula_encoder(long_sounds="refuse"))
+    with pytest.raises(SoundError, match=r"sound 1: 1.2 s long, at most 1 s are encoded: --span") as error:
+        pipe.encode_audio([noise(1.0), noise(1.2)])
+    assert error.value.reason == "too long"
+    assert pipe.encode_audio([noise(1.0), noise(1.2)], average=True).shape == (2, 1, 32)
+
+
+def test_the_seconds_of_a_mean_leave_out_silence(pipe: AudioToImagePipeline) -> None:
+    parts = [noise(1.0), torch.zeros(RATE), noise(1.0, 1)]
+    assert pipe.encoded_seconds(torch.cat(parts)) == [(0, 1), (2, 3)]
+    assert pipe.encoded_seconds(noise(2.5)) == [(0, 1), (0.75, 1.75), (1.5, 2.5)]
+    with pytest.raises(SoundError, match="thunder: silent"):
+        pipe.encoded_seconds(parts[1], name="thunder")
+
+
+def test_sounds_as_negatives(pipe: AudioToImagePipeline) -> None:
+    """The encoder's prompt of the negative sound; one for all, or one each, as waves or tokens."""
+    waves = [noise(0.5), tone(0.7)]
+    tokens = pipe.encode_audio(waves)
+    words = pipe.encode_prompt(tokens, ["<*>", "<*>, dull"])[0]
+    states, negative = pipe.encode_prompt(waves[:1], negative_sounds=waves[1:])
+    assert states.equal(pipe.encode_prompt(tokens[:1])[0])
+    assert negative.equal(pipe.encode_prompt(tokens[1:], ["<*>"])[0])
+    torch.testing.assert_close(pipe.encode_prompt(tokens, negative_sounds=tokens[:1])[1][1], words[0])
+    each = pipe.encode_prompt(tokens, negative_sounds=tokens, negative_prompt=["", "<*>, dull"])[1]
+    torch.testing.assert_close(each, words)
+    same = pipe.encode_prompt(tokens, negative_sounds=tokens[1:], negative_prompt="dull")[1]
+    torch.testing.assert_close(same, pipe.encode_prompt(tokens[1:], ["dull <*>"])[0].expand(2, -1, -1))
+    plain, other = draw(pipe, waves[0]), draw(pipe, waves[0], negative_sounds=waves[1:])
+    assert np.abs(plain - other).max() > 0
+    given = {"prompt_embeds": states, "generator": generators(0)}
+    drawn = pipe(**given, negative_sounds=waves[1:]).images[0]
+    np.testing.assert_array_equal(np.asarray(drawn, np.float64) / 255, other[0])
+    with pytest.raises(ValueError, match="negative_prompt_embeds replace negative_sounds"):
+        pipe(**given, negative_prompt_embeds=negative, negative_sounds=waves[1:])
+    with pytest.raises(ValueError, match="3 negative sounds for 2 sounds"):
+        pipe.encode_prompt(tokens, negative_sounds=[*waves, waves[0]])
+
+
+def test_both_sides_become_equally_long(
+    sd: Any, formula_encoder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder whose states are as many as the prompt has letters: the shorter go on as those of the empty text."""
+    encoder = formula_encoder()
+    pipe, full = build(sd, encoder), encoder.encode_prompt
+
+    def cut(tokens: Any, prompts: Any, *parts: Any) -> Any:
+        return full(tokens, prompts, *parts)[:, : len(prompts[0])]
+
+    monkeypatch.setattr(encoder, "encode_prompt", cut)
+    tokens = pipe.encode_audio([noise(0.5), tone(0.7)])
+    for prompt, words in (("a photo of <*>", "dull"), ("<*>", "very dull")):
+        states, negative = pipe.encode_prompt(tokens, prompt, negative_prompt=words, negative_sounds=tokens[:1])
+        lengths = len(prompt), len(f"{words} <*>")
+        assert states.shape == negative.shape == (2, max(lengths), 32)
+        for found, have in zip((states, negative), lengths, strict=True):
+            assert found[:, have:].equal(pipe.encode_texts([""], max(lengths))[:, have:].expand(2, -1, -1))
+    assert draw(pipe, noise(0.5), negative_sounds=[tone(0.7)]).shape == (1, 32, 32, 3)
+
+
+def test_white_noise_is_one_window_of_its_seed(formula_encoder: Callable[..., Any]) -> None:
+    encoder = formula_encoder()
+    wave = white_noise(encoder, 3)
+    assert wave.shape == (RATE,) and wave.std().item() == pytest.approx(0.01, rel=0.05)
+    assert wave.equal(white_noise(encoder, 3)) and not wave.equal(white_noise(encoder, 4))
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_sound_of_several_tokens(sd: Any, formula_encoder: Callable[..., Any], count: int) -> None:
+    pipe = build(sd, formula_encoder(tokens=count))
+    one, two = pipe.encode_audio([noise(0.5)]), pipe.encode_audio([tone(0.7)])
+    assert one.shape == (1, count, 32)
+    twice = pipe.encode_prompt(one, ["<*> by <*>"])[0]
+    both = pipe.encode_prompt(torch.cat([one, two], dim=1), ["<*> by <*>"])[0]
+    assert twice[0, : 3 + count].equal(both[0, : 3 + count]) and not twice[0, 3 + count].allclose(both[0, 3 + count])
+    assert pipe.encode_prompt(torch.cat([one, one], dim=1), ["<*> by <*>"])[0].equal(twice)
+    order = pipe.encode_prompt(one.flip(1), ["<*>"])[0]
+    assert not order.allclose(pipe.encode_prompt(one, ["<*>"])[0])
+    long = torch.cat([noise(1.0), tone(1.0)])
+    torch.testing.assert_close(pipe.encode_audio([long])[0], pipe.encode_audio(list(long.split(RATE))).mean(dim=0))
 
 
 def test_batches_hold_equal_lengths_and_the_order_stays(pipe: AudioToImagePipeline) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonolume.models.a2i.generate import format_time, split_windows, write_sheet
+from sonolume.models.a2i.clips import split_windows
+from sonolume.models.a2i.generate import format_time, write_sheet
 
 
 @pytest.mark.parametrize(
