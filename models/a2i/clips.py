@@ -55,7 +55,8 @@ def read_clips(
     is_long = any(len(part) > round(encoder.window * rate) for _, part in clips)
     used = _rounded(start, 0, seconds)
     if is_long and encoder.long_sounds is not LongSounds.mean:
-        message(f"{path}: {_long_sound(used, clips[0][0], encoder.window, total, average)}")
+        which = "first" if encoder.long_sounds is LongSounds.beginning else "loudest"
+        message(f"{path}: {_long_sound(used, clips[0][0], f'{which} {encoder.window:g} s', total, average)}")
     elif spans:
         message(f"{path}: {_of(used, total)} are used")
     return clips
@@ -76,15 +77,14 @@ def load_span(path: Path, sample_rate: int, spans: Spans | None) -> tuple[np.nda
     return audio.cut_span(wave, sample_rate, start, end, name), start, total, name
 
 
-def _long_sound(used: list[float], clip: Clip, window: float, total: float, average: bool) -> str:
-    """Describe which of the `used` seconds of a sound are encoded, where its first clip is longer than a window."""
+def _long_sound(used: list[float], clip: Clip, window: str, total: float, average: bool) -> str:
+    """Describe which of the `used` seconds of a sound are encoded, where its first clip is longer than a `window`."""
     if average:
-        mean = f"the mean of {len(clip.encoded)} windows of {window:g} s"
+        mean = f"the mean of {len(clip.encoded)} windows of {window.partition(' ')[2]}"
         return f"{_of(used, total)} are used, {'each window as ' if clip.window is not None else ''}{mean}"
     if clip.window is None:
-        others = "--span chooses others, --average uses all"
-        return f"its loudest {window:g} s are used ({_of(clip.encoded[0], total)}); {others}"
-    return f"the loudest {window:g} s of each window are used; --average uses all"
+        return f"its {window} are used ({_of(clip.encoded[0], total)}); --span chooses others, --average uses all"
+    return f"the {window} of each window are used; --average uses all"
 
 
 def _rounded(offset: float, start: float, end: float) -> list[float]:

@@ -51,6 +51,7 @@ class LongSounds(StrEnum):
 
     mean = "mean"  # of the tokens of evenly spread windows
     loudest = "loudest"  # the loudest window alone
+    beginning = "beginning"  # the first window alone; the encoder receives the whole sound, to normalise it
     refuse = "refuse"  # an error
 
 
@@ -251,7 +252,10 @@ class AudioToImagePipeline:
         """
         waves = [torch.as_tensor(wave, dtype=torch.float32) for wave in waves]
         spans = [self._encoded_samples(wave, average, f"sound {number}") for number, wave in enumerate(waves)]
-        groups = [[wave[start:end] for start, end in span] for wave, span in zip(waves, spans, strict=True)]
+        if self.encoder.long_sounds is LongSounds.beginning and not average:
+            groups = [[wave] for wave in waves]
+        else:
+            groups = [[wave[start:end] for start, end in span] for wave, span in zip(waves, spans, strict=True)]
         windows = [window for group in groups for window in group]
         tokens: dict[int, Tensor] = {}
         lengths = [len(window) for window in windows]  # nothing is padded: a batch has windows of equal length only
@@ -265,8 +269,8 @@ class AudioToImagePipeline:
         """Seconds of a wave (n,) that `encode_audio` encodes, by `encoder.long_sounds` if it is longer than a window.
 
         "mean": evenly spread windows that cover it, without the silent ones. "loudest": the window with the largest
-        mean square, the first of equals, from a search every 0.1 s. "refuse": a SoundError. `name` is for messages,
-        arguments and errors are otherwise those of `encode_audio`.
+        mean square, the first of equals, from a search every 0.1 s. "beginning": the first window. "refuse": a
+        SoundError. `name` is for messages, arguments and errors are otherwise those of `encode_audio`.
         """
         rate = self.encoder.sample_rate
         samples = self._encoded_samples(torch.as_tensor(wave, dtype=torch.float32), average, name)
@@ -286,7 +290,9 @@ class AudioToImagePipeline:
         if policy is LongSounds.refuse:
             sizes = f"{round(len(wave) / rate, 3):g} s long, at most {encoder.window:g} s are encoded"
             raise SoundError(f"{name}: {sizes}: --span START-END chooses a part", "too long")
-        if policy is LongSounds.loudest:
+        if policy is LongSounds.beginning:
+            starts = [0]
+        elif policy is LongSounds.loudest:
             starts = [_loudest(wave.cpu().numpy(), length, round(HOP * rate))]
         else:
             starts = [round(number * (len(wave) - length) / (count - 1)) for number in range(count)]

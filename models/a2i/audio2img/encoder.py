@@ -42,7 +42,7 @@ class Audio2ImgEncoder:
         ValueError: the model has no adapter, or takes other features.
     """
 
-    sample_rate, min_seconds, long_sounds = SAMPLE_RATE, MIN_SECONDS, LongSounds.loudest
+    sample_rate, min_seconds = SAMPLE_RATE, MIN_SECONDS
 
     def __init__(
         self, model: Wav2Vec2BertModel, prompt: str = PLACEHOLDER, window: float = WINDOW, attention_mask: bool = True
@@ -56,6 +56,7 @@ class Audio2ImgEncoder:
         self.model, self.prompt, self.window, self.attention_mask = model, prompt, window, attention_mask
         self.extract = FeatureExtractor(config.feature_projection_input_dim // STRIDE, window)
         self.width: int = config.output_hidden_size
+        self.long_sounds = LongSounds.loudest
         self.num_tokens = states_of(self.extract.length, config)
 
     def to(self, device: torch.device) -> None:
@@ -63,8 +64,10 @@ class Audio2ImgEncoder:
         self.model.to(device)  # type: ignore[arg-type]
 
     def use_preset(self, name: str) -> None:
-        """Let the padding of short sounds take part under "reference", as in the published inference."""
-        self.attention_mask = name != "reference"
+        """Under "reference", encode as published: the beginning of a long sound, and padding without a mask."""
+        is_published = name == "reference"
+        self.attention_mask = not is_published
+        self.long_sounds = LongSounds.beginning if is_published else LongSounds.loudest
 
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:

@@ -71,6 +71,18 @@ def test_padding_is_ignored_unless_the_preset_is_the_published_one(encoder: Audi
     torch.testing.assert_close(encoder.encode_audio([SECOND, SECOND.flip(0)])[:1], found)
 
 
+def test_the_published_preset_reads_the_beginning_of_a_normalised_sound(
+    encoder: Audio2ImgEncoder, tiny_stable_diffusion: Path
+) -> None:
+    pipe = AudioToImagePipeline(encoder, loading.load_stable_diffusion(str(tiny_stable_diffusion), "x", torch.float32))
+    long = torch.cat([SECOND.repeat(5), 2 * SECOND])
+    assert pipe.encoded_seconds(long) == [(2.225, 6.0)]
+    pipe.use_preset("reference")
+    assert pipe.encoded_seconds(long) == [(0.0, 3.775)]
+    torch.testing.assert_close(pipe.encode_audio([long]), encoder.encode_audio([long]))
+    pipe.use_preset("balanced")
+
+
 def test_the_sound_alone_follows_the_start_state(encoder: Audio2ImgEncoder, text: tuple[Any, Any]) -> None:
     tokens = torch.randn(2, 47, 32)
     found = encoder.encode_prompt(tokens, ["<*>", " <*> "], *text)
