@@ -6,7 +6,7 @@ run equals an unbroken one, and several processes compute the same as one proces
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -203,6 +203,11 @@ class RecipeTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         adamw, rate = optimizer(self.parameters(), self.config.train)
         return [adamw], [{"scheduler": rate, "interval": "step"}]
+
+    def log_losses(self, stage: str, losses: Mapping[str, Tensor], count: int) -> None:
+        """Log the losses of a batch of `count` items as {stage}/{name}; the stages are "train" and "val"."""
+        for name, loss in losses.items():
+            self.log(f"{stage}/{name}", loss, prog_bar=name == "loss", batch_size=count, sync_dist=True)
 
     def frozen_weights(self) -> Iterable[Any]:
         """Weights of the networks that `frozen_keys` name, any content of `content_hash`."""

@@ -56,6 +56,11 @@ def dataset_folder(config: DataConfig, dataset: str) -> Path:
     return paths.resolve(config.processed_dir) / dataset
 
 
+def cache_folder(config: DataConfig, datasets: Sequence[str]) -> Path:
+    """Return the folder of the arrays that training computes from these data sets and keeps."""
+    return paths.resolve(config.processed_dir) / datasets[0] / "cache"
+
+
 def world_rows(config: DataConfig, dataset: str, labels: bool = False) -> list[Row]:
     """Return scenes of the miniature world as rows without files; with `labels`, the kind of a single event is one."""
     from sonolume.preprocessors.miniworld import SAMPLE_RATE, world

@@ -44,11 +44,6 @@ def mel_path(config: PreprocessConfig, row: Row) -> Path:
     return paths.resolve(config.processed_dir) / str(row.dataset) / config.melspec_dir / f"{row.uid}.npy"
 
 
-def cache_folder(config: PreprocessConfig, datasets: list[str]) -> Path:
-    """Return the folder of the arrays that are computed from the features of these data sets."""
-    return paths.resolve(config.processed_dir) / datasets[0] / "cache"
-
-
 def feature_keys(config: PreprocessConfig, rows: list[Row]) -> list[Any]:
     """Build the cache key of the features of `rows`, which changes when they are prepared anew."""
     return [[row.dataset, row.uid, modified(mel_path(config, row))] for row in rows]

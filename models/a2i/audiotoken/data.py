@@ -19,8 +19,7 @@ from sonolume.models.a2i.pairs import PairDataset
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.modules.audiotoken import label_vector
 from sonolume.modules.beats.beats import SAMPLE_RATE
-from sonolume.preprocessors import sound_pictures
-from sonolume.utils import paths
+from sonolume.preprocessors import prepared, sound_pictures
 
 
 class Batch(NamedTuple):
@@ -48,7 +47,7 @@ class AudioTokenDataset(PairDataset):
     def __init__(self, config: Config, split: str, frozen: Frozen) -> None:
         super().__init__(config.preprocess, config.dataset, split, config.train.random_seed, SAMPLE_RATE)
         sd, beats = frozen["sd"], frozen["beats"]
-        folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"
+        folder = prepared.cache_folder(config.preprocess, config.dataset)
 
         def moments(pictures: Tensor) -> Tensor:
             posterior = sd.vae.encode(pictures).latent_dist

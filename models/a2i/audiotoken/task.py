@@ -94,15 +94,11 @@ class Task(RecipeTask):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         losses = self.losses(batch, training_draws(self, len(batch.audio), batch_index))
-        self._log("train", losses, len(batch.audio))
+        self.log_losses("train", losses, len(batch.audio))
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._log("val", self.losses(batch, validation_draws(self, batch_index)), len(batch.audio))
-
-    def _log(self, stage: str, losses: dict[str, Tensor], size: int) -> None:
-        for name, loss in losses.items():
-            self.log(f"{stage}/{name}", loss, prog_bar=name == "loss", batch_size=size, sync_dist=True)
+        self.log_losses("val", self.losses(batch, validation_draws(self, batch_index)), len(batch.audio))
 
     @torch.no_grad()
     def on_validation_epoch_end(self) -> None:

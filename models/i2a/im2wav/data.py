@@ -116,7 +116,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
 
     def __init__(self, config: Config, split: str, frozen: Frozen) -> None:
         data, vqvae = config.preprocess, frozen["vqvae"]
-        folder = paths.resolve(data.processed_dir) / config.dataset[0] / "cache"
+        folder = prepared.cache_folder(data, config.dataset)
         rows = _read_rows(config, split, images=True)
         self.vectors = ImageVectors(rows, data, config.train, frozen["clip"], folder, split)
         super().__init__(config, split, self.vectors.rows)

@@ -22,7 +22,8 @@ from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.audioldm import Config
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
-from sonolume.models.tta.features import cache_folder, feature_keys, mel_batches, read_rows
+from sonolume.models.tta.features import feature_keys, mel_batches, read_rows
+from sonolume.preprocessors.prepared import cache_folder
 from sonolume.utils import paths
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.errors import UserError

@@ -16,7 +16,7 @@ from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta import features
 from sonolume.models.tta.autoencoderkl.data import preprocess as preprocess
 from sonolume.modules.mel import MelSettings
-from sonolume.preprocessors.prepared import load_wave
+from sonolume.preprocessors.prepared import cache_folder, load_wave
 from sonolume.utils.cache import cached, content_hash
 from sonolume.utils.manifest import Row
 
@@ -37,7 +37,7 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
         if split == "train" and 0 < self.config.train_clips < len(self.rows):
             chosen = np.linspace(0, len(self.rows) - 1, self.config.train_clips).astype(int)
             self.rows = [self.rows[index] for index in chosen]
-        folder = features.cache_folder(self.config, config.dataset)
+        folder = cache_folder(self.config, config.dataset)
         self.waves = np.load(_waves(self.config, self.rows, folder) / "waves.npy", mmap_mode="r")  # (N, samples)
         self.seed, self.share, self.reconstructed = config.train.random_seed, config.model.reconstruct_prob, None
         if split == "train" and config.model.reconstruct:

@@ -189,9 +189,7 @@ def test_the_loudest_window_of_a_long_sound(sd: Any, formula_encoder: Callable[.
     wave = torch.cat([quiet, loud, quiet])
     assert pipe.encoded_seconds(wave) == [(0.7, 1.7)]  # the candidate that covers most of it
     torch.testing.assert_close(pipe.encode_audio([wave]), pipe.encode_audio([wave[11200:27200]]))
-    assert pipe.encoded_seconds(torch.cat([quiet, quiet, loud])) == [(1.5, 2.5)]  # not on the hop, from 1.45 on
-    assert pipe.encoded_seconds(torch.cat([quiet, quiet[:8800], loud])) == [(1.3, 2.3)]
-    assert pipe.encoded_seconds(torch.cat([tone(0.5), tone(0.5), 0 * loud, loud[:0], tone(0.5), tone(0.5)])) == [(0, 1)]
+    assert pipe.encoded_seconds(torch.cat([quiet, quiet, quiet[:800], loud])) == [(1.55, 2.55)]
     assert pipe.encoded_seconds(loud) == [(0, 1)] and pipe.encoded_seconds(quiet) == [(0, 0.75)]
     assert pipe.encoded_seconds(wave, average=True) == [(0, 1), (0.75, 1.75), (1.5, 2.5)]
     mean = build(sd, formula_encoder()).encode_audio([wave])
