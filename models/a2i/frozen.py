@@ -17,6 +17,7 @@ from sonolume.models import pretrained
 from sonolume.models.a2i.loading import CLASSES, load_stable_diffusion
 from sonolume.utils import checkpoint, paths
 from sonolume.utils.cache import cached
+from sonolume.utils.text import printable
 
 CACHE_VERSION = 2  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
@@ -86,7 +87,8 @@ def cached_features(
             if rows is None:
                 rows = np.lib.format.open_memmap(path, "w+", dtype, (len(inputs), *found.shape[1:]))
                 shape, size = " x ".join(map(str, rows.shape)), rows.nbytes / 1e9
-                bar.write(f"{name}: {shape} x {rows.itemsize} bytes = {size:.3g} GB of disk in {folder}", sys.stderr)
+                line = f"{name}: {shape} x {rows.itemsize} bytes = {size:.3g} GB of disk in {folder}"
+                bar.write(printable(line), sys.stderr)
             rows[done : done + len(found)] = found
             done += len(found)
         if network is not None:
