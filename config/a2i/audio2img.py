@@ -6,9 +6,10 @@ from enum import StrEnum
 from sonolume.config import audio_to_image
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION, SoundWindowsConfig
 from sonolume.config.base import MOST_LAYERS, AdamConfig, LRSchedule, RunConfig, Strict, TrainConfig
-from sonolume.config.options import MAX_GUIDANCE_SCALE
+from sonolume.config.options import MAX_GUIDANCE_SCALE, option
 from sonolume.config.sound_text import PreprocessOptions as PreprocessOptions
 from sonolume.config.sound_text import SoundTextConfig
+from sonolume.utils.errors import UserError
 
 
 class LossName(StrEnum):
@@ -105,7 +106,19 @@ class Config(RunConfig):
     )  # fmt: skip
 
 
-EvaluationOptions = audio_to_image.EvaluationOptions
+@dataclass(kw_only=True)
+class EvaluationOptions(audio_to_image.EvaluationOptions):
+    """Flags of run_eval.sh."""
+
+    alignment_only: bool = option(
+        help="score the alignment of sounds with texts only: no pictures, and no U-Net in memory"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("generated", "reference", "text_to_audio", "embedder"):
+            if self.alignment_only and getattr(self, name):
+                raise UserError(f"--alignment_only makes no pictures and needs no --{name}: choose one of them")
 
 
 @dataclass(kw_only=True)

@@ -10,18 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.base import TrainConfig
-from sonolume.models import pretrained
-from sonolume.models.a2i.loading import CLASSES, load_stable_diffusion
-from sonolume.utils import checkpoint, paths
+from sonolume.models.a2i.loading import load_stable_diffusion, load_text_encoder
+from sonolume.utils import paths
 from sonolume.utils.cache import cached
 from sonolume.utils.text import printable
 
 CACHE_VERSION = 2  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
-TEXT_FILES = ["model_index.json", "tokenizer/*", "text_encoder/*"]  # of a Stable Diffusion on the hub
 
 
 def frozen_stable_diffusion(source: str) -> Any:
@@ -43,11 +40,7 @@ def frozen_text_encoder(source: str) -> tuple[Any, Any]:
     """
     key = "model.stable_diffusion"
     place = paths.locate(source, key, "a folder or a hub id of Stable Diffusion 1.x or 2.x")
-    folder = paths.download(place, key, TEXT_FILES)
-    checkpoint.check_names(folder, *CLASSES)
-    name = f"{key} {source}"
-    text_encoder = pretrained.load_model(CLIPTextModel, str(folder / "text_encoder"), f"{name}: its text encoder")
-    return pretrained.load_processor(CLIPTokenizer, str(folder / "tokenizer"), name), text_encoder
+    return load_text_encoder(place, key)
 
 
 def cached_features(

@@ -223,7 +223,8 @@ class Task(RecipeTask):
     def export(self, folder: Path) -> None:
         """Write transformers' folder of the encoder, and the name of its Stable Diffusion."""
         model = self.config.model
-        settings = {name: getattr(model, name) for name in ("stable_diffusion", "prompt", "guidance_scale")}
+        names = ("stable_diffusion", "prompt", "guidance_scale", "text_mask")
+        settings = {name: getattr(model, name) for name in names}
         save(folder, self.encoder, self.frozen["extract"], settings | {"window": self.config.preprocess.input_length})
 
 
