@@ -171,7 +171,10 @@ class Task(RecipeTask):
         """Gather the rows of all processes in training; in validation, every process has all items."""
         if not self.trainer.training or self.trainer.world_size == 1:
             return values
-        return self.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)  # type: ignore[union-attr]
+        gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)
+        if gathered.requires_grad:  # torch sends a gradient of permuted strides to the wrong places
+            gathered.register_hook(torch.Tensor.contiguous)
+        return gathered.flatten(0, 1)
 
     def _positions(self, mask: Tensor) -> Tensor:
         """Mark the states (B, K) that belong to the sound, not to its padding, given the mask (B, T) of features."""
