@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import is_torchvision_available, logging
 
@@ -13,7 +14,7 @@ from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.model_folder import CLASS_KEYS
 
-UNREADABLE = (*checkpoint.DAMAGED, SafetensorError, pickle.UnpicklingError)
+UNREADABLE = (*checkpoint.DAMAGED, SafetensorError, StrictDataclassError, pickle.UnpicklingError)
 OLD_CLASSES = ("CLIPFeatureExtractor", "SiglipFeatureExtractor")  # names of image processors in older folders
 UNUSED_WEIGHTS = ("masked_spec_embed",)  # needed in training only
 

@@ -1,5 +1,6 @@
 """Frozen networks of audio-to-image training: loaded once, features cached."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sonolume.config.base import TrainConfig
 from sonolume.models.a2i.loading import load_stable_diffusion, load_text_encoder
 from sonolume.utils import paths
 from sonolume.utils.cache import cached
+from sonolume.utils.text import printable
 
 CACHE_VERSION = 2  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
@@ -48,6 +50,8 @@ def cached_features(
 ) -> np.ndarray:  # fmt: skip
     """Features of all inputs by a frozen encoder, (len(inputs), ...), memory-mapped; computed once.
 
+    Before they are computed, their size on disk is printed.
+
     Args:
         folder, name: of the cache; the progress bar shows the name.
         inputs: data set with `versions()`, which decides whether the cached features are still valid.
@@ -68,12 +72,16 @@ def cached_features(
         if network is not None:
             network.to(device)
         loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers, collate_fn=collate)
-        for batch in tqdm(loader, desc=f"caching {name}", unit="batch", disable=not len(inputs)):
+        bar = tqdm(loader, desc=f"caching {name}", unit="batch", disable=not len(inputs))
+        for batch in bar:
             with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
                 found = encode(batch.to(device) if isinstance(batch, Tensor) else batch)
             found = (found if dtype != np.float16 else found.half()).cpu().numpy()
             if rows is None:
                 rows = np.lib.format.open_memmap(path, "w+", dtype, (len(inputs), *found.shape[1:]))
+                shape, size = " x ".join(map(str, rows.shape)), rows.nbytes / 1e9
+                line = f"{name}: {shape} x {rows.itemsize} bytes = {size:.3g} GB of disk in {folder}"
+                bar.write(printable(line), sys.stderr)
             rows[done : done + len(found)] = found
             done += len(found)
         if network is not None:

@@ -121,6 +121,7 @@ class AudioToImagePipeline:
             raise ValueError(f"the audio tokens have width {encoder.width}, the text encoder of this Stable Diffusion "
                              f"{width}: choose another one, such as {known}")  # fmt: skip
         self.sd, self.encoder = sd, encoder
+        self.controlnet: Any = None  # a ControlNetModel, for `control_image`
         self.guidance_scale = 7.5  # as published
         self.num_steps = REFERENCE_STEPS if sd.scheduler is None else self.use_preset("balanced")
 
@@ -208,7 +209,17 @@ class AudioToImagePipeline:
         """Move Stable Diffusion as `DiffusionPipeline.to` does, and the encoder to the same device."""
         self.sd.to(*args, **kwargs)
         self.encoder.to(self.sd.device)
+        if self.controlnet is not None:
+            self.controlnet.to(self.sd.device)
         return self
+
+    def use_controlnet(self, controlnet: Any) -> None:
+        """Use diffusers' `ControlNetModel` for the `control_image` of calls; a ValueError for one of another width."""
+        width, needed = controlnet.config.cross_attention_dim, self.sd.unet.config.cross_attention_dim
+        if width != needed:
+            raise ValueError(f"this ControlNet takes text states of width {width}, Stable Diffusion has {needed}: "
+                             "choose one for the same version")  # fmt: skip
+        self.controlnet = controlnet.to(self.sd.device)
 
     def use_preset(self, name: str) -> int:
         """Switch to the sampler of one of `PRESETS`, or raise a ValueError, and return its number of steps.
@@ -430,6 +441,8 @@ class AudioToImagePipeline:
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         negative_sounds: Sequence[Wave] | Tensor | None = None,
+        control_image: Image.Image | None = None,
+        control_strength: float = 1.0,
     ) -> Any:
         """Draw a picture of each sound.
 
@@ -451,6 +464,9 @@ class AudioToImagePipeline:
             callback_on_step_end: called as callback(pipe, step, timestep, tensors) with Stable Diffusion's pipeline;
                 tensors that it returns replace those of the loop.
             callback_on_step_end_tensor_inputs: names of these tensors, of `_callback_tensor_inputs`.
+            control_image: for the ControlNet of `use_controlnet`, cropped to the shape of the result; not with
+                `init_image`.
+            control_strength: weight of the ControlNet, 0 to 2.
 
         Returns:
             An `ImageOutput`.
@@ -462,6 +478,7 @@ class AudioToImagePipeline:
         _check_strengths(mix, audio_strength, strength, init_image)
         steps = self.num_steps if num_inference_steps is None else num_inference_steps
         self._check(steps, num_images_per_prompt, output_type, init_image, latents)
+        self._check_control(control_image, init_image)
         sampling.step_arguments(self.sd.scheduler, eta=eta)
         size = self.size(height, width)
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
@@ -494,8 +511,16 @@ class AudioToImagePipeline:
             "callback_on_step_end": callback_on_step_end,
             "callback_on_step_end_tensor_inputs": list(callback_on_step_end_tensor_inputs),
         }
-        if init_image is None:
-            found: Any = self.sd(height=size[0], width=size[1], latents=latents, **settings).images
+        drawn: dict[str, Any] = {"height": size[0], "width": size[1], "latents": latents}
+        found: Any
+        if control_image is not None:
+            from sonolume.models.a2i.controlnet import controlled
+
+            hints = [fitted(control_image, size)] * len(states)
+            pipe = controlled(self.sd, self.controlnet)
+            found = pipe(image=hints, controlnet_conditioning_scale=control_strength, **drawn, **settings).images
+        elif init_image is None:
+            found = self.sd(**drawn, **settings).images
         else:
             from sonolume.models.a2i.image_to_image import image_to_image
 
@@ -520,6 +545,12 @@ class AudioToImagePipeline:
             raise ValueError(f"output_type must be {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
         if init_image is not None and latents is not None:
             raise ValueError("latents and init_image are two starting points: give one of them")
+
+    def _check_control(self, control_image: Image.Image | None, init_image: Image.Image | None) -> None:
+        if control_image is not None and self.controlnet is None:
+            raise ValueError("control_image needs a ControlNet: call use_controlnet first")
+        if control_image is not None and init_image is not None:
+            raise ValueError("control_image and init_image exclude each other: give one of them")
 
     def size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width of the pictures; the default of each is the size of training.

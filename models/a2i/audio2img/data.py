@@ -117,7 +117,7 @@ class Tokens(Dataset[Tensor]):
 
     def versions(self) -> list[Any]:
         """Everything that decides the tokens, for the key of a cache."""
-        return [self.length, self.uses_mask, len(self.tokenizer), list(self.texts)]
+        return [self.length, self.uses_mask, len(self.tokenizer), self.tokenizer.pad_token_id, list(self.texts)]
 
 
 def encode(text_encoder: Any, tokens: Tensor) -> Tensor:

@@ -193,9 +193,14 @@ def load_model(where: str, name: str, dtype: torch.dtype = torch.float32, **opti
         where: folder or hub id, as `paths.locate` returns it; `name` begins messages.
         options: arguments of `pretrained.load_model`.
     """
+    check_model(where, name)
+    return pretrained.load_model(Wav2Vec2BertModel, where, name, dtype=dtype, **options)
+
+
+def check_model(where: str, name: str) -> None:
+    """Raise a UserError unless a folder holds a complete Wav2Vec2-BERT; of a hub id, only the settings are read."""
     if paths.is_local(where):
         checkpoint.check_folder(Path(where), *CLASSES)
     else:
         checkpoint.check_download(where, name, *CLASSES)
     pretrained.model_settings(where, name, (MODEL_TYPE,))
-    return pretrained.load_model(Wav2Vec2BertModel, where, name, dtype=dtype, **options)

@@ -10,20 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from sonolume.config.a2i.audio2img import Config, LossName
-from sonolume.models import pretrained, previews
+from sonolume.models import lightning_internals, pretrained, previews
 from sonolume.models.a2i import frozen as frozen_networks
 from sonolume.models.a2i.audio2img.data import Batch, SoundTexts
-from sonolume.models.a2i.audio2img.encoder import Audio2ImgEncoder, FeatureExtractor, load_model, save, states_of
+from sonolume.models.a2i.audio2img.encoder import (
+    STRIDE,
+    Audio2ImgEncoder,
+    FeatureExtractor,
+    check_model,
+    load_model,
+    save,
+    states_of,
+)
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.a2i.preview_pictures import log_preview
 from sonolume.models.training import Frozen, RecipeTask, seeded, step_generator
 from sonolume.modules.sequence_alignment import AlignmentMetrics, alignment_losses, same_text
 from sonolume.utils import paths
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.text import message
 
 DROPOUTS = (
@@ -35,8 +44,9 @@ def load_frozen(config: Config) -> Frozen:
     """Load the text encoder of Stable Diffusion with its tokenizer, and read what the encoder of sounds will be."""
     tokenizer, text_encoder = frozen_networks.frozen_text_encoder(config.model.stable_diffusion)
     settings = encoder_settings(config, text_encoder.config.hidden_size)
-    extract = FeatureExtractor(settings.feature_projection_input_dim // 2, config.preprocess.input_length)
-    count, limit = states_of(extract.length, settings), tokenizer.model_max_length
+    extract = FeatureExtractor(settings.feature_projection_input_dim // STRIDE, config.preprocess.input_length)
+    count = states_of(extract.length, settings)
+    limit = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
     if not 1 <= count < limit:
         raise UserError(f"preprocess.input_length {config.preprocess.input_length:g} and the adapter make {count} "
                         f"states, the text encoder of {config.model.stable_diffusion} has 1 to {limit - 1}: change "
@@ -45,41 +55,65 @@ def load_frozen(config: Config) -> Frozen:
 
 
 def encoder_settings(config: Config, width: int) -> Wav2Vec2BertConfig:
-    """Settings of the encoder: those of `model.wav2vec2_bert`, or of a fresh one, with the adapter of the config."""
+    """Settings of the encoder: those of `model.wav2vec2_bert`, or of a fresh one, with the adapter of the config.
+
+    Raises:
+        UserError: no Wav2Vec2-BERT, its adapter is another one, or it has fewer layers than `model.freeze_layers`.
+    """
     model = config.model
-    adapter = {
-        "add_adapter": True, "adapter_kernel_size": model.adapter_kernel_size, "adapter_stride": model.adapter_stride,
-        "num_adapter_layers": model.num_adapter_layers, "layerdrop": model.layerdrop, "output_hidden_size": width,
+    shape = {
+        "adapter_kernel_size": model.adapter_kernel_size, "adapter_stride": model.adapter_stride,
+        "num_adapter_layers": model.num_adapter_layers, "output_hidden_size": width,
     }  # fmt: skip
+    adapter = {"add_adapter": True, "layerdrop": model.layerdrop, **shape}
     if model.wav2vec2_bert:
-        where = paths.locate(model.wav2vec2_bert, "model.wav2vec2_bert")
-        pretrained.model_settings(where, f"model.wav2vec2_bert {model.wav2vec2_bert}", ("wav2vec2-bert",))
-        return Wav2Vec2BertConfig.from_pretrained(where, **adapter)
-    sizes = asdict(model.encoder)
-    dropouts = dict.fromkeys(DROPOUTS, sizes.pop("dropout"))
-    return Wav2Vec2BertConfig(**sizes, **dropouts, apply_spec_augment=False, mask_time_prob=0.0, **adapter)
+        settings = _stored_settings(model.wav2vec2_bert, shape, adapter)
+    else:
+        sizes = asdict(model.encoder)
+        dropouts = dict.fromkeys(DROPOUTS, sizes.pop("dropout"))
+        settings = Wav2Vec2BertConfig(**sizes, **dropouts, apply_spec_augment=False, mask_time_prob=0.0, **adapter)
+    layers = settings.num_hidden_layers
+    if model.freeze_layers > layers:
+        raise UserError(f"model.freeze_layers {model.freeze_layers}: the encoder has {layers} layers")
+    return settings
+
+
+def _stored_settings(source: str, shape: dict[str, int], adapter: dict[str, Any]) -> Wav2Vec2BertConfig:
+    """Read the settings of `model.wav2vec2_bert` and set the adapter; one that is stored must have the same shape."""
+    where, name = paths.locate(source, "model.wav2vec2_bert"), f"model.wav2vec2_bert {source}"
+    check_model(where, name)
+    try:
+        stored = Wav2Vec2BertConfig.from_pretrained(where)
+    except pretrained.UNREADABLE as error:
+        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
+    wrong = [f"{key} {getattr(stored, key)}, not {value}" for key, value in shape.items()
+             if stored.add_adapter and getattr(stored, key) != value]  # fmt: skip
+    if wrong:
+        raise UserError(f"{name}: its adapter has {', '.join(wrong)}: change the config (the width is that of "
+                        "model.stable_diffusion), or start from an encoder without an adapter")  # fmt: skip
+    return Wav2Vec2BertConfig.from_pretrained(where, **adapter)
 
 
 def build_encoder(config: Config, settings: Wav2Vec2BertConfig) -> Wav2Vec2BertModel:
-    """Build the encoder that is trained: fresh, or that of `model.wav2vec2_bert` with a fresh adapter.
+    """Build the encoder that is trained: fresh, or that of `model.wav2vec2_bert`, with a fresh adapter if it has none.
 
     Raises:
-        UserError: the weights do not fit, or there are fewer layers than `model.freeze_layers`.
+        UserError: the weights do not fit.
     """
-    model, layers = config.model, settings.num_hidden_layers
-    if model.freeze_layers > layers:
-        raise UserError(f"model.freeze_layers {model.freeze_layers}: the encoder has {layers} layers")
+    model = config.model
     if model.wav2vec2_bert:
         where = paths.locate(model.wav2vec2_bert, "model.wav2vec2_bert")
         encoder = load_model(where, f"model.wav2vec2_bert {model.wav2vec2_bert}", fresh=("adapter.",), config=settings)
     else:
         encoder = Wav2Vec2BertModel(settings)
-    encoder.requires_grad_(True)
+    encoder.requires_grad_(True).train()  # Lightning keeps the mode, which is evaluation after loading
     if model.freeze_layers:
         for part in (encoder.feature_projection, *encoder.encoder.layers[: model.freeze_layers]):
             part.requires_grad_(False)
     if not settings.apply_spec_augment and hasattr(encoder, "masked_spec_embed"):  # not used
         encoder.masked_spec_embed.requires_grad_(False)
+    assert encoder.adapter is not None
+    encoder.adapter.layerdrop = 0.0  # a skipped layer of the adapter would double the number of states
     if model.gradient_checkpointing:
         encoder.gradient_checkpointing_enable()
     return encoder
@@ -95,13 +129,19 @@ class Task(RecipeTask):
         self.metrics = AlignmentMetrics()
         _report_size(self.encoder)
 
+    def setup(self, stage: str) -> None:
+        if self.config.model.layerdrop:  # a process skips other layers than another one
+            lightning_internals.allow_unused_parameters(self.trainer)
+
     def on_fit_start(self) -> None:
         loss = self.config.model.loss
         if self.config.train.batch_size * self.trainer.world_size == 1 and not loss.negative_texts:
             message("train.batch_size is 1, and the contrastive loss of one sound is 0: use a larger batch, or "
                     "model.loss.negative_texts")  # fmt: skip
-        center = np.mean(self.data("train").states, axis=0, dtype=np.float32)                 # (K, D)
-        self.center = torch.from_numpy(center).to(self.device) if loss.center_targets else None
+        self.center: Tensor | None = None
+        if loss.center_targets:
+            center = np.mean(self.data("train").states, axis=0, dtype=np.float32)             # (K, D)
+            self.center = torch.from_numpy(center).to(self.device)
 
     def data(self, split: str) -> SoundTexts:
         """The data set of the running training."""
@@ -131,7 +171,10 @@ class Task(RecipeTask):
         """Gather the rows of all processes in training; in validation, every process has all items."""
         if not self.trainer.training or self.trainer.world_size == 1:
             return values
-        return self.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)  # type: ignore[union-attr]
+        gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)
+        if gathered.requires_grad:  # torch sends a gradient of permuted strides to the wrong places
+            gathered.register_hook(torch.Tensor.contiguous)
+        return gathered.flatten(0, 1)
 
     def _positions(self, mask: Tensor) -> Tensor:
         """Mark the states (B, K) that belong to the sound, not to its padding, given the mask (B, T) of features."""
@@ -188,6 +231,7 @@ class Task(RecipeTask):
         save(folder, self.encoder, self.frozen["extract"], settings | {"window": self.config.preprocess.input_length})
 
 
+@rank_zero_only
 def _report_size(encoder: torch.nn.Module) -> None:
     """Print what the training takes, so that nobody learns it from a failure."""
     weights = sum(weight.numel() for weight in encoder.parameters())
