@@ -84,7 +84,7 @@ class DecoupledProcessor:
         found = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)   # (B, S, N)
         to_out: Any = attn.to_out
         bias = to_out[0](torch.zeros_like(found[:1, :1]))                           # (1, 1, ...), which the text has
-        return output + to_out[0](found) - bias
+        return output + (to_out[0](found) - bias)
 
 
 def cross_attention_layers(unet: nn.Module) -> dict[str, Attention]:
