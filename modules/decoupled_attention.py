@@ -7,15 +7,16 @@ inner width of an attention layer.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class AudioAttention(ModelMixin, ConfigMixin):
@@ -81,7 +82,9 @@ class DecoupledProcessor:
         query = attn.to_q(hidden_states)                                            # (B, S, N)
         key, value = (one.to(query.dtype) for one in self.audio(sounds))            # (B, K, N) each
         heads = [one.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for one in (query, key, value)]
-        found = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)   # (B, S, N)
+        with sdpa_kernel(SDPBackend.MATH) if isinstance(self.text, AttnProcessor) else nullcontext():  # no fused kernel
+            found = F.scaled_dot_product_attention(*heads)                          # (B, heads, S, N / heads)
+        found = found.transpose(1, 2).flatten(2)                                    # (B, S, N)
         to_out: Any = attn.to_out
         bias = to_out[0](torch.zeros_like(found[:1, :1]))                           # (1, 1, ...), which the text has
         return output + (to_out[0](found) - bias)
