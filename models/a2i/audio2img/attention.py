@@ -30,7 +30,6 @@ from sonolume.models.a2i.preview_pictures import log_preview
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.modules.decoupled_attention import AudioAttention, cross_attention_sizes, install
-from sonolume.modules.sampling import objective_of
 from sonolume.preprocessors import prepared
 from sonolume.utils.errors import UserError
 
@@ -98,9 +97,7 @@ class AttentionTask(RecipeTask):
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__(config, frozen)
         sd, sounds = frozen["sd"], frozen["sounds"]
-        prediction = objective_of(sd.scheduler)
-        alphas = torch.ones(1) if prediction == "flow" else sd.scheduler.alphas_cumprod
-        self.objective = DiffusionObjective(prediction, alphas)
+        self.objective = DiffusionObjective.of_scheduler(sd.scheduler)
         if config.train.accelerator == "cpu" or not torch.cuda.is_available():
             sd.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
         one = sounds(torch.zeros(1, round(config.preprocess.input_length * sounds.encoder.sample_rate)))  # (1, K, C)

@@ -12,12 +12,17 @@ import torch
 from PIL import Image
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
 
+from sonolume.bins import preprocess
 from sonolume.config.load import load_config
 from sonolume.models.a2i import loading
 from sonolume.models.a2i.audio2img import encoder as audio2img
 from sonolume.models.a2i.audio2img.attention_encoder import AttentionEncoder, load_sound_states, save
+from sonolume.models.a2i.audio2img.data import training_data
+from sonolume.models.a2i.audio2img.task import build_task, load_frozen
 from sonolume.models.a2i.pipeline import SETTINGS_FILE, AudioToImagePipeline
+from sonolume.models.training import step_draws
 from sonolume.modules.decoupled_attention import AudioAttention, cross_attention_sizes
+from sonolume.utils import cli
 from sonolume.utils.errors import ConfigError, UserError
 
 SECONDS, CPU = 1.0, torch.device("cpu")
@@ -175,6 +180,33 @@ def test_states_of_audio2img_need_no_projection(make: Callable[..., Any], tmp_pa
     torch.testing.assert_close(tokens, encoder.encode_audio(WAVES))
     pictures = draw(pipe, tokens)
     assert np.isfinite(pictures).all() and not np.array_equal(pictures[0], pictures[1])
+
+
+def test_training_sees_the_same_states_with_and_without_a_cache(root: Path, tmp_path: Path):
+    """The text is the prompt's words or a caption; only the head is trained, and a gradient reaches all values."""
+    argv = ["--config", str(root / "egs/a2i/audio2img/tiny_attention.json")]
+    argv += [f"preprocess.processed_dir='{tmp_path}'", "preprocess.num_workers=0", "train.precision=32-true"]
+    argv += ["preprocess.miniworld.train_scenes=4", "preprocess.miniworld.valid_scenes=2", "train.accelerator=cpu"]
+    assert cli.run(preprocess.main, argv) == 0
+    losses, texts = [], []
+    for overrides in ([], ["preprocess.cache_features=false"], ["model.caption_share=0.999"]):
+        config: Any = load_config(Path(argv[1]), [*argv[2:], *overrides])
+        frozen = load_frozen(config)
+        data, task = training_data(config, frozen), build_task(config, frozen)
+        batch = data.collate([data.train[0, index] for index in range(4)])
+        loss = task.loss(batch, step_draws(0, 0, 4))
+        losses.append(loss.item())
+        texts.append(frozen["sd"].tokenizer.batch_decode(batch.ids, skip_special_tokens=True))
+    loss.backward()
+    named = dict(task.named_parameters())
+    assert all(name.startswith("head.") for name in named)
+    assert all(weight.grad.any() for name, weight in named.items() if name.endswith("to_v.weight"))  # type: ignore[union-attr]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] != pytest.approx(losses[2], rel=1e-3)
+    assert texts[0] == texts[1] == [""] * 4
+    assert texts[2] == [row.captions[0].lower() for row in data.train.rows]
+    config.preprocess.input_length = 5.0
+    with pytest.raises(UserError, match="input_length 5.*2.56 s at once"):
+        load_frozen(config)
 
 
 def test_the_config_names_the_encoder(root: Path):
