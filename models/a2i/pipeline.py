@@ -525,6 +525,7 @@ class AudioToImagePipeline:
             "callback_on_step_end_tensor_inputs": list(callback_on_step_end_tensor_inputs),
         }
         head: Any = self._head
+        found: Any = None
         if head is not None:
             head.to(self.sd._execution_device)
         with installed(head, self.sd.unet):
