@@ -14,9 +14,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.base import TrainConfig
 from sonolume.models import pretrained
-from sonolume.models.a2i.loading import CLASSES, load_stable_diffusion
+from sonolume.models.a2i.loading import CLASSES, COMPONENTS, load_stable_diffusion
 from sonolume.utils import checkpoint, paths
 from sonolume.utils.cache import cached
+from sonolume.utils.errors import UserError
 from sonolume.utils.text import printable
 
 CACHE_VERSION = 2  # raise it to invalidate all cached features
@@ -43,9 +44,12 @@ def frozen_text_encoder(source: str) -> tuple[Any, Any]:
     """
     key = "model.stable_diffusion"
     place = paths.locate(source, key, "a folder or a hub id of Stable Diffusion 1.x or 2.x")
-    folder = paths.download(place, key, TEXT_FILES)
-    checkpoint.check_names(folder, *CLASSES)
-    name = f"{key} {source}"
+    folder, name = paths.download(place, key, TEXT_FILES), f"{key} {source}"
+    checkpoint.check_download(str(folder), key, *CLASSES)
+    for part in ("text_encoder", "tokenizer"):
+        needed = COMPONENTS[part]
+        if not any((folder / part / file).is_file() for file in needed):
+            raise UserError(f"{name}: its {part} is missing (no {part}/{needed[0]}): copy or download it again")
     text_encoder = pretrained.load_model(CLIPTextModel, str(folder / "text_encoder"), f"{name}: its text encoder")
     return pretrained.load_processor(CLIPTokenizer, str(folder / "tokenizer"), name), text_encoder
 

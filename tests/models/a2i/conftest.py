@@ -9,7 +9,7 @@ import pytest
 
 WIDTH = 32  # of the text encoder and of the tokens
 PICTURE = 32  # px
-WAV2VEC2_BERT = {
+WAV2VEC2_BERT: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
     "conv_depthwise_kernel_size": 3,
 }  # fmt: skip
