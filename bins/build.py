@@ -33,6 +33,7 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
         "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",
     ),
     "audiotoken": ("a2i/audiotoken/tiny.json",),  # trained with the shipped stable_diffusion and beats
+    "audio2img": ("a2i/audio2img/tiny.json",),  # trained with the shipped stable_diffusion
     # trained with the shipped clip
     "im2wav": tuple(f"i2a/im2wav/{name}.json" for name in ("tiny_vqvae", "tiny_decoders", "tiny_low", "tiny")),
 }  # fmt: skip
@@ -49,6 +50,7 @@ COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the
 }
 PREPARED_BY = {  # by data set
     "miniworld": "tta/autoencoderkl/tiny.json", "miniworld_pairs": "a2i/audiotoken/tiny.json",
+    "miniworld_texts": "a2i/audio2img/tiny.json",
     "miniworld_sounds": "i2a/im2wav/tiny_vqvae.json", "miniworld_films": "i2a/im2wav/tiny_low.json",
 }  # fmt: skip
 
@@ -105,7 +107,7 @@ def export(source: Path, target: Path) -> Path:
 def main(argv: list[str]) -> None:
     program = os.environ.get("SONOLUME_COMMAND", "build.py")
     parser = cli.parser(program, "Train the shipped miniature models (parts) from scratch and export them.")
-    parts_help = "parts to train and export; audiotoken needs beats and stable_diffusion"
+    parts_help = "parts to train and export; audiotoken needs beats and stable_diffusion, audio2img the latter"
     parser.add_argument("part", nargs="+", choices=(*PARTS, "all"), help=parts_help)
     for flag, default, what in (
         ("--output_dir", paths.root() / "pretrained" / "mini", "exported parts (default: pretrained/mini)"),

@@ -123,6 +123,17 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         help="how much of --init_image to replace, above 0 to 1 (default: 0.8)",
         metavar="SHARE", above=0, high=1, needs=("init_image",),
     )  # fmt: skip
+    controlnet: str | None = option(
+        help="ControlNet of the same Stable Diffusion version, for --control_image", metavar="FOLDER_OR_ID",
+        needs=("control_image",),
+    )  # fmt: skip
+    control_image: Path | None = option(
+        help="picture that decides the layout, such as edges or a sketch", metavar="FILE", must_exist=True,
+        needs=("controlnet",),
+    )  # fmt: skip
+    control_strength: float = option(
+        1.0, help="weight of --control_image", metavar="WEIGHT", low=0, high=2, needs=("control_image",)
+    )
     height: int | None = option(help="height of the pictures, a multiple of 8 (default: the model's)", **SIDE)
     width: int | None = option(help="width of the pictures, a multiple of 8 (default: the model's)", **SIDE)
 
@@ -137,6 +148,8 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         if len(self.span) > 1:
             raise UserError("--span takes the start and end of one part of the sounds, like 3-6.8")
         self._check_negative()
+        if self.control_image is not None and self.init_image is not None:
+            raise UserError("--control_image and --init_image exclude each other: give one of them")
         if any(not text.strip() for text in self.text):
             raise UserError("--text is empty: describe what the picture should show besides the sound")
 

@@ -16,6 +16,7 @@ from sonolume.modules.metrics.embeddings import rank_distribution, ranks
 TEMPERATURE = 0.15
 EPS = 1e-8  # smallest norm, as in torch.cosine_similarity
 RECALLS = (1, 5, 10)
+METRICS = ("cosine", "E_mse", "euclidean_distance")
 
 
 def contrastive_loss(
@@ -122,6 +123,18 @@ def alignment_losses(
     return {"loss": loss, "contrastive": contrastive, "cosine": cosine, "mse": mse}
 
 
+def position_metrics(audio: Tensor, text: Tensor) -> dict[str, Tensor]:
+    """Compute the `METRICS` of each state (B, L, D) and its target (B, L, D), (B, L) each.
+
+    They are the cosine similarity, the squared error (mean over the width) and the Euclidean distance.
+    """
+    _check_shapes(audio, text)
+    cosine = F.cosine_similarity(audio, text, dim=-1, eps=EPS)                         # (B, L)
+    squared_error = (audio - text).square().mean(dim=-1)                               # (B, L)
+    distance = torch.linalg.vector_norm(audio - text, dim=-1)                          # (B, L)
+    return dict(zip(METRICS, (cosine, squared_error, distance), strict=True))
+
+
 def same_text(ids: Tensor, others: Tensor) -> Tensor:
     """Test which of the texts `others` (N + M,) are equal to those of the sounds, `ids` (B,): (B, N + M) bool.
 
@@ -154,13 +167,10 @@ class AlignmentMetrics:
 
         `positions` (B, L) are those of the sounds that count; a text's mean state is always that of all positions.
         """
-        _check_shapes(audio, text)
         audio, text = audio.float().cpu(), text.float().cpu()
         weights = torch.ones(audio.shape[:2]) if positions is None else positions.float().cpu()    # (B, L)
-        cosine = F.cosine_similarity(audio, text, dim=-1, eps=EPS)                                 # (B, L)
-        squared_error = (audio - text).square().mean(dim=-1)                                       # (B, L)
-        distance = torch.linalg.vector_norm(audio - text, dim=-1)                                  # (B, L)
-        values = torch.stack([cosine, squared_error, distance, torch.ones_like(weights)])          # (4, B, L)
+        found = position_metrics(audio, text)                                                      # (B, L) each
+        values = torch.stack([*found.values(), torch.ones_like(weights)])                          # (4, B, L)
         self.sums += (values.double() * weights).sum(dim=(1, 2))
         shares = weights / weights.sum(dim=1, keepdim=True).clamp(min=EPS)                         # (B, L)
         self.sounds += torch.einsum("bl,bld->bd", shares, _centered(audio, self.center)).unbind()
@@ -187,8 +197,7 @@ class AlignmentMetrics:
         """
         if not self.sums[3]:
             raise ValueError("the alignment of no states is undefined: call update() first")
-        means = (self.sums[:3] / self.sums[3]).tolist()
-        found = dict(zip(("cosine", "E_mse", "euclidean_distance"), means, strict=True))
+        found = dict(zip(METRICS, (self.sums[:3] / self.sums[3]).tolist(), strict=True))
         audio, text = (F.normalize(torch.stack(states), dim=1) for states in (self.sounds, [*self.texts.values()]))
         similarity = (audio @ text.T).nan_to_num(nan=-torch.inf)                       # (sounds, texts)
         right = same_text(torch.tensor(self.sound_texts), torch.tensor([*self.texts]))  # (sounds, texts)

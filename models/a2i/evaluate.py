@@ -6,7 +6,7 @@ by any embedders. With --text_to_audio the sounds are generated from the caption
 picture.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sonolume.config.audio_to_image import EvaluationOptions
+from sonolume.config.audio_to_image import EvaluationOptions, PairsConfig
 from sonolume.models import runtime
 from sonolume.models.a2i import from_text, loading
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
@@ -40,15 +40,16 @@ from sonolume.utils.text import message
 WORLD_EMBEDDERS = ("mini:picture_judge", "mini:world")
 CUSTOMARY = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai/clip-vit-large-patch14"
 
+# adds a recipe's own scores to a report, of a pipeline, the test sounds, and the folder or hub id of the model
+AddScores = Callable[[Report, AudioToImagePipeline, HeldOut, str], None]
 
-def run(config: Any, options: EvaluationOptions) -> None:
+
+def run(config: Any, options: EvaluationOptions, add_scores: AddScores | None = None) -> None:
     """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples."""
     if options.generated is not None or options.reference is not None:
         score_folder(options, options.output_dir, options.device, options.batch_size)
         return
-    shipped = recipe_code(config.recipe, "encoder").SHIPPED
-    where = runtime.find_checkpoint(options.checkpoint, config, shipped)
-    in_world = options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)
+    where, in_world = find_model(config, options)
     embedders = load_all(options.embedder or (WORLD_EMBEDDERS if in_world else ()))
     of_pictures = [embedder for embedder in embedders if "pictures" in embedder.takes]
     if not of_pictures:
@@ -56,7 +57,7 @@ def run(config: Any, options: EvaluationOptions) -> None:
     pipe, components = loading.load(where, config.recipe, options.device)
     folder = runtime.make_folder(options.output_dir)
     painter = Painter(pipe, _sampling_settings(pipe, where, components, options), options, folder)
-    real = _held_out(config, options, folder, pipe, in_world)
+    real = collect_tests(config, options, folder, pipe, in_world)
     tests, trip_facts = real, dict[str, Any]()
     if is_trip := options.text_to_audio is not None:
         tests, trip_facts = from_text.generate_sounds(real, options, folder)
@@ -73,12 +74,18 @@ def run(config: Any, options: EvaluationOptions) -> None:
     sampling = {name: value for name, value in painter.settings.items() if name not in ("model", "versions")}
     facts = {"model": where, "weights": painter.settings["model"], "sounds": len(tests.sounds), **sampling}
     facts |= {"seed": options.seed, "of": tests.source["source"], **trip_facts}
-    report = Report(_conditions(tests, made, embedders, options), facts=facts)
+    report = Report(conditions(tests, made, embedders, options), facts=facts)
     report.leave_out(tests.left_out)
     if tests.scenes:
         columns = {**baselines, "real": tests.pictures}
         pixels = {name: judges.load_pixels(list(files.values())) for name, files in columns.items()}
         judges.add_picture_shares(report, tests.scenes, judges.load_pixels(list(made.values())), pixels)
+    if add_scores:
+        add_scores(report, pipe, tests, where)
+        if from_text.REAL in baselines:
+            other = Report({})
+            add_scores(other, pipe, real, where)
+            report.add_baselines(other, from_text.REAL)
     cache, size = options.cache_dir or folder / EMBEDDINGS, options.batch_size
     lost = from_text.add_legs(report, tests, real, made, baselines, embedders, cache, size) if is_trip else []
     samples = Samples(PICTURE, made, tests.pictures, tests.captions, tests.labels, {} if is_trip else tests.sounds)
@@ -91,19 +98,32 @@ def run(config: Any, options: EvaluationOptions) -> None:
     finish(report, folder, sheets)
 
 
-def _held_out(
-    config: Any, options: EvaluationOptions, folder: Path, pipe: AudioToImagePipeline, in_world: bool
-) -> HeldOut:
-    """Collect sounds with pictures and captions that Stable Diffusion can read."""
+def find_model(config: Any, options: EvaluationOptions) -> tuple[str, bool]:
+    """Locate the model's folder or hub id, and decide whether it is evaluated in the miniature world."""
+    shipped = recipe_code(config.recipe, "encoder").SHIPPED
+    where = runtime.find_checkpoint(options.checkpoint, config, shipped)
+    return where, options.captions is None and held_out.uses_miniworld(config, options.checkpoint, where, shipped)
+
+
+def collect_tests(
+    config: Any, options: EvaluationOptions, folder: Path, pipe: AudioToImagePipeline, in_world: bool,
+    pictures: bool = True,
+) -> HeldOut:  # fmt: skip
+    """Collect sounds with captions that Stable Diffusion can read, and the pictures that exist for them.
+
+    `pictures=False` leaves out those of the miniature world, which would be drawn.
+    """
     if options.captions is not None:
         tests = held_out.captions_in(options.captions, options.num_samples)
     elif in_world:
         held_out.check_sample_rate(pipe.encoder.sample_rate)
-        mini, places = config.preprocess.miniworld, (folder / "sounds", folder / "reference")
+        mini, places = config.preprocess.miniworld, (folder / "sounds", folder / "reference" if pictures else None)
         pairs = mini.pairs and mini.train_scenes > 0
         tests = held_out.scenes_with_files(mini, options.num_samples, *places, pairs)
-    else:
+    elif isinstance(config.preprocess, PairsConfig):
         tests = held_out.recorded_pairs(config, options.num_samples)
+    else:
+        tests = held_out.recorded_sounds(config, options.num_samples)
     tokenizer = pipe.sd.tokenizer
     count_tokens = lambda text: len(tokenizer(text, verbose=False).input_ids)  # noqa: E731
     return tests.without_long_captions(count_tokens, tokenizer.model_max_length, "Stable Diffusion")
@@ -203,7 +223,10 @@ class Painter:
         return generate_files(self.folder / name, inputs, settings, generate, **more)
 
 
-def _conditions(tests: HeldOut, made: Files, embedders: list[Embedder], options: EvaluationOptions) -> Conditions:
+def conditions(
+    tests: HeldOut, made: Files, embedders: Sequence[Embedder], options: EvaluationOptions
+) -> Conditions:
+    """Conditions of the scores of the pictures `made` of test sounds."""
     if tests.scenes:
         more: dict[str, Any] = {"compared_with": tests.source, "judge": judges.versions(judges.PICTURE_JUDGE)[0]}
     else:

@@ -10,19 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.base import TrainConfig
-from sonolume.models import pretrained
-from sonolume.models.a2i.loading import CLASSES, COMPONENTS, load_stable_diffusion
-from sonolume.utils import checkpoint, paths
+from sonolume.models.a2i.loading import load_stable_diffusion, load_text_encoder
+from sonolume.utils import paths
 from sonolume.utils.cache import cached
-from sonolume.utils.errors import UserError
 from sonolume.utils.text import printable
 
 CACHE_VERSION = 2  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
-TEXT_FILES = ["model_index.json", "tokenizer/*", "text_encoder/*"]  # of a Stable Diffusion on the hub
 
 
 def frozen_stable_diffusion(source: str) -> Any:
@@ -44,14 +40,7 @@ def frozen_text_encoder(source: str) -> tuple[Any, Any]:
     """
     key = "model.stable_diffusion"
     place = paths.locate(source, key, "a folder or a hub id of Stable Diffusion 1.x or 2.x")
-    folder, name = paths.download(place, key, TEXT_FILES), f"{key} {source}"
-    checkpoint.check_download(str(folder), key, *CLASSES)
-    for part in ("text_encoder", "tokenizer"):
-        needed = COMPONENTS[part]
-        if not any((folder / part / file).is_file() for file in needed):
-            raise UserError(f"{name}: its {part} is missing (no {part}/{needed[0]}): copy or download it again")
-    text_encoder = pretrained.load_model(CLIPTextModel, str(folder / "text_encoder"), f"{name}: its text encoder")
-    return pretrained.load_processor(CLIPTokenizer, str(folder / "tokenizer"), name), text_encoder
+    return load_text_encoder(place, key)
 
 
 def cached_features(
@@ -107,6 +96,16 @@ def cached_features(
         identity = network.state_dict().values()
     key = CACHE_VERSION, precision, inputs.versions(), identity
     return np.load(cached(folder, key, compute, name) / f"{name}.npy", mmap_mode="r")
+
+
+def cached_moments(folder: Path, split: str, images: Any, vae: Any, train: TrainConfig) -> np.ndarray:
+    """Mean and log-variance of the latents of images, (N, 2z, h, w), by `cached_features`."""
+
+    def moments(pictures: Tensor) -> Tensor:
+        posterior = vae.encode(pictures).latent_dist
+        return torch.cat([posterior.mean, posterior.logvar], dim=1)                           # (b, 2z, h, w)
+
+    return cached_features(folder, f"moments of {split}", images, vae, moments, train)
 
 
 def caching_device(train: TrainConfig) -> torch.device:

@@ -66,7 +66,7 @@ def run(config: RunConfig, options: InferenceOptions) -> None:
     pipe, components = loading.load(
         source, config.recipe, options.device, options.dtype, options.stable_diffusion, not options.no_safety_checker
     )
-    settings = call_settings(pipe, init_image, options)
+    settings = call_settings(pipe, init_image, options) | control_settings(pipe, options)
     words = [remove_placeholder(text) for text in (settings["prompt"], options.negative_text)]
     runtime.report_unknown_words(pipe.sd.text_encoder, [*words, *options.text])
     negatives, negative_seconds = encode_negative(pipe, options)
@@ -118,6 +118,20 @@ def call_settings(
     }
 
 
+def control_settings(pipe: AudioToImagePipeline, options: InferenceOptions) -> dict[str, Any]:
+    """Load --controlnet, and collect the arguments of the pipeline's call for it."""
+    if options.controlnet is None or options.control_image is None:
+        return {}
+    from sonolume.models.a2i.controlnet import load_controlnet  # slow, and rarely needed
+
+    controlnet = load_controlnet(options.controlnet, dtype=pipe.sd.unet.dtype)
+    try:
+        pipe.use_controlnet(controlnet)
+    except ValueError as error:
+        raise UserError(f"--controlnet {options.controlnet}: {error}") from error
+    return {"control_image": open_image(options.control_image), "control_strength": options.control_strength}
+
+
 def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: InferenceOptions) -> dict[str, Any]:
     """Collect everything that decides a picture for its sidecar, except the sound, the text and the seed."""
     same = ("prompt", "audio_strength", "strength", "height", "width", "guidance_scale")
@@ -130,9 +144,17 @@ def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: Inf
         scheduler=type(pipe.sd.scheduler).__name__,
         preset=None if options.scheduler else options.preset or "balanced",
         init_image=None if options.init_image is None else str(options.init_image),
+        **_control(options),
         encoder_window=min(options.window or pipe.encoder.window, pipe.encoder.window),
         device=str(pipe.sd.device),
     )
+
+
+def _control(options: InferenceOptions) -> dict[str, Any]:
+    if options.control_image is None:
+        return {}
+    names = ("controlnet", "control_image", "control_strength")
+    return {name: getattr(options, name) for name in names} | {"control_image": str(options.control_image)}
 
 
 def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: InferenceOptions) -> list[Subject]:

@@ -25,6 +25,7 @@ COMPONENTS = {  # component -> files, of which one must exist
     "tokenizer": ("tokenizer.json", "vocab.json"), "scheduler": ("scheduler_config.json",),
 }  # fmt: skip
 WEIGHTS = ("*.safetensors", "*.bin")
+TEXT_FILES = ["model_index.json", "tokenizer/*", "text_encoder/*"]  # of a Stable Diffusion on the hub
 LEFT_THE_HUB = "stabilityai/stable-diffusion-2"  # beginning of the ids
 
 
@@ -52,13 +53,7 @@ def load_exported(
     """Load a pipeline as `load` does, of any audio-to-image recipe if it is None; `key` is for messages."""
     known = [recipe] if recipe else [name for name in recipes() if name.startswith("a2i/")]
     folder, settings = read_settings(source, known, key)
-    if "stable_diffusion" not in settings:
-        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another {key}")
-    key, remedy = "--stable_diffusion", ""
-    if stable_diffusion is None:
-        key, remedy = f"{folder / SETTINGS_FILE}: stable_diffusion", f"choose another one with {key}"
-    chosen = stable_diffusion or settings["stable_diffusion"]
-    sd_source = paths.locate(chosen, key, remedy, flag=stable_diffusion is not None)
+    sd_source, key = _find_stable_diffusion(folder, settings, stable_diffusion, key)
     encoder: SoundEncoder = recipe_code(settings["recipe"], "encoder").load(folder, settings, place, kind)
     sd = load_stable_diffusion(sd_source, key, kind, safety_checker)
     has_lora = (folder / LORA).is_dir()
@@ -73,6 +68,36 @@ def load_exported(
     pipe.guidance_scale = float(settings.get("guidance_scale", pipe.guidance_scale))
     checked = sd.safety_checker is not None
     return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
+
+
+def load_encoders(source: str, recipe: str, device: str = "auto") -> tuple[AudioToImagePipeline, dict[str, Any]]:
+    """Load a pipeline without U-Net and VAE as `load` does: it encodes sounds and texts, and cannot draw."""
+    place = runtime.pick_device(device)
+    folder, settings = read_settings(source, [recipe], "--checkpoint")
+    sd_source, key = _find_stable_diffusion(folder, settings, None, "--checkpoint")
+    encoder: SoundEncoder = recipe_code(recipe, "encoder").load(folder, settings, place, torch.float32)
+    tokenizer, text_encoder = load_text_encoder(sd_source, key)
+    pretrained.use_pil_processors()
+    from diffusers import StableDiffusionPipeline
+
+    absent: Any = dict.fromkeys(("vae", "unet", "scheduler", "safety_checker", "feature_extractor"))
+    kept: Any = {"text_encoder": text_encoder, "tokenizer": tokenizer, "requires_safety_checker": False}
+    sd = StableDiffusionPipeline(**absent, **kept)
+    try:
+        pipe = AudioToImagePipeline(encoder, sd.to(place))
+    except ValueError as error:
+        raise UserError(f"{key} {sd_source}: {error}") from error
+    return pipe, {"model": source, "stable_diffusion": sd_source}
+
+
+def _find_stable_diffusion(folder: Path, settings: dict[str, Any], chosen: str | None, key: str) -> tuple[str, str]:
+    """Locate the Stable Diffusion of --stable_diffusion, else of the settings; also return its key for messages."""
+    if "stable_diffusion" not in settings:
+        raise UserError(f"{folder / SETTINGS_FILE}: stable_diffusion missing: choose another {key}")
+    if chosen is not None:
+        return paths.locate(chosen, "--stable_diffusion", flag=True), "--stable_diffusion"
+    key, remedy = f"{folder / SETTINGS_FILE}: stable_diffusion", "choose another one with --stable_diffusion"
+    return paths.locate(settings["stable_diffusion"], key, remedy), key
 
 
 def read_settings(source: str, known: Sequence[str], key: str) -> tuple[Path, dict[str, Any]]:
@@ -131,8 +156,29 @@ def load_stable_diffusion(
     return pipe
 
 
+def load_text_encoder(source: str, key: str) -> tuple[Any, Any]:
+    """Load the tokenizer and the text encoder of a Stable Diffusion, and nothing else of it.
+
+    Args:
+        source: folder or hub id, as `paths.locate` returns it; `key` is its flag or config key, for messages.
+
+    Raises:
+        UserError: no Stable Diffusion, or its text encoder is missing or damaged.
+    """
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    _check_download(source, key)
+    folder, name = paths.download(source, key, TEXT_FILES), f"{key} {source}"
+    for part in ("text_encoder", "tokenizer"):
+        needed = COMPONENTS[part]
+        if not any((folder / part / file).is_file() for file in needed):
+            raise UserError(f"{name}: its {part} is missing (no {part}/{needed[0]}): copy or download it again")
+    text_encoder = pretrained.load_model(CLIPTextModel, str(folder / "text_encoder"), f"{name}: its text encoder")
+    return pretrained.load_processor(CLIPTokenizer, str(folder / "tokenizer"), name), text_encoder
+
+
 def _check_download(source: str, key: str) -> None:
-    """Check a hub id; for the repositories that left the hub, the error names the mirror."""
+    """Check the kind of a folder or hub id; for the repositories that left the hub, the error names the mirror."""
     try:
         checkpoint.check_download(source, key, *CLASSES)
     except UserError as error:

@@ -170,6 +170,23 @@ def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
     return _examples(chosen, sounds, {"source": names}, pictures)
 
 
+def recorded_sounds(config: RunConfig, count: int) -> HeldOut:
+    """Draw at most `count` prepared sounds without pictures, from the same splits as `recorded_pairs`.
+
+    The caption is the row's first, else its label, one of which every sound needs. Raises a UserError if there is no
+    such split or sound.
+    """
+    splits, names = read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
+    chosen = choose({uid: row for uid, row in splits.items() if row.audio and row.audio.is_file()}, count)
+    if not chosen:
+        raise UserError(f"{names}: no sound to test on: see report.json of the data set")
+    for uid, row in chosen.items():
+        if not row.captions and not row.label:
+            raise UserError(f"{uid}: neither Caption nor Label, one of which every test sound needs")
+    sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
+    return _examples(chosen, sounds, {"source": names}, {})
+
+
 def _examples(
     rows: Mapping[str, Row], sounds: dict[str, Path], source: dict[str, Any], pictures: dict[str, Path]
 ) -> HeldOut:

@@ -27,6 +27,15 @@ def test_shipped_parts_are_found(root: Path) -> None:
     assert len({one.name for one in found.values()}) == len(found)
 
 
+def test_audio2img_is_found_once_it_is_shipped(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "egs").symlink_to(root / "egs")
+    shipped = tmp_path / "pretrained" / "mini" / "audio2img"
+    shipped.mkdir(parents=True)
+    monkeypatch.setattr(compare.paths, "root", lambda: tmp_path)
+    found = [(one.title, one.config.relative_to(tmp_path), one.checkpoint) for one in compare.shipped_parts()]
+    assert found == [("a2i/audio2img", Path("egs/a2i/audio2img/tiny.json"), shipped)]
+
+
 def test_the_shipped_judges_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judges = [one for one in compare.shipped_parts() if one.title in JUDGES]
     monkeypatch.setattr(compare, "shipped_parts", lambda: judges)

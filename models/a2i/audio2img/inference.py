@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from sonolume.config.a2i.audio2img import Config, InferenceOptions
 from sonolume.models.a2i import generate
+from sonolume.models.a2i.audio2img.encoder import SHIPPED as SHIPPED
 
 
 def run(config: Config, options: InferenceOptions) -> None:

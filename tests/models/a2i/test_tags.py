@@ -45,6 +45,15 @@ def test_windows_of_a_long_recording_are_averaged(noise: Path):
     assert dict(tag_recording(beats, noise, top=3, window=1.0)[1]) == pytest.approx(wanted, abs=1e-6)
 
 
+def test_the_tags_of_a_span(noise: Path, tmp_path: Path):
+    beats, wave = tiny([]), audio.load(noise, 16000)
+    soundfile.write(tmp_path / "part.wav", wave[4000:12000], 16000, subtype="FLOAT")
+    whole = tag_recording(beats, tmp_path / "part.wav")
+    assert whole[0] == 0.5 and tag_recording(beats, noise, spans=[(0.25, 0.75)]) == whole
+    with pytest.raises(UserError, match="noise.wav: --span 1-2 lies outside the sound, which lasts 1.5 s"):
+        tag_recording(beats, noise, spans=[(1, 2)])
+
+
 def test_unusable_recordings(tmp_path: Path):
     silence, short, broken = tmp_path / "silence.wav", tmp_path / "short.wav", tmp_path / "nan.wav"
     audio.save_wav(silence, np.zeros(16000), 16000)
