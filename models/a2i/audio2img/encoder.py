@@ -145,7 +145,7 @@ def states_of(features: int, config: Any) -> int:
     """Number of states of a sequence of features after the adapter of a Wav2Vec2BertConfig."""
     kernel, stride = config.adapter_kernel_size, config.adapter_stride
     for _ in range(config.num_adapter_layers):
-        features = (features + 2 * (stride // 2) - kernel) // stride + 1
+        features = max(0, (features + 2 * (stride // 2) - kernel) // stride + 1)
     return features
 
 

@@ -33,7 +33,7 @@ from sonolume.models.a2i.preview_pictures import log_preview
 from sonolume.models.training import Frozen, RecipeTask, seeded, step_generator
 from sonolume.modules.sequence_alignment import AlignmentMetrics, alignment_losses, same_text
 from sonolume.utils import paths
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 
 DROPOUTS = (
@@ -97,7 +97,7 @@ def _stored_settings(source: str, shape: dict[str, int], adapter: dict[str, Any]
     try:
         stored = Wav2Vec2BertConfig.from_pretrained(where)
     except pretrained.UNREADABLE as error:
-        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
+        raise UserError(f"{name} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
     wrong = [f"{key} {getattr(stored, key)}, not {value}" for key, value in shape.items()
              if stored.add_adapter and getattr(stored, key) != value]  # fmt: skip
     if wrong:
