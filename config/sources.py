@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,20 +96,14 @@ def _yaml(path: Path) -> Source:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    text = read_text(path, CONFIG_FILE)  # names a missing file, or one that is not UTF-8, as for JSON
+    own = _yaml_content(path)
+    if isinstance(own, dict) and not isinstance(own.get("hydra", {}), dict):  # on which Hydra fails
+        raise ConfigError(f"{path}: hydra: needs a section {{...}}: it is Hydra's own, leave it out")
     folder = str((Path.cwd() / path).parent)
     try:
-        own = yaml.safe_load(text)
-        _check_size(own, path)
-        if isinstance(own, dict) and not isinstance(own.get("hydra", {}), dict):  # on which Hydra fails
-            raise ConfigError(f"{path}: hydra: needs a section {{...}}: it is Hydra's own, leave it out")
-        with warnings.catch_warnings(), initialize_config_dir(config_dir=folder, version_base="1.3"):
+        with _check_loaded(), warnings.catch_warnings(), initialize_config_dir(folder, version_base="1.3"):
             warnings.simplefilter("error", UserWarning)  # a list of defaults without _self_
             content = OmegaConf.to_container(compose(config_name=path.stem), resolve=False)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f":{mark.line + 1}:{mark.column + 1}:" if mark else ":"
-        raise ConfigError(f"{path}{place} {error.problem}") from None
     except RecursionError:
         raise ConfigError(f"{path}: {TOO_DEEP}") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning) as error:
@@ -117,6 +112,56 @@ def _yaml(path: Path) -> Source:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must have keys and values at its top level")
     return Source(str(path), {str(key): value for key, value in content.items()})
+
+
+@contextmanager
+def _check_loaded() -> Iterator[None]:
+    """Check every file that Hydra reads inside the block, such as those that `defaults:` name.
+
+    Hydra calls OmegaConf.load, which repeats content for every alias, thus without end.
+    """
+    from omegaconf import OmegaConf
+
+    original = OmegaConf.load
+
+    def load(file: Any) -> Any:
+        path = _shorten(Path(file.name))
+        _yaml_content(path)
+        with _yaml_errors(path):
+            return original(file)
+
+    OmegaConf.load = load
+    try:
+        yield
+    finally:
+        OmegaConf.load = original
+
+
+def _yaml_content(path: Path) -> Any:
+    """Parse a YAML file; raises a UserError for one that cannot be read, and a ConfigError for one that is too large."""
+    import yaml
+
+    with _yaml_errors(path):
+        content = yaml.safe_load(read_text(path, CONFIG_FILE))
+    _check_size(content, path)
+    return content
+
+
+@contextmanager
+def _yaml_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the YAML parser into ConfigErrors that name the file, and the place of the mistake in it."""
+    import yaml
+
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f":{mark.line + 1}:{mark.column + 1}:" if mark else ":"
+        raise ConfigError(f"{path}{place} {error.problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: {TOO_DEEP}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an integer of more than 4,300 digits
+        raise ConfigError(f"{path}: Hydra cannot compose it: {plain_message(error)}") from None
 
 
 def _check_size(content: Any, path: Path) -> None:

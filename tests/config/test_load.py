@@ -295,5 +295,21 @@ def test_a_wrong_yaml(text: str | bytes, message: str) -> None:
     assert mistake(write("conf/c.yaml", text)).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (BILLION, "conf/train/small.yaml: sections or lists are nested too deeply, or too large"),
+        ("a: &a [*a]", "conf/train/small.yaml: sections or lists are nested too deeply"),
+        ("batch_size: [", "conf/train/small.yaml:1:14: expected the node content"),
+        ("batch_size: 1\nbatch_size: 2", "conf/train/small.yaml:2:1: found duplicate key batch_size"),
+        ("? null\n: 3\n", "conf/train/small.yaml: Hydra cannot compose it: Incompatible key type 'NoneType'"),
+        (b"\xff", "conf/c.yaml: Hydra cannot compose it: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_wrong_group_of_a_yaml(group: str | bytes, message: str) -> None:
+    write("conf/train/small.yaml", group)
+    assert mistake(write("conf/c.yaml", "defaults: [{train: small}, _self_]\n" + YAML)).startswith(message)
+
+
 def test_yml_is_refused() -> None:
     assert mistake(write("c.yml", YAML)) == "c.yml: Hydra reads only files that end in .yaml: rename it"
