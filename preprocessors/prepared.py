@@ -237,10 +237,7 @@ def read_split(
     name = _manifest_names(config)[split]
     rows: list[Row] = []
     for dataset in datasets:
-        path = paths.resolve(config.processed_dir) / dataset / name
-        if not path.is_file():
-            own = "" if config.miniworld.train_scenes else " and --input FOLDER; tiny.json needs no recordings"
-            raise UserError(f"{path}: no such file: prepare the data first by run_preprocess.sh, same --config{own}")
+        path = _manifest_path(config, dataset, name)
         found = [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
         unsafe = next((row.uid for row in found if not files.is_safe_uid(row.uid)), None)
         if unsafe is not None:
@@ -254,6 +251,22 @@ def read_split(
         needed = f"{missing}{' and a caption' if captions else ''}: prepare the recordings with --input"
         raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}, and see {REPORT_FILE}")
     return rows
+
+
+def check_prepared(config: DataConfig, datasets: Sequence[str]) -> None:
+    """Raise a UserError, as `read_split`, if one of the data sets lacks a manifest for training or validation."""
+    for dataset in datasets:
+        for name in _manifest_names(config).values():
+            _manifest_path(config, dataset, name)
+
+
+def _manifest_path(config: DataConfig, dataset: str, name: str) -> Path:
+    """Return the file of a manifest; a UserError names the command that writes it if there is none."""
+    path = paths.resolve(config.processed_dir) / dataset / name
+    if not path.is_file():
+        own = "" if config.miniworld.train_scenes else " and --input FOLDER; tiny.json needs no recordings"
+        raise UserError(f"{path}: no such file: prepare the data first by run_preprocess.sh, same --config{own}")
+    return path
 
 
 def count_examples(
