@@ -138,7 +138,7 @@ def _check_loaded() -> Iterator[None]:
 
 
 def _yaml_content(path: Path) -> Any:
-    """Parse a YAML file; raises a UserError for one that cannot be read, and a ConfigError for one that is too large."""
+    """Parse a YAML file; a UserError names one that cannot be read, a ConfigError one that is too large."""
     import yaml
 
     with _yaml_errors(path):
