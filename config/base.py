@@ -100,6 +100,8 @@ class TrainConfig(Strict):
         self.check_range("train", 0, "random_seed", maximum=LARGEST_SEED)
         self.check_range("train", 0, "gradient_clip")
         self.fraction("train", "ema_decay")
+        is_spawned = "spawn" in self.strategy  # whose processes cannot be given the task
+        self.require(not is_spawned, f"train.strategy {self.strategy} is not supported: choose ddp or ddp_fork")
 
 
 @dataclass
