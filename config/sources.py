@@ -15,6 +15,7 @@ from sonolume.utils.files import read_text
 
 COMMAND_LINE = "command line"  # name of the source of overrides
 MOST_LEVELS, MOST_VALUES = 30, 20_000  # levels of nested content, and values on one level; configs have 5 and 30
+LONGEST_FILE, LONGEST_OVERRIDE = 100_000, 10_000  # characters; parsers take minutes for millions
 TOO_DEEP = "sections or lists are nested too deeply, or too large"
 CONFIG_FILE = "a config file, such as exp_config.json"
 
@@ -74,7 +75,7 @@ def _json_chain(path: Path, children: list[Path]) -> list[Source]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json5.loads(read_text(path, CONFIG_FILE), allow_duplicate_keys=False)
+        content = json5.loads(_text(path), allow_duplicate_keys=False)
     except RecursionError:
         raise ConfigError(f"{path}: {TOO_DEEP}") from None
     except ValueError as error:  # <string>:3 Unexpected "}" at column 4
@@ -86,6 +87,14 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be one object {{...}}")
     return content
+
+
+def _text(path: Path) -> str:
+    """Read a config file; a UserError names one that is missing, not UTF-8 or far too long."""
+    text = read_text(path, CONFIG_FILE)
+    if len(text) > LONGEST_FILE:
+        raise ConfigError(f"{path}: has {len(text)} characters, a config at most {LONGEST_FILE}: name another file")
+    return text
 
 
 def _yaml(path: Path) -> Source:
@@ -142,7 +151,7 @@ def _yaml_content(path: Path) -> Any:
     import yaml
 
     with _yaml_errors(path):
-        content = yaml.safe_load(read_text(path, CONFIG_FILE))
+        content = yaml.safe_load(_text(path))
     _check_size(content, path)
     return content
 
@@ -194,7 +203,9 @@ def overrides(arguments: Sequence[str]) -> list[Source]:
 
     parser, sources = OverridesParser.create(), []
     for argument in arguments:
-        where = f"{COMMAND_LINE}: {argument!r}"
+        where = f"{COMMAND_LINE}: {argument!r:.2000}"
+        if len(argument) > LONGEST_OVERRIDE:
+            raise ConfigError(f"{where}: has {len(argument)} characters: at most {LONGEST_OVERRIDE} can be given")
         try:
             override = parser.parse_override(argument)
         except RecursionError:

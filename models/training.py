@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
-from sonolume.models import lightning_internals, run_folder
+from sonolume.models import launch, lightning_internals
 from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
@@ -270,8 +270,9 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         UserError: the folder contains another run and `resume` is off; there is nothing to resume; the checkpoint is
             damaged or belongs to another model; or this machine lacks the device.
     """
-    run_folder.check_run(config.run_dir, resume)
-    last = run_folder.last_checkpoint(config.run_dir)
+    launch.check_run(config.run_dir, resume)
+    launch.check_nodes(train.num_nodes)
+    last = launch.last_checkpoint(config.run_dir)
     validate_every = min(train.valid_interval, train.max_steps) * train.accumulate  # batches
     if resume and _is_finished(task, last, train, validate_every):
         return config.run_dir
@@ -295,6 +296,8 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     try:
         trainer = _trainer(config, train, callbacks, not task.automatic_optimization, validate_every)
         _check_cores(trainer)
+        if environment := getattr(trainer.strategy, "cluster_environment", None):  # that of the launcher
+            environment.validate_settings(trainer.num_devices, trainer.num_nodes)
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
         raise UserError(f"train.accelerator, devices, strategy or precision: {first_line(error)}") from error
     if train.compile:

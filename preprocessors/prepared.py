@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from sonolume.config.base import DataConfig
 from sonolume.utils import audio, files, manifest, names, paths
@@ -21,6 +22,7 @@ REPORT_FILE, FAILED_FILE = "report.json", "report_failed.json"
 SETTINGS_FILE = "settings.json"  # of features, in their folder
 # no Split gets one of these names: written by preparations, or read from a folder of recordings
 RESERVED = (REPORT_FILE, FAILED_FILE, SETTINGS_FILE, "pairs.json", *manifest.FOLDER_MANIFESTS)
+PROGRESS_DELAY = 2.0  # seconds after which a bar appears
 LISTED_SPLITS = 10  # in a message
 
 
@@ -64,7 +66,8 @@ def world_rows(config: DataConfig, dataset: str, labels: bool = False) -> list[R
     mini, rows = config.miniworld, []
     try:
         for split, count in (("train", mini.train_scenes), ("valid", mini.valid_scenes)):
-            for scene in world.scenes(split, count, mini.seed, list(mini.kinds), mini.pairs):
+            scenes = world.scenes(split, count, mini.seed, list(mini.kinds), mini.pairs)
+            for scene in tqdm(scenes, f"{dataset}: {split} scenes", count, unit="scene", delay=PROGRESS_DELAY):
                 captions = world.captions(scene, mini.captions_per_scene, split)
                 label = scene.events[0].kind if labels and len(scene.events) == 1 else None
                 rows.append(Row(dataset, scene.uid, None, captions, label=label, split=split, scene=scene.to_dict()))

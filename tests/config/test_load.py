@@ -1,6 +1,7 @@
 """Every mistake in a config is one line that names the file, the field and what to do."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,40 @@ def test_an_override_can_give_what_the_file_lacks() -> None:
 )
 def test_a_wrong_override(override: str, message: str) -> None:
     assert mistake(write("c.json", f'{{{TOP}, "model": {{}}}}'), override).startswith(message)
+
+
+TEXTS = ("log_dir", "preprocess.processed_dir", "preprocess.train_file", "preprocess.valid_file", "model.vocoder")
+LISTS = ("dataset", "preprocess.miniworld.kinds", "evaluation.embedders")
+
+
+@pytest.mark.parametrize(
+    ("form", "keys"), [("'" + "${{{0}}}" * 10 + "'", TEXTS), ("[" + ",".join(["'a${{{0}}}'"] * 300) + "]", LISTS)]
+)
+def test_interpolations_that_repeat_each_other(form: str, keys: Sequence[str]) -> None:
+    """The first repeats the second, which repeats the third ..., so that resolving them takes minutes or years."""
+    path = write("c.json", f'{{{TOP}, "model": {{}}}}')
+    overrides = [f"{key}={form.format(other)}" for key, other in zip(keys, keys[1:], strict=False)]
+    assert mistake(path, *overrides).startswith("c.json: too many interpolations")
+
+
+def test_some_interpolations() -> None:
+    config = load_config(write("c.json", f'{{{TOP}, "model": {{}}}}'), ["log_dir='a/${exp_name}/${model.vocoder}'"])
+    assert config.log_dir == "a/x/"
+
+
+def test_configs_that_are_too_long() -> None:
+    """Their parsers take seconds for every 100,000 characters."""
+    text = f'{{{TOP}, "model": {{}}}}'
+    message = "has 100001 characters, a config at most 100000: name another file"
+    assert mistake(write("c.json", text.ljust(100_001))) == f"c.json: {message}"
+    assert mistake(write("c.yaml", YAML.ljust(100_001, "#"))) == f"c.yaml: {message}"
+    error = mistake(write("c.json", text), "dataset=[" + "a," * 5000 + "a]")
+    assert error.startswith("command line: 'dataset=[a,a,a") and error.endswith("at most 10000 can be given")
+
+
+def test_a_device_has_no_end() -> None:
+    base = mistake(write("c.json", '{"base_config": "/dev/zero"}'))
+    assert base == "/dev/zero: is a device, not a file: expected a config file, such as exp_config.json"
 
 
 def write_group() -> None:
