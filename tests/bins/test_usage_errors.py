@@ -33,7 +33,7 @@ CASES = [  # bins/X.py, its config, flags and what the error names
     ("train", "tta/audioldm/tiny.json", f"exp_name={'x' * 300}", "exp_name"),
     ("train", "tta/autoencoderkl/tiny.json", "log_dir={folder} exp_name=run", "a run exists already"),
     ("train", "tta/autoencoderkl/tiny.json", "log_dir={folder} exp_name=none --resume", "nothing to resume"),
-    ("train", "tta/autoencoderkl/tiny.json", "train.num_nodes=2", "train.num_nodes 2: start this command on every mach"),
+    ("train", "tta/autoencoderkl/tiny.json", "train.num_nodes=2", "train.num_nodes 2: start this command on"),
     ("train", "tta/hifigan/tiny.json", "log_dir={folder} preprocess.processed_dir={folder}", "prepare the data first"),
     ("train", "i2a/im2wav/tiny_low.json", "log_dir={folder} dataset=[none]", "none/train.json: no such file: prepare"),
     ("finetune", "tta/audioldm/finetune.json",
