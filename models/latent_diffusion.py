@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from sonolume.config.tta.audioldm import NoiseSchedulerConfig
 from sonolume.models.training import Draw, RecipeTask
+from sonolume.modules.sampling import objective_of
 from sonolume.modules.unet import normalise
 
 
@@ -43,6 +44,12 @@ class DiffusionObjective:
         scheduler = DDPMScheduler(noise.num_train_timesteps, noise.beta_start, noise.beta_end, schedule)
         kind, sampling = str(noise.prediction_type), str(noise.timestep_sampling)
         return cls(kind, scheduler.alphas_cumprod, sampling, noise.min_snr_gamma)
+
+    @classmethod
+    def of_scheduler(cls, scheduler: Any) -> Self:
+        """Return the objective that the U-Net of a pipeline with this scheduler was trained for."""
+        kind = objective_of(scheduler)
+        return cls(kind, torch.ones(1) if kind == "flow" else scheduler.alphas_cumprod)
 
     def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw noise times in 0..1, (count,)."""

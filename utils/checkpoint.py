@@ -55,8 +55,6 @@ def _check_header(path: Path) -> None:
 
 def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:
     """Load a training checkpoint; a UserError names the first difference if its weights do not fit the task."""
-    if not path.exists():
-        raise UserError(f"{path}: nothing to resume: no checkpoint was saved there yet")
     content = read(path)
     if "state_dict" not in content:
         raise UserError(f"{path}: not a training checkpoint (no 'state_dict' in it)")

@@ -14,6 +14,11 @@ from typing import Any
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 INDEX = "model_index.json"
 SETTINGS = (INDEX, "config.json", "audio_to_image.json", "im2wav.json")  # of all kinds of folders
+HUB_ERRORS = {  # exception of huggingface_hub -> its meaning
+    "OfflineModeIsEnabled": "not downloaded before, and downloads are off (HF_HUB_OFFLINE) or the hub does not answer",
+    "GatedRepoError": "ask for access on its page, and log in (hf auth login)",
+    "RepositoryNotFoundError": "no model of this name, or a private one (hf auth login)",
+}
 PIPELINES = ("TextToAudioPipeline", "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 SCHEDULERS = (
     "DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSDE",
@@ -62,6 +67,15 @@ def find_folder(source: str | os.PathLike[str], base: Path | None = None) -> Pat
     if HUB_ID.fullmatch(given) and not given.startswith(".") and not is_in_folder:
         return None
     raise ValueError(f"{given}: no such folder")
+
+
+def hub_error(error: Exception) -> str:
+    """Describe in one line why huggingface_hub has no model of a name."""
+    names = {type(one).__name__ for one in (error, error.__cause__)}
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    own = re.sub(r"^Got: \w+: ", "", lines[0])[:200]
+    reason = next((HUB_ERRORS[name] for name in HUB_ERRORS if name in names), own)
+    return f"neither a folder nor available from the hub: {reason}"
 
 
 def settings_file(folder: Path) -> Path | None:

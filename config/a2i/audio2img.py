@@ -4,12 +4,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sonolume.config import audio_to_image
-from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION, SoundWindowsConfig
+from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION, TrainingPairsConfig
 from sonolume.config.base import MOST_LAYERS, AdamConfig, LRSchedule, RunConfig, Strict, TrainConfig
 from sonolume.config.options import MAX_GUIDANCE_SCALE, option
 from sonolume.config.sound_text import PreprocessOptions as PreprocessOptions
 from sonolume.config.sound_text import SoundTextConfig
 from sonolume.utils.errors import UserError
+
+
+class Head(StrEnum):
+    """Way of the sound into Stable Diffusion; each is a training of its own."""
+
+    sequence = "sequence"  # an encoder learns states that take the place of the text states; needs sounds with texts
+    attention = "attention"  # keys and values for the U-Net, from a trained encoder; needs sounds with pictures
 
 
 class LossName(StrEnum):
@@ -59,6 +66,7 @@ class EncoderConfig(Strict):
 
 @dataclass
 class ModelConfig(Strict):
+    head: Head = Head.sequence  # sequence or attention, as above
     stable_diffusion: str = STABLE_DIFFUSION[768]  # folder or hub id of any Stable Diffusion 1.x or 2.x
     wav2vec2_bert: str = "facebook/w2v-bert-2.0"  # folder or hub id of a Wav2Vec2-BERT; "" = a fresh `encoder`
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -70,6 +78,8 @@ class ModelConfig(Strict):
     gradient_checkpointing: bool = True  # less memory, more time
     text_mask: bool = True  # the text encoder ignores padding in the targets; Stable Diffusion itself does not
     loss: LossConfig = field(default_factory=LossConfig)
+    sound_encoder: str = ""  # of the head attention: exported folder or hub id of a2i/audio2img or a2i/audiotoken
+    caption_share: float = 0.0  # of the head attention: share of items whose text is a caption, not the prompt's words
     prompt: str = PLACEHOLDER  # default prompt of inference; not used in training
     guidance_scale: float = 7.5  # default guidance of inference; not used in training
     preview: bool = False  # draw pictures at every validation, which loads Stable Diffusion's U-Net
@@ -78,16 +88,21 @@ class ModelConfig(Strict):
         self.check_range("model", 1, "adapter_kernel_size", "adapter_stride", maximum=64)
         self.check_range("model", 1, "num_adapter_layers", maximum=MOST_LAYERS)
         self.check_range("model", 0, "freeze_layers", maximum=MOST_LAYERS)
-        self.fraction("model", "layerdrop")
+        self.fraction("model", "layerdrop", "caption_share")
         scale = 0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE
         self.require(scale, f"model.guidance_scale must be 0 to {MAX_GUIDANCE_SCALE:g}, got {self.guidance_scale:g}")
         once = self.prompt.count(PLACEHOLDER) == 1
         self.require(once, f"model.prompt must contain {PLACEHOLDER} once, got {self.prompt!r}")
+        named = self.head is Head.sequence or bool(self.sound_encoder)
+        self.require(named, "model.head attention needs model.sound_encoder, the exported folder of a trained encoder")
 
 
 @dataclass
-class DataConfig(SoundTextConfig, SoundWindowsConfig):
-    """Windows of sound, of which shorter clips are padded, with texts."""
+class DataConfig(SoundTextConfig, TrainingPairsConfig):
+    """Windows of sound, with texts for the head sequence and with pictures for the head attention.
+
+    A clip that is shorter than its window is padded for the head sequence, and repeated for the head attention.
+    """
 
     input_length: float = 3.775  # seconds of sound in one training item; 3.775 become 47 states, 6.095 become 76
     starts: int = 1  # windows of that length in a longer clip, evenly spaced; each epoch draws one

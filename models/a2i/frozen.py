@@ -98,6 +98,16 @@ def cached_features(
     return np.load(cached(folder, key, compute, name) / f"{name}.npy", mmap_mode="r")
 
 
+def cached_moments(folder: Path, split: str, images: Any, vae: Any, train: TrainConfig) -> np.ndarray:
+    """Mean and log-variance of the latents of images, (N, 2z, h, w), by `cached_features`."""
+
+    def moments(pictures: Tensor) -> Tensor:
+        posterior = vae.encode(pictures).latent_dist
+        return torch.cat([posterior.mean, posterior.logvar], dim=1)                           # (b, 2z, h, w)
+
+    return cached_features(folder, f"moments of {split}", images, vae, moments, train)
+
+
 def caching_device(train: TrainConfig) -> torch.device:
     """The device on which features are computed before training."""
     return torch.device("cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu")

@@ -167,15 +167,18 @@ def load_text_encoder(source: str, key: str) -> tuple[Any, Any]:
     """
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = paths.download(source, key, TEXT_FILES)
-    checkpoint.check_names(folder, *CLASSES)
-    name = f"{key} {source}"
+    _check_download(source, key)
+    folder, name = paths.download(source, key, TEXT_FILES), f"{key} {source}"
+    for part in ("text_encoder", "tokenizer"):
+        needed = COMPONENTS[part]
+        if not any((folder / part / file).is_file() for file in needed):
+            raise UserError(f"{name}: its {part} is missing (no {part}/{needed[0]}): copy or download it again")
     text_encoder = pretrained.load_model(CLIPTextModel, str(folder / "text_encoder"), f"{name}: its text encoder")
     return pretrained.load_processor(CLIPTokenizer, str(folder / "tokenizer"), name), text_encoder
 
 
 def _check_download(source: str, key: str) -> None:
-    """Check a hub id; for the repositories that left the hub, the error names the mirror."""
+    """Check the kind of a folder or hub id; for the repositories that left the hub, the error names the mirror."""
     try:
         checkpoint.check_download(source, key, *CLASSES)
     except UserError as error:

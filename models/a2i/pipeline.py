@@ -21,6 +21,7 @@ from torch import Tensor
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
 from sonolume.config.options import PRESETS
 from sonolume.modules import sampling
+from sonolume.modules.decoupled_attention import AudioAttention, check, installed
 from sonolume.utils.audio import SILENCE_PEAK, SoundError, batches_by_length, check_wave
 from sonolume.utils.errors import ComputationError
 
@@ -56,7 +57,11 @@ class LongSounds(StrEnum):
 
 
 class SoundEncoder(Protocol):
-    """Encoder from sound, and the words around it, to Stable Diffusion's `prompt_embeds`."""
+    """Encoder from sound, and the words around it, to Stable Diffusion's `prompt_embeds`.
+
+    An encoder may also have `head`, an `AudioAttention` (modules/decoupled_attention.py). Then the U-Net attends to the
+    audio tokens through it, and `encode_prompt` puts them behind the text states, where zeros are no sound.
+    """
 
     sample_rate: int  # Hz of the input waves
     min_seconds: float  # duration of the shortest sound that can be encoded
@@ -111,7 +116,7 @@ class AudioToImagePipeline:
             call does not need may be None, such as all but text encoder and tokenizer for `encode_prompt`.
 
     Raises:
-        ValueError: the widths differ.
+        ValueError: the widths differ, or the encoder's head was trained for another U-Net.
     """
 
     def __init__(self, encoder: SoundEncoder, sd: "StableDiffusionPipeline") -> None:
@@ -122,6 +127,8 @@ class AudioToImagePipeline:
                              f"{width}: choose another one, such as {known}")  # fmt: skip
         self.sd, self.encoder = sd, encoder
         self.controlnet: Any = None  # a ControlNetModel, for `control_image`
+        if self._head is not None and sd.unet is not None:
+            check(self._head, sd.unet)
         self.guidance_scale = 7.5  # as published
         self.num_steps = REFERENCE_STEPS if sd.scheduler is None else self.use_preset("balanced")
 
@@ -245,6 +252,11 @@ class AudioToImagePipeline:
         config = self.sd.scheduler.config
         noise = {name: config[name] for name in NOISE if config.get(name) is not None} | {"clip_sample": False}
         return sampling.objective_of(self.sd.scheduler), noise
+
+    @property
+    def _head(self) -> AudioAttention | None:
+        """The encoder's own attention in the U-Net, if it has one."""
+        return getattr(self.encoder, "head", None)
 
     @torch.no_grad()
     def encode_audio(self, waves: Sequence[Wave], average: bool = False) -> Tensor:
@@ -396,7 +408,7 @@ class AudioToImagePipeline:
     def encode_texts(self, texts: Sequence[str], length: int) -> Tensor:
         """Encode texts -> text states (B, length, D), padded as Stable Diffusion does, without a mask.
 
-        Beyond the longest input of the text encoder, its last state is repeated.
+        Beyond the longest input of the text encoder, its last state is repeated; with a head, zeros follow.
 
         Raises:
             ValueError: the text encoder would cut a text.
@@ -412,7 +424,8 @@ class AudioToImagePipeline:
         mask = torch.tensor(tokens.attention_mask, device=device)
         uses_mask = getattr(text_encoder.config, "use_attention_mask", False)
         states = text_encoder(ids, attention_mask=mask if uses_mask else None)[0]                 # (B, limit, D)
-        return torch.cat([states, states[:, -1:].expand(-1, length - limit, -1)], dim=1)         # (B, L, D)
+        beyond = states[:, -1:] if self._head is None else torch.zeros_like(states[:, -1:])       # (B, 1, D)
+        return torch.cat([states, beyond.expand(-1, length - limit, -1)], dim=1)                  # (B, L, D)
 
     @torch.no_grad()
     def __call__(
@@ -511,25 +524,40 @@ class AudioToImagePipeline:
             "callback_on_step_end": callback_on_step_end,
             "callback_on_step_end_tensor_inputs": list(callback_on_step_end_tensor_inputs),
         }
-        drawn: dict[str, Any] = {"height": size[0], "width": size[1], "latents": latents}
-        found: Any
-        if control_image is not None:
-            from sonolume.models.a2i.controlnet import controlled
-
-            hints = [fitted(control_image, size)] * len(states)
-            pipe = controlled(self.sd, self.controlnet)
-            found = pipe(image=hints, controlnet_conditioning_scale=control_strength, **drawn, **settings).images
-        elif init_image is None:
-            found = self.sd(**drawn, **settings).images
-        else:
-            from sonolume.models.a2i.image_to_image import image_to_image
-
-            start = [fitted(init_image, size)] * len(states)
-            share = STRENGTH if strength is None else strength
-            found = image_to_image(self.sd)(image=start, strength=share, **settings).images      # (B, z, h, w)
+        head: Any = self._head
+        found: Any = None
+        if head is not None:
+            head.to(self.sd._execution_device)
+        with installed(head, self.sd.unet):
+            if control_image is not None:
+                control = {"control_image": control_image, "control_strength": control_strength}
+                found = self._draw_controlled(settings | {"latents": latents}, size, **control)
+            elif init_image is not None:
+                found = self._draw_from_image(settings, size, init_image, STRENGTH if strength is None else strength)
+            else:
+                found = self.sd(height=size[0], width=size[1], latents=latents, **settings).images
         output = ImageOutput(found) if output_type == "latent" else self._decode(found, output_type)
         self.sd.maybe_free_model_hooks()
         return output if return_dict else (output.images, output.nsfw_content_detected)
+
+    def _draw_from_image(
+        self, settings: dict[str, Any], size: tuple[int, int], init_image: Image.Image, strength: float
+    ) -> Any:
+        """Latents (B, z, h, w) of pictures that start from one."""
+        from sonolume.models.a2i.image_to_image import image_to_image
+
+        start = [fitted(init_image, size)] * len(settings["prompt_embeds"])
+        return image_to_image(self.sd)(image=start, strength=strength, **settings).images
+
+    def _draw_controlled(
+        self, settings: dict[str, Any], size: tuple[int, int], control_image: Image.Image, control_strength: float
+    ) -> Any:
+        """Latents (B, z, h, w) of pictures whose layout is that of `control_image`."""
+        from sonolume.models.a2i.controlnet import controlled
+
+        hints = [fitted(control_image, size)] * len(settings["prompt_embeds"])
+        settings = settings | {"height": size[0], "width": size[1], "controlnet_conditioning_scale": control_strength}
+        return controlled(self.sd, self.controlnet)(image=hints, **settings).images
 
     def _copies(self, states: Tensor, count: int) -> Tensor:
         """Repeat each row of text states (B, L, D) for `count` pictures, in the U-Net's dtype -> (B * count, L, D)."""
@@ -551,6 +579,8 @@ class AudioToImagePipeline:
             raise ValueError("control_image needs a ControlNet: call use_controlnet first")
         if control_image is not None and init_image is not None:
             raise ValueError("control_image and init_image exclude each other: give one of them")
+        if control_image is not None and self._head is not None:
+            raise ValueError("a ControlNet cannot read the states of the head attention: use another model")
 
     def size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width of the pictures; the default of each is the size of training.

@@ -59,7 +59,7 @@ def test_a_checkpoint_must_be_of_this_model(tmp_path: Path):
         torch.save({"state_dict": saved.state_dict()}, path)
         checkpoint.check_training(path, task)
 
-    refused("nothing to resume", checkpoint.check_training, path, nn.Linear(2, 2))
+    refused("no such checkpoint", checkpoint.check_training, path, nn.Linear(2, 2))
     check(nn.Linear(2, 2), nn.Linear(2, 2))
     refused(r"weight is \(3, 2\), not \(2, 2\); resume with the config", check, nn.Linear(2, 3), nn.Linear(2, 2))
     refused("it has no bias", check, nn.Linear(2, 2, bias=False), nn.Linear(2, 2))

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sonolume.config.a2i.audio2img import Config, PreprocessOptions
+from sonolume.config.a2i.audio2img import Config, Head, PreprocessOptions
 from sonolume.config.base import TrainConfig
+from sonolume.models.a2i.audio2img.attention import SoundPictures
 from sonolume.models.a2i.audio2img.encoder import SAMPLE_RATE, FeatureExtractor
 from sonolume.models.a2i.frozen import cached_features
 from sonolume.models.a2i.sound_windows import Windows
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.preprocessors import sound_text
+from sonolume.preprocessors import sound_pictures, sound_text
 from sonolume.utils import paths
 
 
@@ -35,13 +36,16 @@ class Batch(NamedTuple):
 
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:
-    """Prepare FSD50K, other sounds with texts, or generated scenes: write wavs and manifests."""
+    """Prepare sounds with texts such as FSD50K, or generated scenes, or for the head attention sounds with pictures."""
     assert options.dataset is not None
-    sound_text.prepare(config.preprocess, options.dataset, options.input, options.audio_dir)
+    prepare = sound_pictures.prepare if config.model.head is Head.attention else sound_text.prepare
+    prepare(config.preprocess, options.dataset, options.input, options.audio_dir)
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
     """Both splits; computes the cached features first if they are missing."""
+    if config.model.head is Head.attention:
+        return TrainingData.of(lambda split: SoundPictures(config, split, frozen))
     return TrainingData.of(lambda split: SoundTexts(config, split, frozen))
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertModel
 
+from sonolume.config.a2i.audio2img import Head
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
 from sonolume.models import pretrained
-from sonolume.models.a2i.pipeline import SETTINGS_FILE, LongSounds
+from sonolume.models.a2i.pipeline import SETTINGS_FILE, LongSounds, SoundEncoder
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError
 
@@ -144,7 +145,7 @@ def states_of(features: int, config: Any) -> int:
     """Number of states of a sequence of features after the adapter of a Wav2Vec2BertConfig."""
     kernel, stride = config.adapter_kernel_size, config.adapter_stride
     for _ in range(config.num_adapter_layers):
-        features = (features + 2 * (stride // 2) - kernel) // stride + 1
+        features = max(0, (features + 2 * (stride // 2) - kernel) // stride + 1)
     return features
 
 
@@ -172,12 +173,16 @@ def published_settings(folder: Path) -> dict[str, Any] | None:
     return {"recipe": RECIPE, "stable_diffusion": STABLE_DIFFUSION[width], "prompt": PLACEHOLDER}
 
 
-def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Audio2ImgEncoder:
-    """Load the encoder of an exported folder with the content of its `SETTINGS_FILE`.
+def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> SoundEncoder:
+    """Load the encoder of an exported folder of either head with the content of its `SETTINGS_FILE`.
 
     Raises:
         UserError: it is missing, damaged, or was not trained as an encoder of pictures.
     """
+    if settings.get("head") == Head.attention:
+        from sonolume.models.a2i.audio2img import attention_encoder
+
+        return attention_encoder.load(folder, settings, device, dtype)
     model: Any = load_model(str(folder.absolute()), f"{folder}", dtype)
     try:
         window = float(settings.get("window", WINDOW))

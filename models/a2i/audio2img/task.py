@@ -14,9 +14,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
 
-from sonolume.config.a2i.audio2img import Config, LossName
+from sonolume.config.a2i.audio2img import Config, Head, LossName
 from sonolume.models import lightning_internals, pretrained, previews
 from sonolume.models.a2i import frozen as frozen_networks
+from sonolume.models.a2i.audio2img import attention
 from sonolume.models.a2i.audio2img.data import Batch, SoundTexts
 from sonolume.models.a2i.audio2img.encoder import (
     STRIDE,
@@ -32,7 +33,7 @@ from sonolume.models.a2i.preview_pictures import log_preview
 from sonolume.models.training import Frozen, RecipeTask, seeded, step_generator
 from sonolume.modules.sequence_alignment import AlignmentMetrics, alignment_losses, same_text
 from sonolume.utils import paths
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 
 DROPOUTS = (
@@ -41,7 +42,13 @@ DROPOUTS = (
 
 
 def load_frozen(config: Config) -> Frozen:
-    """Load the text encoder of Stable Diffusion with its tokenizer, and read what the encoder of sounds will be."""
+    """Load the networks that the config's head needs.
+
+    For the head sequence, these are the text encoder of Stable Diffusion with its tokenizer; the settings of the
+    encoder of sounds are read, too.
+    """
+    if config.model.head is Head.attention:
+        return attention.load_frozen(config)
     tokenizer, text_encoder = frozen_networks.frozen_text_encoder(config.model.stable_diffusion)
     settings = encoder_settings(config, text_encoder.config.hidden_size)
     extract = FeatureExtractor(settings.feature_projection_input_dim // STRIDE, config.preprocess.input_length)
@@ -52,6 +59,11 @@ def load_frozen(config: Config) -> Frozen:
                         f"states, the text encoder of {config.model.stable_diffusion} has 1 to {limit - 1}: change "
                         "input_length, model.adapter_stride or num_adapter_layers")  # fmt: skip
     return Frozen(tokenizer=tokenizer, text_encoder=text_encoder, extract=extract, settings=settings, num_states=count)
+
+
+def build_task(config: Config, frozen: Frozen) -> RecipeTask:
+    """Build the task of the config's head."""
+    return attention.AttentionTask(config, frozen) if config.model.head is Head.attention else Task(config, frozen)
 
 
 def encoder_settings(config: Config, width: int) -> Wav2Vec2BertConfig:
@@ -85,7 +97,7 @@ def _stored_settings(source: str, shape: dict[str, int], adapter: dict[str, Any]
     try:
         stored = Wav2Vec2BertConfig.from_pretrained(where)
     except pretrained.UNREADABLE as error:
-        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
+        raise UserError(f"{name} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
     wrong = [f"{key} {getattr(stored, key)}, not {value}" for key, value in shape.items()
              if stored.add_adapter and getattr(stored, key) != value]  # fmt: skip
     if wrong:

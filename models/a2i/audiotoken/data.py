@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sonolume.config.a2i.audiotoken import Config, PreprocessOptions
 from sonolume.models.a2i.audiotoken.encoder import beats_features
-from sonolume.models.a2i.frozen import cached_features
+from sonolume.models.a2i.frozen import cached_features, cached_moments
 from sonolume.models.a2i.pairs import PairDataset
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.modules.audiotoken import label_vector
@@ -48,12 +48,7 @@ class AudioTokenDataset(PairDataset):
         super().__init__(config.preprocess, config.dataset, split, config.train.random_seed, SAMPLE_RATE)
         sd, beats = frozen["sd"], frozen["beats"]
         folder = prepared.cache_folder(config.preprocess, config.dataset)
-
-        def moments(pictures: Tensor) -> Tensor:
-            posterior = sd.vae.encode(pictures).latent_dist
-            return torch.cat([posterior.mean, posterior.logvar], dim=1)                       # (b, 2z, h, w)
-
-        self.moments = cached_features(folder, f"moments of {split}", self.images, sd.vae, moments, config.train)
+        self.moments = cached_moments(folder, split, self.images, sd.vae, config.train)
         self.features: np.ndarray | None = None
         if config.preprocess.cache_features:
             name = f"features of {split}"

@@ -24,7 +24,6 @@ from sonolume.models.a2i.preview_pictures import log_preview
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, token_losses, tokenise
-from sonolume.modules.sampling import objective_of
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
@@ -49,9 +48,7 @@ class Task(RecipeTask):
         super().__init__(config, frozen)
         sd = frozen["sd"]
         self.ids = tokenise(sd.tokenizer, [config.model.prompt])                             # (1, L)
-        prediction = objective_of(sd.scheduler)
-        alphas = torch.ones(1) if prediction == "flow" else sd.scheduler.alphas_cumprod
-        self.objective = DiffusionObjective(prediction, alphas)
+        self.objective = DiffusionObjective.of_scheduler(sd.scheduler)
         if config.train.accelerator == "cpu" or not torch.cuda.is_available():
             sd.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU
         torch.manual_seed(config.train.random_seed)

@@ -9,6 +9,11 @@ import pytest
 
 WIDTH = 32  # of the text encoder and of the tokens
 PICTURE = 32  # px
+WAV2VEC2_BERT: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "conv_depthwise_kernel_size": 3,
+}  # fmt: skip
+TEXTS = ["rain", "a dog", "rain", "wind", "a bell", "a car", "birds", "rain falls"]  # of the clips to train on
 
 
 def write_tokenizer(folder: Path, longest: int = 77) -> None:
@@ -122,3 +127,64 @@ def exported(tiny_stable_diffusion: Path, tmp_path_factory: pytest.TempPathFacto
     settings = {"recipe": "a2i/audiotoken", "stable_diffusion": str(tiny_stable_diffusion)}
     (folder / "audio_to_image.json").write_text(json.dumps(settings))
     return folder
+
+
+@pytest.fixture(scope="session")
+def noise_with_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 clips to train on and 3 to validate on, every third of half a second, the others of a second."""
+    import numpy as np
+
+    from sonolume.utils import audio
+
+    folder = tmp_path_factory.mktemp("processed") / "noise"
+    random = np.random.default_rng(0)
+    for split, texts in (("train", TEXTS), ("valid", ["rain", "a cat", "a drum"])):
+        rows = []
+        for number, text in enumerate(texts):
+            uid, seconds = f"{split}{number}", 0.5 if number % 3 == 2 else 1.0
+            audio.save_wav(folder / f"audio/{uid}.wav", random.normal(0, 0.1, int(seconds * 16000)), 16000)
+            rows.append({"Uid": uid, "Audio": f"audio/{uid}.wav", "Caption": text, "Duration": seconds})
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+    return folder.parent
+
+
+@pytest.fixture
+def write_audio2img(noise_with_texts: Path, tiny_stable_diffusion: Path, tmp_path: Path) -> Callable[..., Path]:
+    """write_audio2img(name="config", section={key: value}): a config of a2i/audio2img that trains in a second."""
+
+    def make(name: str = "config", **sections: dict[str, Any]) -> Path:
+        content: dict[str, Any] = {
+            "recipe": "a2i/audio2img", "exp_name": "run", "log_dir": str(tmp_path), "dataset": ["noise"],
+            "preprocess": {"processed_dir": str(noise_with_texts), "input_length": 1.0},
+            "model": {
+                "stable_diffusion": str(tiny_stable_diffusion), "wav2vec2_bert": "", "encoder": WAV2VEC2_BERT,
+                "gradient_checkpointing": False,
+            },
+            "train": {
+                "batch_size": 4, "max_steps": 4, "accumulate": 1, "ema_decay": 0.8, "save_checkpoints_steps": 2,
+                "valid_interval": 2, "num_workers": 0, "accelerator": "cpu", "devices": 1, "warmup_steps": 1,
+                "gradient_clip": 1.0, "adam": {"lr": 1e-2}, "save_summary_steps": 1,
+            },
+        }  # fmt: skip
+        for section, values in sections.items():
+            content[section] |= values
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_wav2vec2_bert() -> Callable[..., Path]:
+    """make_wav2vec2_bert(folder, **settings): the encoder of `write_audio2img` as a folder, without adapter."""
+
+    def make(folder: Path, **settings: Any) -> Path:
+        import torch
+        from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+        torch.manual_seed(5)
+        Wav2Vec2BertModel(Wav2Vec2BertConfig(**WAV2VEC2_BERT | settings)).save_pretrained(folder)
+        return folder
+
+    return make
