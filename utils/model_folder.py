@@ -91,6 +91,18 @@ def class_in(settings: Any) -> str:
     return name if name.isprintable() else repr(name)  # messages show it
 
 
+def describe_kind(found: str) -> str:
+    """Word a result of `class_in`, the name of a class or of a recipe, for messages."""
+    return f"a model of {found}" if "/" in found else found or "no exported model"
+
+
+def wrong_kind(found: str, wanted: str) -> str:
+    """Say that a folder holds `found`, a result of `class_in`, in place of `wanted`."""
+    if not found:
+        return f"{describe_kind(wanted)} expected, but the folder holds {describe_kind(found)}"
+    return f"holds {describe_kind(found)}, not {describe_kind(wanted)}"
+
+
 def check_class(folder: Path, *names: str) -> None:
     """Check that one of the classes (or recipes) `names` wrote a folder, and every class that the folder names.
 
@@ -100,7 +112,7 @@ def check_class(folder: Path, *names: str) -> None:
     path = settings_file(folder)
     found = class_in(_read(path)) if path else ""
     if found not in names:
-        raise ValueError(f"{folder}: holds {found or 'no exported model'}, not {names[0]}")
+        raise ValueError(f"{folder}: {wrong_kind(found, names[0])}")
     check_names(folder, *names)
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from sonolume.utils import model_folder
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import ModelError, UserError, first_line
 from sonolume.utils.files import read_json
 from sonolume.utils.model_folder import class_in, find_folder, hub_error, settings_file
 from sonolume.utils.text import message
@@ -68,7 +68,7 @@ def locate(source: str, key: str, remedy: str = "", flag: bool = False) -> str:
         folder = find_folder(source, None if in_working_directory else root())
     except ValueError as error:
         hint = CONVERT if str(error).endswith("of a model") else f"; {remedy}" * bool(remedy)
-        raise UserError(f"{key} {error}{hint}") from error
+        raise ModelError(f"{key} {error}{hint}") from error
     if folder is None:
         _try_hub()
     return source if folder is None else str(folder)
@@ -111,7 +111,7 @@ def download(located: str, key: str, pattern: str | list[str] | None = None) -> 
     try:
         return Path(snapshot_download(located, allow_patterns=pattern))
     except (OSError, ValueError) as error:
-        raise UserError(f"{key} {located}: {hub_error(error)}") from error
+        raise ModelError(f"{key} {located}: {hub_error(error)}") from error
 
 
 def kind_of(folder: Path) -> str:
@@ -125,4 +125,4 @@ def check_names(folder: Path, *kinds: str) -> None:
     try:
         model_folder.check_names(folder, *kinds)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise ModelError(str(error)) from error

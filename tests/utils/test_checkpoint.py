@@ -101,10 +101,11 @@ def test_a_strange_header_is_found(folder: Path, header: bytes):
 def test_a_wrong_folder_is_one_line(folder: Path, tmp_path: Path):
     refused("absent: no such folder", checkpoint.check_folder, tmp_path / "absent", "X")
     refused("holds T5EncoderModel, not X", checkpoint.check_folder, folder, "X")
-    for content, message in (("{", "not valid JSON"), ("3", "holds a int"), ("{}", "holds no exported model, not X")):
+    nothing = "X expected, but the folder holds no exported model"
+    for content, message in (("{", "not valid JSON"), ("3", "holds a int"), ("{}", nothing)):
         (folder / "config.json").write_text(content)
         refused(message, checkpoint.check_folder, folder, "X")
     (folder / "config.json").write_bytes(b"\xff\xff")
     refused("config.json:1: not UTF-8", checkpoint.check_folder, folder, "X")
     (folder / "config.json").unlink()
-    refused("holds no exported model, not X", checkpoint.check_folder, folder, "X")
+    refused(nothing, checkpoint.check_folder, folder, "X")
