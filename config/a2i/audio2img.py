@@ -115,7 +115,7 @@ class Config(RunConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            adam=AdamConfig(lr=2e-5, weight_decay=0.0), batch_size=8, accumulate=16, max_steps=2304, warmup_steps=200,
+            adam=AdamConfig(lr=2e-5, weight_decay=0.0), batch_size=8, max_steps=2304, warmup_steps=200,
             lr_schedule=LRSchedule.linear, gradient_clip=1.0,
         )
     )  # fmt: skip
