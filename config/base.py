@@ -15,6 +15,7 @@ LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution"])
 
 LARGEST_SIZE = 2**16  # of a whole number that has no other limit, such as channels
 MOST_LAYERS = 256  # of a network
+MOST_BLOCKS = 2048  # of one kind in a network whose config multiplies several numbers of them
 MOST_STEPS = 10**12  # optimizer steps, and what is counted in them
 MOST_SCENES = 10**6  # of the miniature world
 MOST_WORKERS = 256  # processes

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sonolume.config import base, options
-from sonolume.config.base import MOST_LAYERS, AdamConfig, LoraConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import MOST_BLOCKS, MOST_LAYERS, AdamConfig, LoraConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import Options, Spans, option, parse_spans
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import read_text
@@ -53,6 +53,10 @@ class AudioLDMConfig(Strict):
         self.check_range(key, 1, "num_res_blocks", "transformer_depth", maximum=MOST_LAYERS)
         self.check_range(key, 0, "position_channels", "image_size")
         self.require(len(self.channel_mult) > 0, f"{key}.channel_mult must not be empty")
+        blocks = len(self.channel_mult) * (2 * self.num_res_blocks + 1) * self.transformer_depth
+        found = f"{len(self.channel_mult)} levels, num_res_blocks {self.num_res_blocks} and transformer_depth"
+        limit = f"{self.transformer_depth} are {blocks} transformer blocks: at most {MOST_BLOCKS}"
+        self.require(blocks <= MOST_BLOCKS, f"{key}: {found} {limit}")
         for mult in self.channel_mult:
             for name in ("norm_num_groups", "num_heads"):
                 divisor = getattr(self, name)

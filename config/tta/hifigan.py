@@ -3,7 +3,16 @@
 import math
 from dataclasses import dataclass, field
 
-from sonolume.config.base import LONGEST, MOST_STEPS, AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import (
+    LONGEST,
+    MOST_BLOCKS,
+    MOST_STEPS,
+    AdamConfig,
+    PreprocessConfig,
+    RunConfig,
+    Strict,
+    TrainConfig,
+)
 from sonolume.config.tta.autoencoderkl import EvaluationOptions as EvaluationOptions
 from sonolume.config.tta.autoencoderkl import InferenceOptions as InferenceOptions
 
@@ -55,6 +64,9 @@ class HifiGanConfig(Strict):
         self.require(channels % 2 ** len(rates) == 0, f"{key}.{halved}")
         counts = f"{len(blocks)} resblock_kernel_sizes but {len(dilations)} resblock_dilation_sizes"
         self.require(len(blocks) == len(dilations) > 0, f"{key}: {counts}")
+        layers = len(rates) * sum(map(len, dilations))
+        limit = f"{layers} layers in the residual blocks of all {len(rates)} stages: at most {MOST_BLOCKS}"
+        self.require(layers <= MOST_BLOCKS, f"{key}.resblock_dilation_sizes: {limit}")
         odd = all(kernel > 0 and kernel % 2 == 1 for kernel in blocks)
         self.require(odd, f"{key}.resblock_kernel_sizes must be odd, got {blocks}")
         valid = all(row and min(row) > 0 and max(row) <= 1024 for row in dilations)

@@ -75,9 +75,17 @@ def test_every_number_has_a_range(recipe: str) -> None:
     ("mini/clip_text.json", "miniworld.train_scenes", 2 * 10**6),  # are drawn before the first step
     ("mini/clip_text.json", "miniworld.kinds", ["dog"] * 64),
     ("mini/clip.json", "film.cached_frames", 2048),
+    ("tta/audioldm/exp_config.json", "model.audioldm.transformer_depth", 256),  # in every residual block
 ])  # fmt: skip
 def test_sizes_that_take_minutes_before_the_first_step(file: str, key: str, value: Any) -> None:
     refused(EGS / file, key, value)
+
+
+def test_layers_are_counted_in_all_stages() -> None:
+    rows = "[" + ",".join(["1"] * 60) + "]"
+    sizes = [f"resblock_kernel_sizes=[{','.join(['3'] * 60)}]", f"resblock_dilation_sizes=[{','.join([rows] * 60)}]"]
+    with pytest.raises(ConfigError, match="resblock_dilation_sizes: 14400 layers .*: at most 2048"):
+        load_config(EGS / "tta/hifigan/exp_config.json", [f"model.hifigan.{size}" for size in sizes])
 
 
 def test_a_filter_bank_of_gigabytes() -> None:
