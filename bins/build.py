@@ -57,7 +57,7 @@ PREPARED_BY = {  # by data set
 
 def build(part: str, output_dir: Path, work_dir: Path) -> Path:
     """Train one of `PARTS` with data/ and ckpts/ in `work_dir`, resuming an interrupted build, and export it."""
-    from sonolume.models import training  # slow: imports torch
+    from sonolume.models import launch, training  # slow: imports torch
 
     trained = work_dir
     for file in PARTS[part]:
@@ -67,7 +67,7 @@ def build(part: str, output_dir: Path, work_dir: Path) -> Path:
             prepared = config_of(PREPARED_BY[dataset], work_dir)
             options = getattr(recipe_module(prepared.recipe), "PreprocessOptions", PreprocessOptions)
             recipe_code(prepared.recipe, "data").preprocess(prepared, options(dataset=dataset))
-        resume = (config.run_dir / "checkpoints" / "last.ckpt").is_file()
+        resume = launch.last_checkpoint(config.run_dir).is_file()
         if resume:
             message(f"{config.run_dir}: continuing the existing run (remove it to start anew)")
         trained = training.run(config, resume)

@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
 
     environment.explain(error)
 from sonolume.config import command
+from sonolume.models import launch
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import cli
 
@@ -21,6 +22,8 @@ def main(argv: list[str]) -> None:
     given = command.parse("finetune", "FinetuneOptions", description, argv)
     finetune = recipe_code(given.config.recipe, "finetune")
     config = finetune.configure(given.config, given.options, given.given)
+    launch.check_nodes(config.train.num_nodes)
+    launch.check_run(config.run_dir, given.options.resume)
     finetune.prepare(config, given.options)
     from sonolume.models import training  # slow imports
 

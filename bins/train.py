@@ -9,11 +9,15 @@ except ModuleNotFoundError as error:
 
     environment.explain(error)
 from sonolume.config import command
+from sonolume.models import launch
 from sonolume.utils import cli
 
 
 def main(argv: list[str]) -> None:
     given = command.parse("train", "TrainOptions", "train a model; its folder is {log_dir}/{exp_name}", argv)
+    launch.check_nodes(given.config.train.num_nodes)
+    launch.check_run(given.config.run_dir, given.options.resume)
+    launch.check_data(given.config)
     from sonolume.models import training  # slow imports
 
     print(training.run(given.config, given.options.resume))

@@ -16,11 +16,13 @@ LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution"])
 LARGEST_SIZE = 2**16  # of a whole number that has no other limit, such as channels
 MOST_LAYERS = 256  # of a network
 MOST_STEPS = 10**12  # optimizer steps, and what is counted in them
-MOST_SCENES = 10**7  # of the miniature world
+MOST_SCENES = 10**6  # of the miniature world
 MOST_WORKERS = 256  # processes
 LARGEST_SEED = 2**32 - 1  # the generator of a step takes its product with the number of the step, in 64 bits
-LONGEST = 2**24  # samples, or frames, of one item
+LONGEST = 2**24  # samples of one item
+LONGEST_MEL = 2**17  # frames of one item; more than half an hour
 LONGEST_SECONDS = 86_400  # of a clip
+MOST_BANDS = 1024  # of a mel spectrogram
 
 
 class Strict:
@@ -104,6 +106,8 @@ class TrainConfig(Strict):
         order = f"train.final_lr {self.final_lr:g} must be at most train.adam.lr {self.adam.lr:g}"
         self.require(self.final_lr <= self.adam.lr, order)
         self.fraction("train", "ema_decay")
+        is_spawned = "spawn" in self.strategy  # whose processes cannot be given the task
+        self.require(not is_spawned, f"train.strategy {self.strategy} is not supported: choose ddp or ddp_fork")
 
 
 @dataclass
@@ -119,6 +123,7 @@ class MiniworldConfig(Strict):
         self.check_range("preprocess.miniworld", 0, "train_scenes", "valid_scenes", maximum=MOST_SCENES)
         self.check_range("preprocess.miniworld", 0, "seed", maximum=LARGEST_SEED)
         self.check_range("preprocess.miniworld", 1, "captions_per_scene", maximum=100)
+        self.require(len(set(self.kinds)) == len(self.kinds), "preprocess.miniworld.kinds: names a kind twice")
 
 
 @dataclass
@@ -171,8 +176,8 @@ class PreprocessConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_range("preprocess", 1, "n_fft", "win_size", "hop_size", "windows")
-        self.check_range("preprocess", 1, "n_mel", maximum=self.n_fft // 2 + 1)
-        self.check_range("preprocess", 1, "frames", maximum=LONGEST)
+        self.check_range("preprocess", 1, "n_mel", maximum=min(self.n_fft // 2 + 1, MOST_BANDS))
+        self.check_range("preprocess", 1, "frames", maximum=LONGEST_MEL)
         self.check_range("preprocess", 0, "fmin")
         sizes = f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
         self.require(self.hop_size <= self.win_size <= self.n_fft, f"preprocess: {sizes} does not hold")

@@ -25,6 +25,7 @@ from sonolume.utils.errors import ConfigError
 REQUIRED = ("exp_name", "dataset", "model")  # no defaults: two runs must not share a folder by accident
 LARGEST_NUMBER = 1e12  # sections have narrower limits
 LONGEST_LIST = 64  # of numbers
+MOST_INTERPOLATIONS = 16  # in texts that have several; each text can repeat others that repeat further ones
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -50,6 +51,7 @@ def merge(given: Sequence[sources.Source]) -> Any:
     for source in given:
         sources.rename(source.content, getattr(config_class, "RENAMED", {}))
         check(source.content, config_class, f"{source.name}: ")
+    _check_interpolations([source.content for source in given], name)
     for key in REQUIRED:
         if not any(key in source.content for source in given):
             raise ConfigError(f"{name}: {key}: missing{' section' if key == 'model' else ''}")
@@ -63,6 +65,23 @@ def merge(given: Sequence[sources.Source]) -> Any:
     except OmegaConfBaseException as error:
         key = error.full_key or _first_unresolved(merged)
         raise ConfigError(f"{name}: {key}: {sources.plain_message(error)}") from None
+
+
+def _check_interpolations(content: Any, name: str) -> None:
+    """Raise a ConfigError for texts that could repeat each other without end when they are resolved."""
+    texts, values = [], [content]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            values += value.values()
+        elif isinstance(value, list):  # repeated as a whole
+            values += [item for item in value if not isinstance(item, str)]
+            texts.append("".join(item for item in value if isinstance(item, str)))
+        elif isinstance(value, str):
+            texts.append(value)
+    if sum(count for text in texts if (count := text.count("${")) > 1) > MOST_INTERPOLATIONS:
+        raise ConfigError(f"{name}: too many interpolations ${{...}}: texts and lists with several of them may have "
+                          f"{MOST_INTERPOLATIONS} together")  # fmt: skip
 
 
 def _first_unresolved(section: Any, prefix: str = "") -> str:

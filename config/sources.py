@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sonolume.utils.files import read_text
 
 COMMAND_LINE = "command line"  # name of the source of overrides
 MOST_LEVELS, MOST_VALUES = 30, 20_000  # levels of nested content, and values on one level; configs have 5 and 30
+LONGEST_FILE, LONGEST_OVERRIDE = 100_000, 10_000  # characters; parsers take minutes for millions
 TOO_DEEP = "sections or lists are nested too deeply, or too large"
 CONFIG_FILE = "a config file, such as exp_config.json"
 
@@ -73,7 +75,7 @@ def _json_chain(path: Path, children: list[Path]) -> list[Source]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json5.loads(read_text(path, CONFIG_FILE), allow_duplicate_keys=False)
+        content = json5.loads(_text(path), allow_duplicate_keys=False)
     except RecursionError:
         raise ConfigError(f"{path}: {TOO_DEEP}") from None
     except ValueError as error:  # <string>:3 Unexpected "}" at column 4
@@ -87,6 +89,14 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _text(path: Path) -> str:
+    """Read a config file; a UserError names one that is missing, not UTF-8 or far too long."""
+    text = read_text(path, CONFIG_FILE)
+    if len(text) > LONGEST_FILE:
+        raise ConfigError(f"{path}: has {len(text)} characters, a config at most {LONGEST_FILE}: name another file")
+    return text
+
+
 def _yaml(path: Path) -> Source:
     """Compose the file with Hydra, so that `defaults:` groups in its folder work; Hydra's own overrides are unused."""
     import yaml
@@ -95,20 +105,14 @@ def _yaml(path: Path) -> Source:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    text = read_text(path, CONFIG_FILE)  # names a missing file, or one that is not UTF-8, as for JSON
+    own = _yaml_content(path)
+    if isinstance(own, dict) and not isinstance(own.get("hydra", {}), dict):  # on which Hydra fails
+        raise ConfigError(f"{path}: hydra: needs a section {{...}}: it is Hydra's own, leave it out")
     folder = str((Path.cwd() / path).parent)
     try:
-        own = yaml.safe_load(text)
-        _check_size(own, path)
-        if isinstance(own, dict) and not isinstance(own.get("hydra", {}), dict):  # on which Hydra fails
-            raise ConfigError(f"{path}: hydra: needs a section {{...}}: it is Hydra's own, leave it out")
-        with warnings.catch_warnings(), initialize_config_dir(config_dir=folder, version_base="1.3"):
+        with _check_loaded(), warnings.catch_warnings(), initialize_config_dir(folder, version_base="1.3"):
             warnings.simplefilter("error", UserWarning)  # a list of defaults without _self_
             content = OmegaConf.to_container(compose(config_name=path.stem), resolve=False)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f":{mark.line + 1}:{mark.column + 1}:" if mark else ":"
-        raise ConfigError(f"{path}{place} {error.problem}") from None
     except RecursionError:
         raise ConfigError(f"{path}: {TOO_DEEP}") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning) as error:
@@ -117,6 +121,56 @@ def _yaml(path: Path) -> Source:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must have keys and values at its top level")
     return Source(str(path), {str(key): value for key, value in content.items()})
+
+
+@contextmanager
+def _check_loaded() -> Iterator[None]:
+    """Check every file that Hydra reads inside the block, such as those that `defaults:` name.
+
+    Hydra calls OmegaConf.load, which repeats content for every alias, thus without end.
+    """
+    from omegaconf import OmegaConf
+
+    original = OmegaConf.load
+
+    def load(file: Any) -> Any:
+        path = _shorten(Path(file.name))
+        _yaml_content(path)
+        with _yaml_errors(path):
+            return original(file)
+
+    OmegaConf.load = load
+    try:
+        yield
+    finally:
+        OmegaConf.load = original
+
+
+def _yaml_content(path: Path) -> Any:
+    """Parse a YAML file; a UserError names one that cannot be read, a ConfigError one that is too large."""
+    import yaml
+
+    with _yaml_errors(path):
+        content = yaml.safe_load(_text(path))
+    _check_size(content, path)
+    return content
+
+
+@contextmanager
+def _yaml_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the YAML parser into ConfigErrors that name the file, and the place of the mistake in it."""
+    import yaml
+
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f":{mark.line + 1}:{mark.column + 1}:" if mark else ":"
+        raise ConfigError(f"{path}{place} {error.problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: {TOO_DEEP}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an integer of more than 4,300 digits
+        raise ConfigError(f"{path}: Hydra cannot compose it: {plain_message(error)}") from None
 
 
 def _check_size(content: Any, path: Path) -> None:
@@ -149,7 +203,9 @@ def overrides(arguments: Sequence[str]) -> list[Source]:
 
     parser, sources = OverridesParser.create(), []
     for argument in arguments:
-        where = f"{COMMAND_LINE}: {argument!r}"
+        where = f"{COMMAND_LINE}: {argument!r:.2000}"
+        if len(argument) > LONGEST_OVERRIDE:
+            raise ConfigError(f"{where}: has {len(argument)} characters: at most {LONGEST_OVERRIDE} can be given")
         try:
             override = parser.parse_override(argument)
         except RecursionError:

@@ -11,8 +11,8 @@ import torch
 
 from sonolume.config.base import RunConfig
 from sonolume.config.options import check_device
-from sonolume.utils import audio, files, names, paths
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils import audio, files, model_folder, names, paths
+from sonolume.utils.errors import ModelError, UserError, first_line
 from sonolume.utils.text import message
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -78,12 +78,12 @@ def read_settings(source: str, file_name: str, *recipes: str, key: str = "--chec
     path = folder / file_name
     if not path.is_file():
         kind = paths.kind_of(folder)
-        found = f"holds {kind}" if kind else f"no {file_name} in it{paths.CONVERT}"
-        raise UserError(f"{key} {source}: not an exported folder of {recipe}: {found}")
+        found = f"holds {model_folder.describe_kind(kind)}" if kind else f"no {file_name} in it{paths.CONVERT}"
+        raise ModelError(f"{key} {source}: not an exported folder of {recipe}: {found}")
     settings = files.read_json(path, f"the settings of {recipe}")
     if settings.get("recipe") not in recipes:
         found = settings.get("recipe") or "no recipe"
-        raise UserError(f"{path}: made by {found}, not by {recipe}: choose another {key}")
+        raise ModelError(f"{path}: made by {found}, not by {recipe}: choose another {key}")
     return folder, settings
 
 

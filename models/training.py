@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
-from sonolume.models import lightning_internals
+from sonolume.models import launch, lightning_internals
 from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
@@ -301,9 +301,11 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         UserError: the folder contains another run and `resume` is off; there is nothing to resume; the checkpoint is
             damaged or belongs to another model; or this machine lacks the device.
     """
-    last = config.run_dir / "checkpoints" / "last.ckpt"
+    launch.check_run(config.run_dir, resume)
+    launch.check_nodes(train.num_nodes)
+    last = launch.last_checkpoint(config.run_dir)
     validate_every = min(train.valid_interval, train.max_steps) * train.accumulate  # batches
-    if _is_finished(task, last, train, resume, validate_every):
+    if resume and _is_finished(task, last, train, validate_every):
         return config.run_dir
     if train.num_threads:
         torch.set_num_threads(train.num_threads)
@@ -325,6 +327,8 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     try:
         trainer = _trainer(config, train, callbacks, not task.automatic_optimization, validate_every)
         _check_cores(trainer)
+        if environment := getattr(trainer.strategy, "cluster_environment", None):  # that of the launcher
+            environment.validate_settings(trainer.num_devices, trainer.num_nodes)
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
         raise UserError(f"train.accelerator, devices, strategy or precision: {first_line(error)}") from error
     if train.compile:
@@ -365,17 +369,11 @@ def _check_cores(trainer: pl.Trainer) -> None:
         raise ValueError(f"{trainer.num_devices} devices on a CPU are as many processes: choose at most {cores}")
 
 
-def _is_finished(
-    task: pl.LightningModule, last: Path, train: TrainConfig, resume: bool, validate_every: int
-) -> bool:
-    """Check that a new run finds no checkpoint and a resumed one finds its own; True if nothing is left to do.
+def _is_finished(task: pl.LightningModule, last: Path, train: TrainConfig, validate_every: int) -> bool:
+    """Check that a resumed run finds its own checkpoint; True if nothing is left to do.
 
     After all steps the last validation may be left.
     """
-    if not resume:
-        if last.exists():
-            raise UserError(f"{last}: a run exists already: continue it with --resume or choose another exp_name=...")
-        return False
     done = checkpoint.check_training(last, task)["callbacks"]["Position"]["batches"]
     if done < train.max_steps * train.accumulate:
         return False

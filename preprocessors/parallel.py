@@ -25,13 +25,14 @@ def run(
     Each process computes with one thread, so that the results are bit-equal for every number of processes.
 
     Args:
-        num_workers: processes at most; with 0 or 1 the main process does all the work.
+        num_workers: processes at most, and no more than cores; with 0 or 1 the main process does all the work.
         least: items for which a process is worth its start.
 
     Raises:
         MemoryError: the system killed a process.
     """
-    num_workers, bar = min(num_workers, len(items) // least), {"total": len(items), "desc": title, "unit": "clip"}
+    most = max(2, os.cpu_count() or 1)  # more only cost time and memory: each imports torch
+    num_workers, bar = min(num_workers, most, len(items) // least), {"total": len(items), "desc": title, "unit": "clip"}
     if num_workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

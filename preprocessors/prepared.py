@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from tqdm import tqdm
 
 from sonolume.config.base import DataConfig
 from sonolume.utils import audio, files, manifest, names, paths
@@ -22,6 +23,7 @@ REPORT_FILE, FAILED_FILE = "report.json", "report_failed.json"
 SETTINGS_FILE = "settings.json"  # of features, in their folder
 # no Split gets one of these names: written by preparations, or read from a folder of recordings
 RESERVED = (REPORT_FILE, FAILED_FILE, SETTINGS_FILE, "pairs.json", "sounds.json", *manifest.FOLDER_MANIFESTS)
+PROGRESS_DELAY = 2.0  # seconds after which a bar appears
 LISTED_SPLITS = 10  # in a message
 
 
@@ -70,7 +72,8 @@ def world_rows(config: DataConfig, dataset: str, labels: bool = False) -> list[R
     mini, rows = config.miniworld, []
     try:
         for split, count in (("train", mini.train_scenes), ("valid", mini.valid_scenes)):
-            for scene in world.scenes(split, count, mini.seed, list(mini.kinds), mini.pairs):
+            scenes = world.scenes(split, count, mini.seed, list(mini.kinds), mini.pairs)
+            for scene in tqdm(scenes, f"{dataset}: {split} scenes", count, unit="scene", delay=PROGRESS_DELAY):
                 captions = world.captions(scene, mini.captions_per_scene, split)
                 label = scene.events[0].kind if labels and len(scene.events) == 1 else None
                 rows.append(Row(dataset, scene.uid, None, captions, label=label, split=split, scene=scene.to_dict()))
@@ -272,10 +275,7 @@ def read_split(
     name = _manifest_names(config).get(split, f"{split}.json")
     rows: list[Row] = []
     for dataset in datasets:
-        path = paths.resolve(config.processed_dir) / dataset / name
-        if not path.is_file():
-            own = "" if config.miniworld.train_scenes else " and --input FOLDER; tiny.json needs no recordings"
-            raise UserError(f"{path}: no such file: prepare the data first by run_preprocess.sh, same --config{own}")
+        path = _manifest_path(config, dataset, name)
         found = [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
         unsafe = next((row.uid for row in found if not files.is_safe_uid(row.uid)), None)
         if unsafe is not None:
@@ -289,6 +289,22 @@ def read_split(
         needed = f"{missing}{' and a caption' if captions else ''}: prepare the recordings with --input"
         raise UserError(f"{', '.join(datasets)}: no usable rows in {name}, each needs {needed}, and see {REPORT_FILE}")
     return rows
+
+
+def check_prepared(config: DataConfig, datasets: Sequence[str]) -> None:
+    """Raise a UserError, as `read_split`, if one of the data sets lacks a manifest for training or validation."""
+    for dataset in datasets:
+        for name in _manifest_names(config).values():
+            _manifest_path(config, dataset, name)
+
+
+def _manifest_path(config: DataConfig, dataset: str, name: str) -> Path:
+    """Return the file of a manifest; a UserError names the command that writes it if there is none."""
+    path = paths.resolve(config.processed_dir) / dataset / name
+    if not path.is_file():
+        own = "" if config.miniworld.train_scenes else " and --input FOLDER; tiny.json needs no recordings"
+        raise UserError(f"{path}: no such file: prepare the data first by run_preprocess.sh, same --config{own}")
+    return path
 
 
 def count_examples(

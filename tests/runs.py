@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from sonolume.models.training import build, fit
 from sonolume.utils import checkpoint
@@ -58,6 +59,23 @@ def train(config: Any, resume: bool = False, at: tuple[int, Callable[[], None]] 
 def last(folder: Path) -> dict[str, Any]:
     """Load the last checkpoint of a run."""
     return checkpoint.read(folder / "checkpoints" / "last.ckpt")
+
+
+def saved(task: Any) -> dict[str, Any]:
+    """What a task itself adds to a checkpoint."""
+    content: dict[str, Any] = {}
+    task.on_save_checkpoint(content)
+    return content
+
+
+def change_weights(folder: Path, prefix: str = "") -> None:
+    """Change the weights in the safetensors file of a folder, as a new training there does; those of a prefix only."""
+    path = next(folder.glob("*.safetensors"))
+    weights = load_file(path)
+    floats = {name: one for name, one in weights.items() if one.is_floating_point() and name.startswith(prefix)}
+    changed = {name: one * 1.1 + 0.1 for name, one in floats.items()}
+    assert changed
+    save_file({**weights, **changed}, path, {"format": "pt"})
 
 
 def assert_same(one: Any, two: Any, where: str = "") -> None:

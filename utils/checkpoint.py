@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.model_folder import PIPELINES
+from sonolume.utils.errors import ModelError, UserError, first_line
+from sonolume.utils.model_folder import PIPELINES, wrong_kind
 from sonolume.utils.paths import CONVERT, check_names, download, inside, is_local, kind_of, locate
 
 # raised by torch.load for truncated files and for other kinds of files
@@ -55,8 +55,6 @@ def _check_header(path: Path) -> None:
 
 def check_training(path: Path, task: torch.nn.Module) -> dict[str, Any]:
     """Load a training checkpoint; a UserError names the first difference if its weights do not fit the task."""
-    if not path.exists():
-        raise UserError(f"{path}: nothing to resume: no checkpoint was saved there yet")
     content = read(path)
     if "state_dict" not in content:
         raise UserError(f"{path}: not a training checkpoint (no 'state_dict' in it)")
@@ -98,7 +96,7 @@ def check_download(source: str, key: str, *kinds: str) -> None:
 def _check_kind(folder: Path, name: str, kinds: Sequence[str], hint: str = "") -> None:
     """Raise a UserError unless the settings of a folder name one of `kinds`, and only classes that are allowed."""
     if (found := kind_of(folder)) not in kinds:
-        raise UserError(f"{name}: holds {found or 'no exported model'}, not {kinds[0]}{hint}")
+        raise ModelError(f"{name}: {wrong_kind(found, kinds[0])}{hint}")
     check_names(folder, *kinds)
 
 

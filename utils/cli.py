@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
             name = unknown[0].split("=")[0].lstrip("-")
             names = [flag.lstrip("-") for flag in self._option_string_actions if flag.startswith("--")]
             near = difflib.get_close_matches(name, names, n=1)
-            hint = f", did you mean --{near[0]}?" if near else f"; the flags are --{', --'.join(names)}"
+            hint = f", did you mean --{near[0]}?" if near else ""
             self.error(f"unknown flag {unknown[0].split('=')[0]}{hint}")
         return parsed
 

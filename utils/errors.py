@@ -17,6 +17,10 @@ class ConfigError(UserError):
     """A wrong configuration file or override."""
 
 
+class ModelError(UserError, ValueError):
+    """A model that cannot be found, or is of another kind; every `from_pretrained` raises a ValueError for these."""
+
+
 class ComputationError(Exception):
     """An unusable result (NaN, black pictures). The message names the result and a remedy; exit code 1."""
 

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
 import time
 import unicodedata
@@ -150,7 +151,10 @@ def write_json(path: str | Path, content: Any) -> None:
 def read_text(path: str | Path, what: str = "a text file") -> str:
     """Read UTF-8, with or without a byte order mark; `what`, the expected kind of file, is part of the UserErrors."""
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        with open(path, "rb") as file:
+            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():  # /dev/zero has no end
+                raise UserError(f"{path}: is a device, not a file: expected {what}")
+            return file.read().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file: expected {what}") from error
     except OSError as error:

@@ -14,6 +14,11 @@ from typing import Any
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 INDEX = "model_index.json"
 SETTINGS = (INDEX, "config.json", "audio_to_image.json", "im2wav.json")  # of all kinds of folders
+HUB_ERRORS = {  # exception of huggingface_hub -> its meaning
+    "OfflineModeIsEnabled": "not downloaded before, and downloads are off (HF_HUB_OFFLINE) or the hub does not answer",
+    "GatedRepoError": "ask for access on its page, and log in (hf auth login)",
+    "RepositoryNotFoundError": "no model of this name, or a private one (hf auth login)",
+}
 PIPELINES = ("TextToAudioPipeline", "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 SCHEDULERS = (
     "DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSDE",
@@ -64,6 +69,15 @@ def find_folder(source: str | os.PathLike[str], base: Path | None = None) -> Pat
     raise ValueError(f"{given}: no such folder")
 
 
+def hub_error(error: Exception) -> str:
+    """Describe in one line why huggingface_hub has no model of a name."""
+    names = {type(one).__name__ for one in (error, error.__cause__)}
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    own = re.sub(r"^Got: \w+: ", "", lines[0])[:200]
+    reason = next((HUB_ERRORS[name] for name in HUB_ERRORS if name in names), own)
+    return f"neither a folder nor available from the hub: {reason}"
+
+
 def settings_file(folder: Path) -> Path | None:
     """Return the file that names the class of the model in an exported folder, or None if there is none."""
     return next((folder / name for name in SETTINGS if (folder / name).is_file()), None)
@@ -77,6 +91,18 @@ def class_in(settings: Any) -> str:
     return name if name.isprintable() else repr(name)  # messages show it
 
 
+def describe_kind(found: str) -> str:
+    """Word a result of `class_in`, the name of a class or of a recipe, for messages."""
+    return f"a model of {found}" if "/" in found else found or "no exported model"
+
+
+def wrong_kind(found: str, wanted: str) -> str:
+    """Say that a folder holds `found`, a result of `class_in`, in place of `wanted`."""
+    if not found:
+        return f"{describe_kind(wanted)} expected, but the folder holds {describe_kind(found)}"
+    return f"holds {describe_kind(found)}, not {describe_kind(wanted)}"
+
+
 def check_class(folder: Path, *names: str) -> None:
     """Check that one of the classes (or recipes) `names` wrote a folder, and every class that the folder names.
 
@@ -86,7 +112,7 @@ def check_class(folder: Path, *names: str) -> None:
     path = settings_file(folder)
     found = class_in(_read(path)) if path else ""
     if found not in names:
-        raise ValueError(f"{folder}: holds {found or 'no exported model'}, not {names[0]}")
+        raise ValueError(f"{folder}: {wrong_kind(found, names[0])}")
     check_names(folder, *names)
 
 

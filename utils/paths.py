@@ -3,16 +3,19 @@
 A pretrained part is named by a local folder, or by an id of the model hub.
 """
 
+import functools
 import os
 import shlex
 import sys
 from pathlib import Path
 
 from sonolume.utils import model_folder
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import ModelError, UserError, first_line
 from sonolume.utils.files import read_json
-from sonolume.utils.model_folder import class_in, find_folder, settings_file
+from sonolume.utils.model_folder import class_in, find_folder, hub_error, settings_file
+from sonolume.utils.text import message
 
+HUB_TIMEOUT = 10.0  # seconds to wait for the first answer of the model hub
 LONGEST_NAME = 255  # bytes of a file name in the common file systems
 CONVERT = "; bins/convert.py turns official checkpoints into folders (see its --help)"
 
@@ -65,8 +68,27 @@ def locate(source: str, key: str, remedy: str = "", flag: bool = False) -> str:
         folder = find_folder(source, None if in_working_directory else root())
     except ValueError as error:
         hint = CONVERT if str(error).endswith("of a model") else f"; {remedy}" * bool(remedy)
-        raise UserError(f"{key} {error}{hint}") from error
+        raise ModelError(f"{key} {error}{hint}") from error
+    if folder is None:
+        _try_hub()
     return source if folder is None else str(folder)
+
+
+@functools.cache
+def _try_hub() -> None:
+    """Find out, once in a process, whether the model hub answers; if not, only use what was downloaded before.
+
+    Libraries would wait for it for minutes, or without end, at each file.
+    """
+    from huggingface_hub import constants, errors, get_session  # slow
+
+    if constants.is_offline_mode():
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except (OSError, errors.HTTPError) as error:
+        constants.HF_HUB_OFFLINE = True
+        message(f"{constants.ENDPOINT} does not answer ({first_line(error)}): using models downloaded before")
 
 
 def is_local(located: str) -> bool:
@@ -89,8 +111,7 @@ def download(located: str, key: str, pattern: str | list[str] | None = None) -> 
     try:
         return Path(snapshot_download(located, allow_patterns=pattern))
     except (OSError, ValueError) as error:
-        reason = f"neither a folder nor available from the hub: {first_line(error)}"
-        raise UserError(f"{key} {located}: {reason}") from error
+        raise ModelError(f"{key} {located}: {hub_error(error)}") from error
 
 
 def kind_of(folder: Path) -> str:
@@ -104,4 +125,4 @@ def check_names(folder: Path, *kinds: str) -> None:
     try:
         model_folder.check_names(folder, *kinds)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise ModelError(str(error)) from error

@@ -1,14 +1,18 @@
 """Imported first by every command: Ctrl-C and SIGTERM end it without a traceback, also while the rest is imported.
 
-Nothing happens in a program that only imports the commands, such as a test.
+Processes that it forks, and those of a distributed training, end with the one that started them. Nothing happens in a
+program that only imports the commands, such as a test.
 """
 
 import os
 import signal
 import sys
+import threading
+import time
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PARENT_CHECK = 1.0  # seconds between two looks whether the parent still lives
 
 
 def exit_at_once(number: int, frame: FrameType | None = None) -> None:
@@ -16,6 +20,17 @@ def exit_at_once(number: int, frame: FrameType | None = None) -> None:
     if number == signal.SIGINT:
         os.write(2, b"interrupted\n")
     os._exit(128 + number)
+
+
+def exit_with_parent() -> None:
+    """Exit soon after the parent process has ended, also if it is killed, whatever the other threads wait for."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:  # another process adopts the children of one that has ended
+        time.sleep(PARENT_CHECK)
+    os._exit(1)
 
 
 def _is_command() -> bool:
@@ -30,3 +45,6 @@ if _is_command():
     for _number in SIGNALS:
         signal.signal(_number, exit_at_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # egs/_run.sh blocks SIGINT until here
+    os.register_at_fork(after_in_child=exit_with_parent)  # data loaders, and train.strategy=ddp_fork
+    if "LOCAL_RANK" in os.environ:  # started by Lightning or torchrun
+        exit_with_parent()

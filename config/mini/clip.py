@@ -47,7 +47,7 @@ class FilmConfig(Strict):
     frames_per_scene: int = 5  # cached frames of one film in a batch; the still picture is added
 
     def __post_init__(self) -> None:
-        self.check_range("film", 1, "frames", "cached_frames", "frames_per_scene")
+        self.check_range("film", 1, "frames", "cached_frames", "frames_per_scene", maximum=1024)
 
 
 @dataclass

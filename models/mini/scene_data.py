@@ -6,10 +6,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from sonolume.config.base import MiniworldConfig
 from sonolume.preprocessors.miniworld.pictures import picture
 from sonolume.preprocessors.miniworld.scene import Scene, scenes
+from sonolume.preprocessors.prepared import PROGRESS_DELAY
 
 Item = TypeVar("Item", covariant=True)
 
@@ -31,7 +33,8 @@ class SceneDataset(Dataset[Item]):
 def split_scenes(config: MiniworldConfig, split: str, pairs: bool) -> list[Scene]:
     """Draw the scenes of the "train" or "valid" split."""
     count = {"train": config.train_scenes, "valid": config.valid_scenes}[split]
-    return list(scenes(split, count, config.seed, list(config.kinds), pairs))
+    drawn = scenes(split, count, config.seed, list(config.kinds), pairs)
+    return list(tqdm(drawn, f"{split} scenes", count, unit="scene", delay=PROGRESS_DELAY))
 
 
 def draw(scene: Scene) -> Tensor:

@@ -19,11 +19,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sonolume.bins import finetune, inference
 from sonolume.config.load import load_config
+from sonolume.config.tta.audioldm import FinetuneOptions
 from sonolume.models import lora
 from sonolume.models.tta.audioldm import run_config
+from sonolume.models.tta.audioldm.finetune import configure
+from sonolume.models.tta.audioldm.finetune_task import FinetuneTask, load_frozen
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
 from sonolume.utils import audio, checkpoint, cli
+from sonolume.utils.errors import UserError
+from tests.runs import change_weights, saved
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -170,6 +175,22 @@ def test_adapters_resume_only_with_the_weights_they_started_from(
     pipe.save_pretrained(copy_of_checkpoint)
     code, _, error = run("run", *settings, "--resume", checkpoint=None)
     assert code == 2 and "its weights differ" in error
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_a_run_resumes_beside_the_weights_that_it_began_with(part: str, root: Path, copy_of_checkpoint: Path) -> None:
+    """One of them was trained anew at the same path."""
+    config = load_config(root / "egs/tta/audioldm/finetune.json", ["dataset=[x]"])
+    config = configure(config, FinetuneOptions(checkpoint=str(copy_of_checkpoint)), [])
+
+    def task() -> FinetuneTask:
+        return FinetuneTask(config, load_frozen(config))
+
+    content = saved(task())
+    task().on_load_checkpoint(content)
+    change_weights(copy_of_checkpoint / part)
+    with pytest.raises(UserError, match=f"model.pretrained {copy_of_checkpoint}: these are not the weights"):
+        task().on_load_checkpoint(content)
 
 
 def test_a_config_that_contradicts_the_pipeline(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:

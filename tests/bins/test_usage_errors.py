@@ -31,6 +31,13 @@ CASES = [  # bins/X.py, its config, flags and what the error names
     ("train", "tta/audioldm/tiny.json", "log_dir='/dev/null/x'", "log_dir /dev/null/x"),
     ("train", "tta/audioldm/tiny.json", "log_dir='~no_user/x'", "log_dir ~no_user/x"),
     ("train", "tta/audioldm/tiny.json", f"exp_name={'x' * 300}", "exp_name"),
+    ("train", "tta/autoencoderkl/tiny.json", "log_dir={folder} exp_name=run", "a run exists already"),
+    ("train", "tta/autoencoderkl/tiny.json", "log_dir={folder} exp_name=none --resume", "nothing to resume"),
+    ("train", "tta/autoencoderkl/tiny.json", "train.num_nodes=2", "train.num_nodes 2: start this command on every"),
+    ("train", "tta/hifigan/tiny.json", "log_dir={folder} preprocess.processed_dir={folder}", "prepare the data first"),
+    ("train", "i2a/im2wav/tiny_low.json", "log_dir={folder} dataset=[none]", "none/train.json: no such file: prepare"),
+    ("finetune", "tta/audioldm/finetune.json",
+     "log_dir={folder} exp_name=run --input {folder} --checkpoint pretrained/mini/text_to_audio", "a run exists"),
     ("preprocess", "tta/audioldm/tiny.json", "preprocess.processed_dir='/dev/null/x'", "preprocess.processed_dir"),
     ("finetune", "tta/audioldm/finetune.json", "--input none", "--input none: no such file"),
     ("convert", "", "amphion none file", "folder file: is a file"),
@@ -55,7 +62,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, bool, s
     folder = tmp_path_factory.mktemp("usage")
     (folder / "file").write_bytes(b"caf\xe9\n")
     (folder / "empty").write_text("\n")
-    given = [(name, (["--config", str(ROOT / "egs" / config)] if config else []) + flags.split())
+    (folder / "run" / "checkpoints").mkdir(parents=True)
+    (folder / "run" / "checkpoints" / "last.ckpt").touch()
+    given = [(name, (["--config", str(ROOT / "egs" / config)] if config else []) + flags.format(folder=folder).split())
              for name, config, flags, _ in CASES]  # fmt: skip
     command = [sys.executable, "-c", RUN_ALL]
     done = subprocess.run(command, input=json.dumps(given), cwd=folder, capture_output=True, text=True, check=True)

@@ -1,6 +1,7 @@
 """Every mistake in a config is one line that names the file, the field and what to do."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ def test_numbers_may_stand_for_texts_and_interpolations_for_values() -> None:
         ('"train": {"batch_size": 0}', "train.batch_size must be at least 1, got 0"),
         ('"train": {"ema_decay": 1.0}', "train.ema_decay must be at least 0 and below 1, got 1.0"),
         ('"train": {"adam": {"betas": [0.9]}}', "train.adam.betas must be two numbers in [0, 1), got [0.9]"),
+        ('"train": {"strategy": "ddp_spawn"}', "train.strategy ddp_spawn is not supported: choose ddp"),
         ('"preprocess": {"hop_size": 4096}', "hop_size 4096 <= win_size 1024 <= n_fft 1024 does not hold"),
         ('"preprocess": {"fmax": 9000}', "fmax 9000.0 <= half of sample_rate 16000 does not hold"),
         ('"preprocess": {"cond_mask_prob": 1}', "preprocess.cond_mask_prob must be at least 0 and below 1, got 1.0"),
@@ -250,6 +252,40 @@ def test_a_wrong_override(override: str, message: str) -> None:
     assert mistake(write("c.json", f'{{{TOP}, "model": {{}}}}'), override).startswith(message)
 
 
+TEXTS = ("log_dir", "preprocess.processed_dir", "preprocess.train_file", "preprocess.valid_file", "model.vocoder")
+LISTS = ("dataset", "preprocess.miniworld.kinds", "evaluation.embedders")
+
+
+@pytest.mark.parametrize(
+    ("form", "keys"), [("'" + "${{{0}}}" * 10 + "'", TEXTS), ("[" + ",".join(["'a${{{0}}}'"] * 300) + "]", LISTS)]
+)
+def test_interpolations_that_repeat_each_other(form: str, keys: Sequence[str]) -> None:
+    """The first repeats the second, which repeats the third ..., so that resolving them takes minutes or years."""
+    path = write("c.json", f'{{{TOP}, "model": {{}}}}')
+    overrides = [f"{key}={form.format(other)}" for key, other in zip(keys, keys[1:], strict=False)]
+    assert mistake(path, *overrides).startswith("c.json: too many interpolations")
+
+
+def test_some_interpolations() -> None:
+    config = load_config(write("c.json", f'{{{TOP}, "model": {{}}}}'), ["log_dir='a/${exp_name}/${model.vocoder}'"])
+    assert config.log_dir == "a/x/"
+
+
+def test_configs_that_are_too_long() -> None:
+    """Their parsers take seconds for every 100,000 characters."""
+    text = f'{{{TOP}, "model": {{}}}}'
+    message = "has 100001 characters, a config at most 100000: name another file"
+    assert mistake(write("c.json", text.ljust(100_001))) == f"c.json: {message}"
+    assert mistake(write("c.yaml", YAML.ljust(100_001, "#"))) == f"c.yaml: {message}"
+    error = mistake(write("c.json", text), "dataset=[" + "a," * 5000 + "a]")
+    assert error.startswith("command line: 'dataset=[a,a,a") and error.endswith("at most 10000 can be given")
+
+
+def test_a_device_has_no_end() -> None:
+    base = mistake(write("c.json", '{"base_config": "/dev/zero"}'))
+    assert base == "/dev/zero: is a device, not a file: expected a config file, such as exp_config.json"
+
+
 def write_group() -> None:
     write("conf/train/small.yaml", "batch_size: 3\nadam:\n  lr: 1e-4\n")
 
@@ -294,6 +330,22 @@ def test_yaml_with_groups_and_overrides() -> None:
 def test_a_wrong_yaml(text: str | bytes, message: str) -> None:
     write_group()
     assert mistake(write("conf/c.yaml", text)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (BILLION, "conf/train/small.yaml: sections or lists are nested too deeply, or too large"),
+        ("a: &a [*a]", "conf/train/small.yaml: sections or lists are nested too deeply"),
+        ("batch_size: [", "conf/train/small.yaml:1:14: expected the node content"),
+        ("batch_size: 1\nbatch_size: 2", "conf/train/small.yaml:2:1: found duplicate key batch_size"),
+        ("? null\n: 3\n", "conf/train/small.yaml: Hydra cannot compose it: Incompatible key type 'NoneType'"),
+        (b"\xff", "conf/c.yaml: Hydra cannot compose it: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_wrong_group_of_a_yaml(group: str | bytes, message: str) -> None:
+    write("conf/train/small.yaml", group)
+    assert mistake(write("conf/c.yaml", "defaults: [{train: small}, _self_]\n" + YAML)).startswith(message)
 
 
 def test_yml_is_refused() -> None:

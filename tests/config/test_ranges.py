@@ -70,6 +70,21 @@ def test_every_number_has_a_range(recipe: str) -> None:
             refused(file, key, value * 1000)
 
 
+@pytest.mark.parametrize(("file", "key", "value"), [
+    ("tta/audioldm/tiny.json", "preprocess.frames", 2**18),  # to which every clip is padded
+    ("mini/clip_text.json", "miniworld.train_scenes", 2 * 10**6),  # are drawn before the first step
+    ("mini/clip_text.json", "miniworld.kinds", ["dog"] * 64),
+    ("mini/clip.json", "film.cached_frames", 2048),
+])  # fmt: skip
+def test_sizes_that_take_minutes_before_the_first_step(file: str, key: str, value: Any) -> None:
+    refused(EGS / file, key, value)
+
+
+def test_a_filter_bank_of_gigabytes() -> None:
+    with pytest.raises(ConfigError, match="preprocess.n_mel must be at most 1024, got 30000"):
+        load_config(EGS / "tta/audioldm/tiny.json", ["preprocess.n_fft=65536", "preprocess.n_mel=30000"])
+
+
 @pytest.mark.parametrize("key", [
     "model.audioldm.num_res_blocks", "model.audioldm.transformer_depth", "train.num_workers", "preprocess.num_workers",
     "preprocess.miniworld.captions_per_scene", "train.random_seed",

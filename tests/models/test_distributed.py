@@ -2,10 +2,13 @@
 
 import json
 import math
+import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,55 @@ def test_two_processes_train_as_one(tiny_config: Callable[..., Path], tiny_data:
     assert last["callbacks"]["Position"] == {"batches": 10}
     assert [int(optimizer["state"][0]["step"]) for optimizer in last["optimizer_states"]] == [10, 9]
     assert (tmp_path / "gan" / "pipeline").is_dir()
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started, and those that these have started, and so on."""
+    lists = [file.read_text().split() for file in Path(f"/proc/{process}/task").glob("*/children")]
+    found = [int(child) for some in lists for child in some]
+    return [*found, *(one for child in found for one in children(child))]
+
+
+def is_running(process: int) -> bool:
+    """Whether a process neither ended nor waits for its parent to notice that."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the test reads Linux's /proc")
+@pytest.mark.parametrize(("strategy", "moment"), [
+    ("ddp", "at its start"), ("ddp", "in training"), ("ddp_fork", "at its start"),
+])  # fmt: skip
+def test_no_process_outlives_the_one_that_was_killed(
+    strategy: str, moment: str, tiny_config: Callable[..., Path], root: Path, tmp_path: Path
+):
+    long = {"max_steps": 10**6, "valid_interval": 10**6}
+    config = tiny_config("tta/audioldm", train=TRAIN | long | {"devices": 2, "strategy": strategy, "num_workers": 1})
+    command = [sys.executable, str(root / "bins" / "train.py"), "--config", str(config)]
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as parent:
+        ready = {
+            "at its start": lambda: children(parent.pid),
+            "in training": lambda: (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file(),
+        }[moment]
+        assert wait_for(ready, 120), (tmp_path / "log").read_text()
+        started = children(parent.pid)
+        parent.kill()
+    try:
+        assert len(started) >= (1 if moment == "at its start" else 3)  # the other process, and the data loaders of both
+        assert wait_for(lambda: not any(map(is_running, started)), 20)
+    finally:
+        for process in filter(is_running, started):
+            os.kill(process, signal.SIGKILL)
 
 
 def test_processes_share_the_draws_of_a_batch():

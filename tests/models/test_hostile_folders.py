@@ -15,6 +15,7 @@ import torch
 from sonolume.models import pretrained
 from sonolume.models.a2i import frozen, loading
 from sonolume.models.a2i.audiotoken import encoder
+from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.convert import assemble
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline
 from sonolume.models.tta.audioldm import inference, run_config
@@ -208,3 +209,13 @@ def test_what_is_stock_goes_on_loading(root: Path, tmp_path: Path) -> None:
     import diffusers
 
     assert all(hasattr(diffusers, scheduler) for scheduler in model_folder.COMPONENTS["scheduler"][1])
+
+
+@pytest.mark.parametrize("pipeline", [AudioToImagePipeline, Im2WavPipeline, TextToAudioPipeline])
+@pytest.mark.parametrize("source", ["./none", "nobody/nothing", "pretrained/mini/beats", "tests"])
+def test_what_cannot_be_loaded_is_a_value_error(pipeline: Any, source: str, root: Path, monkeypatch: Any):
+    """A missing folder, a hub id that does not exist, a folder of another kind and one of no kind."""
+    monkeypatch.chdir(root)
+    with pytest.raises(ValueError) as caught:
+        pipeline.from_pretrained(source)
+    assert "\n" not in str(caught.value) and source.removeprefix("./") in str(caught.value)

@@ -16,7 +16,6 @@ import pytest
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.precision import MixedPrecision
-from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
 from sonolume.config.base import LRSchedule, TrainConfig
@@ -30,7 +29,7 @@ from sonolume.models.tta.autoencoderkl.task import Task as AutoencoderTask
 from sonolume.utils import checkpoint, cli, files
 from sonolume.utils.errors import UserError
 from tests import runs
-from tests.runs import HOLD, PIPES, PowerCut, cut_power, last
+from tests.runs import HOLD, PIPES, PowerCut, change_weights, cut_power, last
 
 RECIPES = ["tta/autoencoderkl", "tta/audioldm"]
 FOLDER = ("config.json", "checkpoints", "tensorboard", "pipeline")
@@ -212,8 +211,7 @@ def test_a_run_resumes_beside_the_weights_that_it_began_with(
     source = {"autoencoder_path": str(copy_of_checkpoint), "text_encoder": str(copy_of_checkpoint)}
     config = tiny_config("tta/audioldm", model=source)
     train(config, "run", "train.max_steps=1")
-    path = next((copy_of_checkpoint / part).glob("*.safetensors"))
-    save_file({name: weight * 1.1 for name, weight in load_file(path).items()}, path, {"format": "pt"})
+    change_weights(copy_of_checkpoint / part)
     refused("model.autoencoder_path .*weights that the run began with", config, "run", resume=True)
 
 

@@ -59,7 +59,7 @@ def test_a_checkpoint_must_be_of_this_model(tmp_path: Path):
         torch.save({"state_dict": saved.state_dict()}, path)
         checkpoint.check_training(path, task)
 
-    refused("nothing to resume", checkpoint.check_training, path, nn.Linear(2, 2))
+    refused("no such checkpoint", checkpoint.check_training, path, nn.Linear(2, 2))
     check(nn.Linear(2, 2), nn.Linear(2, 2))
     refused(r"weight is \(3, 2\), not \(2, 2\); resume with the config", check, nn.Linear(2, 3), nn.Linear(2, 2))
     refused("it has no bias", check, nn.Linear(2, 2, bias=False), nn.Linear(2, 2))
@@ -101,10 +101,11 @@ def test_a_strange_header_is_found(folder: Path, header: bytes):
 def test_a_wrong_folder_is_one_line(folder: Path, tmp_path: Path):
     refused("absent: no such folder", checkpoint.check_folder, tmp_path / "absent", "X")
     refused("holds T5EncoderModel, not X", checkpoint.check_folder, folder, "X")
-    for content, message in (("{", "not valid JSON"), ("3", "holds a int"), ("{}", "holds no exported model, not X")):
+    nothing = "X expected, but the folder holds no exported model"
+    for content, message in (("{", "not valid JSON"), ("3", "holds a int"), ("{}", nothing)):
         (folder / "config.json").write_text(content)
         refused(message, checkpoint.check_folder, folder, "X")
     (folder / "config.json").write_bytes(b"\xff\xff")
     refused("config.json:1: not UTF-8", checkpoint.check_folder, folder, "X")
     (folder / "config.json").unlink()
-    refused("holds no exported model, not X", checkpoint.check_folder, folder, "X")
+    refused(nothing, checkpoint.check_folder, folder, "X")

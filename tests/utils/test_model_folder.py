@@ -39,7 +39,7 @@ def test_the_class_of_a_folder(root: Path, tmp_path: Path):
     check_class(shipped / "audiotoken", "a2i/audiotoken")
     with pytest.raises(ValueError, match="stable_diffusion: holds StableDiffusionPipeline, not TextToAudioPipeline"):
         check_class(shipped / "stable_diffusion", "TextToAudioPipeline")
-    with pytest.raises(ValueError, match="holds no exported model, not X"):
+    with pytest.raises(ValueError, match="X expected, but the folder holds no exported model"):
         check_class(tmp_path, "X")
     for content in (b"{", b"\xff\xff"):
         (tmp_path / "config.json").write_bytes(content)

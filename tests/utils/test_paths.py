@@ -1,10 +1,13 @@
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
+from sonolume.utils.model_folder import HUB_ERRORS, hub_error
 
 
 def test_root_is_the_checkout_wherever_we_stand(root: Path, in_folder: Path) -> None:
@@ -82,3 +85,29 @@ def test_the_kind_of_an_exported_folder(root: Path, tmp_path: Path) -> None:
     assert paths.kind_of(root / "pretrained/mini/text_to_audio") == "TextToAudioPipeline"
     assert paths.kind_of(root / "pretrained/mini/audiotoken") == "a2i/audiotoken"
     assert paths.kind_of(tmp_path) == ""
+
+
+def test_a_hub_that_does_not_answer(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries wait for it without end; later ones find it switched off."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and sends nothing
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(paths, "HUB_TIMEOUT", 0.1)
+        paths._try_hub.cache_clear()
+        assert paths.locate("no/t5", "model.text_encoder") == "no/t5"
+        assert paths.locate("no/clap", "--embedder") == "no/clap"
+        assert capsys.readouterr().err.count("does not answer") == 1
+        with pytest.raises(UserError, match="^model.text_encoder no/t5: .*: not downloaded before, and down"):
+            paths.download("no/t5", "model.text_encoder")
+
+
+def test_reasons_of_the_hub() -> None:
+    def reason(error: OSError) -> str:
+        return hub_error(error).removeprefix("neither a folder nor available from the hub: ")
+
+    for name in ("RepositoryNotFoundError", "GatedRepoError"):
+        assert reason(type(name, (OSError,), {})("404 Client Error.")) == HUB_ERRORS[name]
+    assert reason(OSError("Got: ConnectError: [Errno 111] refused\nAn error happened")) == "[Errno 111] refused"
+    assert reason(OSError()) == "OSError"

@@ -157,7 +157,8 @@ def _encodable(
 
 def _missing_positions(pipe: AudioToImagePipeline) -> str:
     """Say that the text encoder has fewer states than the encoder of sounds; "" if it has enough."""
-    count, limit = pipe.encoder.num_tokens, pipe.sd.tokenizer.model_max_length - 1
+    tokenizer, settings = pipe.sd.tokenizer, pipe.sd.text_encoder.config
+    count, limit = pipe.encoder.num_tokens, min(tokenizer.model_max_length, settings.max_position_embeddings) - 1
     return f"its encoder makes {count} states of a sound, the text encoder has {limit}" if count > limit else ""
 
 

@@ -92,6 +92,8 @@ def load(where: str, options: GenerationOptions, dtype: str = "float32", with_up
     place = runtime.pick_device(options.device)
     try:
         pipe = Im2WavPipeline.from_pretrained(where, place, runtime.pick_dtype(dtype, place), with_up)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
     if options.guidance_scale not in (None, 1) and not any(one.config.has_null for one in pipe.priors().values()):

@@ -88,8 +88,9 @@ class Im2WavPipeline:
             with_up: load the Up prior; without it, only drafts from the coarse tokens can be generated.
 
         Raises:
-            UserError: not an exported folder, or a network is missing or damaged.
-            ValueError: networks that do not fit each other.
+            ValueError: no such folder, not available from the hub, the folder of another kind of model, or networks
+                that do not fit each other.
+            UserError: a network is missing or damaged.
         """
         key = cls.__name__
         place, settings = parts.read_settings(paths.locate(str(folder), key, flag=True), key)

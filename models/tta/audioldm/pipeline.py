@@ -39,7 +39,7 @@ from sonolume.modules.sampling import (
 )
 from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions, write_card
 from sonolume.modules.windows import Windows, vocode_in_chunks
-from sonolume.utils.model_folder import check_class, find_folder
+from sonolume.utils.model_folder import check_class, find_folder, hub_error
 
 Callback = Callable[["TextToAudioPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
@@ -122,8 +122,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             try:
                 folder = Path(snapshot_download(source, **{name: kwargs[name] for name in names if name in kwargs}))
             except (OSError, ValueError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ValueError(f"{source}: neither a folder nor available from the hub: {reason}") from error
+                raise ValueError(f"{source}: {hub_error(error)}") from error
         check_class(folder, *(kind.__name__ for kind in cls.__mro__ if issubclass(kind, TextToAudioPipeline)))
         return super().from_pretrained(folder, **kwargs)
 

@@ -14,6 +14,7 @@ from sonolume.config import load, sources
 from sonolume.config.tta.audioldm import Config
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.model_folder import wrong_kind
 
 FILE = "sonolume.json"
 KIND = "TextToAudioPipeline"
@@ -44,7 +45,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     if (kind := paths.kind_of(folder)) != KIND:
         hint = f": did you mean {folder / 'pipeline'}?" if (folder / "pipeline").is_dir() else ""
-        raise UserError(f"{folder}: holds {kind or 'no exported model'}, not {KIND}{hint}")
+        raise UserError(f"{folder}: {wrong_kind(kind, KIND)}{hint}")
     paths.check_names(folder, KIND)
     index, path = files.read_json(folder / "model_index.json"), folder / FILE
     content = files.read_json(path) if path.is_file() else _from_components(folder, index)

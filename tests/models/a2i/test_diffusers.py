@@ -258,7 +258,7 @@ def test_folders_of_other_kinds(model: Path, tiny_checkpoint: Path, tiny_stable_
     for folder, message in (
         (tiny_checkpoint, "holds TextToAudioPipeline"),
         (tiny_stable_diffusion, "holds StableDiffusionPipeline"),
-        (root / "pretrained/mini/im2wav", "holds i2a/im2wav"),
+        (root / "pretrained/mini/im2wav", "holds a model of i2a/im2wav"),
         ("my models/dgo", "no such folder"),
         ("my models/dog/audio_to_image.json", "is a file"),
     ):

@@ -4,18 +4,29 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sonolume.config.i2a import im2wav
-from sonolume.config.i2a.im2wav import Config, FilmsConfig, GenerationOptions, ModelConfig, Stage
+from sonolume.config.i2a.im2wav import (
+    Config,
+    FilmsConfig,
+    GenerationOptions,
+    LowConfig,
+    ModelConfig,
+    Stage,
+    VqvaeConfig,
+)
 from sonolume.models.i2a.im2wav import inference, parts, task
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request
+from sonolume.modules.im2wav.losses import LossScales
 from sonolume.modules.im2wav.prior import LowPrior
 from sonolume.modules.im2wav.vqvae import VQVAE
 from sonolume.utils.errors import ConfigError, UserError
 from tests.models.i2a.conftest import WINDOW
+from tests.runs import change_weights, saved
 
 
 @pytest.fixture
@@ -146,3 +157,25 @@ def test_requests_are_checked_before_sampling(tiny_im2wav: Path) -> None:
     pipe.check(Request(torch.zeros(1, 1, 16), [0], longest // pipe.vqvae.hops[1] * pipe.vqvae.hops[1]))
     with pytest.raises(ValueError, match="width 8"):
         pipe.check(Request(torch.zeros(1, 1, 8), [0], 16000))
+
+
+@pytest.mark.parametrize("stage", [Stage.low, Stage.vqvae])  # of the latter, the decoders alone
+def test_a_run_resumes_beside_the_tokens_that_it_began_with(stage: Stage, tiny_clip: Path, copy: Path) -> None:
+    """The encoders were trained anew at the same path; other decoders there do not matter."""
+    vqvae, low = VqvaeConfig(decoders_only=True), LowConfig(width=24, depth=3, heads=2, blocks=8)
+    model = ModelConfig(clip=str(tiny_clip), vqvae_path=str(copy), vqvae=vqvae, low=low)
+    data = FilmsConfig(window=WINDOW)
+    config = Config(recipe="i2a/im2wav", dataset=["mine"], stage=stage, preprocess=data, model=model)
+
+    def build() -> Any:
+        built: Any = task.build_task(config, task.load_frozen(config))
+        built.scales = LossScales(1.0, 1.0, 1.0)
+        return built
+
+    content = saved(build())
+    build().on_load_checkpoint(content)
+    change_weights(copy / "vqvae", "decoders.")
+    build().on_load_checkpoint(content)
+    change_weights(copy / "vqvae", "encoders.")
+    with pytest.raises(UserError, match="model.vqvae_path .*: these are not the weights that the run began with"):
+        build().on_load_checkpoint(content)

@@ -1,5 +1,6 @@
 """Training of the miniature Stable Diffusion from its parts to a stock folder, at the smallest sizes."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sonolume.models.mini.scene_data import draw
 from sonolume.preprocessors.miniworld.scene import scenes
 from sonolume.utils import cli
 from sonolume.utils.errors import ConfigError, UserError
+from tests.runs import change_weights, saved
 
 FEW = ["miniworld.train_scenes=8", "miniworld.valid_scenes=2", "train.batch_size=2", "train.max_steps=2"]
 VAE = ["model.block_out_channels=[8,8]", "model.norm_num_groups=4"]
@@ -53,6 +55,26 @@ def test_a_run_exports_a_stock_pipeline(root: Path, trained: dict[str, Any]):
     assert (trained["folder"] / "stable_diffusion" / "pipeline" / "tokenizer" / "merges.txt").is_file()
     configs = (trained["folder"] / "stable_diffusion" / "pipeline").rglob("*.json")
     assert not any(str(trained["folder"]) in path.read_text() for path in configs)  # no path of this machine
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_a_run_resumes_beside_the_weights_that_it_began_with(
+    part: str, root: Path, trained: dict[str, Any], tmp_path: Path
+):
+    """One of them was trained anew at the same path."""
+    begun = {"vae": trained["folder"] / "picture_vae", "text_encoder": trained["folder"] / "clip_text"}
+    copies = {name: shutil.copytree(folder / "pipeline", tmp_path / name) for name, folder in begun.items()}
+    names = [f"model.{name}={copy}" for name, copy in copies.items()]
+    config = load_config(root / "egs" / "mini" / "stable_diffusion.json", [*FEW, *trained["overrides"], *names])
+
+    def task() -> recipe.Task:
+        return recipe.Task(config, recipe.load_frozen(config))
+
+    content = saved(task())
+    task().on_load_checkpoint(content)
+    change_weights(copies[part])
+    with pytest.raises(UserError, match=f"model.{part} {copies[part]}.*: these are not the weights that the run began"):
+        task().on_load_checkpoint(content)
 
 
 def test_nothing_frozen_is_computed_twice(root: Path, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
