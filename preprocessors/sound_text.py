@@ -50,7 +50,7 @@ def prepare(
     path, settings = folder / SETTINGS_FILE, {name: getattr(config, name) for name in SETTINGS}
     if source is None and not config.miniworld.train_scenes:
         prepared.check_stored(config, path, settings)
-        return prepared.count_examples(config, dataset, _has_sound, "a sound")
+        return prepared.count_examples(config, dataset, has_sound, "a sound")
     if source is None:
         entries: list[Entry] = [(row, {}) for row in world_rows(config, dataset, labels=True)]
         rows, left_out = _with_texts(entries, config)
@@ -93,10 +93,11 @@ def read_split(config: SoundTextConfig, datasets: Sequence[str], split: str) -> 
     settings = {name: getattr(config, name) for name in SETTINGS}
     for dataset in datasets:
         prepared.check_stored(config, prepared.dataset_folder(config, dataset) / SETTINGS_FILE, settings)
-    return prepared.read_split(config, datasets, split, _has_sound, "a sound", captions=True)
+    return prepared.read_split(config, datasets, split, has_sound, "a sound", captions=True)
 
 
-def _has_sound(row: Row) -> bool:
+def has_sound(row: Row) -> bool:
+    """Whether the sound of a row exists."""
     return bool(row.audio and row.audio.is_file())
 
 

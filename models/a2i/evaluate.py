@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sonolume.config.audio_to_image import EvaluationOptions, PairsConfig
+from sonolume.config.audio_to_image import EvaluationOptions
 from sonolume.models import runtime
 from sonolume.models.a2i import from_text, loading
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
@@ -120,8 +120,6 @@ def collect_tests(
         mini, places = config.preprocess.miniworld, (folder / "sounds", folder / "reference" if pictures else None)
         pairs = mini.pairs and mini.train_scenes > 0
         tests = held_out.scenes_with_files(mini, options.num_samples, *places, pairs)
-    elif isinstance(config.preprocess, PairsConfig):
-        tests = held_out.recorded_pairs(config, options.num_samples)
     else:
         tests = held_out.recorded_sounds(config, options.num_samples)
     tokenizer = pipe.sd.tokenizer

@@ -18,6 +18,7 @@ from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.preprocessors.sound_pictures import is_complete, pictures_of
+from sonolume.preprocessors.sound_text import has_sound
 from sonolume.utils import audio, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, read_manifest
@@ -148,43 +149,29 @@ def recordings(
     return replace(_examples({uid: chosen[uid] for uid in sounds}, sounds, source, {}), left_out=left_out)
 
 
-def recorded_pairs(config: RunConfig, count: int) -> HeldOut:
-    """Draw at most `count` prepared pairs of the test split, or of the validation split where there is none.
+def recorded_sounds(config: RunConfig, count: int) -> HeldOut:
+    """Draw at most `count` prepared sounds of the test split, or of the validation split where there is none.
 
-    The picture of a video is the frame nearest to its middle; the caption is the row's first, else its label, one of
-    which every pair needs. Raises a UserError if there is no such split or pair.
+    Where the rows name pictures, every sound has one; that of a video is the frame nearest to its middle. The caption
+    is the row's first, else its label, one of which every sound needs. Raises a UserError if there is no such split or
+    sound.
     """
     splits, names = read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
-    usable = {uid: row for uid, row in splits.items() if is_complete(row)}
-    chosen = choose(usable, count)
+    are_pairs = any(row.image for row in splits.values())
+    is_usable, what = (is_complete, "pair") if are_pairs else (has_sound, "sound")
+    chosen = choose({uid: row for uid, row in splits.items() if is_usable(row)}, count)
     if not chosen:
-        raise UserError(f"{names}: no pair to test on: see report.json of the data set")
+        raise UserError(f"{names}: no {what} to test on: see report.json of the data set")
     pictures = dict[str, Path]()
     for uid, row in chosen.items():
         if not row.captions and not row.label:
-            raise UserError(f"{uid}: neither Caption nor Label, one of which every test pair needs")
-        middle = (row.duration or 0.0) / 2
-        distances = {path: 0.0 if at is None else abs(at - middle) for at, path in pictures_of(row)}
-        pictures[uid] = min(distances, key=distances.__getitem__)
+            raise UserError(f"{uid}: neither Caption nor Label, one of which every test {what} needs")
+        if are_pairs:
+            middle = (row.duration or 0.0) / 2
+            distances = {path: 0.0 if at is None else abs(at - middle) for at, path in pictures_of(row)}
+            pictures[uid] = min(distances, key=distances.__getitem__)
     sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
     return _examples(chosen, sounds, {"source": names}, pictures)
-
-
-def recorded_sounds(config: RunConfig, count: int) -> HeldOut:
-    """Draw at most `count` prepared sounds without pictures, from the same splits as `recorded_pairs`.
-
-    The caption is the row's first, else its label, one of which every sound needs. Raises a UserError if there is no
-    such split or sound.
-    """
-    splits, names = read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
-    chosen = choose({uid: row for uid, row in splits.items() if row.audio and row.audio.is_file()}, count)
-    if not chosen:
-        raise UserError(f"{names}: no sound to test on: see report.json of the data set")
-    for uid, row in chosen.items():
-        if not row.captions and not row.label:
-            raise UserError(f"{uid}: neither Caption nor Label, one of which every test sound needs")
-    sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
-    return _examples(chosen, sounds, {"source": names}, {})
 
 
 def _examples(

@@ -3,14 +3,16 @@
 N sounds, b in a batch, S distinct texts, K states of a sound, D width.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sonolume.config.a2i.audio2img import Config, EvaluationOptions
+from sonolume.config.a2i.audio2img import Config, EvaluationOptions, Head
 from sonolume.models import runtime
 from sonolume.models.a2i import evaluate, loading
 from sonolume.models.a2i.audio2img.data import Tokens, encode
@@ -44,6 +46,10 @@ def run(config: Config, options: EvaluationOptions) -> None:
 def score_alignment(config: Config, options: EvaluationOptions) -> None:
     """Score the alignment alone; neither U-Net nor VAE is loaded."""
     where, in_world = evaluate.find_model(config, options)
+    settings = _settings(where)
+    if settings.get("head") == Head.attention:
+        raise UserError(f"{where}: its head attention has no states that belong to texts: score its sound_encoder, "
+                        f"{settings.get('sound_encoder')}")  # fmt: skip
     pipe, components = loading.load_encoders(where, RECIPE, options.device)
     if limit := _missing_positions(pipe):
         raise UserError(f"{where}: {limit}")
@@ -55,56 +61,59 @@ def score_alignment(config: Config, options: EvaluationOptions) -> None:
     report = Report(evaluate.conditions(tests, {}, [], options), facts=facts)
     report.leave_out(tests.left_out)
     add_alignment(report, pipe, tests, where, options.batch_size)
+    if not report.scores:
+        raise UserError(f"{tests.source['source']}: there is no sound to score: {report.left_out[-1][1]}")
     finish(report, folder)
 
 
 @torch.no_grad()
-def add_alignment(
-    report: Report, pipe: AudioToImagePipeline, tests: HeldOut, where: str, batch_size: int
-) -> None:
+def add_alignment(report: Report, pipe: AudioToImagePipeline, tests: HeldOut, where: str, batch_size: int) -> None:
     """Add the distances of sounds from their captions in the text encoder's states, and the retrieval both ways.
 
     Sounds are encoded as for their pictures, captions as in training. Chance is the distance from the caption of
-    another sound; the column "mean text" is that of one answer to all sounds, the mean state of their captions.
+    another sound; the column "mean text" is that of one answer to all sounds, the mean state of their captions. The
+    head attention has no such states: nothing is added.
 
     Args:
         where: folder or hub id of the model.
-
-    Raises:
-        UserError: not one sound can be encoded.
     """
+    settings = _settings(where)
+    if settings.get("head") == Head.attention:
+        return
     if limit := _missing_positions(pipe):
         message(f"alignment is not scored: {limit}")
         return
-    uids = list(tests.sounds)
-    texts = {text: number for number, text in enumerate(dict.fromkeys(tests.captions[uid] for uid in uids))}
-    numbers = torch.tensor([texts[tests.captions[uid]] for uid in uids])
-    states, name = text_states(report, pipe, list(texts), where)                              # (S, K, D)
-    found, others, scored = list[Tensor](), list[Tensor](), list[int]()
-    metrics = AlignmentMetrics()
-    for indices in torch.arange(len(uids)).split(batch_size):
-        waves = _encodable(report, pipe, tests, [uids[index] for index in indices])
-        if not waves:
-            continue
-        kept = torch.tensor([index for index in indices.tolist() if uids[index] in waves])
-        sounds = pipe.encode_audio(list(waves.values()))                                      # (b, K, D)
-        own = states[numbers[kept]].float()                                                   # (b, K, D)
-        metrics.update(sounds, own, numbers[kept])
-        found.append(_means(sounds, own))
-        others.append(_means(sounds, states[numbers[(kept + 1) % len(uids)]].float()))
-        scored += kept.tolist()
+    captions = [tests.captions[uid] for uid in tests.sounds]
+    texts = {text: number for number, text in enumerate(dict.fromkeys(captions))}
+    numbers = torch.tensor([texts[caption] for caption in captions])                          # (N,)
+    states, name = text_states(report, pipe, list(texts), settings)                           # (S, K, D)
+    metrics, scored, found, others = AlignmentMetrics(), list[int](), list[Tensor](), list[Tensor]()
+    for indices, sounds in _encoded_sounds(report, pipe, tests, batch_size):                  # (b,), (b, K, D)
+        target, other = (states[numbers[one % len(numbers)]].float() for one in (indices, indices + 1))
+        metrics.update(sounds, target, numbers[indices])
+        found.append(_means(sounds, target))
+        others.append(_means(sounds, other))
+        scored += indices.tolist()
     if not scored:
-        raise UserError(f"not one of {len(uids)} sounds can be encoded: {report.left_out[-1][1]}")
+        message(f"alignment is not scored: not one of {len(captions)} sounds can be encoded")
+        return
     mean = states[numbers[scored]].float().mean(dim=0, keepdim=True)                          # (1, K, D)
-    constant = torch.cat([_means(mean, states[number][None].float()) for number in numbers[scored]])  # (N, metrics)
-    columns = torch.cat(found).T, torch.cat(others).T, constant.T                             # (metrics, N) each
-    for key, values, chance, same in zip(METRICS, *columns, strict=True):
-        report.add_mean(
-            f"alignment {NAMES[key]}, {name}", values, [uids[index] for index in scored],
-            better="up" if key == "cosine" else "down", list_worst=key == "cosine", baselines={MEAN_TEXT: same},
-            chance=float(chance.mean()) if len(texts) > 1 else None, note=f"over {len(mean[0])} states of each sound",
-        )  # fmt: skip
+    constant = [_means(mean, states[number][None].float()) for number in numbers[scored]]     # (1, metrics) each
+    uids = [list(tests.sounds)[index] for index in scored]
+    _add_distances(report, name, uids, torch.cat(found), torch.cat(others), torch.cat(constant))
     _add_retrieval(report, metrics, name)
+
+
+def _add_distances(
+    report: Report, name: str, uids: list[str], found: Tensor, others: Tensor, constant: Tensor
+) -> None:
+    """Add the means of the `METRICS` (N, metrics) of sounds, of other captions, and of one answer to all sounds."""
+    for number, key in enumerate(METRICS):
+        report.add_mean(
+            f"alignment {NAMES[key]}, {name}", found[:, number], uids, better="up" if key == "cosine" else "down",
+            list_worst=key == "cosine", baselines={MEAN_TEXT: constant[:, number]},
+            chance=float(others[:, number].mean()) if len(uids) > 1 else None, note="over all states of each sound",
+        )  # fmt: skip
 
 
 def _add_retrieval(report: Report, metrics: AlignmentMetrics, name: str) -> None:
@@ -121,13 +130,12 @@ def _add_retrieval(report: Report, metrics: AlignmentMetrics, name: str) -> None
 
 
 def text_states(
-    report: Report, pipe: AudioToImagePipeline, texts: list[str], where: str
+    report: Report, pipe: AudioToImagePipeline, texts: list[str], settings: dict[str, Any]
 ) -> tuple[Tensor, str]:
     """Encode texts as in training -> states (S, K, D) float16 on the CPU, and a name of the targets with their hash.
 
     Texts that are cut to K + 1 tokens are counted in the report.
     """
-    settings = loading.read_settings(where, [RECIPE], "--checkpoint")[1]
     tokenizer, text_encoder, length = pipe.sd.tokenizer, pipe.sd.text_encoder, pipe.encoder.num_tokens + 1
     uses_mask = settings.get("text_mask", True)
     batches = DataLoader(Tokens(texts, tokenizer, length, uses_mask), TEXT_BATCH_SIZE)
@@ -139,20 +147,28 @@ def text_states(
     return states, f"{Path(settings['stable_diffusion']).name}@{version}"
 
 
-def _encodable(
-    report: Report, pipe: AudioToImagePipeline, tests: HeldOut, uids: list[str]
-) -> dict[str, Tensor]:
-    """Read the waves (n,) of the sounds that can be encoded; the others are listed in the report."""
-    waves = dict[str, Tensor]()
-    for uid in uids:
-        wave = torch.from_numpy(audio.load(tests.sounds[uid], pipe.encoder.sample_rate))
-        try:
-            pipe.encoded_seconds(wave, name="its sound")
-        except SoundError as error:
-            report.leave_out([(uid, f"{error}: it is not in the alignment")])
-        else:
-            waves[uid] = wave
-    return waves
+def _settings(where: str) -> dict[str, Any]:
+    """Read the settings of an exported folder."""
+    return loading.read_settings(where, [RECIPE], "--checkpoint")[1]
+
+
+def _encoded_sounds(
+    report: Report, pipe: AudioToImagePipeline, tests: HeldOut, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Encode the sounds in batches -> their indices (b,) and states (b, K, D); list those that cannot be encoded."""
+    uids, rate = list(tests.sounds), pipe.encoder.sample_rate
+    for indices in torch.arange(len(uids)).split(batch_size):
+        waves = dict[int, Tensor]()
+        for index in indices.tolist():
+            wave = torch.from_numpy(audio.load(tests.sounds[uids[index]], rate))              # (n,)
+            try:
+                pipe.encoded_seconds(wave, name="its sound")
+            except SoundError as error:
+                report.leave_out([(uids[index], f"{error}: it is not in the alignment")])
+            else:
+                waves[index] = wave
+        if waves:
+            yield torch.tensor(list(waves)), pipe.encode_audio(list(waves.values()))
 
 
 def _missing_positions(pipe: AudioToImagePipeline) -> str:

@@ -204,3 +204,15 @@ def test_more_states_than_the_text_encoder_has(
     (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings | {"window": 10.0}))
     assert score("--alignment_only", "--checkpoint", str(tmp_path), "--num_samples", "2") == 2
     assert "125 states of a sound, the text encoder has 47" in capsys.readouterr().err
+
+
+def test_the_head_attention_has_no_alignment(
+    score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"recipe": RECIPE, "head": "attention", "sound_encoder": "pretrained/mini/audiotoken"}
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings))
+    assert score("--alignment_only", "--checkpoint", str(tmp_path)) == 2
+    assert "score its sound_encoder, pretrained/mini/audiotoken" in capsys.readouterr().err
+    report, unused = Report({}), Any
+    add_alignment(report, unused, HeldOut({}, {}, {}), str(tmp_path), 2)
+    assert not report.scores
