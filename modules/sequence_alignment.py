@@ -104,7 +104,7 @@ def alignment_losses(
     positions: Tensor | None = None,
     across: Callable[[Tensor], Tensor] = lambda mean: mean,
 ) -> dict[str, Tensor]:
-    """Compute the weighted sum "loss" and its terms "contrastive", "cosine" (1 - cosine) and "mse".
+    """Compute the weighted sum "loss" and its terms "contrastive", "cosine_distance" (1 - cosine) and "mse".
 
     Args:
         center: (L, D) mean text state, subtracted from audio, text and negatives in the contrastive term only. Without
@@ -120,7 +120,7 @@ def alignment_losses(
         positions=positions, symmetric=symmetric, across=across,
     )  # fmt: skip
     loss = lambda_contrastive * contrastive + lambda_cos * cosine + lambda_mse * mse
-    return {"loss": loss, "contrastive": contrastive, "cosine": cosine, "mse": mse}
+    return {"loss": loss, "contrastive": contrastive, "cosine_distance": cosine, "mse": mse}
 
 
 def position_metrics(audio: Tensor, text: Tensor) -> dict[str, Tensor]:

@@ -15,9 +15,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = ("test_from_nothing.py", "test_audioldm_learns.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest test first, so that other workers run the rest at the same time."""
-    items.sort(key=lambda item: item.path.name != "test_from_nothing.py")
+    """Start the longest tests first, so that other workers run the rest at the same time."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ def _run(main: object, *arguments: str) -> None:
     assert cli.run(main, list(arguments)) == 0  # type: ignore[arg-type]
 
 
+@pytest.mark.full  # ten minutes
 def test_single_events_are_right_three_times_as_often_as_by_chance(world: Path, root: Path) -> None:
     kinds = f"[{','.join(KINDS)}]"
     small = [f"preprocess.miniworld.{field}" for field in ("train_scenes=2000", "valid_scenes=64", "pairs=false")]

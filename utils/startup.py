@@ -12,7 +12,7 @@ import time
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PARENT_CHECK = 1.0  # seconds between two looks whether the parent still lives
+PARENT_CHECK = 1.0  # seconds between two checks that the parent still lives
 
 
 def exit_at_once(number: int, frame: FrameType | None = None) -> None:

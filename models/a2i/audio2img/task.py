@@ -199,16 +199,14 @@ class Task(RecipeTask):
         negatives = torch.randint(len(self.data("train").texts), (count,), generator=random).tolist()
         with seeded(step_generator(seed, batch_index, self.global_rank), self.device):
             _, losses = self.losses(batch, negatives)
-        for name, loss in losses.items():
-            self.log(f"train/{name}", loss, prog_bar=name == "loss", batch_size=len(batch.text))
+        self.log_losses("train", losses, len(batch.text))
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         states, losses = self.losses(batch)
         with torch.autocast(self.device.type, enabled=False):
             self.metrics.update(states, batch.states, batch.text)
-        for name, loss in losses.items():
-            self.log(f"val/{name}", loss, prog_bar=name == "loss", batch_size=len(batch.text), sync_dist=True)
+        self.log_losses("val", losses, len(batch.text))
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()}, sync_dist=True)

@@ -240,6 +240,6 @@ def test_from_pretrained_names_what_is_wrong(root: Path, in_folder: Path, tiny_c
     with pytest.raises(ValueError, match="nobody/nothing: neither a folder nor available from the hub"):
         TextToAudioPipeline.from_pretrained("nobody/nothing")
     others = {"stable_diffusion": "StableDiffusionPipeline", "text_to_audio/vocoder": "SpeechT5HifiGan"}
-    for name, found in (others | {"audiotoken": "a2i/audiotoken"}).items():
+    for name, found in (others | {"audiotoken": "a model of a2i/audiotoken"}).items():
         with pytest.raises(ValueError, match=f"{name}: holds {found}.*, not TextToAudioPipeline"):
             TextToAudioPipeline.from_pretrained(root / "pretrained" / "mini" / name)
