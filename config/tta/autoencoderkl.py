@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from sonolume.config.base import MOST_LAYERS, MOST_STEPS, AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
 from sonolume.config.options import FolderOptions, ReconstructionOptions, ReportOptions
 
+SMALLEST_PATCHES = 3  # rows that the last two convolutions of the discriminator need
+
 
 @dataclass
 class AutoencoderKLConfig(Strict):
@@ -57,7 +59,7 @@ class LossConfig(Strict):
         self.check_range("model.loss", 0, "kl_weight", "disc_weight", "disc_factor", "min_adapt_d_weight")
         self.check_range("model.loss", 0, "disc_start", maximum=MOST_STEPS)
         self.check_range("model.loss", 1, "disc_channels")
-        self.check_range("model.loss", 1, "disc_num_layers", maximum=MOST_LAYERS)
+        self.check_range("model.loss", 1, "disc_num_layers", maximum=16)  # each halves the picture
         low, high = self.min_adapt_d_weight, self.max_adapt_d_weight
         self.require(low <= high, f"model.loss: min_adapt_d_weight {low} is above max_adapt_d_weight {high}")
 
@@ -82,6 +84,10 @@ class Config(RunConfig):
         for name in ("frames", "n_mel"):
             size = getattr(self.preprocess, name)
             self.require(size % factor == 0, f"preprocess.{name} {size} is not divisible by {reason}")
+        loss, smallest = self.model.loss, min(self.preprocess.n_mel, self.preprocess.frames)
+        has_gan = loss.disc_factor > 0 and loss.disc_start < self.train.max_steps
+        message = f"disc_num_layers {loss.disc_num_layers} halve preprocess.n_mel or frames, {smallest}, too often"
+        self.require(not has_gan or smallest >> loss.disc_num_layers >= SMALLEST_PATCHES, f"model.loss.{message}")
 
 
 InferenceOptions = ReconstructionOptions

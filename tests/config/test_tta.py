@@ -1,8 +1,11 @@
 """Sizes of the published networks, and defaults without a file."""
 
 import pytest
+import torch
 
+from sonolume.config.base import PreprocessConfig, TrainConfig
 from sonolume.config.tta import audioldm, autoencoderkl
+from sonolume.modules.autoencoder_loss import PatchDiscriminator
 from sonolume.utils.errors import ConfigError
 
 
@@ -36,3 +39,22 @@ def test_lora_cannot_be_compiled() -> None:
         audioldm.Config("tta/audioldm", "x", dataset=[], model=model, train=train)
     model.method = audioldm.Method.full
     assert audioldm.Config("tta/audioldm", "x", dataset=[], model=model, train=train).train.compile
+
+
+def test_a_discriminator_that_halves_its_input_away() -> None:
+    """Its last convolutions would fail in the first step that uses it."""
+    size, loss = PreprocessConfig(frames=16), autoencoderkl.LossConfig(disc_num_layers=3)
+    model = autoencoderkl.ModelConfig(loss=loss)
+    autoencoderkl.Config(preprocess=size, model=model, train=TrainConfig(max_steps=loss.disc_start))  # never used
+    with pytest.raises(ConfigError, match="disc_num_layers 3 halve preprocess.n_mel or frames, 16, too often"):
+        autoencoderkl.Config(preprocess=size, model=model, train=TrainConfig(max_steps=loss.disc_start + 1))
+    loss.disc_num_layers = 2
+    autoencoderkl.Config(preprocess=size, model=model)
+
+
+def test_the_smallest_input_of_a_discriminator() -> None:
+    for layers in (1, 2, 3):
+        least = autoencoderkl.SMALLEST_PATCHES << layers
+        assert PatchDiscriminator(1, 2, layers)(torch.zeros(1, 1, least, least)).shape == (1, 1, 1, 1)
+        with pytest.raises((RuntimeError, ValueError)):
+            PatchDiscriminator(1, 2, layers)(torch.zeros(1, 1, least - 1, least - 1))
