@@ -1,16 +1,20 @@
 """Training runs in tests: start, break off, resume and compare."""
 
 import functools
+import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from sonolume.bins import evaluate, preprocess
+from sonolume.bins import train as bin_train
+from sonolume.config.load import load_config
 from sonolume.models.training import build, fit
-from sonolume.utils import checkpoint
+from sonolume.utils import checkpoint, cli
 
 # python -c HOLD PATH: holds the lock PATH until it reads a line
 HOLD = """
@@ -25,6 +29,13 @@ with locked(pathlib.Path(sys.argv[1]), "counting"):
     sys.stdin.readline()
 """
 PIPES: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+
+QUICK_TRAIN = {  # of a run that saves and validates twice, in a second
+    "batch_size": 2, "max_steps": 4, "accumulate": 2, "ema_decay": 0.8, "save_checkpoints_steps": 2,
+    "valid_interval": 2, "num_workers": 0, "accelerator": "cpu", "devices": 1, "warmup_steps": 1,
+    "gradient_clip": 1.0, "adam": {"lr": 1e-2}, "save_summary_steps": 1,
+}  # fmt: skip
 
 
 class PowerCut(Exception):
@@ -54,6 +65,23 @@ def train(config: Any, resume: bool = False, at: tuple[int, Callable[[], None]] 
 
         task.training_step = disturbed
     return fit(task, data, config, config.train, resume)
+
+
+def learn(file: Path, folder: Path, data: Sequence[str], short: Sequence[str], asked: Sequence[str]) -> dict[str, Any]:
+    """Prepare, train and evaluate a config by its commands, and return the scores of the report by name.
+
+    Args:
+        folder: empty, for everything that is written.
+        data: overrides of all commands, `short` more of the training; `asked` are flags of the evaluation.
+    """
+    config = ["--config", str(file), f"log_dir='{folder}/ckpts'", f"preprocess.processed_dir='{folder}/data'", *data]
+    assert cli.run(preprocess.main, [*config, "preprocess.num_workers=0"]) == 0
+    assert cli.run(bin_train.main, [*config, *short]) == 0
+    exported = load_config(file, config[2:]).run_dir / "pipeline"
+    flags = ["--checkpoint", str(exported), "--preset", "fast", "--output_dir", str(folder / "scores"), *asked]
+    assert cli.run(evaluate.main, [*config, *flags]) == 0
+    scores = json.loads((folder / "scores/report.json").read_text(encoding="utf-8"))["scores"]
+    return {score["name"]: score for score in scores}
 
 
 def last(folder: Path) -> dict[str, Any]:

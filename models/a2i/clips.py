@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from sonolume.config.options import Spans
-from sonolume.models.a2i.pipeline import AudioToImagePipeline, LongSounds
+from sonolume.models.a2i.pipeline import AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import LongSounds
 from sonolume.utils import audio
 from sonolume.utils.text import message
 

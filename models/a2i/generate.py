@@ -16,13 +16,8 @@ from sonolume.config.base import RunConfig
 from sonolume.models import runtime
 from sonolume.models.a2i import loading
 from sonolume.models.a2i.clips import Clip, read_clips
-from sonolume.models.a2i.pipeline import (
-    STRENGTH,
-    AudioToImagePipeline,
-    LongSounds,
-    remove_placeholder,
-    white_noise,
-)
+from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, remove_placeholder
+from sonolume.models.a2i.sound_encoder import LongSounds, white_noise
 from sonolume.models.recipes import recipe_code
 from sonolume.modules import sampling
 from sonolume.utils import audio, files

@@ -11,7 +11,8 @@ import transformers.utils.logging
 from sonolume.config.audio_to_image import STABLE_DIFFUSION
 from sonolume.config.load import recipes
 from sonolume.models import pretrained, runtime
-from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline, SoundEncoder
+from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import SoundEncoder
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line

@@ -5,14 +5,11 @@ safety checker are here. B pictures, K audio tokens each, L text tokens, D width
 wave, z latent channels, h x w latent size.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-import numpy as np
 import torch
 from diffusers.utils import BaseOutput
 from PIL import Image, ImageOps
@@ -20,9 +17,10 @@ from torch import Tensor
 
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
 from sonolume.config.options import PRESETS
+from sonolume.models.a2i.sound_encoder import SoundEncoder, Span, Wave, encoded_seconds, windows_of
 from sonolume.modules import sampling
 from sonolume.modules.decoupled_attention import AudioAttention, check, installed
-from sonolume.utils.audio import SILENCE_PEAK, SoundError, batches_by_length, check_wave
+from sonolume.utils.audio import batches_by_length
 from sonolume.utils.errors import ComputationError
 
 if TYPE_CHECKING:
@@ -38,61 +36,7 @@ ENCODER_BATCH_SIZE = 8  # windows in one call of the encoder
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 COMPONENTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "safety_checker", "feature_extractor")
 MIN_CONTRAST = 1 / 255  # a picture with less contrast has one colour: the computation failed
-HOP = 0.1  # seconds between two candidates for the loudest window
-NOISE_LEVEL = 0.01  # standard deviation of `white_noise`
-ENERGY_UNIT = 2.0**-30  # of the peak's square, in which the loudness of windows is counted
 FLOAT32_HINT = "the settings or the weights are at fault: try another --seed, a lower --guidance_scale, more steps"
-
-Wave = Tensor | np.ndarray
-Span = tuple[float, float]  # start and end in seconds
-
-
-class LongSounds(StrEnum):
-    """Treatment of sounds that are longer than `SoundEncoder.window`."""
-
-    mean = "mean"  # of the tokens of evenly spread windows
-    loudest = "loudest"  # the loudest window alone
-    beginning = "beginning"  # the first window alone; the encoder receives the whole sound, to normalise it
-    refuse = "refuse"  # an error
-
-
-class SoundEncoder(Protocol):
-    """Encoder from sound, and the words around it, to Stable Diffusion's `prompt_embeds`.
-
-    An encoder may also have `head`, an `AudioAttention` (modules/decoupled_attention.py). Then the U-Net attends to the
-    audio tokens through it, and `encode_prompt` puts them behind the text states, where zeros are no sound.
-    """
-
-    sample_rate: int  # Hz of the input waves
-    min_seconds: float  # duration of the shortest sound that can be encoded
-    window: float  # seconds of one training item, which are encoded at once
-    long_sounds: LongSounds  # treatment of longer sounds
-    num_tokens: int  # K of one sound
-    width: int  # D, which must be the text encoder's
-    prompt: str  # default prompt, with `PLACEHOLDER` in the place of an audio token
-
-    def to(self, device: torch.device) -> object:
-        """Move the networks."""
-        ...
-
-    def use_preset(self, name: str) -> None:
-        """Encode as one of `PRESETS` does; "reference" is the published inference."""
-        ...
-
-    def encode_audio(self, waves: Sequence[Tensor]) -> Tensor:
-        """Encode waves (n,) of equal length, float32 -> audio tokens (B, K, D) float32."""
-        ...
-
-    def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
-        """Encode a prompt for each sound with its audio tokens (B, K, D) -> `prompt_embeds` (B, L, D).
-
-        The tokens are on the device on which the text encoder computes; its weights may be elsewhere (offloaded).
-
-        Raises:
-            ValueError: a prompt does not fit the tokens, or is longer than the text encoder's input.
-        """
-        ...
-
 
 @dataclass
 class ImageOutput(BaseOutput):
@@ -273,12 +217,7 @@ class AudioToImagePipeline:
             SoundError: a wave is too short, silent, not finite, or too long for an encoder that refuses long sounds;
                 the message names its number.
         """
-        waves = [torch.as_tensor(wave, dtype=torch.float32) for wave in waves]
-        spans = [self._encoded_samples(wave, average, f"sound {number}") for number, wave in enumerate(waves)]
-        if self.encoder.long_sounds is LongSounds.beginning and not average:
-            groups = [[wave] for wave in waves]
-        else:
-            groups = [[wave[start:end] for start, end in span] for wave, span in zip(waves, spans, strict=True)]
+        groups = [windows_of(wave, self.encoder, average, f"sound {number}") for number, wave in enumerate(waves)]
         windows = [window for group in groups for window in group]
         tokens: dict[int, Tensor] = {}
         lengths = [len(window) for window in windows]  # nothing is padded: a batch has windows of equal length only
@@ -289,38 +228,8 @@ class AudioToImagePipeline:
         return torch.stack([found.mean(dim=0) for found in ordered.split([len(group) for group in groups])])
 
     def encoded_seconds(self, wave: Wave, average: bool = False, name: str = "the sound") -> list[Span]:
-        """Seconds of a wave (n,) that `encode_audio` encodes, by `encoder.long_sounds` if it is longer than a window.
-
-        "mean": evenly spread windows that cover it, without the silent ones. "loudest": the window with the largest
-        mean square, the first of equals, from a search every 0.1 s. "beginning": the first window. "refuse": a
-        SoundError. `name` is for messages, arguments and errors are otherwise those of `encode_audio`.
-        """
-        rate = self.encoder.sample_rate
-        samples = self._encoded_samples(torch.as_tensor(wave, dtype=torch.float32), average, name)
-        return [(start / rate, end / rate) for start, end in samples]
-
-    def _encoded_samples(self, wave: Tensor, average: bool, name: str) -> list[tuple[int, int]]:
-        """Check a wave (n,); return the first and last sample, exclusive, of each window of it that is encoded."""
-        encoder, rate = self.encoder, self.encoder.sample_rate
-        if wave.ndim != 1:
-            raise ValueError(f"{name} is {tuple(wave.shape)}: expected one channel, (samples,)")
-        check_wave(wave.cpu().numpy(), rate, name, encoder.min_seconds)
-        length = round(encoder.window * rate)
-        count = math.ceil(len(wave) / length)
-        if count == 1:
-            return [(0, len(wave))]
-        policy = LongSounds.mean if average else encoder.long_sounds
-        if policy is LongSounds.refuse:
-            sizes = f"{round(len(wave) / rate, 3):g} s long, at most {encoder.window:g} s are encoded"
-            raise SoundError(f"{name}: {sizes}: --span START-END chooses a part", "too long")
-        if policy is LongSounds.beginning:
-            starts = [0]
-        elif policy is LongSounds.loudest:
-            starts = [_loudest(wave.cpu().numpy(), length, round(HOP * rate))]
-        else:
-            starts = [round(number * (len(wave) - length) / (count - 1)) for number in range(count)]
-            starts = [start for start in starts if wave[start : start + length].abs().max() >= SILENCE_PEAK]
-        return [(start, start + length) for start in starts]
+        """Choose the seconds of a wave (n,) that `encode_audio` encodes; see `sound_encoder.encoded_seconds`."""
+        return encoded_seconds(wave, self.encoder, average, name)
 
     @torch.no_grad()
     def encode_prompt(
@@ -649,31 +558,7 @@ def _one_each(given: str | Sequence[str], count: int, what: str) -> list[str]:
     return found
 
 
-def _loudest(wave: np.ndarray, length: int, hop: int) -> int:
-    """Start of the window of `length` samples with the largest mean square, the first of equals.
-
-    Candidates begin every `hop` samples; the last one ends with the wave (n,).
-    """
-    squares = np.square(wave / np.abs(wave).max(), dtype=np.float32)
-    sums = np.rint(squares / np.float32(ENERGY_UNIT)).astype(np.int64)  # equal windows have equal sums of integers
-    np.cumsum(sums, out=sums)
-    starts = np.append(np.arange(0, len(wave) - length, hop), len(wave) - length)
-    before = np.where(starts > 0, sums[starts - 1], 0)
-    return int(starts[np.argmax(sums[starts + length - 1] - before)])
-
-
-def white_noise(encoder: SoundEncoder, seed: int) -> Tensor:
-    """One window of white noise (n,) at the encoder's rate; as a negative sound, it is far from any recording."""
-    generator = torch.Generator().manual_seed(seed)
-    return NOISE_LEVEL * torch.randn(round(encoder.window * encoder.sample_rate), generator=generator)
-
-
 def remove_placeholder(prompt: str) -> str:
     """Reduce a prompt to its words: "a photo of <*>, 4k" -> "a photo of, 4k"."""
     words = " ".join(prompt.replace(PLACEHOLDER, " ").split())
     return words.replace(" ,", ",").replace(" .", ".").strip(" ,")
-
-
-def repeat_to_length(wave: Tensor, length: int) -> Tensor:
-    """Repeat a wave (n,) that is shorter than `length` samples up to that length; a longer one stays as it is."""
-    return wave if len(wave) >= length else wave.repeat(length // max(1, len(wave)) + 1)[:length]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sonolume.config.audio_to_image import SoundWindowsConfig
-from sonolume.models.a2i.pipeline import repeat_to_length
+from sonolume.models.a2i.sound_encoder import repeat_to_length
 from sonolume.utils import audio
 from sonolume.utils.manifest import Row
 

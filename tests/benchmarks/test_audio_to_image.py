@@ -22,7 +22,7 @@ class Token:
     sample_rate, min_seconds, window, prompt, num_tokens = 16000, 0.2, 5.0, "a photo of <*>", 1
 
     def __init__(self, width: int) -> None:
-        from sonolume.models.a2i.pipeline import LongSounds
+        from sonolume.models.a2i.sound_encoder import LongSounds
 
         self.width, self.long_sounds = width, LongSounds.mean
 

@@ -16,7 +16,8 @@ from sonolume.models.a2i import loading
 from sonolume.models.a2i.audio2img.encoder import RECIPE, Audio2ImgEncoder
 from sonolume.models.a2i.audiotoken.encoder import RECIPE as AUDIOTOKEN
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features
-from sonolume.models.a2i.pipeline import SETTINGS_FILE, SoundEncoder, remove_placeholder, repeat_to_length
+from sonolume.models.a2i.pipeline import SETTINGS_FILE, remove_placeholder
+from sonolume.models.a2i.sound_encoder import SoundEncoder, repeat_to_length
 from sonolume.models.recipes import recipe_code
 from sonolume.modules.decoupled_attention import AudioAttention
 from sonolume.utils import files, paths
@@ -42,7 +43,7 @@ class SoundStates:
 
 
 class AttentionEncoder:
-    """States of sounds and the trained head, as a `SoundEncoder` (models/a2i/pipeline.py).
+    """States of sounds and the trained head, as a `SoundEncoder` (models/a2i/sound_encoder.py).
 
     Args:
         window: seconds of one training item, to which shorter sounds are repeated.

@@ -16,7 +16,8 @@ from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertModel
 from sonolume.config.a2i.audio2img import Head
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
 from sonolume.models import pretrained
-from sonolume.models.a2i.pipeline import SETTINGS_FILE, LongSounds, SoundEncoder
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
+from sonolume.models.a2i.sound_encoder import LongSounds, SoundEncoder
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError
 
@@ -32,7 +33,7 @@ CLASSES = ("Wav2Vec2BertModel", "Wav2Vec2BertForCTC", "Wav2Vec2BertForSequenceCl
 
 
 class Audio2ImgEncoder:
-    """Wav2Vec2-BERT with its adapter, as a `SoundEncoder` (models/a2i/pipeline.py).
+    """Wav2Vec2-BERT with its adapter, as a `SoundEncoder` (models/a2i/sound_encoder.py).
 
     Args:
         model: with an adapter.

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonolume.models.a2i.pipeline import SETTINGS_FILE, LongSounds, repeat_to_length
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
+from sonolume.models.a2i.sound_encoder import LongSounds, repeat_to_length
 from sonolume.modules.audiotoken import AudioTokenEmbedder, inject, tokenise
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.utils import files
@@ -24,7 +25,7 @@ MIN_SECONDS = 0.2
 
 
 class AudioTokenEncoder:
-    """BEATs and the trained embedder, as a `SoundEncoder` (models/a2i/pipeline.py).
+    """BEATs and the trained embedder, as a `SoundEncoder` (models/a2i/sound_encoder.py).
 
     Raises:
         ValueError: the embedder was trained on features of another width than this BEATs returns.

@@ -85,7 +85,7 @@ class FormulaEncoder:
     def __init__(self, width: int = WIDTH, tokens: int = 1, long_sounds: str = "mean") -> None:
         import torch
 
-        from sonolume.models.a2i.pipeline import LongSounds
+        from sonolume.models.a2i.sound_encoder import LongSounds
 
         self.width, self.num_tokens, self.long_sounds = width, tokens, LongSounds(long_sounds)
         self.directions = torch.randn(tokens, 3, width, generator=torch.Generator().manual_seed(0))
@@ -153,6 +153,8 @@ def write_audio2img(noise_with_texts: Path, tiny_stable_diffusion: Path, tmp_pat
     """write_audio2img(name="config", section={key: value}): a config of a2i/audio2img that trains in a second."""
 
     def make(name: str = "config", **sections: dict[str, Any]) -> Path:
+        from tests import runs  # imports torch
+
         content: dict[str, Any] = {
             "recipe": "a2i/audio2img", "exp_name": "run", "log_dir": str(tmp_path), "dataset": ["noise"],
             "preprocess": {"processed_dir": str(noise_with_texts), "input_length": 1.0},
@@ -160,11 +162,7 @@ def write_audio2img(noise_with_texts: Path, tiny_stable_diffusion: Path, tmp_pat
                 "stable_diffusion": str(tiny_stable_diffusion), "wav2vec2_bert": "", "encoder": WAV2VEC2_BERT,
                 "gradient_checkpointing": False,
             },
-            "train": {
-                "batch_size": 4, "max_steps": 4, "accumulate": 1, "ema_decay": 0.8, "save_checkpoints_steps": 2,
-                "valid_interval": 2, "num_workers": 0, "accelerator": "cpu", "devices": 1, "warmup_steps": 1,
-                "gradient_clip": 1.0, "adam": {"lr": 1e-2}, "save_summary_steps": 1,
-            },
+            "train": {**runs.QUICK_TRAIN, "batch_size": 4, "accumulate": 1},
         }  # fmt: skip
         for section, values in sections.items():
             content[section] |= values

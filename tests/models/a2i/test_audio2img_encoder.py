@@ -10,7 +10,8 @@ from transformers import CLIPTextModel, CLIPTokenizer, Wav2Vec2BertConfig, Wav2V
 
 from sonolume.models.a2i import loading
 from sonolume.models.a2i.audio2img.encoder import RECIPE, Audio2ImgEncoder, FeatureExtractor, load, save, states_of
-from sonolume.models.a2i.pipeline import SETTINGS_FILE, AudioToImagePipeline, white_noise
+from sonolume.models.a2i.pipeline import SETTINGS_FILE, AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import white_noise
 from sonolume.utils.errors import UserError
 
 CPU = torch.device("cpu")

@@ -15,7 +15,8 @@ from sonolume.models.a2i import loading
 from sonolume.models.a2i.audio2img.data import Tokens, encode
 from sonolume.models.a2i.audio2img.encoder import RECIPE, FeatureExtractor, save
 from sonolume.models.a2i.audio2img.evaluate import add_alignment
-from sonolume.models.a2i.pipeline import SETTINGS_FILE, AudioToImagePipeline, LongSounds
+from sonolume.models.a2i.pipeline import SETTINGS_FILE, AudioToImagePipeline
+from sonolume.models.a2i.sound_encoder import LongSounds
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.report import Report
 from sonolume.modules.sequence_alignment import position_metrics

@@ -1,27 +1,18 @@
 """A short real training of AudioToken with the shipped frozen parts: its pictures match the sounds far above chance."""
 
-import json
 from pathlib import Path
 
-from sonolume.bins import evaluate, preprocess, train
 from sonolume.preprocessors.miniworld.scene import KINDS
-from sonolume.utils import cli
+from tests import runs
 
 SOUNDS = 36
 
 
-def test_pictures_are_of_the_right_kind_three_times_as_often_as_by_chance(root: Path, tmp_path: Path):
-    config = ["--config", str(root / "egs/a2i/audiotoken/tiny.json"), f"log_dir='{tmp_path}/ckpts'"]
-    config += [f"preprocess.processed_dir='{tmp_path}/data'", "preprocess.num_workers=0"]
-    config += [f"preprocess.miniworld.{field}" for field in ("train_scenes=300", "valid_scenes=12")]
-    assert cli.run(preprocess.main, config) == 0
+def test_pictures_are_of_the_right_kind_three_times_as_often_as_by_chance(root: Path, tmp_path: Path) -> None:
+    data = [f"preprocess.miniworld.{field}" for field in ("train_scenes=300", "valid_scenes=12")]
     short = ["train.max_steps=90", "train.warmup_steps=10", "train.valid_interval=90", "train.batch_size=12"]
     short += ["model.lambda_c=1"]  # so few steps need the label's words
-    assert cli.run(train.main, [*config, *short]) == 0
-    asked = ["--num_samples", str(SOUNDS), "--preset", "fast", "--output_dir", str(tmp_path / "scores")]
-    asked += ["--checkpoint", str(tmp_path / "ckpts/tiny_audiotoken/pipeline")]
-    assert cli.run(evaluate.main, [*config, *asked]) == 0
-    scores = json.loads((tmp_path / "scores/report.json").read_text(encoding="utf-8"))["scores"]
-    single = next(score for score in scores if score["name"] == "right kind of picture")
+    scores = runs.learn(root / "egs/a2i/audiotoken/tiny.json", tmp_path, data, short, ["--num_samples", str(SOUNDS)])
+    single = scores["right kind of picture"]
     assert single["count"] == SOUNDS
     assert single["low"] >= 3 / len(KINDS), f"lower 95 % bound {single['low']:.3f} is below three times chance"

@@ -25,6 +25,7 @@ from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.modules.beats.beats import BEATs
 from sonolume.utils import audio, checkpoint, cli
 from sonolume.utils.errors import UserError
+from tests import runs
 
 LENGTH, SECONDS = 1.0, 1.5
 
@@ -71,11 +72,7 @@ def write(pairs: Path, tiny_beats: Path, tiny_stable_diffusion: Path, tmp_path: 
                 "processed_dir": str(tmp_path / "data"), "input_length": LENGTH, "starts": 3, "width": 32, "height": 32,
             },
             "model": {"stable_diffusion": str(tiny_stable_diffusion), "beats": str(tiny_beats), "lambda_c": 1.0},
-            "train": {
-                "batch_size": 2, "max_steps": 4, "accumulate": 2, "ema_decay": 0.8, "save_checkpoints_steps": 2,
-                "valid_interval": 2, "num_workers": 0, "accelerator": "cpu", "devices": 1, "warmup_steps": 1,
-                "gradient_clip": 1.0, "adam": {"lr": 1e-2}, "save_summary_steps": 1,
-            },
+            "train": dict(runs.QUICK_TRAIN),
         }  # fmt: skip
         for name, values in sections.items():
             content[name] |= values

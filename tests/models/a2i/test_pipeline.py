@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from sonolume.models.a2i.loading import load_stable_diffusion
-from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted, remove_placeholder, white_noise
+from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted, remove_placeholder
+from sonolume.models.a2i.sound_encoder import white_noise
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import ComputationError, UserError
 
