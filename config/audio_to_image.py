@@ -24,7 +24,6 @@ class SoundWindowsConfig(SoundsConfig):
 
     input_length: float = 5.0  # seconds of sound in one training item
     starts: int = 6  # windows of that length in a longer clip, evenly spaced; each epoch draws one
-    cache_features: bool = True  # keep audio features on disk; false: compute them in each step
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,24 +33,34 @@ class SoundWindowsConfig(SoundsConfig):
 
 
 @dataclass
-class PairsConfig(SoundsConfig):
-    """Prepared pairs: sounds, and their pictures in {frames_dir}/{Uid}/."""
+class PicturesConfig(SoundsConfig):
+    """Prepared sounds with their pictures in {frames_dir}/."""
 
     frames_dir: str = "frames"  # inside a data set: one folder per Uid, pictures named by their second (003.500.jpg)
-    frames: int = 10  # pictures taken from one video, evenly over the part with sound
     longest_side: int = 768  # px of a stored picture; smaller ones keep their size
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_range("preprocess", 1, "longest_side")
+
+
+@dataclass
+class PairsConfig(PicturesConfig):
+    """Pairs taken from videos, such as VGGSound's, or from tables of sounds with pictures."""
+
+    frames: int = 10  # pictures taken from one video, evenly over the part with sound
     filter_frames: bool = True  # of VGGSound train videos, take the frames listed in best_frames.json, if it exists
     filter_unmatch_videos: bool = True  # leave out train videos listed in unmatch_videos
     filter_low_quality_imgs: bool = True  # leave out train videos listed in low_quality_videos
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_range("preprocess", 1, "frames", "longest_side")
+        self.check_range("preprocess", 1, "frames")
 
 
 @dataclass
-class TrainingPairsConfig(PairsConfig, SoundWindowsConfig):
-    """Pairs in training: windows of sound, of which shorter clips are repeated, with pictures of one size."""
+class TrainingPicturesConfig(SoundWindowsConfig):
+    """Windows of sound with pictures of one size."""
 
     width: int = 512  # px of the pictures in training
     height: int = 320  # px
@@ -63,6 +72,13 @@ class TrainingPairsConfig(PairsConfig, SoundWindowsConfig):
         for name in ("width", "height"):
             size = getattr(self, name)
             self.require(size % 8 == 0, f"preprocess.{name} {size} is not divisible by 8, the VAE's factor")
+
+
+@dataclass
+class TrainingPairsConfig(PairsConfig, TrainingPicturesConfig):
+    """Pairs in training; shorter clips are repeated."""
+
+    cache_features: bool = True  # keep audio features on disk; false: compute them in each step
 
 
 @dataclass(kw_only=True)

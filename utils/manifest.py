@@ -19,7 +19,10 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.files import is_video, read_text, sounds_in, write_json
 from sonolume.utils.text import has_surrogates
 
-COLUMNS = ("Dataset", "Uid", "Caption", "Captions", "Audio", "Image", "Video", "Label", "Split", "Duration", "Scene")
+COLUMNS = (
+    "Dataset", "Uid", "Caption", "Captions", "Audio", "Image", "Video", "Label", "Split", "Duration", "Scene",
+    "Speaker",
+)  # fmt: skip
 FOLDER_MANIFESTS = ("captions.csv", "metadata.json", "metadata.jsonl", "metadata.csv")
 SPLITS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train", "testing": "test"}
 _CAPTION = re.compile(r"captions?[ _]?\d*")  # Caption, Captions, caption_1 ... caption_5
@@ -43,6 +46,7 @@ class Row:
     split: str | None = None  # such as "train" or "test"; None if the source has no splits
     duration: float | None = None  # seconds
     scene: dict[str, Any] | None = None  # description of the example in the miniature world
+    speaker: str | None = None  # of speech
 
 
 def read_manifest(
@@ -199,7 +203,7 @@ def _check_columns(path: Path, cells: list[Cell], require: Sequence[str]) -> Non
 def _row(where: str, cell: dict[str, Any], folder: Path, files_in: Path, dataset: str | None) -> Row:
     if not cell.get("audio"):
         cell["audio"] = cell.get("path") or cell.get("file_name") or cell.get("audio")
-    text = {name: _text(where, cell, name) for name in ("dataset", "uid", "label", "split", *_FILES)}
+    text = {name: _text(where, cell, name) for name in ("dataset", "uid", "label", "split", "speaker", *_FILES)}
     files = {name: files_in / file for name in _FILES if (file := text[name])}
     split = (text["split"] or "").lower()
     uid, named = text["uid"], [Path(file) for name in _FILES if (file := text[name])]
@@ -219,7 +223,8 @@ def _row(where: str, cell: dict[str, Any], folder: Path, files_in: Path, dataset
         raise UserError(f"{where}: Duration is {duration!r:.60}, expected seconds")
     return Row(
         dataset or text["dataset"] or folder.resolve().name, uid, captions=captions_in(where, cell),
-        label=text["label"], split=SPLITS.get(split, split) or None, duration=seconds, scene=scene, **files,
+        label=text["label"], split=SPLITS.get(split, split) or None, duration=seconds, scene=scene,
+        speaker=text["speaker"], **files,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sonolume.config.audio_to_image import TrainingPairsConfig
+from sonolume.config.audio_to_image import TrainingPairsConfig, TrainingPicturesConfig
 from sonolume.models.a2i.sound_windows import Windows, concatenate
 from sonolume.preprocessors.sound_pictures import is_complete, pictures_of, read_split
 from sonolume.utils import image
@@ -57,7 +57,7 @@ class PairDataset(Dataset[Any]):
 class Images(Dataset[Tensor]):
     """Images (3, height, width) in [-1, 1]."""
 
-    def __init__(self, files: Sequence[Path], config: TrainingPairsConfig) -> None:
+    def __init__(self, files: Sequence[Path], config: TrainingPicturesConfig) -> None:
         self.files, self.config = files, config
 
     def __len__(self) -> int:
