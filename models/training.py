@@ -134,6 +134,16 @@ def validation_draws(task: pl.LightningModule, batch_index: int) -> Callable[[Dr
     return lambda draw: torch.cat([draw(1, random) for random in randoms])
 
 
+def gather_rows(task: pl.LightningModule, values: Tensor) -> Tensor:
+    """Gather the rows of all processes in training, with gradient; in validation, every process has all items."""
+    if not task.trainer.training or task.trainer.world_size == 1:
+        return values
+    gathered: Any = task.all_gather(values, sync_grads=values.requires_grad)
+    if gathered.requires_grad:  # torch sends a gradient of permuted strides to the wrong places
+        gathered.register_hook(torch.Tensor.contiguous)
+    return gathered.flatten(0, 1)
+
+
 @contextmanager
 def seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     """Seed the global random numbers, which dropout and SpecAugment draw, inside the block; restore them after it.

@@ -24,18 +24,14 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from sonolume.config.mini.hubert import AugmentationConfig, Config, EvaluationOptions, ModelConfig
+from sonolume.config.mini.hubert import AugmentationConfig, Config, ModelConfig
 from sonolume.config.options import PreprocessOptions
-from sonolume.models import runtime
-from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.training import Frozen, RecipeTask, TrainingData
 from sonolume.preprocessors import speech_pictures
-from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
-from sonolume.preprocessors.miniworld.spoken import Utterance, utterances
+from sonolume.preprocessors.miniworld import SAMPLE_RATE, WORLD
 from sonolume.preprocessors.miniworld.voice import DIGITS
 from sonolume.utils import audio, files
 from sonolume.utils.audio import batches_by_length
-from sonolume.utils.cache import content_hash
 from sonolume.utils.manifest import Row
 
 SHIPPED = "pretrained/mini/hubert"
@@ -144,7 +140,6 @@ class Task(RecipeTask):
         super().__init__(config)
         self.processor = build_processor()
         self.hubert = build(config.model, self.processor)
-        self.hubert.hubert.masked_spec_embed.requires_grad_(False)  # used by SpecAugment only
 
     def forward(self, batch: Speech) -> Any:
         """Spell recordings -> transformers' output with `loss` and `logits` (B, T, V)."""
