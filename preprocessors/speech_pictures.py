@@ -5,21 +5,15 @@ captions of one picture share its folder {frames_dir}/{picture}/, by which train
 together. A second run continues where an interrupted one stopped.
 """
 
-import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-
-from PIL import Image
+from dataclasses import replace
 
 from sonolume.config.speech_pictures import SpeechPicturesConfig
-from sonolume.preprocessors import parallel, prepared
-from sonolume.preprocessors.miniworld import world
+from sonolume.preprocessors import prepared
 from sonolume.preprocessors.miniworld.scene import Scene
-from sonolume.preprocessors.miniworld.spoken import Utterance, utterances
-from sonolume.preprocessors.prepared import LeftOut, Outcome, world_rows
-from sonolume.preprocessors.sound_pictures import STILL, is_complete
-from sonolume.utils import audio, files, manifest
+from sonolume.preprocessors.miniworld.spoken import utterances
+from sonolume.preprocessors.prepared import world_rows
+from sonolume.preprocessors.sound_pictures import is_complete
 from sonolume.utils.manifest import Row
 
 SETTINGS_FILE = "speech.json"

@@ -22,7 +22,8 @@ from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.report import Report, finish
 from sonolume.models.evaluation.samples import weights_version
 from sonolume.modules.metrics.interval import Share
-from sonolume.modules.sequence_alignment import METRICS, RECALLS, AlignmentMetrics, position_metrics
+from sonolume.modules.metrics.retrieval import RECALLS
+from sonolume.modules.sequence_alignment import METRICS, AlignmentMetrics, position_metrics
 from sonolume.utils import audio
 from sonolume.utils.audio import SoundError
 from sonolume.utils.cache import content_hash

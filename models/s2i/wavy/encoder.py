@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sonolume.config.audio_to_image import PLACEHOLDER
 from sonolume.config.s2i.wavy import Head, Stage
@@ -27,7 +27,8 @@ from sonolume.utils.errors import UserError
 
 RECIPE = "s2i/wavy"
 SHIPPED = "pretrained/mini/wavy"  # the miniature exported folder, used where the run has none
-SPEECH_ENCODER, HEAD, HUBERT, IMAGE_ENCODER = "speech_encoder", "head", "hubert", "image_encoder"  # folders and settings
+# folders of an exported model, the last two are also settings
+SPEECH_ENCODER, HEAD, HUBERT, IMAGE_ENCODER = "speech_encoder", "head", "hubert", "image_encoder"
 WINDOW = 30.0  # seconds of the longest recording
 MIN_SECONDS = 0.1
 BATCH_SIZE = 8  # recordings of one forward pass
@@ -51,11 +52,11 @@ class SpeechVectors:
             raise ValueError(f"this HuBERT has {hubert.num_states - 1} layers of width {hubert.width}, the speech "
                              f"encoder was trained on {needed[0] - 1} of width {needed[1]}")  # fmt: skip
 
+        self.network = nn.ModuleList([hubert.model, speech_encoder])
+
     def to(self, device: torch.device) -> None:
         """Move both networks."""
-        networks: Any = self.hubert, self.speech_encoder
-        for network in networks:
-            network.to(device)
+        self.network.to(device)
 
     @torch.no_grad()
     def frames(self, waves: Sequence[Tensor], length: int | None = None) -> tuple[Tensor, Tensor]:
@@ -87,9 +88,9 @@ class WavyEncoder:
     window, long_sounds = WINDOW, LongSounds.refuse
 
     def __init__(self, vectors: SpeechVectors, head: TokenHead | SequenceHead, prompt: str) -> None:
-        self.vectors, self.head, self.prompt = vectors, head, prompt
+        self.vectors, self.prompt = vectors, prompt
         self.sample_rate, self.min_seconds = vectors.sample_rate, vectors.min_seconds
-        self.network = head  # `head` of a `SoundEncoder` is an attention in the U-Net
+        self.network = head  # the attribute `head` of a `SoundEncoder` is an attention in the U-Net
         self.is_sequence = isinstance(head, SequenceHead)
         self.num_tokens: int = head.config["num_states" if self.is_sequence else "num_tokens"]
         self.width: int = head.config["output_size"]
@@ -191,8 +192,8 @@ def source_of(folder: Path, settings: dict[str, Any], part: str) -> str:
 
 
 def save(
-    folder: Path, speech_encoder: SpeechEncoder, settings: dict[str, Any], head: Any = None, hubert: Hubert | None = None,
-    images: ImageEncoder | None = None,
+    folder: Path, speech_encoder: SpeechEncoder, settings: dict[str, Any], head: Any = None,
+    hubert: Hubert | None = None, images: ImageEncoder | None = None,
 ) -> None:  # fmt: skip
     """Write an exported folder.
 

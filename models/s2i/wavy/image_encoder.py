@@ -61,13 +61,17 @@ class ImageEncoder:
         Raises:
             UserError: the image encoder is no CLIP with a text encoder.
         """
-        model, tokenizer = self._text_encoder()
+        model, tokenizer = self._load_text()
         tokens = tokenizer(list(texts), padding=True, truncation=True,
                            max_length=model.config.max_position_embeddings, return_tensors="pt")  # fmt: skip
         found = model(tokens.input_ids.to(model.device), attention_mask=tokens.attention_mask.to(model.device))
         return found.text_embeds.float()
 
-    def _text_encoder(self) -> tuple[Any, Any]:
+    def text_encoder(self) -> Any:
+        """The text encoder of the same CLIP."""
+        return self._load_text()[0]
+
+    def _load_text(self) -> tuple[Any, Any]:
         """Load CLIP's text encoder and tokenizer at the first use."""
         if self._text is None:
             name = f"model.image_encoder.model {self.where}"
