@@ -85,8 +85,8 @@ def make_encoder(folder: Path, hubert: Path, images: Path, head: bool = False) -
     settings: dict[str, Any] = {"stage": "encoder", "hubert": str(hubert), "image_encoder": str(images)}
     if head:
         settings |= {"stage": "head", "head": "token", "stable_diffusion": STABLE_DIFFUSION, "prompt": "a photo of <*>"}
-    network = TokenHead(WIDTH, 128, num_tokens=2) if head else None
-    save(folder, SpeechEncoder(3, 16, WIDTH, num_heads=2), settings, network)
+    network = SpeechEncoder(3, 16, WIDTH, num_heads=2)  # before the head, so that both stages have the same weights
+    save(folder, network, settings, TokenHead(WIDTH, 128, num_tokens=2) if head else None)
     return folder
 
 
