@@ -92,8 +92,12 @@ def _find(places: Sequence[Path], name: str) -> Path | None:
 
 
 def _folders(places: Sequence[Path], names: Sequence[str]) -> Iterator[Path]:
-    found = (path for place in places for depth in DEPTHS for name in names for path in place.glob(depth + name))
-    return (path for path in found if path.is_dir())
+    """Find folders of these names: the places, or in them, or up to two folders below."""
+    for place in places:
+        if place.name in names:
+            yield place
+        found = (path for depth in DEPTHS for name in names for path in sorted(place.glob(depth + name)))
+        yield from (path for path in found if path.is_dir())
 
 
 def _list_files(
