@@ -34,6 +34,9 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
     ),
     "audiotoken": ("a2i/audiotoken/tiny.json",),  # trained with the shipped stable_diffusion and beats
     "audio2img": ("a2i/audio2img/tiny.json",),  # trained with the shipped stable_diffusion
+    "hubert": ("mini/hubert.json",),
+    # trained with the shipped hubert, clip and stable_diffusion
+    "wavy": ("s2i/wavy/tiny_encoder.json", "s2i/wavy/tiny.json"),
     # trained with the shipped clip
     "im2wav": tuple(f"i2a/im2wav/{name}.json" for name in ("tiny_vqvae", "tiny_decoders", "tiny_low", "tiny")),
 }  # fmt: skip
@@ -44,13 +47,14 @@ COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the
         "text_encoder": "mini/text_encoder",
         "vocoder": "tta/tiny_hifigan",
     },
+    "s2i/wavy/tiny.json": {"encoder": "s2i/tiny_wavy_encoder"},
     "i2a/im2wav/tiny_decoders.json": {"vqvae_path": "i2a/tiny_im2wav_vqvae"},
     "i2a/im2wav/tiny_low.json": {"vqvae_path": "i2a/tiny_im2wav_decoders"},
     "i2a/im2wav/tiny.json": {"vqvae_path": "i2a/tiny_im2wav_decoders", "low_path": "i2a/tiny_im2wav_low"},
 }
 PREPARED_BY = {  # by data set
     "miniworld": "tta/autoencoderkl/tiny.json", "miniworld_pairs": "a2i/audiotoken/tiny.json",
-    "miniworld_texts": "a2i/audio2img/tiny.json",
+    "miniworld_texts": "a2i/audio2img/tiny.json", "miniworld_speech": "s2i/wavy/tiny_encoder.json",
     "miniworld_sounds": "i2a/im2wav/tiny_vqvae.json", "miniworld_films": "i2a/im2wav/tiny_low.json",
 }  # fmt: skip
 

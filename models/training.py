@@ -8,6 +8,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -134,6 +135,16 @@ def validation_draws(task: pl.LightningModule, batch_index: int) -> Callable[[Dr
     return lambda draw: torch.cat([draw(1, random) for random in randoms])
 
 
+def gather_rows(task: pl.LightningModule, values: Tensor) -> Tensor:
+    """Gather the rows of all processes in training, with gradient; in validation, every process has all items."""
+    if not task.trainer.training or task.trainer.world_size == 1:
+        return values
+    gathered: Any = task.all_gather(values, sync_grads=values.requires_grad)
+    if gathered.requires_grad:  # torch sends a gradient of permuted strides to the wrong places
+        gathered.register_hook(torch.Tensor.contiguous)
+    return gathered.flatten(0, 1)
+
+
 @contextmanager
 def seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     """Seed the global random numbers, which dropout and SpecAugment draw, inside the block; restore them after it.
@@ -225,7 +236,7 @@ class RecipeTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise a UserError if the frozen weights are others; older checkpoints hold no hash, or all its 64 digits."""
         if "frozen" in checkpoint and not checkpoint["frozen"].startswith(self._frozen_hash()):
-            keys = " or ".join(f"model.{key} {getattr(self.config.model, key)}" for key in self.frozen_keys)
+            keys = " or ".join(f"model.{key} {attrgetter(key)(self.config.model)}" for key in self.frozen_keys)
             raise UserError(f"{keys}: these are not the weights that the run began with: name those, or start a new "
                             "run with another exp_name=...")  # fmt: skip
 
@@ -291,7 +302,8 @@ def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
     frozen = module.load_frozen(config) if hasattr(module, "load_frozen") else Frozen()
     data = recipe_code(config.recipe, "data").training_data(config, frozen)
     torch.manual_seed(config.train.random_seed)
-    return getattr(module, "build_task", module.Task)(config, frozen), data
+    make = module.build_task if hasattr(module, "build_task") else module.Task
+    return make(config, frozen), data
 
 
 def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: TrainConfig, resume: bool) -> Path:

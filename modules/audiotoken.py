@@ -162,24 +162,25 @@ def inject(text_encoder: Any, ids: Tensor, vectors: Tensor, num_tokens: int = 1)
 
 class TokenLosses(NamedTuple):
     l1: Tensor  # mean absolute value
-    l2: Tensor  # mean over the sounds of the squared norm
+    l2: Tensor  # mean over the tokens of the squared norm
     classification: Tensor  # (1 - mean cosine similarity with the label)^2
 
 
 def token_losses(token: Tensor, label: Tensor, across: Callable[[Tensor], Tensor] = lambda mean: mean) -> TokenLosses:
-    """Losses in addition to the denoising error, in float32: a small token, close to the embedding of its label.
+    """Losses in addition to the denoising error, in float32: small tokens, close to the embedding of their label.
 
     The classification loss is in the paper; the published code cannot run it.
 
     Args:
-        token: (B, D).
+        token: (B, D), or (B, K, D) with K tokens of each sound, whose mean is compared with the label.
         label: (B, D) mean embedding of each label's words; zeros without a label, which gives no gradient.
         across: mean over all processes of a process's mean, without gradient, because the square is not linear.
     """
     token, label = token.float(), label.float()
-    cosine = torch.where(label.any(dim=1), F.cosine_similarity(token, label, dim=1), 1.0).mean()
+    mean = token if token.ndim == 2 else token.mean(dim=1)                            # (B, D)
+    cosine = torch.where(label.any(dim=1), F.cosine_similarity(mean, label, dim=1), 1.0).mean()
     cosine = cosine + (across(cosine.detach()) - cosine.detach())
-    return TokenLosses(token.abs().mean(), token.square().sum(dim=1).mean(), (1 - cosine).square())
+    return TokenLosses(token.abs().mean(), token.square().sum(dim=-1).mean(), (1 - cosine).square())
 
 
 @torch.no_grad()

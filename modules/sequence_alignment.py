@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sonolume.modules.metrics.embeddings import rank_distribution, ranks
+from sonolume.modules.metrics.retrieval import recalls
 
 TEMPERATURE = 0.15
 EPS = 1e-8  # smallest norm, as in torch.cosine_similarity
-RECALLS = (1, 5, 10)
 METRICS = ("cosine", "E_mse", "euclidean_distance")
 
 
@@ -201,14 +200,7 @@ class AlignmentMetrics:
         audio, text = (F.normalize(torch.stack(states), dim=1) for states in (self.sounds, [*self.texts.values()]))
         similarity = (audio @ text.T).nan_to_num(nan=-torch.inf)                       # (sounds, texts)
         right = same_text(torch.tensor(self.sound_texts), torch.tensor([*self.texts]))  # (sounds, texts)
-        return found | _recalls(similarity, right, "audio_to_text") | _recalls(similarity.T, right.T, "text_to_audio")
-
-
-def _recalls(similarity: Tensor, right: Tensor, way: str) -> dict[str, float]:
-    """Share of the queries (rows) with a right answer among the first k, and its chance level."""
-    found, random = ranks(similarity, right), rank_distribution(right)
-    recalls = {f"R@{k}_{way}": float((found <= k).double().mean()) for k in RECALLS}
-    return recalls | {f"chance_R@{k}_{way}": float(random[:k].sum()) for k in RECALLS}
+        return found | recalls(similarity, right, "audio_to_text") | recalls(similarity.T, right.T, "text_to_audio")
 
 
 def _own_indices(audio: Tensor, text: Tensor, own: Tensor | None) -> Tensor:

@@ -52,11 +52,11 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         return weighted_sum(states.unbind(dim=1), self.layer_weights, self.normalize_layers)
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Encode hidden states (B, N, T, d), of which the first `lengths` (B,) frames are speech -> (B, J), length 1."""
+        """Encode hidden states (B, N, T, d) with `lengths` (B,) frames of speech -> unit vectors (B, J)."""
         return self.encode_frames(self.frames(states), lengths)
 
     def encode_frames(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Encode weighted sums (B, T, d), of which the first `lengths` (B,) frames are speech -> (B, J) of length 1."""
+        """Encode weighted sums (B, T, d) with `lengths` (B,) frames of speech -> unit vectors (B, J)."""
         return F.normalize(self.proj(self.summarize(frames, lengths)), dim=-1)
 
     def summarize(self, frames: Tensor, lengths: Tensor) -> Tensor:

@@ -41,6 +41,13 @@ COMPONENTS: dict[str, tuple[str, tuple[str, ...]]] = {  # of a pipeline -> libra
                                            "CLIPFeatureExtractor", "SeamlessM4TFeatureExtractor")),
     "image_encoder": ("transformers", ("CLIPVisionModelWithProjection",)),
 }  # fmt: skip
+OTHERS = {  # of single networks, which are no part of a pipeline -> classes, besides those above
+    "tokenizer": ("Wav2Vec2CTCTokenizer",),
+    "feature_extractor": (
+        "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor", "ViTFeatureExtractor",
+        *(f"{kind}ImageProcessor{suffix}" for kind in ("ViT", "DeiT", "Bit", "Beit") for suffix in ("", "Fast", "Pil")),
+    ),
+}  # fmt: skip
 WHOLE_MODELS = ("CLIPModel", "T5Model", "T5ForConditionalGeneration")  # whose weights an encoder may be read from
 CLASS_KEYS = {  # settings that name a class -> component of that kind; "" is the network of the folder itself
     "_class_name": "", "architectures": "", "tokenizer_class": "tokenizer", "auto_map": "code",
@@ -129,7 +136,7 @@ def check_names(folder: Path, *names: str) -> None:
             if code := next((folder / component).glob("*.py"), None):
                 raise ValueError(f"{code}: code in the folder of a component, refused")
     else:
-        _check_settings(folder, names)
+        _check_settings(folder, names, OTHERS)
 
 
 def _check_index(path: Path, names: tuple[str, ...]) -> None:
@@ -148,14 +155,19 @@ def _check_index(path: Path, names: tuple[str, ...]) -> None:
             raise _refusal(path, key, value, allowed)
 
 
-def _check_settings(folder: Path, classes: tuple[str, ...]) -> None:
-    """Check config.json of one network, and that of its tokenizer or image processor, as far as they exist."""
+def _check_settings(folder: Path, classes: tuple[str, ...], others: dict[str, tuple[str, ...]] | None = None) -> None:
+    """Check config.json of one network, and that of its tokenizer or image processor, as far as they exist.
+
+    Args:
+        others: classes that are allowed besides `COMPONENTS`.
+    """
     for path in sorted(folder.glob("*config.json")):
         for key, value in _read(path).items():
             if key not in CLASS_KEYS or value is None:
                 continue
             component = CLASS_KEYS[key]
             allowed = COMPONENTS.get(component, ("", ()))[1] if component else classes
+            allowed += (others or {}).get(component, ())
             if not all(name in allowed for name in (value if isinstance(value, list) else [value])):
                 raise _refusal(path, key, value, allowed)
 

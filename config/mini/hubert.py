@@ -13,7 +13,7 @@ EvaluationOptions = ReportOptions
 class ModelConfig(Strict):
     """transformers' HubertForCTC, with the seven convolutions and the layer norms of the large model."""
 
-    conv_dim: list[int] = field(default_factory=lambda: [32, 32, 48, 48, 64, 64, 96])  # channels of each convolution
+    conv_dim: list[int] = field(default_factory=lambda: [16, 24, 32, 48, 64, 96, 96])  # channels of each convolution
     hidden_size: int = 96
     intermediate_size: int = 256  # of the feed-forward layers
     num_hidden_layers: int = 4

@@ -116,7 +116,7 @@ class SequenceHeadConfig(Strict):
 
 @dataclass
 class ModelConfig(Strict):
-    stage: Stage = Stage.head  # encoder or head, as above
+    stage: Stage = Stage.encoder  # encoder or head, as above
     speech_encoder: SpeechEncoderConfig = field(default_factory=SpeechEncoderConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -10,7 +10,7 @@ esac
 config=$here/$part.json
 if [ "$part" = text_to_audio ]; then config=$root/egs/tta/audioldm/tiny.json; fi
 if [ ! -f "$config" ]; then
-    fail 2 "$part: no such part: text_to_audio, sound_judge, sound_judge_second, picture_judge, stable_diffusion, clip (see egs/mini/README.md)"
+    fail 2 "$part: no such part: text_to_audio, sound_judge, sound_judge_second, picture_judge, stable_diffusion, clip, hubert (see egs/mini/README.md)"
 fi
 case ${1-} in
     -h | --help) printf 'run_eval.sh [PART]: score a shipped part (default: text_to_audio), with these flags:\n\n' ;;

@@ -20,6 +20,7 @@ from sonolume.utils.errors import UserError, first_line
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+TASKS = ("a2i/", "s2i/")  # whose recipes bring a `SoundEncoder`
 CLASSES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")  # the second has the same components
 COMPONENTS = {  # component -> files, of which one must exist
     "unet": ("config.json",), "vae": ("config.json",), "text_encoder": ("config.json",),
@@ -52,7 +53,7 @@ def load_exported(
     safety_checker: bool = True, key: str = "--checkpoint",
 ) -> tuple[AudioToImagePipeline, dict[str, Any]]:  # fmt: skip
     """Load a pipeline as `load` does, of any audio-to-image recipe if it is None; `key` is for messages."""
-    known = [recipe] if recipe else [name for name in recipes() if name.startswith("a2i/")]
+    known = [recipe] if recipe else [name for name in recipes() if name.startswith(TASKS)]
     folder, settings = read_settings(source, known, key)
     sd_source, key = _find_stable_diffusion(folder, settings, stable_diffusion, key)
     encoder: SoundEncoder = recipe_code(settings["recipe"], "encoder").load(folder, settings, place, kind)

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchmetrics.functional.text import char_error_rate
+from tqdm import tqdm
 from transformers import (
+    AutoProcessor,
     HubertConfig,
     HubertForCTC,
     Wav2Vec2CTCTokenizer,
@@ -26,14 +28,15 @@ from transformers import (
 
 from sonolume.config.mini.hubert import AugmentationConfig, Config, EvaluationOptions, ModelConfig
 from sonolume.config.options import PreprocessOptions
-from sonolume.models import runtime
+from sonolume.models import pretrained, runtime
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.training import Frozen, RecipeTask, TrainingData
+from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors import speech_pictures
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.spoken import Utterance, utterances
 from sonolume.preprocessors.miniworld.voice import DIGITS
-from sonolume.utils import audio, files
+from sonolume.utils import audio, checkpoint, files
 from sonolume.utils.audio import batches_by_length
 from sonolume.utils.cache import content_hash
 from sonolume.utils.manifest import Row
@@ -144,7 +147,6 @@ class Task(RecipeTask):
         super().__init__(config)
         self.processor = build_processor()
         self.hubert = build(config.model, self.processor)
-        self.hubert.hubert.masked_spec_embed.requires_grad_(False)  # used by SpecAugment only
 
     def forward(self, batch: Speech) -> Any:
         """Spell recordings -> transformers' output with `loss` and `logits` (B, T, V)."""
@@ -185,3 +187,45 @@ class Speller:
             logits = self.model(inputs.input_values, attention_mask=inputs.attention_mask).logits  # (b, T, V)
             texts |= dict(zip(numbers, self.processor.batch_decode(logits.argmax(-1)), strict=True))
         return [texts[number] for number in range(len(waves))]
+
+    def untrained(self, seed: int = 0) -> "Speller":
+        """Return a twin with random weights."""
+        torch.manual_seed(seed)
+        return Speller(HubertForCTC(self.model.config).to(self.model.device), self.processor)  # type: ignore[arg-type]
+
+
+def load_speller(folder: Path, device: torch.device | str = "cpu") -> Speller:
+    """Load an exported folder.
+
+    Raises:
+        UserError: missing, damaged, or another kind of model.
+    """
+    name = str(folder)
+    checkpoint.check_folder(folder, "HubertForCTC")
+    model = pretrained.load_model(HubertForCTC, name, name)
+    return Speller(model.to(device), pretrained.load_processor(AutoProcessor, name, name))
+
+
+def run(config: Config, options: EvaluationOptions) -> None:
+    """Evaluate the spelling of captions in voices and wordings that training does not contain."""
+    folder = Path(runtime.find_checkpoint(options.checkpoint, config, SHIPPED))
+    speller = load_speller(folder, runtime.pick_device(options.device))
+    scenes = list(world.scenes("test", options.num_samples, TEST_SEED))
+    spoken = [utterances(scene, 1, "test", mention=1.0)[0] for scene in scenes]
+    waves = [one.render() for one in tqdm(spoken, "speech", unit="caption")]
+    name = f"{folder.name}@{content_hash(folder / 'config.json', folder / 'model.safetensors')}"
+    uids = [scene.uid for scene in scenes]
+    conditions = measurement_conditions([name], uids, len(scenes), seed=TEST_SEED, world=WORLD)
+    voices = ", ".join(sorted({one.voice for one in spoken}))
+    report = Report(conditions, facts={"model": name, "recordings": len(scenes), "voices": voices, "world": WORLD})
+    found, random = (wrong_letters(one(waves), spoken) for one in (speller, speller.untrained()))
+    report.add_mean("letters wrong", 100 * found, uids, "down", headline=True, unit="%",
+                    baselines={"untrained twin": 100 * random}, note="edits over letters and spaces")  # fmt: skip
+    twin = {"untrained twin": Share.of(random == 0)}
+    report.add_share("captions without a mistake", Share.of(found == 0), baselines=twin)
+    finish(report, runtime.make_folder(options.output_dir))
+
+
+def wrong_letters(texts: Sequence[str], spoken: Sequence[Utterance]) -> Tensor:
+    """Edits over letters and spaces (N,) from each text to what was spoken."""
+    return torch.stack([char_error_rate(text, spelling(one.text)) for text, one in zip(texts, spoken, strict=True)])

@@ -8,7 +8,7 @@ states of a text without its start state, D text width.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from sonolume.models.a2i.audio2img.attention import SoundPictures
 from sonolume.models.a2i.audio2img.encoder import SAMPLE_RATE, FeatureExtractor
 from sonolume.models.a2i.frozen import cached_features
 from sonolume.models.a2i.sound_windows import Windows
+from sonolume.models.a2i.text_states import Tokens, encode
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.preprocessors import sound_pictures, sound_text
 from sonolume.utils import paths
@@ -103,28 +104,3 @@ class SoundTexts(Dataset[Batch]):
     def text_states(self, numbers: Sequence[int]) -> Tensor:
         """States (n, K, D) of texts."""
         return torch.from_numpy(self.states[np.asarray(numbers, np.int64)].astype(np.float32))
-
-
-class Tokens(Dataset[Tensor]):
-    """Ids and mask (2, K + 1) of texts, which are cut and padded to this length as in the published training."""
-
-    def __init__(self, texts: Sequence[str], tokenizer: Any, length: int, uses_mask: bool) -> None:
-        self.texts, self.tokenizer, self.length, self.uses_mask = texts, tokenizer, length, uses_mask
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, number: int) -> Tensor:
-        tokens = self.tokenizer(self.texts[number], truncation=True, padding="max_length", max_length=self.length)
-        mask = tokens.attention_mask if self.uses_mask else [1] * self.length
-        return torch.tensor([tokens.input_ids, mask])
-
-    def versions(self) -> list[Any]:
-        """Everything that decides the tokens, for the key of a cache."""
-        return [self.length, self.uses_mask, len(self.tokenizer), self.tokenizer.pad_token_id, list(self.texts)]
-
-
-def encode(text_encoder: Any, tokens: Tensor) -> Tensor:
-    """Encode ids with masks (b, 2, K + 1) -> text states (b, K, D) without the start state."""
-    ids, mask = tokens.unbind(dim=1)                                                          # (b, K + 1) each
-    return text_encoder(ids, attention_mask=mask).last_hidden_state[:, 1:]

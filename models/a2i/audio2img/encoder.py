@@ -17,6 +17,7 @@ from sonolume.config.a2i.audio2img import Head
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
 from sonolume.models import pretrained
 from sonolume.models.a2i.pipeline import SETTINGS_FILE
+from sonolume.models.a2i.sequence_prompt import states_prompt
 from sonolume.models.a2i.sound_encoder import LongSounds, SoundEncoder
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.errors import UserError
@@ -79,42 +80,8 @@ class Audio2ImgEncoder:
         return output.last_hidden_state.float()                                                   # (B, K, D)
 
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
-        """Put the states of each sound into the place of `<*>` among the text states of a prompt -> (B, L, D).
-
-        The prompt `<*>` is the start state of the text encoder and the states of the sound, as published. Words around
-        it are encoded as one text, with their end state. Shorter prompts of a batch are padded as texts are.
-
-        Args:
-            audio_tokens: (B, m K, D), the states of m sounds for m places; those of one sound are repeated.
-        """
-        rows = [self._prompt_states(*one, tokenizer, text_encoder) for one in zip(audio_tokens, prompts, strict=True)]
-        length = max(len(row) for row, _ in rows)
-        return torch.stack([torch.cat([row, padding[: length - len(row)]]) for row, padding in rows])  # (B, L, D)
-
-    def _prompt_states(self, tokens: Tensor, prompt: str, tokenizer: Any, text_encoder: Any) -> tuple[Tensor, Tensor]:
-        """States (l, D) of one prompt with tokens (m K, D), and those of the padding after it (p, D)."""
-        pieces = [tokenizer(piece, add_special_tokens=False).input_ids if piece.strip() else []
-                  for piece in prompt.split(PLACEHOLDER)]  # fmt: skip
-        sounds = self._sounds(tokens, len(pieces) - 1, prompt)
-        words, limit = [number for piece in pieces for number in piece], tokenizer.model_max_length
-        if len(words) + 2 > limit:
-            raise ValueError(f"the prompt {prompt!r} has {len(words)} tokens, the text encoder reads {limit - 2}: "
-                             "shorten it")  # fmt: skip
-        ids = [tokenizer.bos_token_id, *words, tokenizer.eos_token_id]
-        ids += [tokenizer.pad_token_id] * (limit - len(ids))
-        states = text_encoder(torch.tensor([ids], device=tokens.device))[0][0].to(tokens.dtype)   # (limit, D)
-        sizes = [1 + len(pieces[0]), *map(len, pieces[1:])]
-        texts = states[: sum(sizes)].split(sizes)
-        row = [texts[0], *(part for sound, text in zip(sounds, texts[1:], strict=True) for part in (sound, text))]
-        end = sum(sizes) + bool(words)  # the end state, unless there are no words
-        return torch.cat([*row, states[sum(sizes) : end]]), states[end:]
-
-    def _sounds(self, tokens: Tensor, places: int, prompt: str) -> list[Tensor]:
-        """Split the states (m K, D) of m sounds for the places of a prompt; one sound fills them all."""
-        count = len(tokens) // self.num_tokens
-        if not places or count not in (1, places) or len(tokens) % self.num_tokens:
-            raise ValueError(f"the prompt {prompt!r} has {places} places {PLACEHOLDER} for {count} sounds")
-        return list(tokens.split(self.num_tokens)) * (places if count == 1 else 1)
+        """Put the states of each sound into the place of `<*>`, see `states_prompt` -> (B, L, D)."""
+        return states_prompt(audio_tokens, prompts, self.num_tokens, tokenizer, text_encoder)
 
 
 class FeatureExtractor:

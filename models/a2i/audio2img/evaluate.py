@@ -15,14 +15,15 @@ from torch.utils.data import DataLoader
 from sonolume.config.a2i.audio2img import Config, EvaluationOptions, Head
 from sonolume.models import runtime
 from sonolume.models.a2i import evaluate, loading
-from sonolume.models.a2i.audio2img.data import Tokens, encode
 from sonolume.models.a2i.audio2img.encoder import RECIPE
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
+from sonolume.models.a2i.text_states import Tokens, encode
 from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.report import Report, finish
 from sonolume.models.evaluation.samples import weights_version
 from sonolume.modules.metrics.interval import Share
-from sonolume.modules.sequence_alignment import METRICS, RECALLS, AlignmentMetrics, position_metrics
+from sonolume.modules.metrics.retrieval import RECALLS
+from sonolume.modules.sequence_alignment import METRICS, AlignmentMetrics, position_metrics
 from sonolume.utils import audio
 from sonolume.utils.audio import SoundError
 from sonolume.utils.cache import content_hash

@@ -30,7 +30,7 @@ from sonolume.models.a2i.audio2img.encoder import (
 )
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.models.a2i.preview_pictures import log_preview
-from sonolume.models.training import Frozen, RecipeTask, seeded, step_generator
+from sonolume.models.training import Frozen, RecipeTask, gather_rows, seeded, step_generator
 from sonolume.modules.sequence_alignment import AlignmentMetrics, alignment_losses, same_text
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
@@ -167,7 +167,7 @@ class Task(RecipeTask):
         """
         loss = self.config.model.loss
         states = self.encoder(batch.features, attention_mask=batch.mask).last_hidden_state    # (B, K, D)
-        audio, text, ids, mask = map(self._of_all_processes, (states, batch.states, batch.text, batch.mask))
+        audio, text, ids, mask = (gather_rows(self, one) for one in (states, batch.states, batch.text, batch.mask))
         others = torch.tensor(list(negatives), dtype=torch.long, device=ids.device)           # (M,)
         more = self.data("train").text_states(negatives).to(text.device) if len(others) else None  # (M, K, D)
         same = same_text(ids, torch.cat([ids, others]))                                       # (N, N + M)
@@ -178,15 +178,6 @@ class Task(RecipeTask):
             false_negatives=same, positions=self._positions(mask) if loss.mask_padding else None,
         )  # fmt: skip
         return states, found
-
-    def _of_all_processes(self, values: Tensor) -> Tensor:
-        """Gather the rows of all processes in training; in validation, every process has all items."""
-        if not self.trainer.training or self.trainer.world_size == 1:
-            return values
-        gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)
-        if gathered.requires_grad:  # torch sends a gradient of permuted strides to the wrong places
-            gathered.register_hook(torch.Tensor.contiguous)
-        return gathered.flatten(0, 1)
 
     def _positions(self, mask: Tensor) -> Tensor:
         """Mark the states (B, K) that belong to the sound, not to its padding, given the mask (B, T) of features."""
