@@ -60,7 +60,7 @@ def _read_table(path: Path, dataset: str, media_dir: Path | None) -> Iterator[Ro
     content = read_json(path, f"a list of rows, or SpokenCOCO: {FORM}")
     entries = content.get("data")
     if not isinstance(entries, list):
-        raise UserError(f'{path}: an object without the list "data": expected {FORM}')
+        raise UserError(f'{path}: an object without the list "data": expected a list of rows, or SpokenCOCO, {FORM}')
     named = _SPLIT.search(path.stem)
     split = SPLITS.get(named[1], named[1]) if named else None
     base_paths = (str(content.get(name) or "") for name in ("image_base_path", "audio_base_path"))

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import soundfile
 
+from sonolume.config.speech_pictures import SpeechPicturesConfig
+from sonolume.preprocessors import speech_pictures
 from sonolume.preprocessors.spokencoco import read, tables
 from sonolume.utils.errors import UserError
 from tests.flickr8k_tree import photograph, speech
@@ -45,6 +47,17 @@ def test_both_files(source: Path) -> None:
     row = rows[1]
     assert (row.uid, row.captions, row.speaker) == ("m1-train_1", ["A DOG 1"], "m1")
     assert row.image == rows[0].image and row.image and row.image.name == "COCO_train2014_000000000001.jpg"
+
+
+def test_prepared(tmp_path: Path, source: Path) -> None:
+    (source / entry("train", 1)["captions"][0]["wav"]).unlink()
+    (source.parent / entry("val", 2)["image"]).unlink()
+    config = SpeechPicturesConfig(processed_dir=str(tmp_path / "data"), num_workers=0)
+    assert speech_pictures.prepare(config, "mine", source) == {"train": 3, "valid": 2}  # it has a folder wavs/, too
+    report = json.loads((tmp_path / "data" / "mine" / "report.json").read_text())
+    assert report["refused"] == {"missing": 1, "missing picture": 2} and report["pictures"] == 3
+    (row, *_) = speech_pictures.read_split(config, ["mine"], "train")
+    assert row.image and row.image.name == "COCO_train2014_000000000001"
 
 
 def test_one_file_and_other_versions(tmp_path: Path, source: Path) -> None:
