@@ -67,6 +67,7 @@ class LossConfig(Strict):
     margin: float = 0.0  # subtracted from the similarity of each pair, after the temperature
     decoupled: bool = False  # leave the pair itself out of the denominator (decoupled contrastive learning)
     mask_same_picture: bool = True  # recordings of one picture are not negatives of each other
+    mask_same_label: bool = False  # nor are recordings of one Label, where the data have it
     speech_to_image: bool = True  # find the picture of each recording
     image_to_speech: bool = True  # find the recording of each picture
     text_weight: float = 0.0  # weight of the same loss against the caption, by the text encoder of CLIP

@@ -64,10 +64,10 @@ class AlignmentTask(RecipeTask):
         """Unit vectors of the batch, and all losses over the batches of all processes; "loss" is the total."""
         options = self.config.model.loss
         speech, images = self.embed(batch)                                                  # (B, J) each
-        a, b, ids = (gather_rows(self, one) for one in (speech, images, batch.picture))
+        a, b, ids = (gather_rows(self, one) for one in (speech, images, batch.group))
         settings: dict[str, Any] = {
-            "ids": ids if options.mask_same_picture else None, "margin": options.margin,
-            "decoupled": options.decoupled, "a_to_b": options.speech_to_image, "b_to_a": options.image_to_speech,
+            "ids": ids, "margin": options.margin, "decoupled": options.decoupled,
+            "a_to_b": options.speech_to_image, "b_to_a": options.image_to_speech,
         }  # fmt: skip
         found = {"image": masked_contrastive_loss(a, b, self.encoder.scale, **settings)}
         total = found["image"]

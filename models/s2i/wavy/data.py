@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sonolume.config.s2i.wavy import Config, Head, PreprocessOptions, Stage
+from sonolume.config.s2i.wavy import Config, Head, LossConfig, PreprocessOptions, Stage
 from sonolume.config.speech_pictures import CacheFeatures, SpeechPicturesConfig
 from sonolume.models.a2i.frozen import cached_features, cached_moments
 from sonolume.models.a2i.pairs import Images
@@ -47,6 +47,7 @@ class SpeechBatch(NamedTuple):
     lengths: Tensor  # (B,) frames or samples that are speech
     image: Tensor  # (B, V) image vectors, or (B, 3, H, W) pixels
     picture: Tensor  # (B,) numbers of the pictures
+    group: Tensor  # (B,) equal numbers are not negatives of each other
     text: Tensor  # (B, J) vectors of the captions, or (B, 0)
 
 
@@ -160,6 +161,7 @@ class SpeechImages(Recordings):
                             "contrasts recordings of different pictures, and needs at least two")  # fmt: skip
         images: ImageEncoder = frozen["images"]
         self.pictures = Pictures(self.files, images)
+        self.groups = self._groups(config.model.loss)
         self.states: np.ndarray | None = None
         self.vectors: np.ndarray | None = None
         if not config.model.speech_encoder.train:
@@ -172,6 +174,15 @@ class SpeechImages(Recordings):
                 self.folder, name, self.pictures, images.model, images.vectors, config.train, dtype=np.float32
             )
         self.texts = self._cached_texts(images, config) if config.model.loss.text_weight else None
+
+    def _groups(self, loss: LossConfig) -> list[int]:
+        """Numbers of the recordings; those with equal ones are not negatives of each other."""
+        names: list[Any] = []
+        for number, row in enumerate(self.rows):
+            by_picture = self.picture[number] if loss.mask_same_picture else f"recording {number}"
+            names.append(f"label {row.label}" if loss.mask_same_label and row.label else by_picture)
+        groups = {name: group for group, name in enumerate(dict.fromkeys(names))}
+        return [groups[name] for name in names]
 
     def _cached_texts(self, images: ImageEncoder, config: Config) -> dict[str, Tensor]:
         """Vectors (J,) of all captions by the text encoder of CLIP."""
@@ -187,7 +198,7 @@ class SpeechImages(Recordings):
         number = self.picture[item[1]]
         image = self.pictures[number] if self.vectors is None else torch.from_numpy(np.array(self.vectors[number]))
         text = torch.zeros(0) if self.texts is None else self.texts[self.text(item[1], random)]
-        return SpeechBatch(*self.speech(window), image, torch.tensor(number), text)
+        return SpeechBatch(*self.speech(window), image, torch.tensor(number), torch.tensor(self.groups[item[1]]), text)
 
     def speech(self, window: int) -> tuple[Tensor, Tensor]:
         """Hidden states (N, T, d) float16 of a window and its frames, or its wave (n,) and its samples."""
