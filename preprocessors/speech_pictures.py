@@ -94,7 +94,7 @@ def prepare(
         print(f"{folder}: {facts['low_rate']:,} recordings were made below {config.sample_rate} Hz")
     divided = sum(len({row.split for row in picture.rows}) > 1 for picture in pictures)
     if divided:
-        print(f"{folder}: {divided:,} pictures have recordings in several splits, as {source} says")
+        print(f"{folder}: pictures with recordings in several splits, as {source} has them: {divided:,}")
     return counts
 
 
