@@ -47,3 +47,7 @@ class PreprocessOptions(options.PreprocessOptions):
         metavar="FOLDER_OR_MANIFEST",
         must_exist=True,
     )
+    audio_dir: Path | None = option(
+        help="folder of the recordings and pictures named by --input, or of those that it does not contain (default: "
+        "the folder of --input)", metavar="FOLDER", needs=("input",),
+    )  # fmt: skip

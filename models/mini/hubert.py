@@ -107,7 +107,8 @@ def build_processor() -> Wav2Vec2Processor:
     with tempfile.TemporaryDirectory() as folder:  # the tokenizer reads its alphabet from a file only
         path = Path(folder) / "vocab.json"
         files.write_json(path, {symbol: number for number, symbol in enumerate((*SPECIAL, *LETTERS))})
-        tokenizer = Wav2Vec2CTCTokenizer(path, bos_token=None, eos_token=None)
+        none: Any = {"bos_token": None, "eos_token": None}
+        tokenizer = Wav2Vec2CTCTokenizer(path, **none)
     return Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer)
 
 
@@ -117,7 +118,7 @@ def spelling(text: str) -> str:
     return " ".join(re.findall(r"[A-Z]+", words.upper().replace("'", "")))
 
 
-def batch_of(processor: Wav2Vec2Processor, waves: Sequence[np.ndarray], texts: Sequence[str]) -> Speech:
+def batch_of(processor: Any, waves: Sequence[np.ndarray], texts: Sequence[str]) -> Speech:
     """Normalise and pad recordings, and turn their texts into letters."""
     inputs = processor(list(waves), sampling_rate=SAMPLE_RATE, padding=True, return_tensors="pt")
     letters = processor.tokenizer([spelling(text) for text in texts], padding=True, return_tensors="pt")
@@ -173,8 +174,8 @@ class Task(RecipeTask):
 class Speller:
     """Transcribes recordings by a HuBERT with a CTC head."""
 
-    def __init__(self, model: HubertForCTC, processor: Wav2Vec2Processor) -> None:
-        self.model, self.processor = model.eval(), processor
+    def __init__(self, model: HubertForCTC, processor: Any) -> None:
+        self.model, self.processor = model.eval(), processor  # a Wav2Vec2Processor
 
     @torch.no_grad()
     def __call__(self, waves: Sequence[np.ndarray]) -> list[str]:
