@@ -176,7 +176,8 @@ def test_recordings_of_whole_pictures(root: Path, score: Callable[..., int], tmp
         frames.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64), (90 * (number // 2), 80, 80)).save(frames / "still.png")
         tiny.write_sound(tmp_path / f"data/mine/audio/{uid}.wav", 0.3, number)
-        rows.append({"Uid": uid, "Audio": f"audio/{uid}.wav", "Image": f"frames/p{number // 2}", "Caption": f"dog {uid}"})
+        picture = f"frames/{frames.name}"
+        rows.append({"Uid": uid, "Audio": f"audio/{uid}.wav", "Image": picture, "Caption": f"dog {uid}"})
     (tmp_path / "data" / "mine" / "test.json").write_text(json.dumps(rows))
     data = [f"preprocess.processed_dir='{tmp_path / 'data'}'", "dataset=[mine]", "preprocess.miniworld.train_scenes=0"]
     config = load_config(root / "egs/s2i/wavy/tiny.json", data)

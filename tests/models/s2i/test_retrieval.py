@@ -63,7 +63,8 @@ def infer(
         capsys.readouterr()
         given += ["--device", "cpu", "--output_dir", str(tmp_path / "out"), *map(str, flags)]
         code = cli.run(inference.main, given)
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return code, out, err
 
     return run
 

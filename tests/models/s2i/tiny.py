@@ -69,8 +69,7 @@ def make_whisper(folder: Path) -> Path:
         vocab_size=len(tokenizer), num_mel_bins=8, d_model=8, encoder_layers=1, decoder_layers=1,
         encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
         max_source_positions=100, max_target_positions=8, pad_token_id=0, bos_token_id=0, eos_token_id=0,
-        decoder_start_token_id=tokenizer.convert_tokens_to_ids(more[0]), suppress_tokens=None,
-        begin_suppress_tokens=None,
+        decoder_start_token_id=len(words), suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config)
     model.generation_config.max_length = 6
