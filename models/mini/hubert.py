@@ -228,8 +228,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
     voices = ", ".join(sorted({one.voice for one in spoken}))
     report = Report(conditions, facts={"model": name, "recordings": len(scenes), "voices": voices, "world": WORLD})
     found, random = (wrong_letters(one(waves), spoken) for one in (speller, speller.untrained()))
-    report.add_mean("letters wrong", 100 * found, uids, "down", headline=True, unit="%",
-                    baselines={"untrained twin": 100 * random}, note="edits over letters and spaces")  # fmt: skip
+    report.add_mean("letters wrong", found, uids, "down", headline=True, unit="%",
+                    baselines={"untrained twin": random}, note="edits over letters and spaces")  # fmt: skip
     twin = {"untrained twin": Share.of(random == 0)}
     report.add_share("captions without a mistake", Share.of(found == 0), baselines=twin)
     finish(report, runtime.make_folder(options.output_dir))
