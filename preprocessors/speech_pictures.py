@@ -67,7 +67,7 @@ def prepare(
         return prepared.count_examples(config, dataset, is_complete, MISSING)
     if source is None:
         rows, left_out = world_utterances(config, dataset), []
-        settings["input"] = asdict(config.miniworld)
+        settings["input"] = asdict(config.miniworld) | {"espeak_voices": list(config.espeak_voices)}
     else:
         prepared.check_input(config, dataset, source)
         found, left_out = _recordings(dataset, source, media_dir)
@@ -103,7 +103,9 @@ def world_utterances(config: SpeechPicturesConfig, dataset: str) -> list[Row]:
     rows = []
     for row in world_rows(config, dataset, labels=True):
         scene = Scene.from_dict(row.scene or {})
-        for number, one in enumerate(utterances(scene, len(row.captions), row.split or "train")):
+        for number, one in enumerate(
+            utterances(scene, len(row.captions), row.split or "train", espeak_voices=config.espeak_voices)
+        ):
             rows.append(replace(row, uid=f"{row.uid}_{number}", captions=[one.text], speaker=one.voice))
     return rows
 

@@ -161,7 +161,7 @@ class Task(RecipeTask):
     def validation_step(self, batch: Speech, batch_index: int) -> None:
         output = self(batch)
         wanted = self.processor.batch_decode(batch.labels.clamp(min=0), group_tokens=False)
-        wrong = char_error_rate(self.processor.batch_decode(output.logits.argmax(-1)), wanted)
+        wrong = char_error_rate(decode(self.hubert, self.processor, output.logits, batch.mask), wanted)
         values = {"val/loss": output.loss, "val/letters_wrong": wrong.to(output.loss)}
         self.log_dict(values, prog_bar=True, batch_size=len(batch.waves), sync_dist=True)
 
@@ -169,6 +169,14 @@ class Task(RecipeTask):
         """Write the folder that transformers' HubertForCTC and AutoProcessor read."""
         self.hubert.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+
+def decode(model: HubertForCTC, processor: Any, logits: Tensor, mask: Tensor) -> list[str]:
+    """Texts of the likeliest letters of `logits` (B, T, V), without the frames of padding of `mask` (B, n)."""
+    lengths = model._get_feat_extract_output_lengths(mask.sum(dim=1))                              # (B,)
+    is_speech = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]             # (B, T)
+    letters = logits.argmax(dim=-1).masked_fill(~is_speech, processor.tokenizer.pad_token_id)      # (B, T)
+    return processor.batch_decode(letters)
 
 
 class Speller:
@@ -186,7 +194,7 @@ class Speller:
                 [waves[number] for number in numbers], sampling_rate=SAMPLE_RATE, padding=True, return_tensors="pt"
             ).to(self.model.device)
             logits = self.model(inputs.input_values, attention_mask=inputs.attention_mask).logits  # (b, T, V)
-            texts |= dict(zip(numbers, self.processor.batch_decode(logits.argmax(-1)), strict=True))
+            texts |= dict(zip(numbers, decode(self.model, self.processor, logits, inputs.attention_mask), strict=True))
         return [texts[number] for number in range(len(waves))]
 
     def untrained(self, seed: int = 0) -> "Speller":
@@ -220,8 +228,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
     voices = ", ".join(sorted({one.voice for one in spoken}))
     report = Report(conditions, facts={"model": name, "recordings": len(scenes), "voices": voices, "world": WORLD})
     found, random = (wrong_letters(one(waves), spoken) for one in (speller, speller.untrained()))
-    report.add_mean("letters wrong", 100 * found, uids, "down", headline=True, unit="%",
-                    baselines={"untrained twin": 100 * random}, note="edits over letters and spaces")  # fmt: skip
+    report.add_mean("letters wrong", found, uids, "down", headline=True, unit="%",
+                    baselines={"untrained twin": random}, note="edits over letters and spaces")  # fmt: skip
     twin = {"untrained twin": Share.of(random == 0)}
     report.add_share("captions without a mistake", Share.of(found == 0), baselines=twin)
     finish(report, runtime.make_folder(options.output_dir))

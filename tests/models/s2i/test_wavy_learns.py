@@ -8,7 +8,8 @@ RECORDINGS = 60
 
 
 def test_speech_finds_its_picture_three_times_as_often_as_by_chance(root: Path, tmp_path: Path) -> None:
-    data = [f"preprocess.miniworld.{field}" for field in ("train_scenes=160", "valid_scenes=12", "captions_per_scene=1")]
+    sizes = ("train_scenes=160", "valid_scenes=12", "captions_per_scene=1")
+    data = [f"preprocess.miniworld.{size}" for size in sizes]
     data += ["preprocess.input_length=5.0", "preprocess.starts=1"]
     short = ["train.max_steps=150", "train.warmup_steps=10", "train.valid_interval=150", "train.batch_size=32"]
     asked = ["--retrieval_only", "--num_samples", str(RECORDINGS)]

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from sonolume.preprocessors.miniworld.captions import captions
 from sonolume.preprocessors.miniworld.scene import scenes
 from sonolume.preprocessors.miniworld.spoken import TRAIN_VOICES, Utterance, utterances
 from sonolume.preprocessors.miniworld.voice import TEST_VOICES
+from sonolume.utils.errors import UserError
 
 COUNT = 60  # scenes
 
@@ -40,3 +43,13 @@ def test_text_voice_and_seed_matter(change: dict) -> None:
     one = {"text": "a bell rings", "voice": TRAIN_VOICES[0], "seed": 1}
     waves = [Utterance(**values).render() for values in (one, one | change)]
     assert len(waves[0]) != len(waves[1]) or np.abs(waves[0] - waves[1]).max() > 0.01
+
+
+def test_voices_of_espeak_speak_in_training_only() -> None:
+    some = list(scenes("train", 20))
+    found = {split: {one.voice for scene in some for one in utterances(scene, 2, split, espeak_voices=["en", "de"])}
+             for split in ("train", "test")}  # fmt: skip
+    assert {"espeak en", "espeak de"} <= found["train"] and found["test"] == set(TEST_VOICES)
+    if shutil.which("espeak-ng") is None:
+        with pytest.raises(UserError, match="espeak-ng"):
+            Utterance("a bell rings", "espeak en", 1).render()
