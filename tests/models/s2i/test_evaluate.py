@@ -116,17 +116,18 @@ def test_held_out_scenes_are_spoken_by_held_out_voices(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """HuBERT, CLIP, and both stages."""
+    """HuBERT, CLIP, stage 1, and both heads of stage 2."""
     folder = tmp_path_factory.mktemp("parts")
     towers = tiny.make_hubert(folder / "hubert"), tiny.make_clip(folder / "clip")
     tiny.make_encoder(folder / "encoder", *towers)
-    tiny.make_encoder(folder / "token", *towers, head=True)
+    for head in ("token", "sequence"):
+        tiny.make_encoder(folder / head, *towers, head)
     return folder
 
 
 @pytest.fixture
 def score(root: Path, parts: Path, tmp_path: Path) -> Callable[..., int]:
-    """score("encoder" or "token", flags and overrides ...) -> exit code; the report goes to tmp_path / "report"."""
+    """score(folder of `parts`, flags and overrides ...) -> exit code; the report goes to tmp_path / "report"."""
 
     def run(stage: str, *more: str) -> int:
         given = ["--config", str(root / "egs/s2i/wavy/tiny.json"), "--checkpoint", str(parts / stage)]
@@ -144,26 +145,27 @@ def test_pictures_of_speech_next_to_those_of_transcripts(
     score: Callable[..., int], parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Retrieval alone loads no Stable Diffusion; the same folder goes on with the same recordings."""
-    folder, count = tmp_path / "report", ("--num_samples", "4")
+    folder, count = tmp_path / "report", ("--num_samples", "2")
     with monkeypatch.context() as context:
         context.delattr(loading, "load_stable_diffusion")
         assert score("encoder", "--retrieval_only", *count) == 0
     alone = report_in(folder)["scores"]
     assert set(alone) == {"R@1 speech to image", "R@1 image to speech"}
-    assert all(row["count"] == 4 and list(row["baselines"]) == ["written caption"] for row in alone.values())
+    assert all(row["count"] == 2 and list(row["baselines"]) == ["written caption"] for row in alone.values())
     embedder = ("--embedder", f"clip:{parts / 'clip'}")
-    assert score("token", *count, "--num_steps", "1", "--asr", str(parts / "hubert"), *embedder) == 0
+    others = ("--asr", str(parts / "hubert"), "--other_head", str(parts / "sequence"))
+    assert score("token", *count, "--num_steps", "1", *others, *embedder) == 0
     report = report_in(folder)
     found = report["scores"]
     assert {name: found[name]["value"] for name in alone} == {name: row["value"] for name, row in alone.items()}
-    columns = ["caption", "VAE", "transcript", "another sentence", "real"]
-    for name in ("then: both kinds", "layout", "CLIP score clip:clip", "R@1 picture to text clip:clip"):
+    columns = ["caption", "VAE", "head sequence", "transcript", "another sentence", "real"]
+    for name in ("layout", "CLIP score clip:clip", "R@1 picture to text clip:clip"):
         assert list(found[name]["baselines"]) == columns and found[name]["chance"] is not None, name
     assert list(found["cosine to the reference clip:clip"]["baselines"]) == columns[:-1]
     assert found["layout"]["baselines"]["real"][0] == 1
-    assert 0 < found["wrong letters of the transcripts"]["value"] and report["facts"]["asr"] == str(parts / "hubert")
+    assert found["wrong letters of the transcripts"]["value"] > 0 and report["facts"]["asr"] == str(parts / "hubert")
     made = sorted((folder / "generated").glob("*.png"))
-    assert len(made) == len(list((folder / "transcript").glob("*.png"))) == 4
+    assert len(made) == len(list((folder / "transcript").glob("*.png"))) == 2
     inputs = json.loads((folder / "transcript" / "settings.json").read_text())["inputs"]
     assert set(inputs) == {path.stem for path in made}
 

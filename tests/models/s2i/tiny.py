@@ -21,7 +21,7 @@ from sonolume.models.mini import clip
 from sonolume.models.mini.clip_text import build_tokenizer, save_tokenizer
 from sonolume.models.mini.hubert import build, build_processor
 from sonolume.models.s2i.wavy.encoder import save
-from sonolume.modules.speech_clip import SpeechEncoder, TokenHead
+from sonolume.modules.speech_clip import SequenceHead, SpeechEncoder, TokenHead
 from sonolume.preprocessors.miniworld.captions import FRAME_TEXTS
 from sonolume.utils import audio
 
@@ -78,14 +78,15 @@ def make_whisper(folder: Path) -> Path:
     return folder
 
 
-def make_encoder(folder: Path, hubert: Path, images: Path, head: bool = False) -> Path:
-    """An exported folder of stage 1, or of stage 2 with the shipped Stable Diffusion of the miniature world."""
+def make_encoder(folder: Path, hubert: Path, images: Path, head: str = "") -> Path:
+    """An exported folder of stage 1, or of a head with the shipped Stable Diffusion of the miniature world."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"stage": "encoder", "hubert": str(hubert), "image_encoder": str(images)}
     if head:
-        settings |= {"stage": "head", "head": "token", "stable_diffusion": STABLE_DIFFUSION, "prompt": "a photo of <*>"}
+        settings |= {"stage": "head", "head": head, "stable_diffusion": STABLE_DIFFUSION, "prompt": "a photo of <*>"}
     network = SpeechEncoder(3, 16, WIDTH, num_heads=2)  # before the head, so that both stages have the same weights
-    save(folder, network, settings, TokenHead(WIDTH, 128, num_tokens=2) if head else None)
+    heads = {"token": TokenHead(WIDTH, 128, 2), "sequence": SequenceHead(16, 128, 5, 8, 1, 2)}
+    save(folder, network, settings, heads.get(head))
     return folder
 
 
