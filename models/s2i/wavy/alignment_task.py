@@ -6,13 +6,14 @@ B items, N hidden states of HuBERT, T frames, d width of HuBERT, J width of the 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from sonolume.config.s2i.wavy import Config, Stage
 from sonolume.models.s2i.wavy.data import SpeechBatch
-from sonolume.models.s2i.wavy.encoder import save
+from sonolume.models.s2i.wavy.encoder import IMAGE_NORM, save
 from sonolume.models.s2i.wavy.hubert import Hubert
 from sonolume.models.s2i.wavy.image_encoder import ImageEncoder
 from sonolume.models.training import Frozen, RecipeTask, gather_rows, seeded, step_generator
@@ -32,6 +33,7 @@ class AlignmentTask(RecipeTask):
         model = config.model
         self.hubert: Hubert = frozen["hubert"]
         self.images: ImageEncoder = frozen["images"]
+        self.image_norm: float | None = None  # mean length of the vectors of the training pictures, where cached
         torch.manual_seed(config.train.random_seed)
         self.encoder = build(config, self.hubert, self.images)
         self.encoder.logit_scale.requires_grad_(model.loss.train_temperature)
@@ -49,6 +51,9 @@ class AlignmentTask(RecipeTask):
         self.hubert.to(self.device)  # frozen networks are no submodules
         self.images.to(self.device)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # of a validation: speech, images, numbers of pictures
+        vectors = self.trainer.datamodule.data.train.vectors  # type: ignore[attr-defined]
+        if vectors is not None:
+            self.image_norm = float(np.linalg.norm(vectors, axis=1).mean())
 
     def embed(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """Unit vectors (B, J) of the recordings and of the pictures of a batch."""
@@ -109,8 +114,10 @@ class AlignmentTask(RecipeTask):
     def export(self, folder: Path) -> None:
         """Write the speech encoder, the networks that were trained with it, and the names of the others."""
         model = self.config.model
-        settings = {"stage": str(Stage.encoder), "hubert": model.speech_encoder.hubert,
-                    "image_encoder": model.image_encoder.model}  # fmt: skip
+        settings: dict[str, Any] = {"stage": str(Stage.encoder), "hubert": model.speech_encoder.hubert,
+                                    "image_encoder": model.image_encoder.model}  # fmt: skip
+        if self.image_norm is not None:
+            settings[IMAGE_NORM] = self.image_norm
         hubert = self.hubert if model.speech_encoder.train else None
         save(folder, self.encoder, settings, None, hubert, self.images if model.image_encoder.train else None)
 
