@@ -3,6 +3,7 @@
 B items, N hidden states of HuBERT, T frames, d width of HuBERT, J width of the common space.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sonolume.models.s2i.wavy.hubert import Hubert
 from sonolume.models.s2i.wavy.image_encoder import ImageEncoder
 from sonolume.models.training import Frozen, RecipeTask, gather_rows, seeded, step_generator
 from sonolume.modules.metrics.retrieval import recalls
-from sonolume.modules.speech_clip import SpeechEncoder, masked_contrastive_loss
+from sonolume.modules.speech_clip import LARGEST_SCALE, SpeechEncoder, masked_contrastive_loss
 from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 
@@ -83,6 +84,8 @@ class AlignmentTask(RecipeTask):
         return (speech, images), {"loss": total, **found}
 
     def training_step(self, batch: SpeechBatch, batch_index: int) -> Tensor:
+        with torch.no_grad():  # as CLIP does: beyond its limit, the scale would get no gradient that leads back
+            self.encoder.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
         with seeded(step_generator(self.config.train.random_seed, batch_index, self.global_rank), self.device):
             _, losses = self.losses(batch)
         self.log_losses("train", losses, len(batch.picture))
