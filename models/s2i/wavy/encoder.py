@@ -29,6 +29,7 @@ RECIPE = "s2i/wavy"
 SHIPPED = "pretrained/mini/wavy"  # the miniature exported folder, used where the run has none
 # folders of an exported model, the last two are also settings
 SPEECH_ENCODER, HEAD, HUBERT, IMAGE_ENCODER = "speech_encoder", "head", "hubert", "image_encoder"
+IMAGE_NORM = "image_norm"  # setting: mean length of the vectors of the image encoder, for the head image
 WINDOW = 30.0  # seconds of the longest recording
 MIN_SECONDS = 0.1
 BATCH_SIZE = 8  # recordings of one forward pass
