@@ -173,11 +173,14 @@ def is_silent(wave: np.ndarray) -> bool:
     return bool(np.abs(wave).max(initial=0) < SILENCE_PEAK)
 
 
-def report_unusable(errors: Sequence[SoundError], count: int) -> None:
-    """Print which of `count` sounds were left out, and why.
+def report_unusable(errors: Sequence[FileError], count: int, what: str = "sounds") -> None:
+    """Print which of `count` files were left out, and why.
+
+    Args:
+        what: name of these files, for messages.
 
     Raises:
-        UserError: not a single sound is usable.
+        UserError: not a single one is usable.
     """
     if len(errors) == count == 1:
         raise errors[0]
@@ -185,9 +188,9 @@ def report_unusable(errors: Sequence[SoundError], count: int) -> None:
         message(f"left out: {error}")
     reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(e.reason for e in errors).most_common())
     if len(errors) == count:
-        raise UserError(f"none of the {count} sounds can be used: {reasons}")
+        raise UserError(f"none of the {count} {what} can be used: {reasons}")
     if errors:
-        message(f"{len(errors)} of {count} sounds were left out: {reasons}")
+        message(f"{len(errors)} of {count} {what} were left out: {reasons}")
 
 
 def cut_span(wave: np.ndarray, sample_rate: int, start: float, end: float | None, name: str) -> np.ndarray:

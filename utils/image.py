@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import FileError, first_line
 from sonolume.utils.files import atomic_path
 from sonolume.utils.text import printable
 
@@ -30,17 +30,21 @@ _TICK_DISTANCE = 11  # pixels between ticks in Hz, at least the height of a labe
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` reduces such images
 
 
+class PictureError(FileError):
+    """An unusable image file."""
+
+
 def open_image(path: Path | str) -> Image.Image:
     """Load an image file as RGB, rotated according to its EXIF orientation, with transparent areas on white.
 
     Images of more than `MAX_PIXELS` are reduced by a whole factor, JPEGs while they are decoded, to bound the memory.
 
     Raises:
-        UserError: a missing or damaged file, not an image, or more pixels than Pillow's limit (179 million).
+        PictureError: a missing or damaged file, not an image, or more pixels than Pillow's limit (179 million).
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such image file")
+        raise PictureError(f"{path}: no such image file", "missing")
     try:
         with Image.open(path) as file:
             scale = math.sqrt(MAX_PIXELS / (file.width * file.height))
@@ -50,9 +54,10 @@ def open_image(path: Path | str) -> Image.Image:
             factor = math.ceil(math.sqrt(file.width * file.height / MAX_PIXELS))
             return to_rgb(file.reduce(factor) if factor > 1 else file)
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: too large ({first_line(error, 90)}): make it smaller") from error
+        reason = f"{path}: too large ({first_line(error, 90)}): make it smaller"
+        raise PictureError(reason, "too large") from error
     except UNREADABLE as error:
-        raise UserError(f"{path}: not a readable image ({first_line(error)}): convert it to png or jpg") from error
+        raise PictureError(f"{path}: not a readable image ({first_line(error)}): convert it to png or jpg") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -195,6 +200,14 @@ def draw_text(text: str, width: int) -> Image.Image:
     for number, line in enumerate(lines):
         draw.text((0, number * _LINE), line, fill=_INK, font=font)
     return drawn
+
+
+def with_caption(picture: Image.Image, text: str, cell: tuple[int, int] = (CELL, CELL)) -> Image.Image:
+    """Fit an image into a cell of a contact sheet, with a line of text below it."""
+    captioned = Image.new("RGB", (cell[0], cell[1] + _LINE), _PAPER)
+    captioned.paste(_fitted(picture, cell), (0, 0))
+    captioned.paste(draw_text(text, cell[0]).crop((0, 0, cell[0], _LINE)), (0, cell[1]))
+    return captioned
 
 
 def _fitted(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:

@@ -10,9 +10,14 @@ from sonolume.config.base import MOST_LAYERS, AdamConfig, LRSchedule, RunConfig,
 from sonolume.config.options import MAX_GUIDANCE_SCALE, option
 from sonolume.config.speech_pictures import PreprocessOptions as PreprocessOptions
 from sonolume.config.speech_pictures import SpeechPicturesConfig
+from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
 MOST_TOKENS = 8
+DRAWING_FLAGS = (  # of inference, which --embed and --search do not use
+    "prompt", "text", "negative_audio", "negative_text", "together", "window", "stable_diffusion", "no_safety_checker",
+    "init_image", "controlnet", "height", "width", "num_steps", "guidance_scale", "preset", "scheduler",
+)  # fmt: skip
 
 
 class Stage(StrEnum):
@@ -165,9 +170,13 @@ class EvaluationOptions(audio_to_image.EvaluationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("generated", "reference", "text_to_audio", "asr"):
+        if self.text_to_audio is not None:
+            raise UserError("--text_to_audio makes sounds, and this recipe draws what is said: leave it out")
+        for name in ("generated", "reference", "embedder", "asr"):
             if self.retrieval_only and getattr(self, name):
                 raise UserError(f"--retrieval_only makes no pictures and needs no --{name}: choose one of them")
+        if self.asr is not None:
+            paths.locate(self.asr, "--asr", flag=True)
 
 
 @dataclass(kw_only=True)
@@ -176,7 +185,7 @@ class InferenceOptions(audio_to_image.InferenceOptions):
 
     embed: Path | None = option(
         help="write the unit vectors of the recordings to this file, and make no pictures; with --images also those of "
-        "pictures", metavar="FILE.npz",
+        "pictures (arrays audio, audio_files, images and image_files)", metavar="FILE.npz",
     )  # fmt: skip
     images: Path | None = option(
         help="folder of pictures for --embed", metavar="FOLDER", must_exist=True, needs=("embed",)
@@ -189,5 +198,15 @@ class InferenceOptions(audio_to_image.InferenceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.average:
+            raise UserError("--average: speech is read whole, up to 30 s; --span START-END chooses a part")
         if self.embed is not None and self.search is not None:
             raise UserError("--embed and --search are two tasks: choose one of them")
+        task = "embed" if self.embed is not None else "search" if self.search is not None else ""
+        unused = [name for name in DRAWING_FLAGS if task and getattr(self, name) not in (None, False, [], "")]
+        if unused:
+            raise UserError(f"--{task} draws no pictures and needs no --{unused[0]}: leave one of them out")
+        if self.embed is not None and self.embed.suffix != ".npz":
+            raise UserError(f"--embed {self.embed}: name a file that ends in .npz")
+        if self.embed is not None and self.embed.is_dir():
+            raise UserError(f"--embed {self.embed}: is a folder: name a file")

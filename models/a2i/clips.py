@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sonolume.config.options import Spans
-from sonolume.models.a2i.pipeline import AudioToImagePipeline
-from sonolume.models.a2i.sound_encoder import LongSounds
+from sonolume.models.a2i.sound_encoder import LongSounds, SoundInput, encoded_seconds
 from sonolume.utils import audio
 from sonolume.utils.text import message
 
@@ -24,7 +23,7 @@ class Clip:
 
 
 def read_clips(
-    path: Path, pipe: AudioToImagePipeline, average: bool = False, spans: Spans | None = None,
+    path: Path, encoder: SoundInput, average: bool = False, spans: Spans | None = None,
     window: float | None = None, hop: float | None = None,
 ) -> list[tuple[Clip, np.ndarray]]:  # fmt: skip
     """Read a sound, or the windows of its storyboard that are not silent, with their waves (n,).
@@ -32,14 +31,14 @@ def read_clips(
     A line on stderr says which seconds are used, if these are not all.
 
     Args:
-        average: as for `pipe.encode_audio`.
+        average: as for `encoded_seconds`.
         spans: of --span; the sound is cut to the first one.
         window, hop: seconds of a window of the storyboard, and from one to the next (default: the window).
 
     Raises:
         SoundError: the file is unreadable, too short, too long, silent or not finite.
     """
-    encoder, rate = pipe.encoder, pipe.encoder.sample_rate
+    rate = encoder.sample_rate
     wave, start, total, name = load_span(path, rate, spans)
     audio.check_wave(wave, rate, name, encoder.min_seconds)
     seconds = len(wave) / rate
@@ -48,7 +47,7 @@ def read_clips(
     for number, (first, last) in enumerate(parts):
         part = wave[round(first * rate) : round(last * rate)]
         if not audio.is_silent(part):
-            encoded = [_rounded(start + first, *span) for span in pipe.encoded_seconds(part, average, name)]
+            encoded = [_rounded(start + first, *span) for span in encoded_seconds(part, encoder, average, name)]
             clip = Clip(path, _rounded(start, first, last), encoded, number if window else None, len(parts))
             clips.append((clip, part))
     if len(clips) < len(parts):

@@ -42,22 +42,33 @@ CUSTOMARY = "--embedder clip:openai/clip-vit-base-patch32 --embedder clip:openai
 
 # adds a recipe's own scores to a report, of a pipeline, the test sounds, and the folder or hub id of the model
 AddScores = Callable[[Report, AudioToImagePipeline, HeldOut, str], None]
+# draws a recipe's own baselines with a painter, given the test sounds and their pictures -> files by column
+DrawBaselines = Callable[["Painter", HeldOut, Files], Mapping[str, Files]]
 
 
-def run(config: Any, options: EvaluationOptions, add_scores: AddScores | None = None) -> None:
-    """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples."""
+def run(
+    config: Any, options: EvaluationOptions, add_scores: AddScores | None = None,
+    draw_baselines: DrawBaselines | None = None, collect_scenes: Callable[..., HeldOut] = held_out.scenes_with_files,
+    world_embedders: Sequence[str] = WORLD_EMBEDDERS,
+) -> None:  # fmt: skip
+    """Draw and score pictures, or score a folder; write report.json, report.md and sheets of samples.
+
+    Args:
+        collect_scenes: renders the test scenes of the miniature world, as `held_out.scenes_with_files`.
+        world_embedders: default of --embedder in the miniature world.
+    """
     if options.generated is not None or options.reference is not None:
         score_folder(options, options.output_dir, options.device, options.batch_size)
         return
     where, in_world = find_model(config, options)
-    embedders = load_all(options.embedder or (WORLD_EMBEDDERS if in_world else ()))
+    embedders = load_all(options.embedder or (world_embedders if in_world else ()))
     of_pictures = [embedder for embedder in embedders if "pictures" in embedder.takes]
     if not of_pictures:
         raise UserError(f"--embedder is needed to score pictures of recordings; customary: {CUSTOMARY}")
     pipe, components = loading.load(where, config.recipe, options.device)
     folder = runtime.make_folder(options.output_dir)
     painter = Painter(pipe, _sampling_settings(pipe, where, components, options), options, folder)
-    real = collect_tests(config, options, folder, pipe, in_world)
+    real = collect_tests(config, options, folder, pipe, in_world, collect_scenes=collect_scenes)
     tests, trip_facts = real, dict[str, Any]()
     if is_trip := options.text_to_audio is not None:
         tests, trip_facts = from_text.generate_sounds(real, options, folder)
@@ -70,6 +81,8 @@ def run(config: Any, options: EvaluationOptions, add_scores: AddScores | None = 
     if real.pictures:
         baselines["VAE"] = painter.reconstruct(real)
     made = painter.from_sounds(tests, "round_trip" if is_trip else "generated")
+    if draw_baselines:
+        baselines |= draw_baselines(painter, tests, made)
 
     sampling = {name: value for name, value in painter.settings.items() if name not in ("model", "versions")}
     facts = {"model": where, "weights": painter.settings["model"], "sounds": len(tests.sounds), **sampling}
@@ -107,24 +120,32 @@ def find_model(config: Any, options: EvaluationOptions) -> tuple[str, bool]:
 
 def collect_tests(
     config: Any, options: EvaluationOptions, folder: Path, pipe: AudioToImagePipeline, in_world: bool,
-    pictures: bool = True,
+    pictures: bool = True, collect_scenes: Callable[..., HeldOut] = held_out.scenes_with_files,
 ) -> HeldOut:  # fmt: skip
     """Collect sounds with captions that Stable Diffusion can read, and the pictures that exist for them.
 
-    `pictures=False` leaves out those of the miniature world, which would be drawn.
+    Args:
+        pictures: False leaves out those of the miniature world, which would be drawn.
+        collect_scenes: as for `run`.
     """
     if options.captions is not None:
         tests = held_out.captions_in(options.captions, options.num_samples)
     elif in_world:
         held_out.check_sample_rate(pipe.encoder.sample_rate)
-        mini, places = config.preprocess.miniworld, (folder / "sounds", folder / "reference" if pictures else None)
-        pairs = mini.pairs and mini.train_scenes > 0
-        tests = held_out.scenes_with_files(mini, options.num_samples, *places, pairs)
+        tests = collect_world(config, options, folder, collect_scenes, pictures)
     else:
         tests = held_out.recorded_sounds(config, options.num_samples)
     tokenizer = pipe.sd.tokenizer
     count_tokens = lambda text: len(tokenizer(text, verbose=False).input_ids)  # noqa: E731
     return tests.without_long_captions(count_tokens, tokenizer.model_max_length, "Stable Diffusion")
+
+
+def collect_world(
+    config: Any, options: EvaluationOptions, folder: Path, collect_scenes: Callable[..., HeldOut], pictures: bool = True
+) -> HeldOut:
+    """Render test scenes below the output folder; arguments as of `collect_tests`."""
+    mini, places = config.preprocess.miniworld, (folder / "sounds", folder / "reference" if pictures else None)
+    return collect_scenes(mini, options.num_samples, *places, mini.pairs and mini.train_scenes > 0)
 
 
 def _sampling_settings(
@@ -166,13 +187,17 @@ class Painter:
 
     def from_captions(self, tests: HeldOut) -> dict[str, Path]:
         """Draw pictures of the true captions by the same Stable Diffusion, from the same noise."""
+        return self.from_texts(tests.captions, "caption", tests.source)
+
+    def from_texts(self, texts: Mapping[str, str], name: str, source: Mapping[str, Any]) -> dict[str, Path]:
+        """Draw pictures of texts as `from_captions`; `source` is where they come from."""
 
         def arguments(uids: list[str]) -> dict[str, Any]:
-            texts, length = [tests.captions[uid] for uid in uids], self.pipe.sd.tokenizer.model_max_length
-            return {"prompt_embeds": self.pipe.encode_texts(texts, length)}
+            length = self.pipe.sd.tokenizer.model_max_length
+            return {"prompt_embeds": self.pipe.encode_texts([texts[uid] for uid in uids], length)}
 
         settings = {name: value for name, value in self.settings.items() if name not in ("model", "prompt")}
-        return self._draw("caption", tests.captions, settings | tests.source, arguments)
+        return self._draw(name, texts, settings | dict(source), arguments)
 
     def _draw(
         self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any],

@@ -163,7 +163,7 @@ def encode_sounds(pipe: AudioToImagePipeline, paths: list[Path], options: Infere
     waiting: list[tuple[Clip, np.ndarray]] = []
     for number, path in enumerate(tqdm(paths, unit="sound", disable=len(paths) < 2), 1):
         try:
-            waiting += read_clips(path, pipe, options.average, options.span, options.window, options.hop)
+            waiting += read_clips(path, pipe.encoder, options.average, options.span, options.window, options.hop)
         except SoundError as error:
             if options.together:
                 raise
@@ -196,7 +196,7 @@ def encode_negative(
         return {}, None
     if options.negative_audio == NOISE:  # encoded alone, so that a picture does not depend on its batch
         return {seed: pipe.encode_audio([white_noise(pipe.encoder, seed)])[0] for seed in seeds}, None
-    ((clip, wave),) = read_clips(Path(options.negative_audio), pipe, options.average)
+    ((clip, wave),) = read_clips(Path(options.negative_audio), pipe.encoder, options.average)
     return dict.fromkeys(seeds, pipe.encode_audio([wave], options.average)[0]), clip.encoded
 
 

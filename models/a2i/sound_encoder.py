@@ -31,17 +31,22 @@ class LongSounds(StrEnum):
     refuse = "refuse"  # an error
 
 
-class SoundEncoder(Protocol):
+class SoundInput(Protocol):
+    """The sounds that an encoder takes."""
+
+    sample_rate: int  # Hz of the input waves
+    min_seconds: float  # duration of the shortest sound that can be encoded
+    window: float  # seconds of one training item, which are encoded at once
+    long_sounds: LongSounds  # treatment of longer sounds
+
+
+class SoundEncoder(SoundInput, Protocol):
     """Encoder from sound, and the words around it, to Stable Diffusion's `prompt_embeds`.
 
     An encoder may also have `head`, an `AudioAttention` (modules/decoupled_attention.py). Then the U-Net attends to the
     audio tokens through it, and `encode_prompt` puts them behind the text states, where zeros are no sound.
     """
 
-    sample_rate: int  # Hz of the input waves
-    min_seconds: float  # duration of the shortest sound that can be encoded
-    window: float  # seconds of one training item, which are encoded at once
-    long_sounds: LongSounds  # treatment of longer sounds
     num_tokens: int  # K of one sound
     width: int  # D, which must be the text encoder's
     prompt: str  # default prompt, with `PLACEHOLDER` in the place of an audio token
@@ -69,7 +74,7 @@ class SoundEncoder(Protocol):
         ...
 
 
-def encoded_seconds(wave: Wave, encoder: SoundEncoder, average: bool = False, name: str = "the sound") -> list[Span]:
+def encoded_seconds(wave: Wave, encoder: SoundInput, average: bool = False, name: str = "the sound") -> list[Span]:
     """Choose the seconds of a wave (n,) that are encoded, by `encoder.long_sounds` if it is longer than a window.
 
     "mean": evenly spread windows that cover it, without the silent ones. "loudest": the window with the largest mean
@@ -96,7 +101,7 @@ def windows_of(wave: Wave, encoder: SoundEncoder, average: bool, name: str) -> l
     return [wave[start:end] for start, end in samples]
 
 
-def _encoded_samples(wave: Tensor, encoder: SoundEncoder, average: bool, name: str) -> list[tuple[int, int]]:
+def _encoded_samples(wave: Tensor, encoder: SoundInput, average: bool, name: str) -> list[tuple[int, int]]:
     """Check a wave (n,); return the first and last sample, exclusive, of each window of it that is encoded."""
     rate = encoder.sample_rate
     if wave.ndim != 1:

@@ -17,6 +17,7 @@ from sonolume.models.evaluation.samples import MIN_SECONDS, choose, generate_fil
 from sonolume.modules.mel import MelSettings, MelSpectrogram
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.scene import Scene
+from sonolume.preprocessors.miniworld.spoken import utterances
 from sonolume.preprocessors.sound_pictures import is_complete, pictures_of
 from sonolume.preprocessors.sound_text import has_sound
 from sonolume.utils import audio, paths
@@ -94,10 +95,29 @@ def scenes_with_files(
     """
     scenes = {scene.uid: scene for scene in held_out_scenes(mini, count, mini.pairs if pairs is None else pairs)}
     captions = {uid: world.captions(scene, 1, "test", mention=1.0)[0] for uid, scene in scenes.items()}
+    render = lambda uids, _: [world.render(scenes[uid]) for uid in uids]  # noqa: E731
+    return _scenes_with_files(mini, scenes, captions, render, sounds, pictures)
+
+
+def spoken_scenes(
+    mini: MiniworldConfig, count: int, sounds: Path | None, pictures: Path | None = None, pairs: bool | None = None
+) -> HeldOut:
+    """As `scenes_with_files`, with a caption of each scene in place of its sound, spoken by a held-out voice."""
+    scenes = {scene.uid: scene for scene in held_out_scenes(mini, count, mini.pairs if pairs is None else pairs)}
+    spoken = {uid: utterances(scene, 1, "test", mention=1.0)[0] for uid, scene in scenes.items()}
+    captions = {uid: one.text for uid, one in spoken.items()}
+    speak = lambda uids, _: [spoken[uid].render() for uid in uids]  # noqa: E731
+    return _scenes_with_files(mini, scenes, captions, speak, sounds, pictures, speech="held-out voices and wordings")
+
+
+def _scenes_with_files(
+    mini: MiniworldConfig, scenes: dict[str, Scene], captions: dict[str, str], render: Any, sounds: Path | None,
+    pictures: Path | None, **more_source: str,
+) -> HeldOut:  # fmt: skip
+    """Write the sounds of `render(Uids, seeds)` and the pictures of scenes into folders, if named."""
     labels = {uid: scene.events[0].kind for uid, scene in scenes.items() if not scene.relation}
     source = {"source": "miniature world", "world": WORLD, "kinds": list(mini.kinds), "pairs": mini.pairs}
-
-    render = lambda uids, _: [world.render(scenes[uid]) for uid in uids]  # noqa: E731
+    source |= more_source
     draw = lambda uids, _: [Image.fromarray(world.picture(scenes[uid])) for uid in uids]  # noqa: E731
     more: dict[str, Any] = {"seed": TEST_SEED, "title": "render"}
     waves = generate_files(sounds, captions, source, render, SAMPLE_RATE, **more) if sounds else {}
@@ -149,17 +169,18 @@ def recordings(
     return replace(_examples({uid: chosen[uid] for uid in sounds}, sounds, source, {}), left_out=left_out)
 
 
-def recorded_sounds(config: RunConfig, count: int) -> HeldOut:
+def recorded_sounds(config: RunConfig, count: int, by_picture: bool = False) -> HeldOut:
     """Draw at most `count` prepared sounds of the test split, or of the validation split where there is none.
 
-    Where the rows name pictures, every sound has one; that of a video is the frame nearest to its middle. The caption
-    is the row's first, else its label, one of which every sound needs. Raises a UserError if there is no such split or
-    sound.
+    Where the rows name pictures, every sound has one; that of a video is the frame nearest to its middle. With
+    `by_picture`, whole pictures are drawn, each with all its sounds. The caption is the row's first, else its label, one
+    of which every sound needs. Raises a UserError if there is no such split or sound.
     """
     splits, names = read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
     are_pairs = any(row.image for row in splits.values())
     is_usable, what = (is_complete, "pair") if are_pairs else (has_sound, "sound")
-    chosen = choose({uid: row for uid, row in splits.items() if is_usable(row)}, count)
+    usable = {uid: row for uid, row in splits.items() if is_usable(row)}
+    chosen = _choose_pictures(usable, count) if by_picture and are_pairs else choose(usable, count)
     if not chosen:
         raise UserError(f"{names}: no {what} to test on: see report.json of the data set")
     pictures = dict[str, Path]()
@@ -172,6 +193,20 @@ def recorded_sounds(config: RunConfig, count: int) -> HeldOut:
             pictures[uid] = min(distances, key=distances.__getitem__)
     sounds = {uid: row.audio for uid, row in chosen.items() if row.audio}
     return _examples(chosen, sounds, {"source": names}, pictures)
+
+
+def _choose_pictures(rows: Mapping[str, Row], count: int) -> dict[str, Row]:
+    """Draw pictures by a hash of their names, each with all its rows, at most `count` rows; at least one picture."""
+    groups: dict[str, dict[str, Row]] = {}
+    for uid, row in rows.items():
+        groups.setdefault(str(row.image), {})[uid] = row
+    by_name = {f"{Path(image).name} {min(group)}": group for image, group in groups.items()}
+    chosen: dict[str, Row] = {}
+    for group in choose(by_name, len(groups)).values():
+        if chosen and len(chosen) + len(group) > count:
+            break
+        chosen |= group
+    return chosen
 
 
 def _examples(

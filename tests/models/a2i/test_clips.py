@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import soundfile
 
 from sonolume.config.options import parse_spans
 from sonolume.models.a2i.clips import read_clips
-from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.utils.audio import SoundError
 
 RATE = 16000
@@ -37,9 +35,8 @@ def read(
     """read(policy, span="", average=False, window=None, hop=None) -> clips of thunder.wav, lines about it on stderr."""
 
     def run(policy: str, span: str = "", **options: Any) -> tuple[list[Any], list[str]]:
-        nothing: Any = SimpleNamespace(text_encoder=None, scheduler=None)
-        pipe = AudioToImagePipeline(formula_encoder(long_sounds=policy), nothing)
-        clips = read_clips(thunder, pipe, spans=parse_spans(span) if span else None, **options)
+        encoder = formula_encoder(long_sounds=policy)
+        clips = read_clips(thunder, encoder, spans=parse_spans(span) if span else None, **options)
         lines = capsys.readouterr().err.splitlines()
         assert all(line.startswith(f"{thunder}: ") for line in lines)
         return clips, [line.removeprefix(f"{thunder}: ") for line in lines]
