@@ -160,6 +160,8 @@ class TokenHead(ModelMixin, ConfigMixin):
         self.fc1 = nn.Linear(input_size, 4 * input_size)
         self.fc2 = nn.Linear(4 * input_size, num_tokens * output_size)
         nn.init.zeros_(self.fc2.bias)
+        if self.fc1.weight.is_meta:  # `from_pretrained` fills the weights later
+            return
         with torch.no_grad():  # a unit vector has values of 1 / sqrt(J)
             hidden = F.gelu(self.fc1(F.normalize(torch.randn(256, input_size), dim=-1)))
             tokens = self.fc2(hidden).unflatten(-1, (num_tokens, output_size))
