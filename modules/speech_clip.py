@@ -134,8 +134,8 @@ def masked_contrastive_loss(
         own = torch.eye(len(a), dtype=torch.bool, device=a.device)                            # (B, B)
         similarity = a.float() @ b.float().T * scale - margin * own                           # (B, B)
         counted = ~own if ids is None else ids[:, None] != ids                                # (B, B)
-        if not decoupled:
-            counted = counted | own
+        # a row without negatives has the loss 0, also where the pair itself is left out
+        counted = counted | (own & ~counted.any(dim=1, keepdim=True) if decoupled else own)
         right = similarity.diagonal()                                                         # (B,)
         logits = similarity.masked_fill(~counted, -torch.inf)
         ways = [side for side, chosen in ((logits, a_to_b), (logits.T, b_to_a)) if chosen]
