@@ -1,6 +1,6 @@
 """Config section and flags of prepared spoken captions with pictures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class SpeechPicturesConfig(PicturesConfig, TrainingPicturesConfig):
     min_seconds: float = 0.1  # shorter recordings are left out
     input_length: float = 6.4  # seconds of speech in one training item, as published
     starts: int = 3  # windows of that length in a longer recording, evenly spaced; each epoch draws one
+    espeak_voices: list[str] = field(default_factory=list)  # of espeak-ng, such as en-us+f3, for generated captions
     subset_images: int = 0  # train on the captions of this many pictures only, always the same ones; 0 = all
     cache_features: CacheFeatures = CacheFeatures.auto  # auto, always or never, as above
     cache_limit: float = 50.0  # GB on disk, of cache_features auto
@@ -47,3 +48,7 @@ class PreprocessOptions(options.PreprocessOptions):
         metavar="FOLDER_OR_MANIFEST",
         must_exist=True,
     )
+    audio_dir: Path | None = option(
+        help="folder of the recordings and pictures named by --input, or of those that it does not contain (default: "
+        "the folder of --input)", metavar="FOLDER", needs=("input",),
+    )  # fmt: skip

@@ -21,8 +21,9 @@ from sonolume.utils.text import printable
 
 REPORT_FILE, FAILED_FILE = "report.json", "report_failed.json"
 SETTINGS_FILE = "settings.json"  # of features, in their folder
-# no Split gets one of these names: written by preparations, or read from a folder of recordings
-RESERVED = (REPORT_FILE, FAILED_FILE, SETTINGS_FILE, "pairs.json", "sounds.json", *manifest.FOLDER_MANIFESTS)
+RESERVED = (  # no Split gets one of these names: written by preparations, or read from a folder of recordings
+    REPORT_FILE, FAILED_FILE, SETTINGS_FILE, "pairs.json", "sounds.json", "speech.json", *manifest.FOLDER_MANIFESTS,
+)  # fmt: skip
 PROGRESS_DELAY = 2.0  # seconds after which a bar appears
 LISTED_SPLITS = 10  # in a message
 
@@ -95,9 +96,12 @@ def load_wave(row: Row, sample_rate: int, seconds: float) -> np.ndarray:
 
 def is_outdated(row: Row, path: Path) -> bool:
     """Whether the recording of a row changed after `path` was made of it, or is gone."""
-    if row.audio is None:
-        return False
-    times = row.audio.stat() if row.audio.is_file() else None
+    return row.audio is not None and is_newer(row.audio, path)
+
+
+def is_newer(source: Path, path: Path) -> bool:
+    """Whether a file changed after `path` was made of it, or is gone."""
+    times = source.stat() if source.is_file() else None
     # `cp -p` and `tar` keep an old modification time, but not the change time
     return times is None or max(times.st_mtime_ns, times.st_ctime_ns) > path.stat().st_mtime_ns
 

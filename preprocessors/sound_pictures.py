@@ -156,6 +156,42 @@ def _is_complete_film(row: Row) -> bool:
     return bool(row.audio and row.audio.is_file() and images)
 
 
+def still_picture(row: Row) -> Image.Image:
+    """Open the picture of a row, or draw that of its scene; raises a VideoError if it is missing or unreadable."""
+    if row.image is None:
+        return Image.fromarray(miniworld.picture(Scene.from_dict(row.scene or {})))
+    try:
+        return open_image(row.image)
+    except UserError as error:
+        kind = "unreadable" if row.image.is_file() else "missing"
+        raise VideoError(str(error), f"{kind} picture") from error
+
+
+def usable(pictures: list[Picture], source: str) -> list[Picture]:
+    """Drop tiny and blank pictures; raise a VideoError with the more frequent reason if none is left."""
+    kept, reasons = [], Counter()
+    for second, picture in pictures:
+        if min(picture.size) < SMALLEST_SIDE:
+            reasons["tiny picture"] += 1
+        elif np.asarray(picture.convert("L").resize((64, 64))).std() < BLANK_DEVIATION:
+            reasons["blank picture"] += 1
+        else:
+            kept.append((second, picture))
+    if not kept:
+        raise VideoError(source, reasons.most_common(1)[0][0])
+    return kept
+
+
+def save_pictures(pictures: list[Picture], folder: Path, longest_side: int) -> None:
+    """Write pictures into a folder of their own: still ones as still.png or .jpg, others named by their second."""
+    with files.atomic_folder(folder) as temporary:
+        for second, picture in pictures:
+            picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
+            suffix = ".png" if max(picture.size) <= LOSSLESS_SIDE else ".jpg"
+            name = STILL if second is None else f"{second:07.3f}"
+            picture.save(temporary / (name + suffix), quality=JPEG_QUALITY)  # PNG ignores the quality
+
+
 def _recordings(
     config: PairsConfig, dataset: str, source: Path, media_dir: Path | None, films: Films | None
 ) -> tuple[list[Pair], list[LeftOut]]:
@@ -198,12 +234,12 @@ def _write_pair(pair: Pair, folder: Path, config: PairsConfig, films: Films | No
         if films and row.video:
             _check_video(row.video, config.frames)
         found = _load_pictures(row, best_frames, seconds, config) if has_pictures else []
-        pictures = _usable(found, f"{row.image or row.video}") if has_pictures else []
+        pictures = usable(found, f"{row.image or row.video}") if has_pictures else []
     except (SoundError, VideoError) as error:
         return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
     audio.save_wav(sound, wave, config.sample_rate)
     if has_pictures:
-        _save_pictures(pictures, frames, config.longest_side)
+        save_pictures(pictures, frames, config.longest_side)
     example.duration = round(seconds, 3)
     low_rate = prepared.is_low_rate(row, config.sample_rate)
     return Outcome((example,), counts={"pictures": len(pictures), "low_rate": low_rate})
@@ -232,7 +268,7 @@ def _check_video(path: Path, count: int) -> None:
         return
     length = video.probe(path).seconds
     video.frames_at(path, [length])  # reads on to the end
-    _usable(_frames(path, _even_times(min(length or CHECKED, CHECKED), count)), f"{path}")
+    usable(_frames(path, _even_times(min(length or CHECKED, CHECKED), count)), f"{path}")
 
 
 def _even_times(length: float, count: int) -> list[float]:
@@ -244,25 +280,10 @@ def _frames(path: Path, times: list[float]) -> list[Picture]:
     return [(frame.seconds, frame.picture) for frame in video.frames_at(path, times)]
 
 
-def _save_pictures(pictures: list[Picture], folder: Path, longest_side: int) -> None:
-    with files.atomic_folder(folder) as temporary:
-        for second, picture in pictures:
-            picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-            suffix = ".png" if max(picture.size) <= LOSSLESS_SIDE else ".jpg"
-            name = STILL if second is None else f"{second:07.3f}"
-            picture.save(temporary / (name + suffix), quality=JPEG_QUALITY)  # PNG ignores the quality
-
-
 def _load_pictures(row: Row, best_frames: list[int], seconds: float, config: PairsConfig) -> list[Picture]:
     """Load all pictures of a row; of a video, frames from the first `seconds`."""
-    if row.image is not None:
-        try:
-            return [(None, open_image(row.image))]
-        except UserError as error:
-            kind = "unreadable" if row.image.is_file() else "missing"
-            raise VideoError(str(error), f"{kind} picture") from error
-    if row.video is None:
-        return [(None, Image.fromarray(miniworld.picture(Scene.from_dict(row.scene or {}))))]
+    if row.image is not None or row.video is None:
+        return [(None, still_picture(row))]
     facts = video.probe(row.video)
     length = min(seconds, facts.seconds) if facts.seconds else seconds
     times = _even_times(length, config.frames)
@@ -271,18 +292,3 @@ def _load_pictures(row: Row, best_frames: list[int], seconds: float, config: Pai
         count = min(config.frames, len(best))
         times = [best[index * len(best) // count] for index in range(count)]
     return _frames(row.video, times)
-
-
-def _usable(pictures: list[Picture], source: str) -> list[Picture]:
-    """Drop tiny and blank pictures; raise a VideoError with the more frequent reason if none is left."""
-    kept, reasons = [], Counter()
-    for second, picture in pictures:
-        if min(picture.size) < SMALLEST_SIDE:
-            reasons["tiny picture"] += 1
-        elif np.asarray(picture.convert("L").resize((64, 64))).std() < BLANK_DEVIATION:
-            reasons["blank picture"] += 1
-        else:
-            kept.append((second, picture))
-    if not kept:
-        raise VideoError(source, reasons.most_common(1)[0][0])
-    return kept

@@ -107,7 +107,8 @@ def build_processor() -> Wav2Vec2Processor:
     with tempfile.TemporaryDirectory() as folder:  # the tokenizer reads its alphabet from a file only
         path = Path(folder) / "vocab.json"
         files.write_json(path, {symbol: number for number, symbol in enumerate((*SPECIAL, *LETTERS))})
-        tokenizer = Wav2Vec2CTCTokenizer(path, bos_token=None, eos_token=None)
+        none: Any = {"bos_token": None, "eos_token": None}
+        tokenizer = Wav2Vec2CTCTokenizer(path, **none)
     return Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer)
 
 
@@ -117,7 +118,7 @@ def spelling(text: str) -> str:
     return " ".join(re.findall(r"[A-Z]+", words.upper().replace("'", "")))
 
 
-def batch_of(processor: Wav2Vec2Processor, waves: Sequence[np.ndarray], texts: Sequence[str]) -> Speech:
+def batch_of(processor: Any, waves: Sequence[np.ndarray], texts: Sequence[str]) -> Speech:
     """Normalise and pad recordings, and turn their texts into letters."""
     inputs = processor(list(waves), sampling_rate=SAMPLE_RATE, padding=True, return_tensors="pt")
     letters = processor.tokenizer([spelling(text) for text in texts], padding=True, return_tensors="pt")
@@ -160,7 +161,7 @@ class Task(RecipeTask):
     def validation_step(self, batch: Speech, batch_index: int) -> None:
         output = self(batch)
         wanted = self.processor.batch_decode(batch.labels.clamp(min=0), group_tokens=False)
-        wrong = char_error_rate(self.processor.batch_decode(output.logits.argmax(-1)), wanted)
+        wrong = char_error_rate(decode(self.hubert, self.processor, output.logits, batch.mask), wanted)
         values = {"val/loss": output.loss, "val/letters_wrong": wrong.to(output.loss)}
         self.log_dict(values, prog_bar=True, batch_size=len(batch.waves), sync_dist=True)
 
@@ -170,11 +171,19 @@ class Task(RecipeTask):
         self.processor.save_pretrained(folder)
 
 
+def decode(model: HubertForCTC, processor: Any, logits: Tensor, mask: Tensor) -> list[str]:
+    """Texts of the likeliest letters of `logits` (B, T, V), without the frames of padding of `mask` (B, n)."""
+    lengths = model._get_feat_extract_output_lengths(mask.sum(dim=1))                              # (B,)
+    is_speech = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]             # (B, T)
+    letters = logits.argmax(dim=-1).masked_fill(~is_speech, processor.tokenizer.pad_token_id)      # (B, T)
+    return processor.batch_decode(letters)
+
+
 class Speller:
     """Transcribes recordings by a HuBERT with a CTC head."""
 
-    def __init__(self, model: HubertForCTC, processor: Wav2Vec2Processor) -> None:
-        self.model, self.processor = model.eval(), processor
+    def __init__(self, model: HubertForCTC, processor: Any) -> None:
+        self.model, self.processor = model.eval(), processor  # a Wav2Vec2Processor
 
     @torch.no_grad()
     def __call__(self, waves: Sequence[np.ndarray]) -> list[str]:
@@ -185,7 +194,7 @@ class Speller:
                 [waves[number] for number in numbers], sampling_rate=SAMPLE_RATE, padding=True, return_tensors="pt"
             ).to(self.model.device)
             logits = self.model(inputs.input_values, attention_mask=inputs.attention_mask).logits  # (b, T, V)
-            texts |= dict(zip(numbers, self.processor.batch_decode(logits.argmax(-1)), strict=True))
+            texts |= dict(zip(numbers, decode(self.model, self.processor, logits, inputs.attention_mask), strict=True))
         return [texts[number] for number in range(len(waves))]
 
     def untrained(self, seed: int = 0) -> "Speller":
@@ -219,8 +228,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
     voices = ", ".join(sorted({one.voice for one in spoken}))
     report = Report(conditions, facts={"model": name, "recordings": len(scenes), "voices": voices, "world": WORLD})
     found, random = (wrong_letters(one(waves), spoken) for one in (speller, speller.untrained()))
-    report.add_mean("letters wrong", 100 * found, uids, "down", headline=True, unit="%",
-                    baselines={"untrained twin": 100 * random}, note="edits over letters and spaces")  # fmt: skip
+    report.add_mean("letters wrong", found, uids, "down", headline=True, unit="%",
+                    baselines={"untrained twin": random}, note="edits over letters and spaces")  # fmt: skip
     twin = {"untrained twin": Share.of(random == 0)}
     report.add_share("captions without a mistake", Share.of(found == 0), baselines=twin)
     finish(report, runtime.make_folder(options.output_dir))

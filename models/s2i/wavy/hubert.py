@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
 from sonolume.models import pretrained
@@ -59,16 +60,21 @@ class Hubert:
         """Hidden states of waves (n,) -> (B, N, T, d) float32, and the number of frames (B,) that are speech.
 
         Args:
-            length: samples to which all are padded (default: those of the longest).
+            length: samples to which all are padded (default: those of the longest). With a mask, padding does not
+                change the frames of speech, and the states behind the longest recording are zeros.
         """
+        pads_waves = length is not None and not self.uses_mask
         inputs = self.extractor(
             [wave.cpu().numpy() for wave in waves], sampling_rate=self.sample_rate, return_attention_mask=True,
-            padding="max_length" if length else True, max_length=length, return_tensors="pt",
+            padding="max_length" if pads_waves else True, max_length=length if pads_waves else None,
+            return_tensors="pt",
         ).to(self.model.device)  # fmt: skip
         values, mask = inputs.input_values.to(self.model.dtype), inputs.attention_mask           # (B, n) each
         output = self.model(values, attention_mask=mask if self.uses_mask else None, output_hidden_states=True)
+        states = torch.stack(output.hidden_states, dim=1).float()                                 # (B, N, T, d)
         lengths = torch.tensor([self.frames_of(len(wave)) for wave in waves], device=mask.device)
-        return torch.stack(output.hidden_states, dim=1).float(), lengths                          # (B, N, T, d)
+        missing = self.frames_of(length) - states.shape[2] if length else 0
+        return functional.pad(states, (0, 0, 0, missing)), lengths                                # (B, N, T, d)
 
 
 def load_hubert(source: str, key: str, dtype: torch.dtype = torch.float32) -> Hubert:
