@@ -202,7 +202,9 @@ def test_towers_are_trained_exported_and_loaded(write_wavy: Write, wavy_parts: S
         assert weight.equal(last[f"encoder.{name}"]), name
 
 
-def test_a_run_without_trained_towers_names_them(write_wavy: Write, wavy_parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_run_without_trained_towers_names_them(
+    write_wavy: Write, wavy_parts: SimpleNamespace, tmp_path: Path
+) -> None:
     run(write_wavy(train={"max_steps": 1}))
     folder = tmp_path / "run/pipeline"
     assert sorted(path.name for path in folder.iterdir()) == ["audio_to_image.json", "speech_encoder"]
