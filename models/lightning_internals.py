@@ -46,7 +46,7 @@ def reopen_epoch(checkpoint: dict[str, Any]) -> None:
 
 
 def allow_unused_parameters(trainer: pl.Trainer) -> None:
-    """Let DDP work while one network of a GAN is frozen and gets no gradients, whatever strategy "auto" chose.
+    """Let DDP work while some weights get no gradients, as a frozen network of a GAN, whatever strategy "auto" chose.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/strategies/ddp.py (_ddp_kwargs)
     """

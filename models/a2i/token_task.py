@@ -71,7 +71,8 @@ class TokenTask(RecipeTask):
         states = inject(sd.text_encoder, ids, tokens, self.num_tokens).last_hidden_state     # (B, L, D)
         prediction = sd.unet(target.noisy, target.timesteps, states).sample                  # (B, z, h, w)
         noise_loss = diffusion_loss(prediction, target)
-        terms = token_losses(tokens, batch.label, self._mean_over_processes)
+        # a single token without its dimension: the order of sums, thus the last bits, of AudioToken's earlier training
+        terms = token_losses(tokens.squeeze(1), batch.label, self._mean_over_processes)
         lambda_a, lambda_b, lambda_c = self.weights
         total = noise_loss + lambda_a * terms.l1 + lambda_b * terms.l2
         if lambda_c:

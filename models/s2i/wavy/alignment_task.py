@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from sonolume.config.s2i.wavy import Config, Stage
+from sonolume.models import lightning_internals
 from sonolume.models.s2i.wavy.data import SpeechBatch
 from sonolume.models.s2i.wavy.encoder import IMAGE_NORM, save
 from sonolume.models.s2i.wavy.hubert import Hubert
@@ -45,6 +46,10 @@ class AlignmentTask(RecipeTask):
         if model.loss.text_weight:
             self.images.text_encoder()  # raises a UserError before anything slow
         _report_size(self)
+
+    def setup(self, stage: str) -> None:
+        if self.config.model.speech_encoder.train or self.config.model.image_encoder.train:
+            lightning_internals.allow_unused_parameters(self.trainer)  # such as the pooler of a ViT
 
     def on_fit_start(self) -> None:
         if self.config.train.batch_size * self.trainer.world_size == 1:

@@ -31,7 +31,7 @@ from sonolume.models.s2i.wavy.image_encoder import ImageEncoder
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.preprocessors import prepared, speech_pictures
 from sonolume.preprocessors.sound_pictures import pictures_of
-from sonolume.utils import audio
+from sonolume.utils import audio, files
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
 from sonolume.utils.text import message
@@ -128,6 +128,13 @@ class Recordings(Dataset[Any]):
         captions = self.rows[index].captions
         return captions[random.integers(len(captions))] if captions else ""
 
+    def check_captions(self, config: Config, remedy: str) -> None:
+        """Raise a UserError if a recording has no caption to learn from."""
+        missing = [row.uid for row in self.rows if not row.captions]
+        if missing:
+            raise UserError(f"{', '.join(config.dataset)}: {len(missing)} recordings have no Caption, such as "
+                            f"{missing[0]}: {remedy}")  # fmt: skip
+
     def cached_speech(
         self, what: str, hubert: Hubert, network: Any, compute: Callable[[list[Tensor]], Tensor], train: Any,
         states: int = 1,
@@ -135,19 +142,18 @@ class Recordings(Dataset[Any]):
         """Cache `states` arrays of frames of every window, unless `preprocess.cache_features` says otherwise."""
         size = len(self.windows) * states * hubert.frames_of(self.length) * hubert.width * 2 / GB
         policy, limit = self.config.cache_features, self.config.cache_limit
-        stored = [place for place in self.folder.glob(f"{what} of {self.split}-*") if place.is_dir()]
+        name = f"{what} of {self.split}"
+        stored = [place for place in self.folder.glob(f"{files.safe_name(name)}-*") if place.is_dir()]
         if policy is CacheFeatures.auto and not stored:
             self.folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.folder).free * FREE_SHARE / GB
             if size > min(limit, free):
-                message(f"{what} of {self.split} would take {size:.3g} GB of disk: computed in each step instead "
+                message(f"{name} would take {size:.3g} GB of disk: computed in each step instead "
                         f"(preprocess.cache_limit {limit:g} GB, half of the free disk {free:.3g} GB)")  # fmt: skip
                 policy = CacheFeatures.never
         if policy is CacheFeatures.never:
             return None
-        return cached_features(
-            self.folder, f"{what} of {self.split}", self.windows, network, compute, train, collate=list
-        )
+        return cached_features(self.folder, name, self.windows, network, compute, train, collate=list)
 
 
 class SpeechImages(Recordings):
@@ -173,7 +179,10 @@ class SpeechImages(Recordings):
             self.vectors = cached_features(
                 self.folder, name, self.pictures, images.model, images.vectors, config.train, dtype=np.float32
             )
-        self.texts = self._cached_texts(images, config) if config.model.loss.text_weight else None
+        self.texts: dict[str, Tensor] | None = None
+        if config.model.loss.text_weight:
+            self.check_captions(config, "model.loss.text_weight compares with captions; 0 does not")
+            self.texts = self._cached_texts(images, config)
 
     def _groups(self, loss: LossConfig) -> list[int]:
         """Numbers of the recordings; those with equal ones are not negatives of each other."""
@@ -244,7 +253,7 @@ class SpeechTexts(Recordings):
         vectors: SpeechVectors = frozen["vectors"]
         self.hubert = vectors.hubert
         super().__init__(config.preprocess, config.dataset, split, config.train.random_seed, vectors.sample_rate)
-        self.rows_without_text(config)
+        self.check_captions(config, "model.head sequence learns from captions; token does not")
         weighted = lambda waves: vectors.frames(waves, self.length)[0]                        # noqa: E731
         self.frames = self.cached_speech("weighted frames", self.hubert, vectors.network, weighted, config.train)
         self.texts = list(dict.fromkeys(text for row in self.rows for text in row.captions))
@@ -253,13 +262,6 @@ class SpeechTexts(Recordings):
         tokens = Tokens(self.texts, tokenizer, frozen["num_states"] + 1, False)
         name, states = f"text states of {split}", partial(encode, text_encoder)
         self.states = cached_features(self.folder, name, tokens, text_encoder, states, config.train)
-
-    def rows_without_text(self, config: Config) -> None:
-        """Raise a UserError if a recording has no caption to learn from."""
-        missing = [row.uid for row in self.rows if not row.captions]
-        if missing:
-            raise UserError(f"{', '.join(config.dataset)}: {len(missing)} recordings have no Caption, such as "
-                            f"{missing[0]}: model.head sequence learns from captions; token does not")  # fmt: skip
 
     def __getitem__(self, item: tuple[int, int]) -> SequenceBatch:
         window, random = self.draw(item)

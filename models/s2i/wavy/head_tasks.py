@@ -3,6 +3,7 @@
 B items, n samples, T frames, d width of HuBERT, J width of a speech vector, K tokens or states, D text width.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +128,12 @@ def _pipeline(task: Any, head: TokenHead | SequenceHead, sd: Any) -> AudioToImag
 
 def _export(task: Any, folder: Path, head: TokenHead | SequenceHead, name: Head) -> None:
     """Write the head, the speech encoder, and the names of the frozen networks; copies those of stage 1's folder."""
-    model, stage1, vectors = task.config.model, task.frozen["settings"], task.frozen["vectors"]
+    model, stage1, source = task.config.model, task.frozen["settings"], task.frozen["folder"]
     settings: dict[str, Any] = {"stage": str(Stage.head), "head": str(name), "stable_diffusion": model.stable_diffusion}
     settings |= {"prompt": model.prompt, "guidance_scale": model.guidance_scale}
-    settings |= {part: source_of(task.frozen["folder"], stage1, part) for part in (HUBERT, IMAGE_ENCODER)}
-    was_trained = (task.frozen["folder"] / HUBERT).is_dir()
-    save(folder, vectors.speech_encoder, settings, head, vectors.hubert if was_trained else None)
+    for part in (HUBERT, IMAGE_ENCODER):
+        if (source / part).is_dir():  # stage 1 trained it
+            shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
+        settings[part] = part if (source / part).is_dir() else source_of(source, stage1, part)
+    save(folder, task.frozen["vectors"].speech_encoder, settings, head)
 

@@ -95,6 +95,7 @@ def load_hubert(source: str, key: str, dtype: torch.dtype = torch.float32) -> Hu
     model: Any = pretrained.load_model(HubertModel, where, name, dtype=dtype)
     # never masked: transformers masks spans in training mode only, where `apply_spec_augment` says so
     model.config.apply_spec_augment = False
+    model.config.layerdrop = 0.0  # in training mode; a layer that is skipped has no hidden state
     extractor = pretrained.load_processor(Wav2Vec2FeatureExtractor, where, name)
     if extractor.feature_size != 1:
         raise UserError(f"{name}: its feature extractor makes {extractor.feature_size} features, HuBERT takes waves")

@@ -202,7 +202,7 @@ def test_two_processes_train_as_one(write: Callable[..., Path], tmp_path: Path) 
              "negative_texts": 3, "lambda_cos": 1.0, "lambda_mse": 1.0}  # fmt: skip
     train = {"max_steps": 3, "valid_interval": 3, "save_checkpoints_steps": 3}
     configs = [write("printed", train=train), write("symmetric", train=train, model={"loss": cures})]
-    script = Path(__file__).with_name("two_ranks.py")
+    script = Path(__file__).parents[1] / "two_ranks.py"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     argv = [*launch, str(tmp_path), *map(str, configs)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

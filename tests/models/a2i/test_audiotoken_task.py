@@ -247,7 +247,7 @@ def test_pictures_of_validation_sounds_are_scored(write: Callable[..., Path], tm
 def test_two_processes_train_as_one(write: Callable[..., Path], tmp_path: Path):
     """Their gradients are averaged, and the square of the mean cosine is of the whole batch's mean."""
     path = write(train={"max_steps": 3, "valid_interval": 3, "save_checkpoints_steps": 3})
-    script = Path(__file__).with_name("two_ranks.py")
+    script = Path(__file__).parents[1] / "two_ranks.py"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run([*launch, str(tmp_path), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

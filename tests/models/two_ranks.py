@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    run = runpy.run_path(str(Path(__file__).parent.parent / "processes.py"))["run"]
+    run = runpy.run_path(str(Path(__file__).with_name("processes.py")))["run"]
     split = "train.devices=2", "train.strategy=ddp", "train.batch_size=2"
     configs = [Path(argument) for argument in sys.argv[2:]]
     found = {config.stem: run(config, f"two_{config.stem}", *split) for config in configs}
