@@ -21,10 +21,10 @@ from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.report import MAX_OUTLIERS, Report, Score, finish
 from sonolume.models.evaluation.samples import Files, weights_version
 from sonolume.models.s2i.wavy import retrieval
-from sonolume.models.s2i.wavy.asr import Recogniser, count_wrong_letters, error_rate, letters
 from sonolume.models.s2i.wavy.encoder import HUBERT, IMAGE_ENCODER, RECIPE, check_images, load, source_of
 from sonolume.models.s2i.wavy.image_encoder import ImageEncoder, load_image_encoder
 from sonolume.models.s2i.wavy.retrieval import DualEncoder
+from sonolume.models.speech_recognition import Recogniser, count_wrong_letters, error_rate, letters
 from sonolume.modules.metrics.embeddings import cosine_matrix, rank_distribution, ranks
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
 from sonolume.utils import audio, paths

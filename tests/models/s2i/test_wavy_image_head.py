@@ -33,7 +33,7 @@ from sonolume.models.s2i.wavy.image_head import ImageHeadEncoder, mean_norm
 from sonolume.modules.speech_clip import SpeechEncoder
 from sonolume.utils import cli
 from sonolume.utils.errors import UserError
-from tests.models.a2i.conftest import make_stable_diffusion
+from tests.models.conftest import make_stable_diffusion
 
 VECTOR, NORM, WIDTH, TOKENS = 24, 8.0, 32, 4  # J, length of image vectors, D, K
 WAVES = list(torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)) / 10)
