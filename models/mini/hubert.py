@@ -170,7 +170,7 @@ class Task(RecipeTask):
         self.processor.save_pretrained(folder)
 
 
-def decode(model: HubertForCTC, processor: Any, logits: Tensor, mask: Tensor) -> list[str]:
+def decode(model: Any, processor: Any, logits: Tensor, mask: Tensor) -> list[str]:
     """Texts of the likeliest letters of `logits` (B, T, V), without the frames of padding of `mask` (B, n)."""
     lengths = model._get_feat_extract_output_lengths(mask.sum(dim=1))                              # (B,)
     is_speech = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]             # (B, T)

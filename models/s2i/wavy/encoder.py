@@ -135,7 +135,8 @@ def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: to
     """
     if settings.get("stage") != Stage.head:
         raise UserError(f"{folder}: {ENCODER_ONLY}")
-    vectors, name = load_vectors(folder, settings, device, dtype), settings.get("head")
+    vectors: Any = load_vectors(folder, settings, device, dtype)
+    name = settings.get("head")
     prompt = settings.get("prompt", PLACEHOLDER)
     if name == Head.image:
         from sonolume.models.s2i.wavy import image_head
