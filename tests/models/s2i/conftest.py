@@ -150,3 +150,11 @@ def wavy_heads(
         folders[name] = tmp_path_factory.mktemp("stage 2") / name
         save(folders[name], speech, settings | {"head": name, "prompt": prompt}, head)  # type: ignore[arg-type]
     return SimpleNamespace(**folders)
+
+
+@pytest.fixture
+def no_previews(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no pictures in training."""
+    from sonolume.models import previews
+
+    monkeypatch.setattr(previews, "is_due", lambda task: False)

@@ -22,6 +22,7 @@ from sonolume.modules.audiotoken import inject
 from sonolume.modules.speech_clip import TokenHead
 from sonolume.utils import cli
 from sonolume.utils.audio import SoundError
+from sonolume.utils.image import open_image
 
 HEADS = ["token", "sequence"]
 
@@ -66,7 +67,8 @@ def test_frames_are_those_of_transformers(wavy_parts: SimpleNamespace, model: st
         assert hubert.frames_of(samples) == frames
         states, found = hubert.layers([noise(samples / 16000)])
         assert states.shape == (1, 3, frames, 16) and found.tolist() == [frames]
-    assert [hubert.frames_of(samples) for samples in (0, 1, 399, 400, 102_400)] == [0, 0, 0, 1, 319]
+    states, found = hubert.layers([noise(0.01)])
+    assert states.shape == (1, 3, 1, 16) and found.tolist() == [1] and hubert.frames_of(160) == 1  # padded
 
 
 @pytest.mark.parametrize("model", ["hubert", "base"])
@@ -199,11 +201,11 @@ def test_recordings_of_any_form(wavy_heads: SimpleNamespace, root: Path, in_fold
             "--device", "cpu", "--output_dir", "out", *(f"--audio={name}" for name in files)]  # fmt: skip
     assert cli.run(inference.main, argv) == 0
     drawn = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [path.name for path in drawn] == ["eight_seed0.png", "stereo_seed0.png", "studio_seed0.png"] or len(drawn) == 3
+    assert [path.name for path in drawn] == ["eight_0.png", "stereo_0.png", "studio_0.png"]
     for path, name in zip(drawn, files, strict=True):
         sidecar = json.loads(path.with_suffix(".json").read_text())
         assert sidecar["audio"] == name and sidecar["encoded_seconds"] == [[0, 1]]
-        assert sidecar["prompt"] == "a photo of <*>" and Image.open(path).size == (32, 32)
+        assert sidecar["prompt"] == "a photo of <*>" and open_image(path).size == (32, 32)
     flags = ["--together", "--prompt", "<*> with <*> and <*>", "--text", "a dog", "--mix", "0.3", "--seed", "3"]
     assert cli.run(inference.main, [*argv, *flags]) == 0
     (one,) = capsys.readouterr().out.splitlines()

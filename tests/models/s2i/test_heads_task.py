@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sonolume.config.load import load_config
-from sonolume.models import previews, training
+from sonolume.models import training
 from sonolume.models.a2i.pipeline import AudioToImagePipeline
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
@@ -27,12 +27,6 @@ from tests import runs
 Write = Callable[..., Path]
 STATES, WIDTH = 76, 32  # of the text encoder without the start state
 TAU = 0.15
-
-
-@pytest.fixture
-def no_previews(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no pictures in training."""
-    monkeypatch.setattr(previews, "is_due", lambda task: False)
 
 
 def run(config: Path, *overrides: str, name: str = "run") -> tuple[list[float], str]:
