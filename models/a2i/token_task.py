@@ -18,6 +18,7 @@ from sonolume.models.a2i.preview_pictures import log_preview
 from sonolume.models.latent_diffusion import DiffusionObjective, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, validation_draws
 from sonolume.modules.audiotoken import inject, token_losses, tokenise
+from sonolume.utils.errors import UserError
 
 
 class TokenTask(RecipeTask):
@@ -40,7 +41,10 @@ class TokenTask(RecipeTask):
         super().__init__(config, frozen)
         sd = frozen["sd"]
         self.num_tokens, self.weights = num_tokens, (lambda_a, lambda_b, lambda_c)
-        self.ids = tokenise(sd.tokenizer, [config.model.prompt], num_tokens)                 # (1, L)
+        try:
+            self.ids = tokenise(sd.tokenizer, [config.model.prompt], num_tokens)             # (1, L)
+        except ValueError as error:
+            raise UserError(f"model.prompt: {error}") from error
         self.objective = DiffusionObjective.of_scheduler(sd.scheduler)
         if config.train.accelerator == "cpu" or not torch.cuda.is_available():
             sd.unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU

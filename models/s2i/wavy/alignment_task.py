@@ -43,8 +43,6 @@ class AlignmentTask(RecipeTask):
             self.trained_hubert = _trainable(self.hubert.model)
         if model.image_encoder.train:
             self.trained_images = _trainable(self.images.model)
-        if model.loss.text_weight:
-            self.images.text_encoder()  # raises a UserError before anything slow
         _report_size(self)
 
     def setup(self, stage: str) -> None:
@@ -130,11 +128,12 @@ class AlignmentTask(RecipeTask):
         save(folder, self.encoder, settings, None, hubert, self.images if model.image_encoder.train else None)
 
 
-def build(config: Config, hubert: Hubert, images: ImageEncoder) -> SpeechEncoder:
-    """Build the speech encoder with fresh weights.
+def check_networks(config: Config, hubert: Hubert, images: ImageEncoder) -> None:
+    """Check that a config fits the networks that it names.
 
     Raises:
-        UserError: its attention heads do not divide the width of HuBERT, or the image encoder needs a projector.
+        UserError: the attention heads do not divide the width of HuBERT, the image encoder needs a projector, or there
+            are no vectors of captions in the space of the projector.
     """
     speech, pictures = config.model.speech_encoder, config.model.image_encoder
     if hubert.width % speech.num_heads:
@@ -143,6 +142,16 @@ def build(config: Config, hubert: Hubert, images: ImageEncoder) -> SpeechEncoder
     if not images.is_clip and not pictures.projection_dim:
         raise UserError(f"model.image_encoder.model {pictures.model}: its vectors are not made for comparisons, as "
                        "CLIP's are: give them a trained projector, model.image_encoder.projection_dim")  # fmt: skip
+    if config.model.loss.text_weight:
+        images.text_encoder()  # there must be one
+        if pictures.projection_dim not in (0, images.width):
+            raise UserError(f"model.image_encoder.projection_dim {pictures.projection_dim}: captions have vectors of "
+                            f"width {images.width} here: choose that, or model.loss.text_weight 0")  # fmt: skip
+
+
+def build(config: Config, hubert: Hubert, images: ImageEncoder) -> SpeechEncoder:
+    """Build the speech encoder with fresh weights."""
+    speech, pictures = config.model.speech_encoder, config.model.image_encoder
     width, projected = pictures.projection_dim or images.width, bool(pictures.projection_dim)
     return SpeechEncoder(
         hubert.num_states, hubert.width, width, speech.normalize_layers, speech.layers, speech.num_heads,

@@ -105,7 +105,7 @@ class Recordings(Dataset[Any]):
 
     def _samples(self, rate: int) -> list[int]:
         """Samples of each window, from the headers of the files."""
-        stored = [soundfile.info(audio.encoded(row.audio)).frames for row in self.rows if row.audio]
+        stored = [_stored_samples(row.audio) for row in self.rows if row.audio]
         starts = (round(float(start) * rate) for start in self.windows.starts)
         return [min(stored[sound] - start, self.length)
                 for sound, start in zip(self.windows.sounds, starts, strict=True)]  # fmt: skip
@@ -154,6 +154,14 @@ class Recordings(Dataset[Any]):
         if policy is CacheFeatures.never:
             return None
         return cached_features(self.folder, name, self.windows, network, compute, train, collate=list)
+
+
+def _stored_samples(recording: Path) -> int:
+    """Samples of a prepared recording, from its header."""
+    try:
+        return soundfile.info(audio.encoded(recording)).frames
+    except soundfile.SoundFileError as error:
+        raise UserError(f"{recording}: damaged: remove it, and run run_preprocess.sh again") from error
 
 
 class SpeechImages(Recordings):

@@ -51,10 +51,10 @@ class Hubert:
         self.model.to(device)  # type: ignore[arg-type]
 
     def frames_of(self, samples: int) -> int:
-        """Frames of a recording, by transformers' exact count; SpeechCLIP rounds samples / 320."""
+        """Frames of a recording, by transformers' exact count; at least 1, to which shorter ones are padded."""
         for kernel, stride in self.convolutions:
             samples = (samples - kernel) // stride + 1
-        return max(0, samples)
+        return max(1, samples)
 
     def layers(self, waves: Sequence[Tensor], length: int | None = None) -> tuple[Tensor, Tensor]:
         """Hidden states of waves (n,) -> (B, N, T, d) float32, and the number of frames (B,) that are speech.
@@ -63,11 +63,10 @@ class Hubert:
             length: samples to which all are padded (default: those of the longest). With a mask, padding does not
                 change the frames of speech, and the states behind the longest recording are zeros.
         """
-        pads_waves = length is not None and not self.uses_mask
+        longest = max(self.min_samples, *map(len, waves))
         inputs = self.extractor(
             [wave.cpu().numpy() for wave in waves], sampling_rate=self.sample_rate, return_attention_mask=True,
-            padding="max_length" if pads_waves else True, max_length=length if pads_waves else None,
-            return_tensors="pt",
+            padding="max_length", max_length=longest if self.uses_mask else length or longest, return_tensors="pt",
         ).to(self.model.device)  # fmt: skip
         values, mask = inputs.input_values.to(self.model.dtype), inputs.attention_mask           # (B, n) each
         output = self.model(values, attention_mask=mask if self.uses_mask else None, output_hidden_states=True)

@@ -28,10 +28,14 @@ class ImageEncoder:
     """A vision transformer with its image processor.
 
     A CLIP returns the projected vector, others the state of their first position, which needs a trained projector.
+
+    Args:
+        where: folder or hub id.
+        has_text: there is a text encoder, too.
     """
 
-    def __init__(self, model: Any, processor: Any, where: str = "") -> None:
-        self.model, self.processor, self.where = model, processor, where
+    def __init__(self, model: Any, processor: Any, where: str = "", has_text: bool = False) -> None:
+        self.model, self.processor, self.where, self.has_text = model, processor, where, has_text
         self.is_clip = model.config.model_type in CLIP_TYPES
         self.width: int = model.config.projection_dim if self.is_clip else model.config.hidden_size
         self._text: tuple[Any, Any] | None = None
@@ -75,7 +79,7 @@ class ImageEncoder:
         """Load CLIP's text encoder and tokenizer at the first use."""
         if self._text is None:
             name = f"model.image_encoder.model {self.where}"
-            if self.model.config.model_type != "clip_vision_model":
+            if not self.has_text:
                 raise UserError(f"{name}: has no text encoder: choose a CLIP, or model.loss.text_weight 0")
             model = pretrained.load_model(transformers.CLIPTextModelWithProjection, self.where, name)
             tokenizer = pretrained.load_processor(transformers.AutoTokenizer, self.where, name)
@@ -101,4 +105,4 @@ def load_image_encoder(source: str, key: str, dtype: torch.dtype = torch.float32
     model = pretrained.load_model(getattr(transformers, model_class), where, name, dtype=dtype)
     # the PIL backend, because torchvision is no dependency
     processor = pretrained.load_processor(transformers.AutoImageProcessor, where, name, backend="pil")
-    return ImageEncoder(model, processor, where)
+    return ImageEncoder(model, processor, where, has_text=kind == "clip")

@@ -7,7 +7,7 @@ import torch
 from sonolume.config.s2i.wavy import Config, Head, Stage
 from sonolume.models.a2i import frozen as frozen_networks
 from sonolume.models.a2i.loading import read_settings
-from sonolume.models.s2i.wavy.alignment_task import AlignmentTask
+from sonolume.models.s2i.wavy.alignment_task import AlignmentTask, check_networks
 from sonolume.models.s2i.wavy.encoder import RECIPE, load_vectors
 from sonolume.models.s2i.wavy.head_tasks import SequenceHeadTask, TokenHeadTask
 from sonolume.models.s2i.wavy.hubert import load_hubert
@@ -26,7 +26,9 @@ def load_frozen(config: Config) -> Frozen:
     model = config.model
     if model.stage is Stage.encoder:
         hubert = load_hubert(model.speech_encoder.hubert, "model.speech_encoder.hubert")
-        return Frozen(hubert=hubert, images=load_image_encoder(model.image_encoder.model, "model.image_encoder.model"))
+        images = load_image_encoder(model.image_encoder.model, "model.image_encoder.model")
+        check_networks(config, hubert, images)  # before features are cached
+        return Frozen(hubert=hubert, images=images)
     if model.head is Head.image:
         raise UserError("model.head image is not trained: make its folder from that of stage 1 with "
                         "python bins/convert.py speech-ip-adapter ENCODER_FOLDER FOLDER")  # fmt: skip

@@ -125,3 +125,36 @@ def write_head(write_wavy: Callable[..., Path], wavy_encoder: Path) -> Callable[
         return write_wavy(name, model=model, **sections)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wavy_heads(
+    wavy_parts: SimpleNamespace, wavy_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
+    """Exported folders of stage 2 with random weights: `token` with K = 2, and `sequence`."""
+    import torch
+
+    from sonolume.models.s2i.wavy.encoder import save
+    from sonolume.modules.speech_clip import SequenceHead, SpeechEncoder, TokenHead
+
+    torch.manual_seed(2)
+    speech = SpeechEncoder.from_pretrained(wavy_encoder / "speech_encoder")
+    heads: dict[str, Any] = {
+        "token": (TokenHead(8, 32, num_tokens=2, norm=0.2), "a photo of <*>"),
+        "sequence": (SequenceHead(16, 32, num_states=5, width=16, layers=1, num_heads=2), "<*>"),
+    }
+    settings = {"stage": "head", "stable_diffusion": str(wavy_parts.sd), "hubert": str(wavy_parts.hubert),
+                "image_encoder": str(wavy_parts.clip), "guidance_scale": 3.0}  # fmt: skip
+    folders = {}
+    for name, (head, prompt) in heads.items():
+        folders[name] = tmp_path_factory.mktemp("stage 2") / name
+        save(folders[name], speech, settings | {"head": name, "prompt": prompt}, head)  # type: ignore[arg-type]
+    return SimpleNamespace(**folders)
+
+
+@pytest.fixture
+def no_previews(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no pictures in training."""
+    from sonolume.models import previews
+
+    monkeypatch.setattr(previews, "is_due", lambda task: False)

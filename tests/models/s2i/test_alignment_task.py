@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer, HubertModel, ViTModel
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, HubertModel, ViTModel
 
 from sonolume.config.load import load_config
 from sonolume.models import training
@@ -21,6 +21,7 @@ from sonolume.models.s2i.wavy.data import SpeechBatch
 from sonolume.models.s2i.wavy.encoder import load_images, load_vectors
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
+from sonolume.utils.image import open_image
 from tests import runs
 
 CPU = torch.device("cpu")
@@ -70,16 +71,13 @@ def cosines(one: Tensor, other: Tensor) -> np.ndarray:
 
 def test_the_loss_in_closed_form(write_wavy: Write, wavy_parts: SimpleNamespace) -> None:
     """From the files, by transformers' own classes; recordings 1 and 5 are of one picture."""
-    from PIL import Image
-    from transformers import CLIPImageProcessorPil
-
     task = build(write_wavy(preprocess={"cache_features": "never"}))
     batch, rows = batch_of(task, 1, 5, 2, 0), task.trainer.datamodule.data.train.rows  # type: ignore[attr-defined]
     assert batch.group.tolist() == batch.picture.tolist() == [1, 1, 2, 0]
     chosen = [rows[number] for number in (1, 5, 2, 0)]
     clip: Any = CLIPModel.from_pretrained(wavy_parts.clip)
     processor = CLIPImageProcessorPil.from_pretrained(wavy_parts.clip)
-    pictures = [Image.open(row.image / "still.png") for row in chosen]
+    pictures = [open_image(row.image / "still.png") for row in chosen]
     pixels = processor(images=pictures, return_tensors="pt").pixel_values
     images = clip.visual_projection(clip.vision_model(pixels).pooler_output)
     hubert: Any = HubertModel.from_pretrained(wavy_parts.hubert).eval()
@@ -202,9 +200,7 @@ def test_towers_are_trained_exported_and_loaded(write_wavy: Write, wavy_parts: S
         assert weight.equal(last[f"encoder.{name}"]), name
 
 
-def test_a_run_without_trained_towers_names_them(
-    write_wavy: Write, wavy_parts: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_frozen_towers_are_named_only(write_wavy: Write, wavy_parts: SimpleNamespace, tmp_path: Path) -> None:
     run(write_wavy(train={"max_steps": 1}))
     folder = tmp_path / "run/pipeline"
     assert sorted(path.name for path in folder.iterdir()) == ["audio_to_image.json", "speech_encoder"]
