@@ -36,7 +36,7 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
     "audio2img": ("a2i/audio2img/tiny.json",),  # trained with the shipped stable_diffusion
     "hubert": ("mini/hubert.json",),
     # trained with the shipped hubert, clip and stable_diffusion
-    "wavy": ("s2i/wavy/tiny_encoder.json", "s2i/wavy/tiny.json"),
+    "wavy": ("s2i/wavy/tiny_encoder.json", "s2i/wavy/tiny_sequence.json"),
     # trained with the shipped clip
     "im2wav": tuple(f"i2a/im2wav/{name}.json" for name in ("tiny_vqvae", "tiny_decoders", "tiny_low", "tiny")),
 }  # fmt: skip
@@ -47,7 +47,7 @@ COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the
         "text_encoder": "mini/text_encoder",
         "vocoder": "tta/tiny_hifigan",
     },
-    "s2i/wavy/tiny.json": {"encoder": "s2i/tiny_wavy_encoder"},
+    "s2i/wavy/tiny_sequence.json": {"encoder": "s2i/tiny_wavy_encoder"},
     "i2a/im2wav/tiny_decoders.json": {"vqvae_path": "i2a/tiny_im2wav_vqvae"},
     "i2a/im2wav/tiny_low.json": {"vqvae_path": "i2a/tiny_im2wav_decoders"},
     "i2a/im2wav/tiny.json": {"vqvae_path": "i2a/tiny_im2wav_decoders", "low_path": "i2a/tiny_im2wav_low"},
