@@ -81,9 +81,10 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
 def weighted_sum(states: tuple[Tensor, ...] | list[Tensor], weights: Tensor, normalize: bool) -> Tensor:
     """Sum N hidden states (B, T, d) by the softmax of `weights` (N,), each normalised over d first if asked for."""
     shares = weights.softmax(dim=0)                                                           # (N,)
+    stacked = torch.stack(list(states)).to(shares.dtype)                                      # (N, B, T, d)
     if normalize:
-        states = [F.layer_norm(state, state.shape[-1:]) for state in states]
-    return torch.einsum("n,nbtd->btd", shares, torch.stack(list(states)).to(shares.dtype))    # (B, T, d)
+        stacked = F.layer_norm(stacked, stacked.shape[-1:])
+    return torch.einsum("n,nbtd->btd", shares, stacked)                                       # (B, T, d)
 
 
 def cls_output(layer: nn.Module, x: Tensor, padding: Tensor) -> Tensor:
@@ -123,7 +124,8 @@ def masked_contrastive_loss(
         ids: (B,); rows of equal ids are not negatives of each other (m_ij = 0), such as the captions of one picture.
             By default all are distinct.
         margin: subtracted from S_ii, after scaling.
-        decoupled: m_ii = 0, as in decoupled contrastive learning (Yeh et al. 2022).
+        decoupled: m_ii = 0, as in decoupled contrastive learning (Yeh et al. 2022). A row without a negative is 0, not
+            -inf as by the formula.
 
     Raises:
         ValueError: neither direction is asked for.
@@ -134,8 +136,8 @@ def masked_contrastive_loss(
         own = torch.eye(len(a), dtype=torch.bool, device=a.device)                            # (B, B)
         similarity = a.float() @ b.float().T * scale - margin * own                           # (B, B)
         counted = ~own if ids is None else ids[:, None] != ids                                # (B, B)
-        # a row without negatives has the loss 0, also where the pair itself is left out
-        counted = counted | (own & ~counted.any(dim=1, keepdim=True) if decoupled else own)
+        alone = ~counted.any(dim=1, keepdim=True)                                             # (B, 1)
+        counted = counted | (own & alone if decoupled else own)
         right = similarity.diagonal()                                                         # (B,)
         logits = similarity.masked_fill(~counted, -torch.inf)
         ways = [side for side, chosen in ((logits, a_to_b), (logits.T, b_to_a)) if chosen]
@@ -160,12 +162,14 @@ class TokenHead(ModelMixin, ConfigMixin):
         self.fc1 = nn.Linear(input_size, 4 * input_size)
         self.fc2 = nn.Linear(4 * input_size, num_tokens * output_size)
         nn.init.zeros_(self.fc2.bias)
-        if self.fc1.weight.is_meta:  # `from_pretrained` fills the weights later
-            return
-        with torch.no_grad():  # a unit vector has values of 1 / sqrt(J)
-            hidden = F.gelu(self.fc1(F.normalize(torch.randn(256, input_size), dim=-1)))
-            tokens = self.fc2(hidden).unflatten(-1, (num_tokens, output_size))
-            self.fc2.weight *= norm / tokens.norm(dim=-1).mean()
+        if not self.fc2.weight.is_meta:  # it is while `from_pretrained` builds the network
+            self._set_norm(norm)
+
+    @torch.no_grad()
+    def _set_norm(self, norm: float) -> None:
+        """Scale the weights so that tokens of random unit vectors have the mean length `norm`."""
+        vectors = F.normalize(torch.randn(256, self.fc1.in_features), dim=-1)                     # (256, J)
+        self.fc2.weight *= norm / self(vectors).norm(dim=-1).mean()
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Tokens (B, K, D) of speech vectors (B, J)."""

@@ -23,7 +23,7 @@ from sonolume.bins import evaluate, inference, preprocess, train
 from sonolume.config import options as shared
 from sonolume.config.load import load_config, recipe_module
 from sonolume.config.options import Options, declared
-from sonolume.models.recipes import recipe_code
+from sonolume.models.training import RecipeTask
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils import audio, cli, paths
 from tests import runs
@@ -98,7 +98,7 @@ class Workshop:
             if any(key.endswith("processed_dir") for key, _ in leaves(CONFIGS[file])):
                 assert cli.run(preprocess.main, ["--config", str(file), *overrides]) == 0
             config = load_config(file, overrides)
-            self.exports[file] = runs.train(config) / recipe_code(config.recipe, "task").Task.export_folder
+            self.exports[file] = runs.train(config) / RecipeTask.export_folder
         return self.exports[file]
 
 

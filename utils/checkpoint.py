@@ -4,10 +4,11 @@ import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from sonolume.utils.errors import ModelError, UserError, first_line
 from sonolume.utils.model_folder import PIPELINES, wrong_kind
@@ -18,8 +19,22 @@ DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, 
 OFFICIAL = ("*.pt", "checkpoints/*.pt", "*/checkpoints/*.pt", "g_*")  # files of official training runs
 
 
-def read(path: Path, mapped: bool = False) -> dict[str, Any]:
+class StoredObject:
+    """Stands for an object of a class that is not installed: holds its attributes, and runs nothing of that class."""
+
+    def __new__(cls, *_: Any) -> Self:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+def read(path: Path, mapped: bool = False, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Load a dictionary saved by `torch.save` to the CPU; `mapped` tensors cost no memory until they are used.
+
+    Args:
+        packages: Python packages whose objects are read as `StoredObject`s; nothing of them is imported.
 
     Raises:
         UserError: a missing or truncated file, not a checkpoint, or one with objects that only code could rebuild.
@@ -30,7 +45,9 @@ def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     try:
         if not whole:
             _check_header(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and whole)
+        names = get_unsafe_globals_in_checkpoint(path) if whole and packages else []
+        with safe_globals([(StoredObject, name) for name in names if name.partition(".")[0] in packages]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and whole)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: not a plain checkpoint, refused ({first_line(error)})") from error
     except DAMAGED as error:

@@ -167,16 +167,20 @@ class EvaluationOptions(audio_to_image.EvaluationOptions):
         help="speech recogniser of the transcript cascade, speech -> text -> picture, such as "
         "openai/whisper-base (default in the miniature world: pretrained/mini/hubert)", metavar="FOLDER_OR_ID",
     )  # fmt: skip
+    other_head: str | None = option(
+        help="another trained head, whose pictures of the same recordings get a column", metavar="FOLDER_OR_ID"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.text_to_audio is not None:
             raise UserError("--text_to_audio makes sounds, and this recipe draws what is said: leave it out")
-        for name in ("generated", "reference", "embedder", "asr"):
+        for name in ("generated", "reference", "embedder", "asr", "other_head"):
             if self.retrieval_only and getattr(self, name):
                 raise UserError(f"--retrieval_only makes no pictures and needs no --{name}: choose one of them")
-        if self.asr is not None:
-            paths.locate(self.asr, "--asr", flag=True)
+        for name in ("asr", "other_head"):
+            if getattr(self, name) is not None:
+                paths.locate(getattr(self, name), f"--{name}", flag=True)
 
 
 @dataclass(kw_only=True)

@@ -284,7 +284,8 @@ class AudioToImagePipeline:
         else:
             words = _one_each(negative_prompt, len(states), "negative prompts")
         if negative_sounds is None:
-            return self.encode_texts(words, states.shape[1]).to(states.dtype).expand_as(states)
+            negative = self.encode_texts(words, states.shape[1]).to(states.dtype).expand_as(states)
+            return self._with_negative_tokens(negative, states)
         tokens = self._audio_tokens(negative_sounds)                                              # (1 or B, K, D)
         if len(tokens) not in (1, len(states)):
             raise ValueError(f"{len(tokens)} negative sounds for {len(states)} sounds: give one, or one for each")
@@ -294,6 +295,14 @@ class AudioToImagePipeline:
         tokens = tokens.expand(count, -1, -1).to(self.sd._execution_device)
         negative = self.encoder.encode_prompt(tokens, prompts, *self._text_encoder())             # (1 or B, L', D)
         return negative.to(states.dtype).expand(len(states), -1, -1)
+
+    def _with_negative_tokens(self, negative: Tensor, states: Tensor) -> Tensor:
+        """Put the encoder's `negative_tokens`, if it has any, behind the text states of negative prompts (B, L, D)."""
+        make = getattr(self.encoder, "negative_tokens", None)
+        if make is None or self._head is None:
+            return negative
+        length = self._head.config["text_length"]
+        return torch.cat([negative[:, :length], make(states[:, length:]).to(negative)], dim=1)    # (B, L, D)
 
     def _equally_long(self, states: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         """Continue the shorter of both text states (B, L, D) by those of the empty text."""

@@ -44,7 +44,9 @@ class SoundEncoder(SoundInput, Protocol):
     """Encoder from sound, and the words around it, to Stable Diffusion's `prompt_embeds`.
 
     An encoder may also have `head`, an `AudioAttention` (modules/decoupled_attention.py). Then the U-Net attends to the
-    audio tokens through it, and `encode_prompt` puts them behind the text states, where zeros are no sound.
+    audio tokens through it, and `encode_prompt` puts them behind the text states, where zeros are no sound. Where the
+    head was trained to see other tokens than zeros in the negative half of guidance, the encoder has a method
+    `negative_tokens`: it returns these tokens (B, m K, D) for the audio tokens (B, m K, D) of the prompts.
     """
 
     num_tokens: int  # K of one sound

@@ -173,8 +173,8 @@ def recorded_sounds(config: RunConfig, count: int, by_picture: bool = False) -> 
     """Draw at most `count` prepared sounds of the test split, or of the validation split where there is none.
 
     Where the rows name pictures, every sound has one; that of a video is the frame nearest to its middle. With
-    `by_picture`, whole pictures are drawn, each with all its sounds. The caption is the row's first, else its label, one
-    of which every sound needs. Raises a UserError if there is no such split or sound.
+    `by_picture`, whole pictures are drawn, each with all its sounds. The caption is the row's first, else its label,
+    one of which every sound needs. Raises a UserError if there is no such split or sound.
     """
     splits, names = read_splits(config.preprocess, config.dataset), ", ".join(config.dataset)  # type: ignore[attr-defined]
     are_pairs = any(row.image for row in splits.values())

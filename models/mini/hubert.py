@@ -5,6 +5,7 @@ counts the wrong letters in voices and wordings that training does not contain. 
 letters of the alphabet.
 """
 
+import copy
 import re
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,6 @@ from torch.utils.data import Dataset
 from torchmetrics.functional.text import char_error_rate
 from tqdm import tqdm
 from transformers import (
-    AutoProcessor,
     HubertConfig,
     HubertForCTC,
     Wav2Vec2CTCTokenizer,
@@ -28,16 +28,16 @@ from transformers import (
 
 from sonolume.config.mini.hubert import AugmentationConfig, Config, EvaluationOptions, ModelConfig
 from sonolume.config.options import PreprocessOptions
-from sonolume.models import pretrained, runtime
+from sonolume.models import runtime
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
+from sonolume.models.speech_recognition import Recogniser, count_wrong_letters
 from sonolume.models.training import Frozen, RecipeTask, TrainingData
 from sonolume.modules.metrics.interval import Share
 from sonolume.preprocessors import speech_pictures
 from sonolume.preprocessors.miniworld import SAMPLE_RATE, TEST_SEED, WORLD, world
 from sonolume.preprocessors.miniworld.spoken import Utterance, utterances
 from sonolume.preprocessors.miniworld.voice import DIGITS
-from sonolume.utils import audio, checkpoint, files
-from sonolume.utils.audio import batches_by_length
+from sonolume.utils import audio, files
 from sonolume.utils.cache import content_hash
 from sonolume.utils.manifest import Row
 
@@ -45,7 +45,6 @@ SHIPPED = "pretrained/mini/hubert"
 SPECIAL = ("<pad>", "<unk>", "|")  # the blank of CTC, and the space between words
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IGNORED = -100  # label of padding
-BATCH_SIZE = 16  # recordings of one forward pass of the evaluation
 
 
 class Speech(NamedTuple):
@@ -171,7 +170,7 @@ class Task(RecipeTask):
         self.processor.save_pretrained(folder)
 
 
-def decode(model: HubertForCTC, processor: Any, logits: Tensor, mask: Tensor) -> list[str]:
+def decode(model: Any, processor: Any, logits: Tensor, mask: Tensor) -> list[str]:
     """Texts of the likeliest letters of `logits` (B, T, V), without the frames of padding of `mask` (B, n)."""
     lengths = model._get_feat_extract_output_lengths(mask.sum(dim=1))                              # (B,)
     is_speech = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]             # (B, T)
@@ -179,46 +178,10 @@ def decode(model: HubertForCTC, processor: Any, logits: Tensor, mask: Tensor) ->
     return processor.batch_decode(letters)
 
 
-class Speller:
-    """Transcribes recordings by a HuBERT with a CTC head."""
-
-    def __init__(self, model: HubertForCTC, processor: Any) -> None:
-        self.model, self.processor = model.eval(), processor  # a Wav2Vec2Processor
-
-    @torch.no_grad()
-    def __call__(self, waves: Sequence[np.ndarray]) -> list[str]:
-        """Spell waves (n,) at 16 kHz in capitals."""
-        texts: dict[int, str] = {}
-        for numbers in batches_by_length([len(wave) for wave in waves], BATCH_SIZE, ragged=True):
-            inputs = self.processor(
-                [waves[number] for number in numbers], sampling_rate=SAMPLE_RATE, padding=True, return_tensors="pt"
-            ).to(self.model.device)
-            logits = self.model(inputs.input_values, attention_mask=inputs.attention_mask).logits  # (b, T, V)
-            texts |= dict(zip(numbers, decode(self.model, self.processor, logits, inputs.attention_mask), strict=True))
-        return [texts[number] for number in range(len(waves))]
-
-    def untrained(self, seed: int = 0) -> "Speller":
-        """Return a twin with random weights."""
-        torch.manual_seed(seed)
-        return Speller(HubertForCTC(self.model.config).to(self.model.device), self.processor)  # type: ignore[arg-type]
-
-
-def load_speller(folder: Path, device: torch.device | str = "cpu") -> Speller:
-    """Load an exported folder.
-
-    Raises:
-        UserError: missing, damaged, or another kind of model.
-    """
-    name = str(folder)
-    checkpoint.check_folder(folder, "HubertForCTC")
-    model = pretrained.load_model(HubertForCTC, name, name)
-    return Speller(model.to(device), pretrained.load_processor(AutoProcessor, name, name))
-
-
 def run(config: Config, options: EvaluationOptions) -> None:
     """Evaluate the spelling of captions in voices and wordings that training does not contain."""
     folder = Path(runtime.find_checkpoint(options.checkpoint, config, SHIPPED))
-    speller = load_speller(folder, runtime.pick_device(options.device))
+    recogniser = load_recogniser(folder, runtime.pick_device(options.device))
     scenes = list(world.scenes("test", options.num_samples, TEST_SEED))
     spoken = [utterances(scene, 1, "test", mention=1.0)[0] for scene in scenes]
     waves = [one.render() for one in tqdm(spoken, "speech", unit="caption")]
@@ -227,14 +190,31 @@ def run(config: Config, options: EvaluationOptions) -> None:
     conditions = measurement_conditions([name], uids, len(scenes), seed=TEST_SEED, world=WORLD)
     voices = ", ".join(sorted({one.voice for one in spoken}))
     report = Report(conditions, facts={"model": name, "recordings": len(scenes), "voices": voices, "world": WORLD})
-    found, random = (wrong_letters(one(waves), spoken) for one in (speller, speller.untrained()))
-    report.add_mean("letters wrong", found, uids, "down", headline=True, unit="%",
-                    baselines={"untrained twin": random}, note="edits over letters and spaces")  # fmt: skip
-    twin = {"untrained twin": Share.of(random == 0)}
-    report.add_share("captions without a mistake", Share.of(found == 0), baselines=twin)
+    counts = wrong_letters(recogniser, waves, spoken)                                              # (N, 2)
+    random = wrong_letters(untrained(recogniser), waves, spoken)                                   # (N, 2)
+    twin, note = {"untrained twin": (random[:, 0] / random[:, 1])}, "edits over letters and spaces"
+    shares = counts[:, 0] / counts[:, 1]                                                           # (N,)
+    report.add_mean("letters wrong", shares, uids, "down", headline=True, unit="%", baselines=twin, note=note)
+    right, by_chance = Share.of(counts[:, 0] == 0), {"untrained twin": Share.of(random[:, 0] == 0)}
+    report.add_share("captions without a mistake", right, baselines=by_chance)
     finish(report, runtime.make_folder(options.output_dir))
 
 
-def wrong_letters(texts: Sequence[str], spoken: Sequence[Utterance]) -> Tensor:
-    """Edits over letters and spaces (N,) from each text to what was spoken."""
-    return torch.stack([char_error_rate(text, spelling(one.text)) for text, one in zip(texts, spoken, strict=True)])
+def load_recogniser(folder: Path, device: torch.device | str = "cpu") -> Recogniser:
+    """Load an exported folder."""
+    recogniser = Recogniser(str(folder), "--checkpoint")
+    recogniser.model.to(device)
+    return recogniser
+
+
+def untrained(recogniser: Recogniser, seed: int = 0) -> Recogniser:
+    """Return a twin with random weights."""
+    twin, model = copy.copy(recogniser), recogniser.model
+    torch.manual_seed(seed)
+    twin.model = type(model)(model.config).to(model.device).eval()
+    return twin
+
+
+def wrong_letters(recogniser: Recogniser, waves: Sequence[np.ndarray], spoken: Sequence[Utterance]) -> Tensor:
+    """Wrong letters, and letters and spaces, of each recording (N, 2)."""
+    return count_wrong_letters(recogniser.transcribe(waves), [spelling(one.text) for one in spoken])

@@ -13,6 +13,7 @@ from torch import Tensor
 AMPHION = Path(__file__).parent / "amphion_tta"  # outputs of the official text-to-audio code
 AUDIOTOKEN = Path(__file__).parent / "audiotoken"  # outputs of the official audio-to-image code
 AUDIO2IMG = Path(__file__).parent / "audio2img"  # the formulas and settings that audio2img's training notebook prints
+SPEECH2IMG = Path(__file__).parent / "speech2img"  # outputs of SpeechCLIP's official code
 
 
 def input_for(name: str, shape: tuple[int, ...], scale: float = 1.0) -> Tensor:

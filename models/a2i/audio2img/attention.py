@@ -16,13 +16,8 @@ from torch import Tensor
 
 from sonolume.config.a2i.audio2img import Config
 from sonolume.models import previews
-from sonolume.models.a2i.audio2img.attention_encoder import (
-    AttentionEncoder,
-    SoundStates,
-    load_sound_states,
-    save,
-    tokenise,
-)
+from sonolume.models.a2i.attention_prompt import tokenise
+from sonolume.models.a2i.audio2img.attention_encoder import AttentionEncoder, SoundStates, load_sound_states, save
 from sonolume.models.a2i.frozen import cached_features, cached_moments, frozen_stable_diffusion
 from sonolume.models.a2i.pairs import PairDataset
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, remove_placeholder

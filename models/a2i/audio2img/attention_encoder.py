@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from sonolume.config.a2i.audio2img import Head
-from sonolume.config.audio_to_image import PLACEHOLDER
 from sonolume.models.a2i import loading
+from sonolume.models.a2i.attention_prompt import attention_prompt
 from sonolume.models.a2i.audio2img.encoder import RECIPE, Audio2ImgEncoder
 from sonolume.models.a2i.audiotoken.encoder import RECIPE as AUDIOTOKEN
 from sonolume.models.a2i.audiotoken.encoder import AudioTokenEncoder, beats_features
-from sonolume.models.a2i.pipeline import SETTINGS_FILE, remove_placeholder
+from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.models.a2i.sound_encoder import SoundEncoder, repeat_to_length
 from sonolume.models.recipes import recipe_code
 from sonolume.modules.decoupled_attention import AudioAttention
@@ -75,33 +75,8 @@ class AttentionEncoder:
         return self.head(states.to(self.head.device)).float()                                     # (B, K, D)
 
     def encode_prompt(self, audio_tokens: Tensor, prompts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Tensor:
-        """Encode the words of each prompt, followed by the states of its sounds -> (B, L + m K, D).
-
-        Args:
-            audio_tokens: (B, m K, D), the states of m sounds for m places `<*>`; one sound fills any number of places.
-        """
-        count = audio_tokens.shape[1] // self.num_tokens
-        for prompt in prompts:
-            places = prompt.count(PLACEHOLDER)
-            if not places or count not in (1, places):
-                raise ValueError(f"the prompt {prompt!r} has {places} places {PLACEHOLDER} for {count} sounds")
-        ids = tokenise([remove_placeholder(prompt) for prompt in prompts], tokenizer)
-        states = text_encoder(ids.to(audio_tokens.device))[0]                                     # (B, L, D)
-        return torch.cat([states.to(audio_tokens.dtype), audio_tokens], dim=1)
-
-
-def tokenise(texts: Sequence[str], tokenizer: Any, truncation: bool = False) -> Tensor:
-    """Tokenize texts -> ids (B, L), padded to the text encoder's input.
-
-    Raises:
-        ValueError: a text is longer and there is no `truncation`.
-    """
-    limit = tokenizer.model_max_length
-    rows = tokenizer(list(texts), padding="max_length", max_length=limit, truncation=truncation, verbose=False)
-    for text, ids in zip(texts, rows.input_ids, strict=True):
-        if len(ids) > limit:
-            raise ValueError(f"{text!r} has {len(ids) - 2} tokens, the text encoder reads {limit - 2}: shorten it")
-    return torch.tensor(rows.input_ids)
+        """Encode the words of each prompt, followed by the states of its sounds -> (B, L + m K, D)."""
+        return attention_prompt(audio_tokens, prompts, self.num_tokens, tokenizer, text_encoder)
 
 
 def load_sound_states(

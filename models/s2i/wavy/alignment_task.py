@@ -3,9 +3,11 @@
 B items, N hidden states of HuBERT, T frames, d width of HuBERT, J width of the common space.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -13,12 +15,12 @@ from torch import Tensor
 from sonolume.config.s2i.wavy import Config, Stage
 from sonolume.models import lightning_internals
 from sonolume.models.s2i.wavy.data import SpeechBatch
-from sonolume.models.s2i.wavy.encoder import save
+from sonolume.models.s2i.wavy.encoder import IMAGE_NORM, save
 from sonolume.models.s2i.wavy.hubert import Hubert
 from sonolume.models.s2i.wavy.image_encoder import ImageEncoder
 from sonolume.models.training import Frozen, RecipeTask, gather_rows, seeded, step_generator
 from sonolume.modules.metrics.retrieval import recalls
-from sonolume.modules.speech_clip import SpeechEncoder, masked_contrastive_loss
+from sonolume.modules.speech_clip import LARGEST_SCALE, SpeechEncoder, masked_contrastive_loss
 from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 
@@ -33,6 +35,7 @@ class AlignmentTask(RecipeTask):
         model = config.model
         self.hubert: Hubert = frozen["hubert"]
         self.images: ImageEncoder = frozen["images"]
+        self.image_norm: float | None = None  # mean length of the vectors of the training pictures, where cached
         torch.manual_seed(config.train.random_seed)
         self.encoder = build(config, self.hubert, self.images)
         self.encoder.logit_scale.requires_grad_(model.loss.train_temperature)
@@ -52,6 +55,9 @@ class AlignmentTask(RecipeTask):
         self.hubert.to(self.device)  # frozen networks are no submodules
         self.images.to(self.device)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # of a validation: speech, images, numbers of pictures
+        vectors = self.trainer.datamodule.data.train.vectors  # type: ignore[attr-defined]
+        if vectors is not None:
+            self.image_norm = float(np.linalg.norm(vectors, axis=1).mean())
 
     def embed(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """Unit vectors (B, J) of the recordings and of the pictures of a batch."""
@@ -81,6 +87,8 @@ class AlignmentTask(RecipeTask):
         return (speech, images), {"loss": total, **found}
 
     def training_step(self, batch: SpeechBatch, batch_index: int) -> Tensor:
+        with torch.no_grad():  # as CLIP does: beyond its limit, the scale would get no gradient that leads back
+            self.encoder.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
         with seeded(step_generator(self.config.train.random_seed, batch_index, self.global_rank), self.device):
             _, losses = self.losses(batch)
         self.log_losses("train", losses, len(batch.picture))
@@ -112,8 +120,10 @@ class AlignmentTask(RecipeTask):
     def export(self, folder: Path) -> None:
         """Write the speech encoder, the networks that were trained with it, and the names of the others."""
         model = self.config.model
-        settings = {"stage": str(Stage.encoder), "hubert": model.speech_encoder.hubert,
-                    "image_encoder": model.image_encoder.model}  # fmt: skip
+        settings: dict[str, Any] = {"stage": str(Stage.encoder), "hubert": model.speech_encoder.hubert,
+                                    "image_encoder": model.image_encoder.model}  # fmt: skip
+        if self.image_norm is not None:
+            settings[IMAGE_NORM] = self.image_norm
         hubert = self.hubert if model.speech_encoder.train else None
         save(folder, self.encoder, settings, None, hubert, self.images if model.image_encoder.train else None)
 

@@ -29,6 +29,7 @@ RECIPE = "s2i/wavy"
 SHIPPED = "pretrained/mini/wavy"  # the miniature exported folder, used where the run has none
 # folders of an exported model, the last two are also settings
 SPEECH_ENCODER, HEAD, HUBERT, IMAGE_ENCODER = "speech_encoder", "head", "hubert", "image_encoder"
+IMAGE_NORM = "image_norm"  # setting: mean length of the vectors of the image encoder, for the head image
 WINDOW = 30.0  # seconds of the longest recording
 MIN_SECONDS = 0.1
 BATCH_SIZE = 8  # recordings of one forward pass
@@ -134,7 +135,8 @@ def load(folder: Path, settings: dict[str, Any], device: torch.device, dtype: to
     """
     if settings.get("stage") != Stage.head:
         raise UserError(f"{folder}: {ENCODER_ONLY}")
-    vectors, name = load_vectors(folder, settings, device, dtype), settings.get("head")
+    vectors: Any = load_vectors(folder, settings, device, dtype)
+    name = settings.get("head")
     prompt = settings.get("prompt", PLACEHOLDER)
     if name == Head.image:
         from sonolume.models.s2i.wavy import image_head

@@ -5,6 +5,7 @@ any of its recordings. N recordings, M pictures, V width of the image encoder's 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,13 +21,13 @@ from sonolume.models.evaluation.held_out import HeldOut
 from sonolume.models.evaluation.report import MAX_OUTLIERS, Report, Score, finish
 from sonolume.models.evaluation.samples import Files, weights_version
 from sonolume.models.s2i.wavy import retrieval
-from sonolume.models.s2i.wavy.asr import Recogniser, count_wrong_letters, error_rate, letters
-from sonolume.models.s2i.wavy.encoder import HUBERT, IMAGE_ENCODER, RECIPE, check_images, source_of
+from sonolume.models.s2i.wavy.encoder import HUBERT, IMAGE_ENCODER, RECIPE, check_images, load, source_of
 from sonolume.models.s2i.wavy.image_encoder import ImageEncoder, load_image_encoder
 from sonolume.models.s2i.wavy.retrieval import DualEncoder
+from sonolume.models.speech_recognition import Recogniser, count_wrong_letters, error_rate, letters
 from sonolume.modules.metrics.embeddings import cosine_matrix, rank_distribution, ranks
 from sonolume.modules.metrics.interval import JACKKNIFE_GROUPS, Share, jackknife
-from sonolume.utils import audio
+from sonolume.utils import audio, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 
@@ -49,6 +50,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
     folder, settings = loading.read_settings(where, [RECIPE], "--checkpoint")
     if settings.get("stage") == Stage.encoder:
         raise UserError(f"{where}: holds a speech encoder without a head, which cannot draw: add --retrieval_only")
+    if options.other_head is not None:
+        loading.read_settings(paths.locate(options.other_head, "--other_head", flag=True), [RECIPE], "--other_head")
     asr = options.asr or (WORLD_ASR if in_world else None)
     key = f"{folder / SETTINGS_FILE}: {IMAGE_ENCODER}"
     images = load_image_encoder(source_of(folder, settings, IMAGE_ENCODER), key)
@@ -99,8 +102,11 @@ class Evaluation:
         self.asr = recogniser and recogniser.where
 
     def draw_baselines(self, painter: Painter, tests: HeldOut, made: Files) -> Mapping[str, Files]:
-        """Draw pictures of the transcripts, and take for each recording the picture of the next one's speech."""
+        """Draw pictures by --other_head and of the transcripts; take the picture of the next recording for each one."""
         columns: dict[str, Files] = {}
+        if self.options.other_head is not None:
+            column, other = with_head(painter, self.options.other_head)
+            columns[column] = other.from_sounds(tests, column)
         if self.recogniser is not None:
             self.transcripts = transcribe(self.recogniser, tests.sounds, runtime.pick_device(self.options.device))
             texts = {uid: shorten(text, painter.pipe.sd.tokenizer) for uid, text in self.transcripts.items()}
@@ -122,6 +128,21 @@ class Evaluation:
         if self.asr is not None:
             report.facts["asr"] = self.asr
             add_letter_errors(report, self.transcripts, tests.captions)
+
+
+def with_head(painter: Painter, source: str) -> tuple[str, Painter]:
+    """Name the head of an exported folder or hub id, and let it draw with the Stable Diffusion of a painter."""
+    where, options = paths.locate(source, "--other_head", flag=True), painter.options
+    folder, settings = loading.read_settings(where, [RECIPE], "--other_head")
+    encoder = load(folder, settings, painter.pipe.sd.device, torch.float32)
+    try:
+        pipe = AudioToImagePipeline.from_pipe(painter.pipe, encoder)
+    except ValueError as error:
+        raise UserError(f"--other_head {source}: {error}") from error
+    made_by = painter.settings | {"model": weights_version(where), "prompt": encoder.prompt}
+    if options.guidance_scale is None:
+        made_by["guidance_scale"] = float(settings.get("guidance_scale", pipe.guidance_scale))
+    return f"head {settings['head']}", replace(painter, pipe=pipe, settings=made_by)
 
 
 def transcribe(recogniser: Recogniser, sounds: Files, device: torch.device) -> dict[str, str]:

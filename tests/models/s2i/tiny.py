@@ -21,7 +21,7 @@ from sonolume.models.mini import clip
 from sonolume.models.mini.clip_text import build_tokenizer, save_tokenizer
 from sonolume.models.mini.hubert import build, build_processor
 from sonolume.models.s2i.wavy.encoder import save
-from sonolume.modules.speech_clip import SpeechEncoder, TokenHead
+from sonolume.modules.speech_clip import SequenceHead, SpeechEncoder, TokenHead
 from sonolume.preprocessors.miniworld.captions import FRAME_TEXTS
 from sonolume.utils import audio
 
@@ -69,8 +69,7 @@ def make_whisper(folder: Path) -> Path:
         vocab_size=len(tokenizer), num_mel_bins=8, d_model=8, encoder_layers=1, decoder_layers=1,
         encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
         max_source_positions=100, max_target_positions=8, pad_token_id=0, bos_token_id=0, eos_token_id=0,
-        decoder_start_token_id=tokenizer.convert_tokens_to_ids(more[0]), suppress_tokens=None,
-        begin_suppress_tokens=None,
+        decoder_start_token_id=len(words), suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config)
     model.generation_config.max_length = 6
@@ -79,14 +78,15 @@ def make_whisper(folder: Path) -> Path:
     return folder
 
 
-def make_encoder(folder: Path, hubert: Path, images: Path, head: bool = False) -> Path:
-    """An exported folder of stage 1, or of stage 2 with the shipped Stable Diffusion of the miniature world."""
+def make_encoder(folder: Path, hubert: Path, images: Path, head: str = "") -> Path:
+    """An exported folder of stage 1, or of a head with the shipped Stable Diffusion of the miniature world."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"stage": "encoder", "hubert": str(hubert), "image_encoder": str(images)}
     if head:
-        settings |= {"stage": "head", "head": "token", "stable_diffusion": STABLE_DIFFUSION, "prompt": "a photo of <*>"}
-    network = TokenHead(WIDTH, 128, num_tokens=2) if head else None
-    save(folder, SpeechEncoder(3, 16, WIDTH, num_heads=2), settings, network)
+        settings |= {"stage": "head", "head": head, "stable_diffusion": STABLE_DIFFUSION, "prompt": "a photo of <*>"}
+    network = SpeechEncoder(3, 16, WIDTH, num_heads=2)  # before the head, so that both stages have the same weights
+    heads = {"token": TokenHead(WIDTH, 128, 2), "sequence": SequenceHead(16, 128, 5, 8, 1, 2)}
+    save(folder, network, settings, heads.get(head))
     return folder
 
 

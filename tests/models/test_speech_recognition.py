@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sonolume.models.s2i.wavy.asr import Recogniser, count_wrong_letters, error_rate, letters
+from sonolume.models.speech_recognition import Recogniser, count_wrong_letters, error_rate, letters
 from sonolume.utils.errors import UserError
 from tests.models.s2i import tiny
 
