@@ -15,9 +15,9 @@ from sonolume.modules.decoupled_attention import AudioAttention, KeysAndValues
 class IPAdapter(AudioAttention):
     """Tokens of an image vector, and their keys and values for every cross-attention layer of a U-Net.
 
-    Behind the K tokens of a vector follows one more state, which is 1 everywhere. States that are multiplied by a
-    strength thus tell it: the output of the attention is multiplied by it, and its weights stay as they are. This is
-    `set_ip_adapter_scale` of diffusers. States of zero are no picture.
+    The K tokens of a vector are followed by one more state, which is 1 everywhere, so that it holds the strength by
+    which all states are multiplied. The output of the attention is multiplied by this strength, and the attention
+    weights do not depend on it, as with diffusers' `set_ip_adapter_scale`. States of zero are no picture.
 
     Args:
         layers, width, text_length: as of `AudioAttention`.
@@ -34,7 +34,7 @@ class IPAdapter(AudioAttention):
         self.projections = nn.ModuleList(TokenKeysAndValues(width, size, num_states) for size in layers.values())
 
     def forward(self, states: Tensor) -> Tensor:
-        """Tokens of image vectors (B, J) with the state that tells the strength -> (B, K + 1, D)."""
+        """Tokens of image vectors (B, J) with the state that holds the strength -> (B, K + 1, D)."""
         return nn.functional.pad(self.project(states), (0, 0, 0, 1), value=1.0)
 
 
