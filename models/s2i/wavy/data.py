@@ -153,7 +153,13 @@ class Recordings(Dataset[Any]):
                 policy = CacheFeatures.never
         if policy is CacheFeatures.never:
             return None
-        return cached_features(self.folder, name, self.windows, network, compute, train, collate=list)
+        more: dict[str, Any] = {"collate": list, "identity": identity_of(hubert, network)}
+        return cached_features(self.folder, name, self.windows, network, compute, train, **more)
+
+
+def identity_of(hubert: Hubert, network: Any) -> list[Any]:
+    """Everything that decides what a network on top of HuBERT computes, for the key of a cache."""
+    return [hubert.extractor.to_json_string(), list(network.state_dict().values())]
 
 
 def _stored_samples(recording: Path) -> int:
@@ -236,7 +242,7 @@ class VectorPictures(Recordings):
         name = f"speech vectors of {split}"
         self.vectors = cached_features(
             self.folder, name, self.windows, vectors.network, vectors.encode, config.train, dtype=np.float32,
-            collate=list,
+            collate=list, identity=identity_of(vectors.hubert, vectors.network),
         )  # fmt: skip
         self.label = torch.zeros(sd.text_encoder.config.hidden_size)
         self.first_window, self.first_image = self.windows.first, self.picture
