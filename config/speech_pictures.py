@@ -44,7 +44,7 @@ class PreprocessOptions(options.PreprocessOptions):
 
     input: Path | None = option(
         help="folder of Flickr8k with its audio, SpokenCOCO's json, or a csv, json or jsonl manifest with Audio and "
-        "Image (default: the config's synthetic scenes)",
+        "Image (default: the synthetic scenes, if the config has them)",
         metavar="FOLDER_OR_MANIFEST",
         must_exist=True,
     )

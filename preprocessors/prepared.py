@@ -171,10 +171,16 @@ def cleanup(folder: Path) -> Iterator[None]:
 
 def check_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None:
     """Raise a UserError, which names each difference and the remedy, unless the stored settings equal `settings`."""
-    old = files.read_json(path, f"the settings of what was prepared there; {remedy}")
-    changes = [f"{key} {old.get(key)} (now {new})" for key, new in settings.items() if old.get(key) != new]
+    old, new = _flat(files.read_json(path, f"the settings of what was prepared there; {remedy}")), _flat(settings)
+    changes = [f"{key} {old.get(key)} (now {value})" for key, value in new.items() if old.get(key) != value]
     if changes:
         raise UserError(f"{path.parent}: prepared with other settings: {', '.join(changes)}; {remedy}")
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of the entry "input", the scenes of the miniature world, beside the others."""
+    scenes = settings.get("input")
+    return {**settings, **scenes, "input": "miniworld"} if isinstance(scenes, dict) else dict(settings)
 
 
 def store_settings(path: Path, settings: Mapping[str, Any], remedy: str) -> None:

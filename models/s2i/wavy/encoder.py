@@ -33,7 +33,7 @@ IMAGE_NORM = "image_norm"  # setting: mean length of the vectors of the image en
 WINDOW = 30.0  # seconds of the longest recording
 MIN_SECONDS = 0.1
 BATCH_SIZE = 8  # recordings of one forward pass
-ENCODER_ONLY = "holds a speech encoder without a head, which cannot draw: train the head, or use --embed or --search"
+ENCODER_ONLY = "is a speech encoder without a head and cannot draw: train a head, or use --embed or --search"
 
 
 class SpeechVectors:

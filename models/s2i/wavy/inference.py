@@ -36,7 +36,7 @@ def run(config: Config, options: InferenceOptions) -> None:
     elif options.search is not None:
         search(source, options, options.search)
     elif loading.read_settings(source, [RECIPE], "--checkpoint")[1].get("stage") == Stage.encoder:
-        raise UserError(f"--checkpoint {source}: {ENCODER_ONLY}")
+        raise UserError(f"{source}: {ENCODER_ONLY}")
     else:
         generate.run(config, replace(options, checkpoint=source))
 
@@ -109,7 +109,7 @@ def _write_sheet(path: Path, rows: list[tuple[Clip, Found]], top: int) -> None:
     columns: list[list[Image.Image]] = [[draw_text(clip.path.name, CELL) for clip, _ in rows]]
     for place in range(min(top, len(rows[0][1]))):
         best = [found[place] for _, found in rows]
-        columns.append([with_caption(open_image(picture), f"{cosine:.3f}") for picture, cosine in best])
+        columns.append([with_caption(open_image(picture), f"{cosine:.3f} {picture.name}") for picture, cosine in best])
     titles = ["recording", *(str(place) for place in range(1, len(columns)))]
     picture_grid(path, columns, titles, cell=columns[1][0].size)
 

@@ -16,6 +16,8 @@ from sonolume.models.training import Frozen, RecipeTask
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
+STAGE_1 = "train stage 1 first (--config egs/s2i/wavy/encoder.json), or name the folder of a trained encoder"
+
 
 def load_frozen(config: Config) -> Frozen:
     """Load the networks that the config's stage and head need.
@@ -32,7 +34,7 @@ def load_frozen(config: Config) -> Frozen:
     if model.head is Head.image:
         raise UserError("model.head image is not trained: make its folder from that of stage 1 with "
                         "python bins/convert.py speech-ip-adapter ENCODER_FOLDER FOLDER")  # fmt: skip
-    folder, settings = read_settings(paths.locate(model.encoder, "model.encoder"), [RECIPE], "model.encoder")
+    folder, settings = read_settings(paths.locate(model.encoder, "model.encoder", STAGE_1), [RECIPE], "model.encoder")
     vectors = load_vectors(folder, settings, torch.device("cpu"), torch.float32)
     vectors.network.eval().requires_grad_(False)
     found = Frozen(vectors=vectors, settings=settings, folder=folder)

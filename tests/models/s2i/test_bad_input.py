@@ -245,7 +245,7 @@ def test_recordings_that_cannot_be_used(
         ("no_head", [], "head is 'other', expected token, sequence, image"),
         ("no_hubert", [], "audio_to_image.json: hubert missing: export the run again"),
         ("without_head", [], "head"),
-        ("encoder_of_wider", [], "holds a speech encoder without a head, which cannot draw: train the head"),
+        ("encoder_of_wider", [], "is a speech encoder without a head and cannot draw: train a head"),
         ("t5", [], "not an exported folder of s2i/wavy: holds T5EncoderModel"),
     ],
 )

@@ -127,7 +127,7 @@ def test_requests_that_cannot_be_met(infer: Infer, sounds: Path, pictures: Path,
     (tmp_path / "empty").mkdir()
     both = ("--embed", tmp_path / "a.npz", "--search", pictures)
     for message, *flags in [
-        ("holds a speech encoder without a head, which cannot draw: train the head, or use --embed or --search",),
+        ("is a speech encoder without a head and cannot draw: train a head, or use --embed or --search",),
         ("empty: contains no pictures", "--search", tmp_path / "empty"),
         ("empty: contains no pictures", "--embed", tmp_path / "a.npz", "--images", tmp_path / "empty"),
         ("choose one of them", *both),
