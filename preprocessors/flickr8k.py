@@ -109,8 +109,8 @@ def _list_files(
         if found:
             return folder, found
     wanted = " or ".join(f"{name}/" for name in names[:2])
-    raise UserError(f"{places[0]}: Flickr8k without its {what}: put them into {wanted} there, or name the folder that "
-                    "contains it with --audio_dir")  # fmt: skip
+    raise UserError(f"{places[0]}: no {what} of Flickr8k in {wanted}: put them there, or name the folder around it "
+                    "with --audio_dir")  # fmt: skip
 
 
 def _lines(path: Path, pattern: re.Pattern[str], form: str) -> Iterator[tuple[str, ...]]:

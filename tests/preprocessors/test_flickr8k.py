@@ -66,7 +66,7 @@ def test_sounds_and_pictures_of_two_folders(tmp_path: Path, source: Path) -> Non
         assert len(rows) == 8 and not left_out
     (sounds / "wav2capt.txt").unlink()
     assert len(read(source, "mine", sounds / "wavs")[0]) == 8
-    with pytest.raises(UserError, match=r"Flickr8k without its pictures: put them into Images/ or Flicker8k_Dataset/"):
+    with pytest.raises(UserError, match=r"no pictures of Flickr8k in Images/ or Flicker8k_Dataset/"):
         read(sounds, "mine")
 
 
