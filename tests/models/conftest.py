@@ -67,3 +67,18 @@ def tiny_stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build_stable_diffusion() -> Callable[..., Path]:
     """build_stable_diffusion(folder, prediction="epsilon", width=32)."""
     return make_stable_diffusion
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """refused(main, *argv): the one line with which a command fails."""
+    from sonolume.utils import cli
+
+    def call(main: Callable[..., None], *argv: str) -> str:
+        capsys.readouterr()
+        assert cli.run(main, list(argv)) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert "Traceback" not in "".join(lines) and [line for line in lines if line.startswith("error")] == lines[-1:]
+        return lines[-1]
+
+    return call

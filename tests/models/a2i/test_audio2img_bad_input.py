@@ -38,20 +38,6 @@ def parts(
     return folder
 
 
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """refused(main, *argv): the one line with which a command fails."""
-
-    def call(main: Callable[..., None], *argv: str) -> str:
-        capsys.readouterr()
-        assert cli.run(main, list(argv)) == 2
-        lines = capsys.readouterr().err.splitlines()
-        assert "Traceback" not in "".join(lines) and [line for line in lines if line.startswith("error")] == lines[-1:]
-        return lines[-1]
-
-    return call
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
