@@ -18,13 +18,18 @@ TO_BE_PASSED = {  # part -> its evaluation, and the least values of its scores
     ),
     "stable_diffusion": ("mini/stable_diffusion.json", {"right kind of picture": 0.8}),
     "im2wav": ("i2a/im2wav/tiny.json", {"single": 0.70, "onset F1 of films": 0.5}),
+    "hubert": ("mini/hubert.json", {"captions without a mistake": 0.3}),
+    "wavy": (
+        "s2i/wavy/tiny.json",
+        {"right kind of picture": 0.70, "R@10 speech to image": 0.5, "R@10 image to speech": 0.5},
+    ),
 }
 
 
 def test_every_part_has_configs_and_components(tmp_path: Path):
     for file in {file for files in PARTS.values() for file in files}:
         assert config_of(file, tmp_path / "a b").run_dir.is_relative_to(tmp_path / "a b")
-    for parts in (PARTS["stable_diffusion"], PARTS["text_to_audio"]):
+    for parts in (PARTS["stable_diffusion"], PARTS["text_to_audio"], PARTS["wavy"]):
         runs = {config_of(file, tmp_path).exp_name for file in parts[:-1]}
         assert {Path(run).name for run in COMPONENTS[parts[-1]].values()} == runs
 
