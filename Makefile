@@ -1,6 +1,6 @@
 # `make help` lists the targets. PYTHON=/path/to/python uses that environment instead of ./.venv.
 .POSIX:
-.PHONY: help dev check test test-full results
+.PHONY: help dev check docs test test-full results
 
 python = "$${PYTHON:-.venv/bin/python}"
 N = 240
@@ -18,6 +18,9 @@ check: dev ## run ruff and basedpyright
 	@mkdir -p .typing && ln -sfn .. .typing/sonolume
 	$(python) -m ruff check .
 	$(python) -m basedpyright --pythonpath "$$(command -v $(python))"
+
+docs: dev ## check that all links, anchors and pictures of the pages exist
+	$(python) -m pytest -q tests/test_links.py
 
 test: check ## run the checks and all but the longest tests, as in CI
 	$(python) -m pytest -q -n 2 --dist worksteal

@@ -19,7 +19,8 @@ from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "egs").rglob("*.md")), *sorted((ROOT / "pretrained").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "egs").rglob("*.md"))]
+PAGES += sorted((ROOT / "pretrained").rglob("*.md"))
 GUIDE = ROOT / "egs" / "ADD_A_RECIPE.md"  # its blocks are the files of a recipe that does not exist
 KINDS = {"preprocess": "Preprocess", "train": "Train", "finetune": "Finetune", "inference": "Inference"}
 KINDS["evaluate"] = "Evaluation"
