@@ -183,10 +183,10 @@ def add_retrieval(report: Report, encoder: DualEncoder, tests: HeldOut) -> None:
     nothing is added.
     """
     uids = {path: uid for uid, path in tests.sounds.items() if uid in tests.pictures}
-    speech, clips, unheard = retrieval.encode_recordings(encoder, list(uids))                     # (N, J)
+    speech, clips, bad_recordings = retrieval.encode_recordings(encoder, list(uids))                     # (N, J)
     paths = list(dict.fromkeys(tests.pictures[uids[clip.path]] for clip in clips))
-    pictures, kept, unseen = retrieval.encode_pictures(encoder.images, paths)                     # (M, V)
-    reasons = {**unheard, **unseen}.items()
+    pictures, kept, bad_pictures = retrieval.encode_pictures(encoder.images, paths)                     # (M, V)
+    reasons = {**bad_recordings, **bad_pictures}.items()
     report.leave_out((uids.get(path, str(path)), str(error).removeprefix(f"{path}: ")) for path, error in reasons)
     if len(kept) < 2:
         message(f"retrieval is not scored: it needs two pictures with recordings, there are {len(kept)}")
