@@ -1,5 +1,9 @@
-"""Install __init__.py and the folders at the root as sonolume, sonolume.models ..., and nothing as bare `utils`."""
+"""Install __init__.py and the folders at the root as sonolume, sonolume.models ..., and nothing as bare `utils`.
 
+A wheel also contains the recipes' configs and the miniature models, which the command `sonolume` uses.
+"""
+
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -11,7 +15,11 @@ README = ROOT / "README.md"
 
 
 class BuildPackage(build_py):
-    """Leave this file out of the package whose folder is the root."""
+    """Leave this file out of the package whose folder is the root, and files of an earlier build out of a wheel."""
+
+    def run(self) -> None:
+        shutil.rmtree(Path(self.build_lib) / "sonolume", ignore_errors=True)  # pip builds in the tree
+        super().run()
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
         return [found for found in super().find_package_modules(package, package_dir) if found[1] != "setup"]
@@ -29,7 +37,8 @@ setup(
     + [f"sonolume.{p}" for f in FOLDERS for p in [f, *(f"{f}.{s}" for s in find_packages(str(ROOT / f)))]],
     package_dir={"sonolume": "."},
     cmdclass={"build_py": BuildPackage},
-    package_data={"sonolume.modules.beats": ["*.txt"]},
+    package_data={"sonolume": ["egs/**/*.json", "pretrained/mini/**/*"], "sonolume.modules.beats": ["*.txt"]},
+    entry_points={"console_scripts": ["sonolume=sonolume.bins.main:command_line"]},
     install_requires=[
         "torch>=2.6,<2.14",  # the newest tested version; 2.13 on PyPI is a CUDA 13 build
         "pytorch-lightning>=2.6,<3",
@@ -55,6 +64,7 @@ setup(
     extras_require={
         "video": ["av>=14"],
         "lora": ["peft>=0.17"],
-        "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17"],
+        "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17",
+                "setuptools>=70.1"],  # for the wheel of tests/test_wheel.py
     },
 )

@@ -3,7 +3,6 @@
 An interrupted build continues where it stopped. Parts are exported in half precision.
 """
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -109,13 +108,13 @@ def export(source: Path, target: Path) -> Path:
 
 
 def main(argv: list[str]) -> None:
-    program = os.environ.get("SONOLUME_COMMAND", "build.py")
-    parser = cli.parser(program, "Train the shipped miniature models (parts) from scratch and export them.")
+    about = "Train the shipped miniature models (parts) from scratch and export them."
+    parser = cli.parser(cli.program("build"), about)
     parts_help = "parts to train and export; audiotoken needs beats and stable_diffusion, audio2img the latter"
     parser.add_argument("part", nargs="+", choices=(*PARTS, "all"), help=parts_help)
     for flag, default, what in (
-        ("--output_dir", paths.root() / "pretrained" / "mini", "exported parts (default: pretrained/mini)"),
-        ("--work_dir", paths.root(), "data/ and ckpts/ (default: the repository root)"),
+        ("--output_dir", paths.work_dir() / "pretrained" / "mini", "exported parts (default: pretrained/mini)"),
+        ("--work_dir", paths.work_dir(), "data/ and ckpts/ (default: the repository root)"),
     ):
         parser.add_argument(flag, type=Path, default=default, metavar="FOLDER", help=f"folder for {what}")
     args = parser.parse_args(argv)

@@ -16,7 +16,7 @@ from sonolume.utils.errors import UserError
 
 def main(argv: list[str]) -> None:
     about = "Compare several reports in a table (Markdown in a file or pipe); the best value of each row is bold."
-    parser = cli.parser("compare.py", about)
+    parser = cli.parser(cli.program("compare"), about)
     parser.add_argument("report", nargs="+", type=Path, help="report.json files, or the folders that hold them")
     parser.add_argument("--unranked", action="store_true", help="show reports of different conditions, without ranks")
     args = parser.parse_args(argv)

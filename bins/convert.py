@@ -21,7 +21,7 @@ from sonolume.utils.errors import UserError
 
 def main(argv: list[str]) -> None:
     parser = cli.parser(
-        "convert.py", "Convert published checkpoints to model folders, or assemble parts into a pipeline."
+        cli.program("convert"), "Convert published checkpoints to model folders, or assemble parts into a pipeline."
     )
     systems = parser.add_subparsers(dest="system", metavar="SYSTEM", required=True)
     found = converters.commands()

@@ -17,10 +17,11 @@ from sonolume.utils import cli, paths
 
 
 def main(argv: list[str]) -> None:
-    root = paths.root()
-    parser = cli.parser("results.py", "Score all shipped models and replace the table of results in the README.")
-    parser.add_argument("--output_dir", type=Path, default=root / "evaluation" / "results", help="folder of reports")
-    parser.add_argument("--readme", type=Path, default=root / "README.md", help="page whose table is replaced")
+    folder, page = paths.work_dir() / "evaluation" / "results", paths.root() / "README.md"
+    about = "Score all shipped models and replace the table of results in the README, or print it without a README."
+    parser = cli.parser(cli.program("results"), about)
+    parser.add_argument("--output_dir", type=Path, default=folder, help="folder of reports")
+    parser.add_argument("--readme", type=Path, default=page if page.is_file() else None, help="page with the table")
     parser.add_argument("--num_samples", type=int, help="captions or clips of each recipe (default: run_eval.sh's)")
     args = parser.parse_args(argv)
     paths.check_folder(args.output_dir, "--output_dir")
@@ -32,8 +33,12 @@ def main(argv: list[str]) -> None:
         print(f"{count} of {len(parts)}: {part.title}", file=sys.stderr, flush=True)
         given = ["--config", str(part.config), "--checkpoint", str(part.checkpoint)]
         evaluate.main([*given, "--output_dir", str(args.output_dir / part.name), *number])
-    compare.insert_lines(args.readme, compare.results_table(parts, args.output_dir))
-    print(args.readme)
+    table = compare.results_table(parts, args.output_dir)
+    if args.readme is None:
+        print("\n".join(table))
+    else:
+        compare.insert_lines(args.readme, table)
+        print(args.readme)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""The command line of one recipe: `--config` first, then the flags declared by this recipe and `key=value` overrides.
+"""The command line of one recipe: its config first, then the flags declared by this recipe and `key=value` overrides.
 
 Imports no torch, so that `--help` and every mistake are answered at once.
 """
 
 import argparse
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sonolume.config import options as shared
-from sonolume.config import sources
+from sonolume.config import shipped, sources
 from sonolume.config.load import merge, recipe_module, recipe_of, recipes
 from sonolume.config.options import Options, declared
 from sonolume.utils import cli, paths
@@ -20,6 +19,7 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.text import has_surrogates
 
 USAGE = "%(prog)s [--config FILE] [--flag VALUE ...] [key=value ...]"
+USAGE_WITHOUT_CONFIG = USAGE.replace("[--config FILE]", "RECIPE | --config FILE")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,13 @@ class Command:
 
 
 def parse(script: str, kind: str, description: str, argv: list[str]) -> Command:
-    """Parse the command line of bins/{script}.py; `kind` is the recipe's options class, such as "InferenceOptions"."""
-    program = os.environ.get("SONOLUME_COMMAND", f"{script}.py")  # egs/_run.sh sets the name of the shell script
+    """Parse the command line of bins/{script}.py; `kind` is the recipe's options class, such as "InferenceOptions".
+
+    A first word such as tta/audioldm names a config in egs/, unless another --config follows.
+    """
+    program = cli.program(script)
+    if argv and not argv[0].startswith("-") and "=" not in argv[0]:
+        argv = ["--config", str(shipped.find(argv[0], script)), *argv[1:]]
     path = _config_file(program, kind, description, argv)
     files = sources.read(path)
     recipe, name = recipe_of(files), files[-1].name
@@ -67,14 +72,14 @@ def _check_folders(config: Any, name: str) -> None:
 
 def _config_file(program: str, kind: str, description: str, argv: list[str]) -> Path:
     """Find `--config`, which decides all other flags; without it, answer `--help` with the list of recipes."""
-    parser = cli.parser(program, description, USAGE, add_help=False)
+    parser = cli.parser(program, description, USAGE_WITHOUT_CONFIG, add_help=False)
     parser.add_argument("--config", type=Path, metavar="FILE", help="config file of a recipe: json, or yaml for Hydra")
     path = parser.parse_known_args(argv)[0].config
     if path is None:
-        parser.add_argument("-h", "--help", action="help", help="with --config: list the flags of that recipe")
+        parser.add_argument("-h", "--help", action="help", help="after RECIPE or --config: list that recipe's flags")
         parser.epilog = f"recipes: {', '.join(_recipes_with(kind))}"
         parser.parse_known_args(argv)
-        parser.error("--config FILE is missing, such as --config egs/tta/audioldm/exp_config.json")
+        parser.error("no config: name a recipe first, such as tta/audioldm, or give --config FILE")
     return path
 
 

@@ -30,15 +30,19 @@ def test_importing_it_loads_nothing() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
-def test_a_wheel_holds_the_package_alone(tmp_path: Path) -> None:
-    """`build_py` collects the files; building the wheel itself would need a download of its tools."""
+def test_a_wheel_holds_the_package_its_configs_and_the_shipped_parts(tmp_path: Path) -> None:
+    """`build_py` collects the files; tests/test_wheel.py builds the wheel itself."""
     arguments = ["pip", "--quiet", "build_py", "--build-lib", str(tmp_path)]
     code = f"import sys; sys.argv = {arguments}; __file__ = 'setup.py'; exec(open(__file__).read())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = {str(path.relative_to(tmp_path / "sonolume")) for path in tmp_path.rglob("*") if path.is_file()}
     layers = ("bins", "config", "models", "modules", "preprocessors", "utils")
-    assert {name.split("/")[0] for name in names} == {"__init__.py", *layers}
+    assert {name.split("/")[0] for name in names} == {"__init__.py", "egs", "pretrained", *layers}
+    configs = {str(path.relative_to(ROOT)) for path in (ROOT / "egs").rglob("*.json")}
+    assert {name for name in names if name.startswith("egs/")} == configs
+    parts = {str(path.relative_to(ROOT)) for path in (ROOT / "pretrained/mini").rglob("*") if path.is_file()}
+    assert {name for name in names if name.startswith("pretrained/")} == parts
     present = {str(path.relative_to(ROOT)) for layer in layers for path in (ROOT / layer).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == present | {"__init__.py"}
-    assert {Path(name).suffix for name in names} <= {".py", ".txt"}
+    assert {Path(name).suffix for name in names if name.split("/")[0] in layers} <= {".py", ".txt"}

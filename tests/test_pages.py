@@ -1,5 +1,6 @@
 """Every command of the pages is understood by its script, and every Python block runs."""
 
+import importlib
 import os
 import re
 import shutil
@@ -27,6 +28,11 @@ KINDS["evaluate"] = "Evaluation"
 RECORD = """#!/bin/sh
 case "$*" in *version_info* | "-P -c"*) exit 0 ;; esac
 { printf '%s\\037' "$@"; printf '\\n'; } >>"$RECORD"
+"""
+SUBCOMMAND = """#!/bin/sh
+name=$1
+shift
+exec "$PYTHON" "bins/$name.py" "$@"
 """
 CONTINUED = re.compile(r"\\\n\s*")
 
@@ -57,6 +63,8 @@ def recorded(place: Path) -> Callable[[str], list[list[str]]]:
     for name in ("python", "torchrun", "pip", "hf", "make"):
         (programs / name).write_text(RECORD)
         (programs / name).chmod(0o755)
+    (programs / "sonolume").write_text(SUBCOMMAND)
+    (programs / "sonolume").chmod(0o755)
     for tool in ("sh", "dirname"):
         (programs / tool).symlink_to(str(shutil.which(tool)))
 
@@ -86,6 +94,8 @@ def parse(script: str, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None
         kinds = {name: (lambda _: None, kind) for name, (_, kind) in converters.commands().items()}
         monkeypatch.setattr(converters, "commands", lambda: kinds)
         convert.main(argv)
+    elif script in ("configs", "info"):
+        importlib.import_module(f"sonolume.bins.{script}").main(argv)
     else:
         assert script == "compare"
         with pytest.raises(UserError, match="report"):  # which do not exist
@@ -99,7 +109,7 @@ def test_every_command_is_understood(
     text = "\n".join(blocks(page, "sh"))
     calls = recorded(text)
     scripts = [call for call in calls if any(argument.endswith(".py") for argument in call)]
-    assert len(scripts) >= len(re.findall(r"^ *(?:sh egs/|\.venv/bin/python bins/)", text, re.MULTILINE))
+    assert len(scripts) >= len(re.findall(r"^ *(?:sh egs/|\.venv/bin/python bins/|sonolume )", text, re.MULTILINE))
     for call in scripts:
         place = next(number for number, argument in enumerate(call) if argument.endswith(".py"))
         assert Path(call[place]).name in os.listdir(ROOT / "bins"), call

@@ -65,6 +65,11 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
+def program(script: str) -> str:
+    """Name in --help and messages of bins/{script}.py: that of the shell script or subcommand that started it."""
+    return os.environ.get("SONOLUME_COMMAND", f"{script}.py")  # set by egs/_run.sh and bins/main.py
+
+
 def parser(prog: str, description: str, usage: str | None = None, add_help: bool = True) -> Parser:
     """Build a parser without abbreviations, whose meaning could change with every new flag."""
     return Parser(prog=prog, description=description, usage=usage, allow_abbrev=False, add_help=add_help)

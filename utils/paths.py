@@ -1,5 +1,7 @@
 """Locations. Paths in a config are relative to the repository root, paths in flags to the working directory.
 
+If sonolume was installed as a wheel, there is no repository: paths in a config are relative to the working directory,
+too, except the shipped parts in pretrained/mini, which are in the package; nothing is written there.
 A pretrained part is named by a local folder, or by an id of the model hub.
 """
 
@@ -21,19 +23,36 @@ CONVERT = "; bins/convert.py turns official checkpoints into folders (see its --
 
 
 def root() -> Path:
-    """The checkout of this file, or the working directory if sonolume was installed as a wheel."""
-    checkout = Path(__file__).resolve().parent.parent
-    return checkout if (checkout / "egs").is_dir() else Path.cwd()
+    """Folder of the package, which holds egs/ and pretrained/mini: the checkout, or a folder in site-packages."""
+    return Path(__file__).resolve().parent.parent
+
+
+def is_checkout() -> bool:
+    """Test whether the package is a checkout; a wheel does not contain setup.py."""
+    return (root() / "setup.py").is_file()
+
+
+def work_dir() -> Path:
+    """Folder of data/, ckpts/ and everything else that is written: the checkout, else the working directory."""
+    return root() if is_checkout() else Path.cwd()
+
+
+def _base(path: str | Path) -> Path:
+    """Folder to which a relative path of a config is relative: `root()` for shipped parts, else `work_dir()`."""
+    is_shipped = Path(path).parts[:2] == ("pretrained", "mini") and os.path.exists(root() / path)
+    return root() if is_shipped else work_dir()
 
 
 def pip_install(extra: str) -> str:
-    """Command that installs an extra of this checkout into the running Python, for messages."""
-    return f'{shlex.quote(sys.executable)} -m pip install -e "{root()}[{extra}]"'
+    """Command that installs an extra of this package into the running Python, for messages."""
+    package = f'-e "{root()}[{extra}]"' if is_checkout() else f'"sonolume[{extra}]"'
+    return f"{shlex.quote(sys.executable)} -m pip install {package}"
 
 
 def resolve(path: str | Path, key: str = "") -> Path:
-    """Make a path from a config absolute: relative to `root()`, with `~` expanded; raises as `expand`."""
-    return root() / expand(path, key)
+    """Make a path from a config absolute, with `~` expanded; raises as `expand`."""
+    expanded = expand(path, key)
+    return _base(expanded) / expanded
 
 
 def expand(path: str | Path, key: str = "") -> Path:
@@ -58,14 +77,16 @@ def check_folder(folder: Path, key: str) -> None:
 
 
 def locate(source: str, key: str, remedy: str = "", flag: bool = False) -> str:
-    """Resolve a path, relative to the repository, to an absolute folder, or return a hub id unchanged.
+    """Resolve a path from a config, as `resolve`, to an absolute folder, or return a hub id unchanged.
 
     A UserError names the `key` (config key or flag) of a file or a missing folder, and the `remedy` for the latter.
     With `flag`, a path that exists in the working directory is relative to it.
     """
     in_working_directory = flag and os.path.exists(os.path.expanduser(source))
     try:
-        folder = find_folder(source, None if in_working_directory else root())
+        folder = find_folder(source, None if in_working_directory else _base(source))
+        if folder is None and Path(source).parts[:1] == ("pretrained",):  # no id of the hub
+            raise ValueError(f"{source}: no such folder")
     except ValueError as error:
         hint = CONVERT if str(error).endswith("of a model") else f"; {remedy}" * bool(remedy)
         raise ModelError(f"{key} {error}{hint}") from error

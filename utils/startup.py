@@ -1,4 +1,4 @@
-"""Imported first by every command: Ctrl-C and SIGTERM end it without a traceback, also while the rest is imported.
+"""Imported first by every script: Ctrl-C and SIGTERM end it without a traceback, also while the rest is imported.
 
 Processes that it forks, and those of a distributed training, end with the one that started them. Nothing happens in a
 program that only imports the commands, such as a test.
@@ -41,10 +41,15 @@ def _is_command() -> bool:
     return main.__name__ == "__main__" and folder == os.path.join(root, "bins")
 
 
-if _is_command():
-    for _number in SIGNALS:
-        signal.signal(_number, exit_at_once)
+def start_command() -> None:
+    """Handle signals and the end of the parent in this process, which runs a command."""
+    for number in SIGNALS:
+        signal.signal(number, exit_at_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # egs/_run.sh blocks SIGINT until here
     os.register_at_fork(after_in_child=exit_with_parent)  # data loaders, and train.strategy=ddp_fork
     if "LOCAL_RANK" in os.environ:  # started by Lightning or torchrun
         exit_with_parent()
+
+
+if _is_command():
+    start_command()

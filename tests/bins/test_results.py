@@ -61,6 +61,15 @@ def test_rows_are_the_headlines(tmp_path: Path) -> None:
     ]
 
 
+def test_without_a_readme_the_table_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """In an installed package."""
+    monkeypatch.setattr(compare, "shipped_parts", lambda: [])
+    monkeypatch.setattr(results.paths, "root", lambda: tmp_path)
+    assert cli.run(results.main, ["--output_dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("| recipe | score |") and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("text", ["no marks", "<!-- results -->", "<!-- /results --> <!-- results -->"])
 def test_a_page_without_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str,
                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

@@ -11,12 +11,40 @@ from sonolume.utils.model_folder import HUB_ERRORS, hub_error
 
 
 def test_root_is_the_checkout_wherever_we_stand(root: Path, in_folder: Path) -> None:
-    assert paths.root() == root
+    assert paths.root() == paths.work_dir() == root and paths.is_checkout()
 
 
-def test_root_without_a_checkout_is_the_working_directory(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "__file__", str(in_folder / "site-packages" / "sonolume" / "utils" / "paths.py"))
-    assert paths.root() == in_folder
+@pytest.fixture
+def package(in_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package with one shipped part."""
+    folder = tmp_path / "site-packages" / "sonolume"
+    (folder / "pretrained" / "mini" / "part").mkdir(parents=True)
+    monkeypatch.setattr(paths, "__file__", str(folder / "utils" / "paths.py"))
+    return folder
+
+
+def test_an_installed_package_holds_the_shipped_parts_alone(package: Path, in_folder: Path) -> None:
+    Path("pretrained/mini/part").mkdir(parents=True)
+    Path("pretrained/mine").mkdir()
+    assert paths.root() == package and paths.work_dir() == in_folder
+    for shipped in ("pretrained/mini/part", "./pretrained/mini/part", "pretrained/mini"):
+        assert paths.resolve(shipped) == package / shipped
+    for users in ("pretrained/mine", "pretrained/new", "pretrained/mini/new", "ckpts/tta", "data", "mini/part"):
+        assert paths.resolve(users) == in_folder / users
+    assert paths.resolve("/abs/x") == Path("/abs/x")
+
+
+def test_models_of_an_installed_package(package: Path, in_folder: Path) -> None:
+    Path("mine").mkdir()
+    assert paths.locate("pretrained/mini/part", "key") == str(package / "pretrained/mini/part")
+    assert paths.locate("mine", "key") == str(in_folder / "mine")
+    with pytest.raises(UserError, match="^model.beats pretrained/beats: no such folder"):  # no id of the hub
+        paths.locate("pretrained/beats", "model.beats")
+
+
+def test_pip_installs_an_extra_of_an_installed_package(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "python")
+    assert paths.pip_install("video") == 'python -m pip install "sonolume[video]"'
 
 
 def test_the_pip_of_this_python_installs_an_extra(root: Path, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +78,7 @@ def test_a_folder_that_exists_or_can_be_made(in_folder: Path) -> None:
 
 def test_folders_are_absolute_and_relative_to_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    (tmp_path / "setup.py").touch()
     (tmp_path / "ckpts" / "my model").mkdir(parents=True)
     assert paths.locate("ckpts/my model", "key") == str(tmp_path / "ckpts" / "my model")
     assert paths.locate(str(tmp_path / "ckpts"), "key") == str(tmp_path / "ckpts")
