@@ -20,7 +20,7 @@ from sonolume.preprocessors.miniworld.voice import TEST_VOICES
 
 SMALL = ["model.conv_dim=[4,4,4,4,4,4,4]", "model.hidden_size=16", "model.intermediate_size=16",
          "model.num_hidden_layers=1", "model.num_attention_heads=2"]  # fmt: skip
-CAPTIONS = 12
+CAPTIONS = 8
 
 
 @pytest.fixture(scope="module")

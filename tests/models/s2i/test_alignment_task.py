@@ -208,7 +208,9 @@ def test_frozen_towers_are_named_only(write_wavy: Write, wavy_parts: SimpleNames
     assert (settings["hubert"], settings["image_encoder"]) == (str(wavy_parts.hubert), str(wavy_parts.clip))
 
 
-@pytest.mark.parametrize("overrides", [[], [*TRAIN_BOTH, "model.loss.text_weight=1"]])
+@pytest.mark.parametrize(
+    "overrides", [[], pytest.param([*TRAIN_BOTH, "model.loss.text_weight=1"], marks=pytest.mark.full)]
+)
 def test_resuming_is_exact(write_wavy: Write, tmp_path: Path, overrides: list[str]) -> None:
     path = write_wavy(train={"accumulate": 2})
     random = [*overrides, "model.speech_encoder.dropout=0.2"]

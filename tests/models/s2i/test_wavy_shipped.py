@@ -16,7 +16,7 @@ from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.miniworld.spoken import utterances
 from sonolume.preprocessors.miniworld.voice import TEST_VOICES
 
-RECORDINGS = 16
+RECORDINGS = 12
 
 
 @pytest.fixture(scope="module")
