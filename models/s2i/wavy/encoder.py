@@ -204,6 +204,7 @@ def save(
         head: trained network of stage 2, if there is one.
         hubert, images: those that were trained, too; the settings then name them inside the folder.
     """
+    speech_encoder.register_to_config(_name_or_path="")  # no local path in an exported folder
     speech_encoder.save_pretrained(folder / SPEECH_ENCODER)
     if head is not None:
         head.save_pretrained(folder / HEAD)

@@ -28,6 +28,8 @@ def test_it_is_small_half_precision_and_names_the_shipped_parts(shipped: Path) -
     assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) <= 0.8e6
     for path in shipped.rglob("*.safetensors"):
         assert {weight.dtype for weight in load_file(path).values()} == {torch.float16}
+    for path in shipped.rglob("config.json"):
+        assert not json.loads(path.read_text()).get("_name_or_path")
     settings = json.loads((shipped / SETTINGS_FILE).read_text())
     assert settings["stable_diffusion"] == "pretrained/mini/stable_diffusion"
     assert settings["hubert"] == "pretrained/mini/hubert" and settings["image_encoder"] == "pretrained/mini/clip"
