@@ -313,7 +313,7 @@ def _manifest_path(config: DataConfig, dataset: str, name: str) -> Path:
     path = paths.resolve(config.processed_dir) / dataset / name
     if not path.is_file():
         own = "" if config.miniworld.train_scenes else " and --input FOLDER; tiny.json needs no recordings"
-        raise UserError(f"{path}: no such file: prepare the data first by run_preprocess.sh, same --config{own}")
+        raise UserError(f"{path}: no such file: prepare the data first: run_preprocess.sh, with the same --config{own}")
     return path
 
 

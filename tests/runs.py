@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -65,6 +67,24 @@ def train(config: Any, resume: bool = False, at: tuple[int, Callable[[], None]] 
 
         task.training_step = disturbed
     return fit(task, data, config, config.train, resume)
+
+
+def assert_resumes(path: Path, overrides: Sequence[str], at: int = 5) -> Path:
+    """Compare an unbroken run with one that was cut before batch `at` and resumed, bit by bit; return the former.
+
+    Random numbers that others draw before that batch change nothing.
+    """
+
+    def draw() -> None:
+        torch.rand(7)
+        np.random.random()
+
+    whole = train(load_config(path, [*overrides, "exp_name=whole"]), at=(at, draw))
+    config = load_config(path, [*overrides, "exp_name=broken"])
+    with pytest.raises(PowerCut):
+        train(config, at=(at, cut_power))
+    assert_same_training(whole, train(config, resume=True))
+    return whole
 
 
 def learn(file: Path, folder: Path, data: Sequence[str], short: Sequence[str], asked: Sequence[str]) -> dict[str, Any]:

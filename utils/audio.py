@@ -25,6 +25,7 @@ SPAN_TOLERANCE = 0.01  # seconds that a span may end after the sound, whose leng
 SILENCE_PEAK = 1e-4  # -80 dB of full scale; a wave with a lower peak counts as silent
 LARGEST_PEAK = 1e10  # of full scale; spectrograms and networks overflow far above
 PYAV_REMEDY = paths.pip_install("video")
+CONVERT = "if it is a sound, convert it to wav or flac"
 _PYAV_FORMATS = "mov,matroska,aac,asf,avi,mpeg,mpegts,wav,w64,flac,ogg,mp3,amr,ape,caf,aiff,wv"
 _LENGTHS = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN_SIZE = 2**31 - 4096  # about this size and above: a placeholder of programs that write to a pipe
@@ -117,7 +118,7 @@ def _check_length(path: Path, file: soundfile.SoundFile) -> None:
 def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
     """Decode the first sound track of a file that libsndfile does not support."""
     known = path.suffix.lower() in PYAV_SUFFIXES
-    unreadable = SoundError(f"{path}: not readable as sound ({libsndfile_error}); convert it to wav or flac")
+    unreadable = SoundError(f"{path}: not readable as sound ({libsndfile_error}); {CONVERT}")
     try:
         import av
     except ImportError as error:
@@ -133,7 +134,7 @@ def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
                 for part in planar.resample(frame):
                     yield part.sample_rate, part.to_ndarray().T
     except (av.FFmpegError, ValueError) as error:
-        damaged = SoundError(f"{path}: damaged or not sound ({first_line(error)}); convert it to wav or flac")
+        damaged = SoundError(f"{path}: damaged or not sound ({first_line(error)}); {CONVERT}")
         raise (damaged if known else unreadable) from error
 
 

@@ -21,7 +21,7 @@ DRAWING_FLAGS = (  # of inference, which --embed and --search do not use
 
 
 class Stage(StrEnum):
-    """What is trained; each is a training of its own."""
+    """The two trainings of this recipe, one after the other; a config selects one."""
 
     encoder = "encoder"  # stage 1: a speech vector close to the vector of its picture
     head = "head"  # stage 2: a small network from the trained encoder into Stable Diffusion

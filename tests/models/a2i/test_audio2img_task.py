@@ -181,16 +181,7 @@ def test_cached_features_give_the_loss_of_computed_ones(write: Callable[..., Pat
 def test_resuming_is_exact_and_dropout_depends_on_seed_and_step(write: Callable[..., Path], tmp_path: Path) -> None:
     path = write(train={"accumulate": 2})
     random = ["model.encoder.dropout=0.1", "model.layerdrop=0.3", "model.loss.negative_texts=2"]
-
-    def draw() -> None:
-        torch.rand(7)
-        np.random.random()
-
-    whole = runs.train(load_config(path, [*random, "exp_name=whole"]), at=(5, draw))  # others' draws change nothing
-    config = load_config(path, [*random, "exp_name=broken"])
-    with pytest.raises(runs.PowerCut):
-        runs.train(config, at=(5, runs.cut_power))
-    runs.assert_same_training(whole, runs.train(config, resume=True))
+    whole = runs.assert_resumes(path, random)
     without = weights_of(runs.train(load_config(path, ["exp_name=without"])))
     assert any(not weight.equal(without[name]) for name, weight in weights_of(whole).items())
 

@@ -214,16 +214,7 @@ def test_frozen_towers_are_named_only(write_wavy: Write, wavy_parts: SimpleNames
 def test_resuming_is_exact(write_wavy: Write, tmp_path: Path, overrides: list[str]) -> None:
     path = write_wavy(train={"accumulate": 2})
     random = [*overrides, "model.speech_encoder.dropout=0.2"]
-
-    def draw() -> None:
-        torch.rand(7)
-        np.random.random()
-
-    whole = runs.train(load_config(path, [*random, "exp_name=whole"]), at=(5, draw))  # others' draws change nothing
-    config = load_config(path, [*random, "exp_name=broken"])
-    with pytest.raises(runs.PowerCut):
-        runs.train(config, at=(5, runs.cut_power))
-    runs.assert_same_training(whole, runs.train(config, resume=True))
+    runs.assert_resumes(path, random)
 
 
 @pytest.mark.parametrize("part", ["hubert", "clip"])

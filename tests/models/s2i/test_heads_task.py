@@ -118,15 +118,7 @@ def test_cached_frames_give_the_loss_of_computed_ones(write_head: Write) -> None
 def test_resuming_is_exact(write_head: Write, head: str) -> None:
     path = write_head(head)
     random = ["model.sequence.dropout=0.2"]
-
-    def draw() -> None:
-        torch.rand(7)
-
-    whole = runs.train(load_config(path, [*random, "exp_name=whole"]), at=(2, draw))  # others' draws change nothing
-    config = load_config(path, [*random, "exp_name=broken"])
-    with pytest.raises(runs.PowerCut):
-        runs.train(config, at=(3, runs.cut_power))
-    runs.assert_same_training(whole, runs.train(config, resume=True))
+    runs.assert_resumes(path, random, at=3)
 
 
 @pytest.mark.usefixtures("no_previews")
