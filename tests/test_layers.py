@@ -1,4 +1,4 @@
-"""Import rules: utils <- config <- modules <- preprocessors <- models <- bins; third-party packages are declared."""
+"""Import rules: utils <- config <- modules <- preprocessors <- models <- web <- bins; third-party packages are declared."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["utils", "config", "modules", "preprocessors", "models", "bins"]
+LAYERS = ["utils", "config", "modules", "preprocessors", "models", "web", "bins"]
 HEAVY = ["torch", "numpy", "transformers", "diffusers", "pytorch_lightning", "librosa", "scipy"]
 START_UP = ["sonolume.utils.errors", "sonolume.utils.cli", "sonolume.utils.paths", "sonolume.utils.files"]
 START_UP += ["sonolume.utils.manifest", "sonolume.config.command"]

@@ -37,7 +37,7 @@ def test_a_wheel_holds_the_package_its_configs_and_the_shipped_parts(tmp_path: P
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = {str(path.relative_to(tmp_path / "sonolume")) for path in tmp_path.rglob("*") if path.is_file()}
-    layers = ("bins", "config", "models", "modules", "preprocessors", "utils")
+    layers = ("bins", "config", "models", "modules", "preprocessors", "utils", "web")
     assert {name.split("/")[0] for name in names} == {"__init__.py", "egs", "pretrained", *layers}
     configs = {str(path.relative_to(ROOT)) for path in (ROOT / "egs").rglob("*.json")}
     assert {name for name in names if name.startswith("egs/")} == configs
@@ -45,4 +45,4 @@ def test_a_wheel_holds_the_package_its_configs_and_the_shipped_parts(tmp_path: P
     assert {name for name in names if name.startswith("pretrained/")} == parts
     present = {str(path.relative_to(ROOT)) for layer in layers for path in (ROOT / layer).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == present | {"__init__.py"}
-    assert {Path(name).suffix for name in names if name.split("/")[0] in layers} <= {".py", ".txt"}
+    assert {Path(name).suffix for name in names if name.split("/")[0] in layers} <= {".py", ".txt", ".js", ".css"}

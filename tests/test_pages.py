@@ -178,7 +178,7 @@ def test_the_first_commands_run(place: Path, recorded: Callable[[str], list[list
 def test_the_example_recipe_works(tmp_path: Path) -> None:
     """The blocks of ADD_A_RECIPE.md, each written to the file named last before it, in a copy of the code."""
     copy, text = tmp_path / "sonolume", GUIDE.read_text(encoding="utf-8")
-    for name in ("bins", "config", "models", "modules", "preprocessors", "utils", "egs"):
+    for name in ("bins", "config", "models", "modules", "preprocessors", "utils", "web", "egs"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "__init__.py", copy)
     named = re.compile(r"`((?:bins|config|models|modules|egs)/[\w/]+\.(?:py|json))`")
