@@ -81,10 +81,13 @@ def taper(size: int) -> Tensor:
     return torch.sin(math.pi * (torch.arange(size) + 0.5) / size).square()
 
 
-def vocode_in_chunks(mel: Tensor, vocoder: Any, chunk: int = 2048, context: int = 32) -> Tensor:
+def vocode_in_chunks(
+    mel: Tensor, vocoder: Any, chunk: int = 2048, context: int = 32, on_chunk: Callable[[int, int], None] | None = None
+) -> Tensor:
     """Vocode ln mel (B, M, T) with a `SpeechT5HifiGan` -> wave (B, T * hop), float32, with bounded memory.
 
     `chunk` frames are vocoded at once, with `context` on each side; HiFi-GAN's receptive field is about 15 frames.
+    `on_chunk(number, total)` is called after each chunk.
     """
     frames, waves = mel.shape[-1], []
     for start in range(0, frames, chunk):
@@ -94,4 +97,6 @@ def vocode_in_chunks(mel: Tensor, vocoder: Any, chunk: int = 2048, context: int 
         wave = vocoder(some).float().reshape(len(mel), -1)                     # (B, frames * hop)
         hop = wave.shape[1] // (right - left)
         waves.append(wave[:, (start - left) * hop : (end - left) * hop])
+        if on_chunk:
+            on_chunk(len(waves), math.ceil(frames / chunk))
     return torch.cat(waves, dim=1)

@@ -1,9 +1,13 @@
 """Text from outside (file names, captions, class names, settings) in the terminal and in Markdown."""
 
+import contextlib
+import contextvars
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
 
+_collected: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("collected", default=None)
 _JOINERS = "\u200c\u200d"  # of Persian and Indic scripts, and of emoji
 _ACTIVE = re.compile(r"[\\`*\[\]|~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")  # in a line of Markdown
 
@@ -41,5 +45,19 @@ def code(text: str) -> str:
 
 
 def message(line: str) -> None:
-    """Print a line on stderr, with everything from outside made `printable`."""
+    """Print a line on stderr, with everything from outside made `printable`; see also `collect_messages`."""
     print(printable(line), file=sys.stderr, flush=True)
+    collected = _collected.get()
+    if collected is not None:
+        collected.append(printable(line))
+
+
+@contextlib.contextmanager
+def collect_messages() -> Iterator[list[str]]:
+    """Yield a list to which the messages of this thread are appended inside the block."""
+    messages: list[str] = []
+    token = _collected.set(messages)
+    try:
+        yield messages
+    finally:
+        _collected.reset(token)

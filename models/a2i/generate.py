@@ -1,7 +1,6 @@
 """Generation of pictures and their sidecars from sounds: run_inference.sh of every audio-to-image recipe."""
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ from sonolume.models.a2i import loading
 from sonolume.models.a2i.clips import Clip, read_clips
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, remove_placeholder
 from sonolume.models.a2i.sound_encoder import LongSounds, white_noise
+from sonolume.models.progress import OnStep, Step
 from sonolume.models.recipes import recipe_code
 from sonolume.modules import sampling
 from sonolume.utils import audio, files
 from sonolume.utils.audio import SoundError
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image, picture_grid, save_png
+from sonolume.utils.text import message
 
 COLUMNS = 6  # pictures in a row of a storyboard
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
@@ -44,6 +45,22 @@ class Subject:
 
 
 Picture = tuple[Subject, int, Path]  # subject, seed, file
+StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]  # as diffusers defines it
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A pipeline for any number of generations, and its own sampler, to which each generation returns."""
+
+    pipe: AudioToImagePipeline
+    components: dict[str, Any]  # description for sidecars
+    scheduler: Any
+    num_steps: int
+
+    def choose_sampler(self, options: InferenceOptions) -> None:
+        """Switch to the sampler of --preset and --scheduler, or back to the pipeline's own."""
+        self.pipe.sd.scheduler, self.pipe.num_steps = self.scheduler, self.num_steps
+        runtime.choose_sampler(self.pipe, options.preset, options.scheduler)
 
 
 def run(config: RunConfig, options: InferenceOptions) -> None:
@@ -51,43 +68,63 @@ def run(config: RunConfig, options: InferenceOptions) -> None:
 
     A UserError if an input cannot be used, a ComputationError if a result is NaN or of one colour.
     """
+    check_inputs(options)
+    for path in generate(load_model(config, options), options):
+        print(path)
+
+
+def check_inputs(options: InferenceOptions) -> None:
+    """Raise a UserError for inputs that no model can use, before one is loaded."""
     paths = files.find_sounds(*options.audio)
     places = (options.prompt or PLACEHOLDER).count(PLACEHOLDER)
     if options.together and places != len(paths):
         raise UserError(f"--together needs a --prompt with one {PLACEHOLDER} for each of the {len(paths)} sounds, "
                         f"it has {places}")  # fmt: skip
-    init_image = None if options.init_image is None else open_image(options.init_image)
+    if options.init_image is not None:
+        open_image(options.init_image)
+
+
+def load_model(config: RunConfig, options: InferenceOptions) -> LoadedModel:
+    """Load the pipeline of --checkpoint, with --stable_diffusion, --device and --dtype."""
     source = runtime.find_checkpoint(options.checkpoint, config, recipe_code(config.recipe, "encoder").SHIPPED)
     pipe, components = loading.load(
         source, config.recipe, options.device, options.dtype, options.stable_diffusion, not options.no_safety_checker
     )
+    return LoadedModel(pipe, components, pipe.sd.scheduler, pipe.num_steps)
+
+
+def generate(model: LoadedModel, options: InferenceOptions, on_step: OnStep | None = None) -> Iterator[Path]:
+    """Draw `num_samples` pictures of every sound, window or text; yield the path of each, and of the storyboards."""
+    pipe, init_image = model.pipe, None if options.init_image is None else open_image(options.init_image)
+    model.choose_sampler(options)
     settings = call_settings(pipe, init_image, options) | control_settings(pipe, options)
     words = [remove_placeholder(text) for text in (settings["prompt"], options.negative_text)]
     runtime.report_unknown_words(pipe.sd.text_encoder, [*words, *options.text])
     negatives, negative_seconds = encode_negative(pipe, options)
-    subjects = encode_sounds(pipe, paths, options)
+    subjects = encode_sounds(pipe, files.find_sounds(*options.audio), options)
     folder = runtime.make_folder(options.output_dir)
-    sidecar = components | _describe(pipe, settings, options) | {"negative_seconds": negative_seconds}
-    pictures = _draw(pipe, subjects, negatives, settings, sidecar, folder, options)
+    sidecar = model.components | _describe(pipe, settings, options) | {"negative_seconds": negative_seconds}
+    pictures: list[Picture] = []
+    for picture in _draw(pipe, subjects, negatives, settings, sidecar, folder, options, on_step):
+        pictures.append(picture)
+        yield picture[-1]
     if options.window is not None:
         start = options.span[0][0] if options.span else 0.0
-        _write_storyboards(pictures, sidecar, folder, options.hop or options.window, start)
+        yield from _write_storyboards(pictures, sidecar, folder, options.hop or options.window, start)
     rejected = len(subjects) * options.num_samples - len(pictures)
     if rejected:
-        print(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker",
-              file=sys.stderr)  # fmt: skip
+        message(f"the safety checker rejected {rejected} pictures: try another --seed, or --no_safety_checker")
 
 
 def call_settings(
     pipe: AudioToImagePipeline, init_image: Image.Image | None, options: InferenceOptions
 ) -> dict[str, Any]:
-    """Select the sampler, check the texts, and collect the arguments of the pipeline's call.
+    """Check the texts, and collect the arguments of the pipeline's call.
 
     Raises:
-        UserError: no such sampler, a text is too long, or the networks cannot draw the size.
+        UserError: a text is too long, or the networks cannot draw the size.
     """
     prompt = options.prompt or pipe.encoder.prompt
-    runtime.choose_sampler(pipe, options.preset, options.scheduler)
     try:
         texts = [remove_placeholder(prompt), remove_placeholder(options.negative_text), *options.text]
         pipe.encode_texts(texts, pipe.sd.tokenizer.model_max_length)
@@ -202,29 +239,47 @@ def encode_negative(
 
 def _draw(
     pipe: AudioToImagePipeline, subjects: list[Subject], negatives: dict[int, torch.Tensor], settings: dict[str, Any],
-    sidecar: dict[str, Any], folder: Path, options: InferenceOptions,
-) -> list[Picture]:  # fmt: skip
+    sidecar: dict[str, Any], folder: Path, options: InferenceOptions, on_step: OnStep | None,
+) -> Iterator[Picture]:  # fmt: skip
     """Draw and write all pictures, batch by batch; those that the safety checker rejects are missing in the result."""
     jobs = [(subject, options.seed + number) for subject in subjects for number in range(options.num_samples)]
     batches = [jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size)]
     pipe.sd.set_progress_bar_config(disable=len(batches) > 1)
-    pictures: list[Picture] = []
-    for batch in tqdm(batches, unit="batch", disable=len(batches) < 2):
+    for number, batch in enumerate(tqdm(batches, unit="batch", disable=len(batches) < 2)):
         audio_tokens = torch.stack([subject.audio_tokens for subject, _ in batch])     # (B, K, D)
         unwanted = torch.stack([negatives[seed] for _, seed in batch]) if negatives else None  # (B, K, D)
         texts = [subject.text or "" for subject, _ in batch] if options.text else None
         try:
             generators = sampling.generators(seed for _, seed in batch)
-            output = pipe(audio_tokens, text=texts, negative_sounds=unwanted, generator=generators, **settings)
+            callback = _callback(pipe, on_step, number, len(batches)) if on_step else None
+            output = pipe(audio_tokens, text=texts, negative_sounds=unwanted, generator=generators,
+                          callback_on_step_end=callback, **settings)  # fmt: skip
         except ValueError as error:
             raise UserError(str(error)) from error
         if output.upcast:
-            print(f"the VAE overflowed in {options.dtype}: it was run again in float32", file=sys.stderr)
+            message(f"the VAE overflowed in {options.dtype}: it was run again in float32")
         for (subject, seed), image in zip(batch, output.images, strict=True):
             if image is not None:
-                pictures.append((subject, seed, _write(subject, seed, image, sidecar, folder)))
-                print(pictures[-1][-1])
-    return pictures
+                yield subject, seed, _write(subject, seed, image, sidecar, folder)
+
+
+def _callback(pipe: AudioToImagePipeline, on_step: OnStep, number: int, batches: int) -> StepCallback:
+    """Make a `callback_on_step_end` that reports the steps of the batch `number` of `batches`."""
+
+    def drawn(sd: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        done, total, latents = number * sd.num_timesteps + step + 1, batches * sd.num_timesteps, tensors["latents"]
+        on_step(Step(done, total, "denoising step", lambda: preview_picture(pipe, latents)))
+        return {}
+
+    return drawn
+
+
+@torch.no_grad()
+def preview_picture(pipe: AudioToImagePipeline, latents: torch.Tensor) -> Image.Image:
+    """Decode the first of unfinished latents (B, z, h, w)."""
+    vae: Any = pipe.sd.vae
+    pixels = vae.decode(latents[:1] / vae.config.scaling_factor).sample                       # (1, 3, H, W)
+    return pipe.sd.image_processor.postprocess(pixels.float(), output_type="pil")[0]  # type: ignore[return-value]
 
 
 def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, Any], folder: Path) -> Path:
@@ -248,8 +303,8 @@ def _write(subject: Subject, seed: int, image: Image.Image, sidecar: dict[str, A
 
 def _write_storyboards(
     pictures: list[Picture], sidecar: dict[str, Any], folder: Path, hop: float, start: float
-) -> None:
-    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures, and print its path."""
+) -> Iterator[Path]:
+    """Write a sheet for every recording, name and seed, with a sidecar that lists its pictures; yield its path."""
     boards: dict[tuple[Path, str, int], dict[int | None, tuple[Clip, Path]]] = {}
     for subject, seed, path in pictures:
         clip = subject.clips[0]
@@ -261,7 +316,7 @@ def _write_storyboards(
         with runtime.new_result(folder, f"{name}_storyboard", seed, ".png") as path:
             write_sheet(path, [board[window][1] if window in board else None for window in range(count)], hop, start)
             files.write_json(path.with_suffix(".json"), facts | sidecar)
-        print(path)
+        yield path
 
 
 def write_sheet(path: Path, pictures: Sequence[Path | None], hop: float, start: float = 0.0) -> None:

@@ -227,7 +227,7 @@ def test_a_loud_result_is_scaled_with_a_message(infer: Infer, monkeypatch: pytes
     vocode = TextToAudioPipeline.vocode
 
     def at_peak(wanted: float) -> tuple[Path, str]:
-        loud = lambda self, mel: wanted / peak * vocode(self, mel)  # noqa: E731
+        loud = lambda self, mel, on_window=None: wanted / peak * vocode(self, mel)  # noqa: E731
         monkeypatch.setattr(TextToAudioPipeline, "vocode", loud)
         code, (wav,), stderr = infer("--text", "rain")
         assert code == 0

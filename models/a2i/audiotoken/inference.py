@@ -10,9 +10,11 @@ import torch
 from sonolume.config.a2i.audiotoken import Config, InferenceOptions
 from sonolume.config.options import Spans
 from sonolume.models import runtime
-from sonolume.models.a2i import generate
+from sonolume.models.a2i import generate as pictures
 from sonolume.models.a2i.audiotoken.encoder import SHIPPED, load_beats
 from sonolume.models.a2i.clips import load_span
+from sonolume.models.a2i.generate import generate as generate
+from sonolume.models.a2i.generate import load_model as load_model
 from sonolume.models.a2i.pipeline import SETTINGS_FILE
 from sonolume.modules.beats.beats import SAMPLE_RATE, BEATs
 from sonolume.preprocessors.miniworld.scene import KINDS
@@ -34,7 +36,7 @@ def run(config: Config, options: InferenceOptions) -> None:
     if options.tags:
         print_tags(config, options)
     else:
-        generate.run(config, options)
+        pictures.run(config, options)
 
 
 def print_tags(config: Config, options: InferenceOptions) -> None:

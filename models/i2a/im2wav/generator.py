@@ -17,7 +17,7 @@ from sonolume.config.i2a.im2wav import EvaluationOptions
 from sonolume.models import runtime
 from sonolume.models.evaluation.samples import Files, generate_files, weights_version
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
-from sonolume.models.i2a.im2wav.inference import generate
+from sonolume.models.i2a.im2wav.inference import sample
 from sonolume.models.i2a.im2wav.pipeline import LEVELS, Im2WavPipeline, Request
 from sonolume.utils import audio
 
@@ -73,7 +73,7 @@ class Generator:
 
         def waves(uids: list[str], seeds: list[int]) -> list[np.ndarray]:
             frames = torch.stack([encode(uid) for uid in uids])  # (B, F, V)
-            made = generate(self.pipe, Request(frames, seeds, samples), options, level)  # (B, n)
+            made = sample(self.pipe, Request(frames, seeds, samples), options, level)  # (B, n)
             return list(made.numpy())
 
         folder, rate = options.output_dir / name, self.pipe.sample_rate

@@ -5,6 +5,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,7 @@ from sonolume.models.i2a.im2wav import parts, subjects
 from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
 from sonolume.models.i2a.im2wav.subjects import Subject
+from sonolume.models.progress import OnStep, Step
 from sonolume.modules.im2wav.compiled import check_compiler
 from sonolume.modules.im2wav.quantized import quantize_int8
 from sonolume.modules.im2wav.sampler import TokenSampling
@@ -38,30 +40,63 @@ UNFINISHED = ".unfinished"  # folder in --output_dir with the tokens of a killed
 Job = tuple[Subject, int]  # subject and seed
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A pipeline for any number of generations."""
+
+    pipe: Im2WavPipeline
+    source: str  # folder or hub id
+    load_encoder: Callable[[], ImageEncoder]  # loads CLIP at the first call
+
+
+class TokenBar(tqdm):
+    """Progress bar that counts sampled tokens, and reports them to `on_step`."""
+
+    on_step: OnStep | None = None
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        if self.on_step is not None:
+            self.on_step(Step(int(self.n), int(self.total or 0), "token"))
+        return shown
+
+
 def run(config: Config, options: InferenceOptions) -> None:
-    """Generate `num_samples` sounds of every input and print the path of each wav.
+    """Generate `num_samples` sounds of every input and print the paths of the wavs, and with --mux of the videos.
 
     Raises:
         UserError: an input or the model cannot be used.
         ComputationError: the result is NaN.
     """
-    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
-    pipe = load(where, options, options.dtype, with_up=options.level == "up")
-    load_encoder = cache(partial(load_clip, where, pipe))
-    found = subjects.collect(options, pipe, load_encoder)
-    negative = subjects.negative(options, load_encoder)
+    for path in generate(load_model(config, options), options):
+        print(path)
+
+
+def load_model(config: Config, options: InferenceOptions) -> LoadedModel:
+    """Load the pipeline of --checkpoint, with --device, --dtype, --int8 and --compile."""
+    source = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
+    pipe = load(source, options, options.dtype, with_up=options.level == "up")
+    return LoadedModel(pipe, source, cache(partial(load_clip, source, pipe)))
+
+
+def generate(model: LoadedModel, options: InferenceOptions, on_step: OnStep | None = None) -> Iterator[Path]:
+    """Generate `num_samples` sounds of every input; yield the path of each wav, and with --mux of its video."""
+    pipe = model.pipe
+    found = subjects.collect(options, pipe, model.load_encoder)
+    negative = subjects.negative(options, model.load_encoder)
     if texts := [text for text in (*options.text, options.negative_text) if text]:
-        runtime.report_unknown_words(load_encoder().vision, texts)
+        runtime.report_unknown_words(model.load_encoder().vision, texts)
     folder = runtime.make_folder(options.output_dir)
     jobs = [(subject, options.seed + number) for subject in found for number in range(options.num_samples)]
     rounds = list(_batches(pipe, jobs, options))
     for batch, request in rounds:
         request.negative = None if negative is None else negative.expand(len(batch), 1, -1)
         _check(pipe, batch, request)
-    steps = sum(pipe.token_count(request.samples, options.level) for _, request in rounds)
-    facts = _describe(pipe, options, where)
+    facts = _describe(pipe, options, model.source)
     stores = []
-    with tqdm(total=steps, unit="token") as bar, contextlib.ExitStack() as own:
+    total = sum(pipe.token_count(request.samples, options.level) for _, request in rounds)
+    with TokenBar(total=total, unit="token") as bar, contextlib.ExitStack() as own:
+        bar.on_step = on_step
         for batch, request in rounds:
             key = content_hash(_key(batch, request, facts), [options.mux, options.keep_sound])
             key = own.enter_context(_own_key(folder / UNFINISHED, key))
@@ -70,13 +105,12 @@ def run(config: Config, options: InferenceOptions) -> None:
                 bar.write(printable(f"{folder}: continuing a run that was stopped there"), file=sys.stderr)
             if not stores[-1].is_complete:
                 sampling = options.level, options.window_overlap, options.negative_scale
-                waves = generate(pipe, request, options, *sampling, stores[-1], bar)
+                waves = sample(pipe, request, options, *sampling, stores[-1], bar)
                 for number, ((subject, seed), wave) in enumerate(zip(batch, waves, strict=True)):
                     results = stores[-1].results_of(number, partial(_choose_names, subject, seed, folder, options))
                     _save(subject, seed, wave, facts, results, options)
                 stores[-1].finish()
-            for path in itertools.chain(*stores[-1].results):
-                print(path)
+            yield from itertools.chain(*stores[-1].results)
         for store in stores:
             store.remove()
 
@@ -133,7 +167,7 @@ def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:
     return encoder
 
 
-def generate(
+def sample(
     pipe: Im2WavPipeline, request: Request, options: GenerationOptions, level: str = "up",
     overlap: float | None = None, negative_scale: float | None = None, store: TokenStore | None = None, bar: Any = None,
 ) -> torch.Tensor:  # fmt: skip

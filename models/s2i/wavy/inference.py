@@ -9,8 +9,10 @@ from PIL import Image
 
 from sonolume.config.s2i.wavy import Config, InferenceOptions, Stage
 from sonolume.models import runtime
-from sonolume.models.a2i import generate, loading
+from sonolume.models.a2i import loading
 from sonolume.models.a2i.clips import Clip
+from sonolume.models.a2i.generate import LoadedModel, check_inputs, generate
+from sonolume.models.a2i.generate import load_model as load_pictures
 from sonolume.models.s2i.wavy import retrieval
 from sonolume.models.s2i.wavy.encoder import ENCODER_ONLY, RECIPE, SHIPPED
 from sonolume.models.s2i.wavy.retrieval import DualEncoder
@@ -30,15 +32,22 @@ def run(config: Config, options: InferenceOptions) -> None:
     Raises:
         UserError: an input cannot be used, or the folder holds no head and pictures are to be drawn.
     """
-    source = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     if options.embed is not None:
-        embed(source, options, options.embed)
+        embed(runtime.find_checkpoint(options.checkpoint, config, SHIPPED), options, options.embed)
     elif options.search is not None:
-        search(source, options, options.search)
-    elif loading.read_settings(source, [RECIPE], "--checkpoint")[1].get("stage") == Stage.encoder:
-        raise UserError(f"{source}: {ENCODER_ONLY}")
+        search(runtime.find_checkpoint(options.checkpoint, config, SHIPPED), options, options.search)
     else:
-        generate.run(config, replace(options, checkpoint=source))
+        check_inputs(options)
+        for path in generate(load_model(config, options), options):
+            print(path)
+
+
+def load_model(config: Config, options: InferenceOptions) -> LoadedModel:
+    """Load the pipeline of --checkpoint; raises a UserError if the folder holds no head."""
+    source = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
+    if loading.read_settings(source, [RECIPE], "--checkpoint")[1].get("stage") == Stage.encoder:
+        raise UserError(f"{source}: {ENCODER_ONLY}")
+    return load_pictures(config, replace(options, checkpoint=source))
 
 
 def embed(source: str, options: InferenceOptions, path: Path) -> None:

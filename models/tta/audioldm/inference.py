@@ -1,22 +1,28 @@
 """Texts -> wav, spectrogram and json files."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffusers.utils.logging
 import numpy as np
+import torch
 import transformers.utils.logging
+from PIL import Image
 from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
+from sonolume.models.progress import OnStep, Step
 from sonolume.models.tta.audioldm import run_config
 from sonolume.models.tta.audioldm.pipeline import LONGEST, TextToAudioPipeline
 from sonolume.modules import sampling
 from sonolume.modules.inpainting import FADE_SECONDS, Spans, default_strength, mask_samples, runs
 from sonolume.utils import audio, checkpoint, files, paths
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.image import spectrogram_png
+from sonolume.utils.image import plot_mel, spectrogram_png
 from sonolume.utils.text import message
 
 SHIPPED = "pretrained/mini/text_to_audio"
@@ -29,25 +35,76 @@ NOTED_FLAGS = (  # written to the json as they were given
 Job = tuple[str, int]  # text and seed
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A pipeline for any number of generations, and its own sampler, to which each generation returns."""
+
+    pipe: TextToAudioPipeline
+    source: str  # folder or hub id
+    scheduler: Any
+    num_steps: int
+
+    def choose_sampler(self, options: InferenceOptions) -> None:
+        """Switch to the sampler of --preset and --scheduler, or back to the pipeline's own."""
+        self.pipe.scheduler = self.scheduler
+        self.pipe.register_to_config(num_steps=self.num_steps)
+        runtime.choose_sampler(self.pipe, options.preset, options.scheduler)
+
+
 def run(config: Config, options: InferenceOptions) -> None:
     """Generate `num_samples` sounds of every text and print the path of each wav."""
-    where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
-    pipe = load(where, options.device, options.dtype)
-    runtime.choose_sampler(pipe, options.preset, options.scheduler)
+    for path in generate(load_model(config, options), options):
+        print(path)
+
+
+def load_model(config: Config, options: InferenceOptions) -> LoadedModel:
+    """Load the pipeline of --checkpoint, with --lora, --device and --dtype."""
+    source = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
+    pipe = load(source, options.device, options.dtype)
     if options.lora is not None:
         from sonolume.models import lora
 
         lora.load(pipe, options.lora, options.lora_scale)
     if pipe.vocoder is None:
-        message(f"{where} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality")
-    if options.lora is None and not _is_fine_tuned(Path(where)):
+        message(f"{source} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality")
+    return LoadedModel(pipe, source, pipe.scheduler, pipe.config.num_steps)
+
+
+def generate(model: LoadedModel, options: InferenceOptions, on_step: OnStep | None = None) -> Iterator[Path]:
+    """Generate `num_samples` sounds of every text; yield the path of each wav, next to a spectrogram and a json."""
+    pipe = model.pipe
+    model.choose_sampler(options)
+    if options.lora is None and not _is_fine_tuned(Path(model.source)):
         runtime.report_unknown_words(pipe.text_encoder, [*options.text, options.negative_text])
     arguments = call_arguments(pipe, options)
     folder = runtime.make_folder(options.output_dir)
     jobs = [(text, options.seed + number) for text in options.text for number in range(options.num_samples)]
     rounds = [jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size)]
-    for batch in tqdm(rounds, unit="batch", disable=len(rounds) < 2):
-        _generate(pipe, batch, arguments, options, where, folder)
+    for number, batch in enumerate(tqdm(rounds, unit="batch", disable=len(rounds) < 2)):
+        callbacks = _callbacks(on_step, number, len(rounds)) if on_step else {}
+        yield from _generate(model, batch, arguments | callbacks, options, folder)
+
+
+def _callbacks(on_step: OnStep, number: int, rounds: int) -> dict[str, Any]:
+    """Arguments of the pipeline's call that report the steps of the batch `number` of `rounds`."""
+
+    def denoised(pipe: TextToAudioPipeline, step: int, t: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        done, latents = number * pipe.num_timesteps + step + 1, tensors["latents"]
+        preview = partial(preview_mel, pipe, latents)
+        on_step(Step(done, rounds * pipe.num_timesteps, "denoising step", preview))
+        return {}
+
+    def vocoded(done: int, total: int) -> None:
+        on_step(Step(number * total + done, rounds * total, "vocoder window"))
+
+    return {"callback_on_step_end": denoised, "callback_on_vocoder_window": vocoded}
+
+
+@torch.no_grad()
+def preview_mel(pipe: TextToAudioPipeline, latents: torch.Tensor) -> Image.Image:
+    """Decode the first clip of unfinished latents (B, z, h, w) into a picture of its spectrogram."""
+    clip = latents[:1, ..., : pipe.config.frames // pipe.factor]
+    return plot_mel(pipe.decode_latents(clip)[0].float().cpu().numpy())
 
 
 def _is_fine_tuned(folder: Path) -> bool:
@@ -108,10 +165,10 @@ def call_arguments(pipe: TextToAudioPipeline, options: InferenceOptions) -> dict
 
 
 def _generate(
-    pipe: TextToAudioPipeline, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions, where: str,
-    folder: Path,
-) -> None:  # fmt: skip
+    model: LoadedModel, jobs: list[Job], arguments: dict[str, Any], options: InferenceOptions, folder: Path
+) -> Iterator[Path]:
     """Generate a batch, and write wav, spectrogram and json of each sound."""
+    pipe = model.pipe
     texts, seeds = zip(*jobs, strict=True)
     try:
         output = pipe(list(texts), generator=sampling.generators(seeds), **arguments)
@@ -122,7 +179,7 @@ def _generate(
     assert output.mels is not None and output.gains is not None
     if not output.mels.isfinite().all():
         raise UserError(f"the result is NaN with --dtype {options.dtype} at these settings: try float32")
-    facts, mel = _describe(pipe, arguments, options, where, len(output.audios[0])), pipe.mel_settings
+    facts, mel = _describe(pipe, arguments, options, model.source, len(output.audios[0])), pipe.mel_settings
     rows = zip(jobs, output.mels.cpu().numpy(), output.audios, output.gains.tolist(), strict=True)
     for (text, seed), log_mel, wave, gain in rows:
         with runtime.new_result(folder, text, seed, ".wav") as path:
@@ -130,7 +187,7 @@ def _generate(
             level = runtime.save_sound(path, wave, mel.sample_rate, gain, generated)
             spectrogram_png(path.with_suffix(".png"), log_mel, mel.sample_rate, mel.hop_size, mel.fmin, mel.fmax)
             files.write_json(path.with_suffix(".json"), {"text": text, "seed": seed} | facts | level)
-        print(path)
+        yield path
 
 
 def _generated_part(wave: np.ndarray, mask: Spans | None, sample_rate: int) -> np.ndarray:

@@ -42,6 +42,7 @@ from sonolume.modules.windows import Windows, vocode_in_chunks
 from sonolume.utils.model_folder import check_class, find_folder, hub_error
 
 Callback = Callable[["TextToAudioPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
+OnWindow = Callable[[int, int], None]  # (finished vocoder windows, all)
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
 WINDOW_BATCH_SIZE = 8  # windows in one call of a network
 
@@ -239,6 +240,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         cross_attention_kwargs: dict[str, Any] | None = None,
+        callback_on_vocoder_window: OnWindow | None = None,
     ) -> SoundOutput | tuple[Any]:
         """Generate sounds from texts, or from texts and a recording.
 
@@ -269,6 +271,8 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                 `pipe._interrupt = True`, which ends the loop.
             callback_on_step_end_tensor_inputs: which of `_callback_tensor_inputs` it gets.
             cross_attention_kwargs: passed to the U-Net.
+            callback_on_vocoder_window: called as `callback(number, total)` after each part of the waves that the
+                vocoder has made; an exception that it raises ends the call.
 
         Raises:
             ValueError: an empty or too long text, a number out of range, a sound or a mask that cannot be used.
@@ -297,7 +301,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             if callback_on_step_end is not None:
                 x, text = self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, t, x, text)
                 guidance = replace(guidance, scale=self._guidance_scale)
-        output = self._decode(x, windows, source, samples, output_type)
+        output = self._decode(x, windows, source, samples, output_type, callback_on_vocoder_window)
         self.maybe_free_model_hooks()
         return output if return_dict else (output.audios,)
 
@@ -312,8 +316,9 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return tensors["latents"], text._replace(states=states)
 
     def _decode(
-        self, x: Tensor, windows: Windows, source: FromNoise, samples: int, output_type: str
-    ) -> SoundOutput:
+        self, x: Tensor, windows: Windows, source: FromNoise, samples: int, output_type: str,
+        on_window: OnWindow | None,
+    ) -> SoundOutput:  # fmt: skip
         """Denoised latents (B, z, h, w) -> mel -> wave of N samples, with what `source` keeps of a recording."""
         if output_type == "latent":
             return SoundOutput(audios=x)  # type: ignore[arg-type]
@@ -321,7 +326,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         mels = mel[..., : math.ceil(samples / self.mel_settings.hop_size)].float()
         if output_type == "mel":
             return SoundOutput(audios=mels, mels=mels)  # type: ignore[arg-type]
-        wave, gains = source.merge_wave(self.vocode(mel)[:, :samples])                             # (B, N), (B,)
+        wave, gains = source.merge_wave(self.vocode(mel, on_window)[:, :samples])                  # (B, N), (B,)
         audios: Any = wave.cpu().numpy() if output_type == "np" else wave
         return SoundOutput(audios=audios, mels=mels, gains=gains)
 
@@ -448,24 +453,27 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         windows = windows or Windows(latents.shape[-1], 1, 1)
         latents = denormalise(latents.to(self.vae.dtype), self.vae)
         decode = lambda some, _: self.vae.decode(some).sample[:, 0]  # noqa: E731
-        return windows.apply(decode, latents, WINDOW_BATCH_SIZE, out_unit=self._factor)
+        return windows.apply(decode, latents, WINDOW_BATCH_SIZE, out_unit=self.factor)
 
     def encode_wave(self, wave: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
         """Wave (B, N) -> ln mel (B, M, T), with silence after the sound, and its normalised latents (B, z, h, w)."""
         wave = F.pad(wave, (0, -wave.shape[1] % self.mel_settings.hop_size), mode="reflect")
         mel = MelSpectrogram(self.mel_settings).to(wave.device)(wave)                          # (B, M, N / hop)
-        silence = windows.width * self._factor - mel.shape[-1]
+        silence = windows.width * self.factor - mel.shape[-1]
         mel = F.pad(mel, (0, silence), value=math.log(MEL_FLOOR))                              # (B, M, T)
         encode = lambda some, _: self.vae.encode(some[:, None]).latent_dist.mode()  # noqa: E731
-        latents = windows.apply(encode, mel.to(self.vae.dtype), WINDOW_BATCH_SIZE, unit=self._factor)
+        latents = windows.apply(encode, mel.to(self.vae.dtype), WINDOW_BATCH_SIZE, unit=self.factor)
         return mel, normalise(latents, self.vae)
 
     @torch.no_grad()
-    def vocode(self, mel: Tensor) -> Tensor:
-        """ln mel (B, M, T) -> wave (B, T * hop), float32; not clipped, it may leave -1..1."""
+    def vocode(self, mel: Tensor, on_window: OnWindow | None = None) -> Tensor:
+        """ln mel (B, M, T) -> wave (B, T * hop), float32; not clipped, it may leave -1..1.
+
+        `on_window(number, total)` is called after each part of a long mel.
+        """
         if self.vocoder is None:
             return mel_to_wave(mel, self.mel_settings)
-        wave, iterations = vocode_in_chunks(mel, self.vocoder), self.config.refine
+        wave, iterations = vocode_in_chunks(mel, self.vocoder, on_chunk=on_window), self.config.refine
         return mel_to_wave(mel, self.mel_settings, iterations, start=wave) if iterations else wave
 
     def _check(
@@ -497,7 +505,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             name = "strength" if strength is not None else "mask"
             raise ValueError(f"{name} needs init_audio, the sound that it is about")
         samples = samples or round(self.duration * rate)
-        width = math.ceil(samples / (self._factor * hop_size))
+        width = math.ceil(samples / (self.factor * hop_size))
         windows = Windows.covering(width, self._latent_shape()[-1], overlap)
         if isinstance(source, FromAudio):
             source.mel, source.clean = self.encode_wave(source.wave, windows)
@@ -505,13 +513,13 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return samples, windows, source
 
     @property
-    def _factor(self) -> int:
+    def factor(self) -> int:
         """Mel frames, and mel bands, per latent."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def _latent_shape(self) -> tuple[int, int, int]:
         """(z, h, w) of one clip."""
-        factor = self._factor
+        factor = self.factor
         return self.vae.config.latent_channels, self.mel_settings.n_mel // factor, self.config.frames // factor
 
 

@@ -1,0 +1,74 @@
+"""Inputs that several tabs have."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from sonolume.config.options import PRESETS, SCHEDULERS
+
+MAX_SAMPLES, MAX_STEPS = 8, 200  # of one generation
+MAX_TEXT = 300  # characters
+OWN = "the model's own"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Number of the noise; the drawn one is written back."""
+
+    number: Any
+    random: Any
+
+
+def seed_row() -> tuple[Seed, Any]:
+    """Seed, whether it is drawn anew, and the number of samples."""
+    with gr.Row():
+        number = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, min_width=90)
+        random = gr.Checkbox(True, label="New seed each time", min_width=90)
+        samples = gr.Slider(1, MAX_SAMPLES, 1, step=1, label="Samples", min_width=120)
+    return Seed(number, random), samples
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Inputs of a diffusion model; their order is that of `inputs`."""
+
+    preset: Any
+    num_steps: Any
+    guidance_scale: Any
+    negative_text: Any
+    scheduler: Any
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [self.preset, self.num_steps, self.guidance_scale, self.negative_text, self.scheduler]
+
+
+def sampling_rows() -> Sampling:
+    """Preset, steps, guidance, a negative text and the scheduler."""
+    preset = gr.Radio([OWN, *PRESETS], value=OWN, label="Sampler")
+    with gr.Accordion("More settings", open=False):
+        with gr.Row():
+            steps = gr.Number(0, label="Steps (0: the sampler's)", precision=0, minimum=0, maximum=MAX_STEPS)
+            guidance = gr.Number(0, label="Guidance (0: the model's)", minimum=0, maximum=100)
+        negative = gr.Textbox("", label="What the result should not contain", max_length=MAX_TEXT)
+        scheduler = gr.Dropdown([OWN, *SCHEDULERS], value=OWN, label="Scheduler")
+    return Sampling(preset, steps, guidance, negative, scheduler)
+
+
+def sampling_options(
+    preset: str | None, num_steps: float | None, guidance_scale: float | None, negative_text: str | None,
+    scheduler: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fields of `InferenceOptions` for the values of `Sampling.inputs`."""
+    from sonolume.web.limits import check_choice, check_number, check_text
+
+    check_choice("preset", preset, (OWN, *PRESETS))
+    check_choice("scheduler", scheduler, (OWN, *SCHEDULERS))
+    return {
+        "preset": None if preset == OWN else preset,
+        "num_steps": check_number("steps", num_steps, 0, MAX_STEPS, whole=True) or None,
+        "guidance_scale": check_number("guidance", guidance_scale, 0, 100) or None,
+        "negative_text": check_text("negative_text", negative_text or "", MAX_TEXT),
+        "scheduler": None if scheduler == OWN else scheduler,
+    }
