@@ -1,18 +1,19 @@
 """Lightning callbacks of every run: position, averaged weights, checkpoints and export."""
 
 import contextlib
+import math
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
 
-from sonolume.models import lightning_internals
+from sonolume.config.base import RunConfig
+from sonolume.models import card, lightning_internals
 from sonolume.utils import checkpoint
 from sonolume.utils.files import TEMPORARY, atomic_folder, naming
 
@@ -93,7 +94,8 @@ class ProgressBar(TQDMProgressBar):
 
 
 class SaveRun(pl.Callback):
-    """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and the exported folder, all atomically.
+    """Writes {run}/checkpoints/last.ckpt, best.ckpt (smallest "val/loss") and the exported folder with its card, all
+    atomically.
 
     Ctrl-C and SIGTERM stop the run after the current optimizer step has been saved; a second one stops at once. If any
     of several processes gets a signal, all stop together at the next multiple of `STOP_CHECK`.
@@ -102,9 +104,11 @@ class SaveRun(pl.Callback):
     partly accumulated gradients.
     """
 
-    def __init__(self, run_dir: Path, every: int, accumulate: int, position: Position) -> None:
-        self.run_dir, self.every, self.accumulate, self.position = run_dir, every, accumulate, position
+    def __init__(self, config: RunConfig, every: int, accumulate: int, position: Position) -> None:
+        self.config, self.run_dir = config, config.run_dir
+        self.every, self.accumulate, self.position = every, accumulate, position
         self.best = float("inf")
+        self.validation: tuple[int, float] | None = None  # step and loss of the last one, for the model card
         self.stopped_by: signal.Signals | None = None
         self._stopped_at = 0.0  # seconds of the monotonic clock
         self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -153,6 +157,8 @@ class SaveRun(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
+        if math.isfinite(loss):
+            self.validation = self.position.batches // self.accumulate, loss
         if loss < self.best and self.position.batches:  # an untrained network is not saved
             self.best = loss
             self._save(trainer, pl_module, "best.ckpt")
@@ -169,6 +175,8 @@ class SaveRun(pl.Callback):
                 weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
                 with weights, atomic_folder(self.run_dir / task.export_folder) as export:
                     task.export(export)
+                    step = self.position.batches // self.accumulate
+                    card.write(export, card.Run(self.config, step, trainer.world_size, self.validation))
                 unfinished.replace(folder / name)  # after the export, which a run that is killed here repeats
             trainer.strategy.barrier()  # a launcher takes a process that ends early for a failure
         finally:

@@ -323,7 +323,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         torch.set_num_threads(train.num_threads)
     lightning_internals.silence()
     position = Position()
-    save = SaveRun(config.run_dir, train.save_checkpoints_steps, train.accumulate, position)
+    save = SaveRun(config, train.save_checkpoints_steps, train.accumulate, position)
     callbacks: list[pl.Callback] = [position, ProgressBar(position)]
     callbacks += [EMA(decay=train.ema_decay, use_buffers=False)] if train.ema_decay else []
     if section := _evaluation(config):

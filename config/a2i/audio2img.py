@@ -6,6 +6,7 @@ from enum import StrEnum
 from sonolume.config import audio_to_image
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION, TrainingPairsConfig
 from sonolume.config.base import MOST_LAYERS, AdamConfig, LRSchedule, RunConfig, Strict, TrainConfig
+from sonolume.config.card import Card
 from sonolume.config.options import MAX_GUIDANCE_SCALE, option
 from sonolume.config.sound_text import PreprocessOptions as PreprocessOptions
 from sonolume.config.sound_text import SoundTextConfig
@@ -139,3 +140,35 @@ class EvaluationOptions(audio_to_image.EvaluationOptions):
 @dataclass(kw_only=True)
 class InferenceOptions(audio_to_image.InferenceOptions):
     """Flags of run_inference.sh."""
+
+
+CARD = Card(
+    title="Audio to image through a sequence of states",
+    summary=(
+        "An encoder of sound computes states that take the place of the text states of a frozen Stable Diffusion,"
+        " or, with the head `attention`, keys and values for its U-Net. Stable Diffusion is not in this folder: "
+        "`audio_to_image.json` names it."
+    ),
+    tags=("audio-to-image", "stable-diffusion"),
+    arguments="--audio thunder.wav",
+    code="""\
+import torch
+from sonolume import AudioToImagePipeline
+from sonolume.utils import audio
+
+pipe = AudioToImagePipeline.from_pretrained("FOLDER_OR_ID")
+wave = audio.load("thunder.wav", pipe.encoder.sample_rate)  # (samples,)
+pipe([wave], generator=torch.Generator().manual_seed(0)).images[0].save("thunder.png")
+""",
+    limits=(
+        "In the miniature world, a sound of two events often became a picture with a wrong object.",
+        "Pictures have the limits and biases of the Stable Diffusion that draws them.",
+    ),
+    citation="""\
+@software{audio2img,
+  title = {audio2img},
+  author = {kardSIM},
+  url = {https://github.com/kardSIM/audio2img}
+}
+""",
+)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from sonolume.config import audio_to_image
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION, TrainingPairsConfig
 from sonolume.config.base import AdamConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.card import Card
 from sonolume.config.options import option
 
 
@@ -48,3 +49,38 @@ class InferenceOptions(audio_to_image.InferenceOptions):
     """Flags of run_inference.sh."""
 
     tags: bool = option(help="print the classes that BEATs predicts for the sounds, and make no pictures")
+
+
+CARD = Card(
+    title="Audio to image through one token",
+    summary=(
+        "A small network turns the features of a frozen BEATs into one token embedding for the text encoder of a "
+        "frozen Stable Diffusion, in the place of a word of the prompt. BEATs and Stable Diffusion are not in "
+        "this folder: `audio_to_image.json` names them."
+    ),
+    tags=("audio-to-image", "stable-diffusion"),
+    arguments="--audio dog.wav",
+    code="""\
+import torch
+from sonolume import AudioToImagePipeline
+from sonolume.utils import audio
+
+pipe = AudioToImagePipeline.from_pretrained("FOLDER_OR_ID")
+wave = audio.load("dog.wav", pipe.encoder.sample_rate)  # (samples,)
+pipe([wave], generator=torch.Generator().manual_seed(0)).images[0].save("dog.png")
+""",
+    needs=("embedder",),
+    limits=(
+        "In the miniature world, one token carried the kind of a sound well and the number of its repetitions badly.",
+        "A long recording of many things becomes a vague picture unless it is cut into windows (`--window`).",
+        "Pictures have the limits and biases of the Stable Diffusion that draws them.",
+    ),
+    citation="""\
+@article{yariv2023audiotoken,
+  title = {AudioToken: Adaptation of Text-Conditioned Diffusion Models for Audio-to-Image Generation},
+  author = {Yariv, Guy and Gat, Itai and Wolf, Lior and Adi, Yossi and Schwartz, Idan},
+  year = {2023},
+  url = {https://arxiv.org/abs/2305.13050}
+}
+""",
+)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sonolume.config import audio_to_image, options
 from sonolume.config.base import LONGEST, LONGEST_SECONDS, MOST_LAYERS, AdamConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.card import Card
 from sonolume.config.options import LARGEST_SEED, MAX_GUIDANCE_SCALE, option
 from sonolume.utils.errors import UserError
 
@@ -287,3 +288,33 @@ class EvaluationOptions(GenerationOptions, options.ReportOptions, options.Folder
         help="round trip: turn the generated sounds back into pictures with this audio-to-image model",
         metavar="FOLDER_OR_ID",
     )
+
+
+CARD = Card(
+    title="Image or video to audio",
+    summary=(
+        "A VQ-VAE turns waves into tokens at two rates. The Low prior writes coarse tokens given CLIP vectors of "
+        "pictures or video frames, the Up prior the fine tokens, which are decoded to the wave. CLIP is not in "
+        "this folder: `im2wav.json` names it."
+    ),
+    tags=("image-to-audio", "video-to-audio", "sound-effects"),
+    arguments="--image siren.png",
+    needs=("low", "up"),
+    code="""\
+from sonolume import Im2WavPipeline
+
+pipe = Im2WavPipeline.from_pretrained("FOLDER_OR_ID")
+""",
+    limits=(
+        "What CLIP does not encode of a picture or frame does not reach the sound.",
+        "Tokens are sampled one after the other, which is slow.",
+    ),
+    citation="""\
+@article{sheffer2022im2wav,
+  title = {I Hear Your True Colors: Image Guided Audio Generation},
+  author = {Sheffer, Roy and Adi, Yossi},
+  year = {2022},
+  url = {https://arxiv.org/abs/2211.03089}
+}
+""",
+)

@@ -7,6 +7,7 @@ from pathlib import Path
 from sonolume.config import audio_to_image
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
 from sonolume.config.base import MOST_LAYERS, AdamConfig, LRSchedule, RunConfig, Strict, TrainConfig
+from sonolume.config.card import Card
 from sonolume.config.options import MAX_GUIDANCE_SCALE, option
 from sonolume.config.speech_pictures import PreprocessOptions as PreprocessOptions
 from sonolume.config.speech_pictures import SpeechPicturesConfig
@@ -214,3 +215,41 @@ class InferenceOptions(audio_to_image.InferenceOptions):
             raise UserError(f"--embed {self.embed}: name a file that ends in .npz")
         if self.embed is not None and self.embed.is_dir():
             raise UserError(f"--embed {self.embed}: is a folder: name a file")
+
+
+CARD = Card(
+    title="Speech to image",
+    summary=(
+        "A small network turns the hidden states of a frozen HuBERT into a vector that was trained to be close to"
+        " the vector of the picture (stage 1); a head turns speech into input for a frozen Stable Diffusion "
+        "(stage 2). No transcript is needed in use. `audio_to_image.json` names the frozen networks, which are "
+        "not in this folder unless they were trained, too."
+    ),
+    tags=("speech-to-image", "stable-diffusion"),
+    arguments="--audio speech.wav",
+    code="""\
+import torch
+from sonolume import AudioToImagePipeline
+from sonolume.utils import audio
+
+pipe = AudioToImagePipeline.from_pretrained("FOLDER_OR_ID")
+wave = audio.load("speech.wav", pipe.encoder.sample_rate)  # (samples,)
+pipe([wave], generator=torch.Generator().manual_seed(0)).images[0].save("speech.png")
+""",
+    needs=("head",),
+    limits=(
+        "Pictures have the limits and biases of the Stable Diffusion that draws them.",
+    ),
+    citation="""\
+@software{wavy,
+  title = {Wavy: Generating Images from Speech},
+  author = {{Authors of Wavy}}
+}
+
+@article{speechclip,
+  title = {SpeechCLIP},
+  author = {{Authors of SpeechCLIP}},
+  url = {https://arxiv.org/abs/2210.00705}
+}
+""",
+)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sonolume.config import base, options
 from sonolume.config.base import MOST_BLOCKS, MOST_LAYERS, AdamConfig, LoraConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.card import Card
 from sonolume.config.options import Options, Spans, option, parse_spans
 from sonolume.utils.errors import UserError
 from sonolume.utils.files import read_text
@@ -210,3 +211,36 @@ class FinetuneOptions(Options):
         choices=tuple(Method.__members__),
     )
     resume: bool = option(help="continue the run from checkpoints/last.ckpt")
+
+
+CARD = Card(
+    title="Text to audio by latent diffusion",
+    summary=(
+        "A U-Net denoises latents of an autoencoder of mel spectrograms, conditioned on the states of a T5 text "
+        "encoder. The autoencoder decodes them to a mel spectrogram, and a vocoder or Griffin-Lim makes the "
+        "waveform."
+    ),
+    tags=("text-to-audio", "sound-effects", "latent-diffusion"),
+    pipeline_tag="text-to-audio",
+    arguments='--text "A bell rings"',
+    code="""\
+import torch
+from sonolume import TextToAudioPipeline
+
+pipe = TextToAudioPipeline.from_pretrained("FOLDER_OR_ID")
+sound = pipe("A bell rings", generator=torch.Generator().manual_seed(0)).audios[0]  # float32 (samples,)
+""",
+    limits=(
+        "A sound lasts at most 600 s. In one that is longer than a clip, each window follows the text by itself.",
+        "Inpainting and continuation see the original only through the autoencoder; the phases are made anew.",
+    ),
+    citation="""\
+@inproceedings{wang2023audit,
+  title = {AUDIT: Audio Editing by Following Instructions with Latent Diffusion Models},
+  author = {Wang, Yuancheng and Ju, Zeqian and Tan, Xu and He, Lei and Wu, Zhizheng and Bian, Jiang and Zhao, Sheng},
+  booktitle = {NeurIPS 2023},
+  year = {2023},
+  url = {https://arxiv.org/abs/2304.00830}
+}
+""",
+)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from sonolume.config.base import MOST_LAYERS, MOST_STEPS, AdamConfig, PreprocessConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.card import Card
 from sonolume.config.options import FolderOptions, ReconstructionOptions, ReportOptions
 
 SMALLEST_PATCHES = 3  # rows that the last two convolutions of the discriminator need
@@ -96,3 +97,32 @@ InferenceOptions = ReconstructionOptions
 @dataclass(kw_only=True)
 class EvaluationOptions(ReportOptions, FolderOptions):
     pass
+
+
+CARD = Card(
+    title="Autoencoder of mel spectrograms",
+    summary=(
+        "A variational autoencoder, diffusers' `AutoencoderKL`, that turns a log-mel spectrogram into a small "
+        "latent and back. Latent diffusion (`tta/audioldm`) generates in that latent space."
+    ),
+    tags=("audio", "mel-spectrogram", "autoencoder"),
+    arguments="--audio bell.wav",
+    code="""\
+from diffusers import AutoencoderKL
+
+vae = AutoencoderKL.from_pretrained("FOLDER_OR_ID")  # mel.json has the settings of its spectrograms
+""",
+    limits=(
+        "It takes spectrograms of the settings in `mel.json` only. A spectrogram has no phases: a sound needs a"
+        " vocoder.",
+    ),
+    citation="""\
+@inproceedings{wang2023audit,
+  title = {AUDIT: Audio Editing by Following Instructions with Latent Diffusion Models},
+  author = {Wang, Yuancheng and Ju, Zeqian and Tan, Xu and He, Lei and Wu, Zhizheng and Bian, Jiang and Zhao, Sheng},
+  booktitle = {NeurIPS 2023},
+  year = {2023},
+  url = {https://arxiv.org/abs/2304.00830}
+}
+""",
+)

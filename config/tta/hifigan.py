@@ -13,6 +13,7 @@ from sonolume.config.base import (
     Strict,
     TrainConfig,
 )
+from sonolume.config.card import Card
 from sonolume.config.tta.autoencoderkl import EvaluationOptions as EvaluationOptions
 from sonolume.config.tta.autoencoderkl import InferenceOptions as InferenceOptions
 
@@ -142,3 +143,32 @@ class Config(RunConfig):
         product = math.prod(rates)
         message = f"model.hifigan.upsample_rates {rates} multiply to {product}, not to preprocess.hop_size {hop}"
         self.require(product == hop, message)
+
+
+CARD = Card(
+    title="Vocoder: mel spectrogram to sound",
+    summary=(
+        "HiFi-GAN, in transformers' class `SpeechT5HifiGan`: a convolutional network that turns a log-mel "
+        "spectrogram into a waveform."
+    ),
+    tags=("audio", "vocoder", "hifi-gan"),
+    arguments="--audio bell.wav",
+    code="""\
+from transformers import SpeechT5HifiGan
+
+vocoder = SpeechT5HifiGan.from_pretrained("FOLDER_OR_ID")  # mel.json has the settings of its spectrograms
+""",
+    limits=(
+        "It takes spectrograms of the settings in `mel.json` only.",
+        "It has no noise input: long steady tones, whose spectrogram does not change, are its hardest sounds.",
+    ),
+    citation="""\
+@inproceedings{kong2020hifigan,
+  title = {HiFi-GAN: Generative Adversarial Networks for Efficient and High Fidelity Speech Synthesis},
+  author = {Kong, Jungil and Kim, Jaehyeon and Bae, Jaekyoung},
+  booktitle = {NeurIPS 2020},
+  year = {2020},
+  url = {https://arxiv.org/abs/2010.05646}
+}
+""",
+)

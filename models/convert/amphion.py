@@ -26,7 +26,6 @@ from sonolume.models.tta.autoencoderkl import model as autoencoderkl
 from sonolume.models.tta.features import MEL_FILE
 from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
-from sonolume.modules.unet import write_card
 from sonolume.utils import files, text
 from sonolume.utils.errors import ConfigError, UserError
 
@@ -61,8 +60,6 @@ def convert(network: str, path: Path, folder: Path, config: Path | None = None) 
     what = f"{KINDS[network]}, {common.count_weights(converted.model)}"
     with common.converted_folder(folder, path, what, converted.source) as temporary:
         converted.model.save_pretrained(temporary)
-        if network == "audioldm":
-            write_card(temporary)
         if converted.mel:
             files.write_json(temporary / MEL_FILE, converted.mel)
 

@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 from diffusers import UNet2DConditionModel
 
+from sonolume.models import card
 from sonolume.models.convert import amphion, layout
 from sonolume.models.convert.common import SOURCE_FILE, disable_progress_bars
 from sonolume.models.tta.audioldm.components import TextEncoder
@@ -16,7 +17,7 @@ from sonolume.models.tta.features import MEL_FILE, stored_mel
 from sonolume.models.tta.hifigan import model as hifigan
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.sampling import objective_of, preset
-from sonolume.utils import checkpoint, files, paths
+from sonolume.utils import checkpoint, files, local_paths, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.model_folder import PIPELINES
 from sonolume.utils.text import message
@@ -72,7 +73,9 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
         message(line)
     with files.atomic_folder(folder) as temporary:
         pipe.save_pretrained(temporary)
-        files.write_json(temporary / SOURCE_FILE, {name: value for name, value in given.items() if value})
+        source = {name: local_paths.strip(value) for name, value in given.items() if value}
+        files.write_json(temporary / SOURCE_FILE, source)
+        card.write(temporary, source=source)
 
 
 def _load_vae(source: str) -> Part:

@@ -10,7 +10,8 @@ import transformers.utils.logging
 from torch import Tensor
 from tqdm import tqdm
 
-from sonolume.utils import checkpoint, files
+from sonolume.models import card
+from sonolume.utils import checkpoint, files, local_paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 
@@ -30,12 +31,13 @@ KINDS = {  # part of a weight's name that only this kind of file has -> the kind
 
 @contextmanager
 def converted_folder(folder: Path, path: Path, what: str, source: dict[str, Any]) -> Iterator[Path]:
-    """Yield an empty folder for the converted model of `path`; it appears as `folder`, with `source`, when complete."""
+    """Yield an empty folder for the converted model of `path`; when complete it is `folder`, with a card."""
     message(f"{path}: {what}: writing {folder} ...")
     disable_progress_bars()
     with files.atomic_folder(folder) as temporary:
         yield temporary
-        files.write_json(temporary / SOURCE_FILE, source)
+        files.write_json(temporary / SOURCE_FILE, local_paths.strip(source))
+        card.write(temporary, source=source)
 
 
 def disable_progress_bars() -> None:

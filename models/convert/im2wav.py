@@ -17,7 +17,6 @@ from sonolume.models.convert import common, layout
 from sonolume.models.i2a.im2wav import parts
 from sonolume.modules.im2wav import official
 from sonolume.utils.errors import UserError
-from sonolume.utils.text import code
 
 CLIP = "openai/clip-vit-base-patch32"  # with which the official networks were trained
 FPS = 30.0  # which the official code assumes of every video
@@ -60,8 +59,6 @@ def convert(sources: Mapping[str, Path], folder: Path) -> None:
     facts = {"system": "im2wav", "files": {name: path.name for name, path in sources.items()}, "terms": TERMS}
     with common.converted_folder(folder, next(iter(sources.values())), f"Im2Wav, {sizes}", facts) as temporary:
         parts.save(temporary, networks, settings)
-        card = f"# Im2Wav\n\nConverted from {', '.join(map(code, facts['files'].values()))}. {TERMS}.\n"
-        (temporary / "README.md").write_text(card, encoding="utf-8")
     print(TERMS, file=sys.stderr)
 
 

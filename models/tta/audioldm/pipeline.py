@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
 from diffusers import AudioPipelineOutput, AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5EncoderModel
@@ -37,6 +38,9 @@ from sonolume.modules.sampling import (
     scheduler,
     step_arguments,
 )
+from sonolume.modules.saved_card import FILE as CARD_FILE
+from sonolume.modules.saved_card import PLAIN as PLAIN_CARD
+from sonolume.modules.saved_card import read_card, save_card, weights_hash
 from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions, write_card
 from sonolume.modules.windows import Windows, vocode_in_chunks
 from sonolume.utils.model_folder import check_class, find_folder, hub_error
@@ -135,12 +139,35 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         folder, upload = Path(save_directory), kwargs.pop("push_to_hub", False)
         hub = {name: kwargs.pop(name) for name in ("commit_message", "private", "token", "create_pr") if name in kwargs}
         repository = kwargs.pop("repo_id", folder.name)
+        loaded = Path(self.name_or_path or os.devnull)  # the next line may overwrite it
+        card = read_card(loaded)
+        earlier = None if card is None else (card, weights_hash(loaded))
         super().save_pretrained(folder, *args, **kwargs)
         add_code(folder, Path(inspect.getfile(type(self))), type(self).__name__)
         if (folder / "unet").is_dir():
             write_card(folder / "unet")
+        save_card(folder, earlier)
         if upload:  # only now, with the code; this saves once more, to a temporary folder
             self.push_to_hub(repository, **hub, **kwargs)
+
+    def push_to_hub(
+        self, repo_id: str, commit_message: str | None = None, private: bool | None = None, token: str | None = None,
+        create_pr: bool = False, safe_serialization: bool = True, variant: str | None = None,
+        subfolder: str | None = None,
+    ) -> str:  # fmt: skip
+        """Upload the folder that `save_pretrained` writes, with its card; a plain card replaces no other one there."""
+        hub = HfApi(token=token)
+        repository = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as place:
+            folder = Path(place)
+            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            card = f"{subfolder}/{CARD_FILE}" if subfolder else CARD_FILE
+            if read_card(folder) == PLAIN_CARD and hub.file_exists(repository, card):
+                (folder / CARD_FILE).unlink()
+            return hub.upload_folder(
+                repo_id=repository, folder_path=folder, path_in_repo=subfolder, create_pr=create_pr,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+            )  # fmt: skip
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:

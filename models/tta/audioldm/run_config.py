@@ -4,7 +4,6 @@ Pipelines without one, exported by older versions or assembled from parts, are d
 """
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from omegaconf import OmegaConf
 
 from sonolume.config import load, sources
 from sonolume.config.tta.audioldm import Config
-from sonolume.utils import files, paths
+from sonolume.utils import files, local_paths, paths
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.model_folder import wrong_kind
 
@@ -21,20 +20,11 @@ KIND = "TextToAudioPipeline"
 MEL = ("sample_rate", "n_fft", "win_size", "hop_size", "n_mel", "fmin", "fmax")
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "clip_sample")
 UNET_UNDECIDED = ("image_size", "use_spatial_transformer", "use_checkpoint", "legacy")  # the rest is its architecture
-LOCAL_PATH = re.compile(r"(^|:)/(?:.*/)?([^/]+/[^/]+)/?$")  # also in KIND:/path
 
 
 def save(config: Config, folder: Path) -> None:
     """Write the config of a run into its exported folder, without the local part of absolute paths."""
-    files.write_json(folder / FILE, _without_local_paths(config.to_dict()))
-
-
-def _without_local_paths(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_local_paths(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_local_paths(item) for item in value]
-    return LOCAL_PATH.sub(r"\1\2", value) if isinstance(value, str) else value
+    files.write_json(folder / FILE, local_paths.strip(config.to_dict()))
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,399 @@
+"""Model cards of exported folders: README.md, composed of facts. What is not known is printed as not known.
+
+A recipe adds what no file states by the constant CARD of its config module, see config/card.py.
+"""
+
+import functools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
+
+from sonolume.config.base import DataConfig, RunConfig
+from sonolume.config.card import FOLDER, Card
+from sonolume.config.load import recipe_module, recipes
+from sonolume.models import lora, runtime
+from sonolume.models.evaluation.report import format_value
+from sonolume.modules import unet
+from sonolume.modules.saved_card import END_LICENCE, END_MEASURED, FILE, LICENCE, MARK, MEASURED
+from sonolume.preprocessors.prepared import REPORT_FILE, dataset_folder
+from sonolume.utils import files, local_paths, paths
+from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.model_folder import COMPONENTS, HUB_ID, PIPELINES, WHOLE_MODELS, class_in, settings_file
+from sonolume.utils.text import code, markdown
+
+UNKNOWN, NOT_MEASURED = "not known", "Not measured."
+BASES = ("pretrained", "init_path")  # in config.model: the model that training began with
+SHIPPED, SHIPPED_LICENCE = Path("pretrained", "mini"), "MIT"  # as its README.md says
+RECIPES = {  # class of a folder that names no recipe -> the recipe whose networks it has
+    "TextToAudioPipeline": "tta/audioldm", "UNet2DConditionModel": "tta/audioldm",
+    "AutoencoderKL": "tta/autoencoderkl", "SpeechT5HifiGan": "tta/hifigan",
+}  # fmt: skip
+LIBRARIES = {name: library for library, names in COMPONENTS.values() for name in names}
+LIBRARIES |= dict.fromkeys(PIPELINES, "diffusers") | dict.fromkeys(WHOLE_MODELS, "transformers")
+LORA_USE = f"""\
+```sh
+sonolume inference {{recipe}} --checkpoint BASE_FOLDER_OR_ID --lora FOLDER {{arguments}}
+```
+
+In diffusers, a pipeline of the base model takes the file by `pipe.load_lora_weights("{FOLDER}")`, which needs peft."""
+STOCK_USE = f"""\
+Stock diffusers loads the folder where sonolume is not installed:
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{FOLDER}", trust_remote_code=True)
+```
+
+`trust_remote_code=True` runs the Python files of this folder: read them first. sonolume never runs them."""
+SOFTWARE = """\
+@software{{sonolume,
+  title = {{sonolume}},
+  author = {{sonolume contributors}},
+  version = {{{version}}}
+}}"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The state of a training at an export."""
+
+    config: RunConfig
+    steps: int  # optimizer steps done
+    processes: int = 1
+    validation: tuple[int, float] | None = None  # step and val/loss of the last validation, if there was one
+
+
+def write(folder: Path, run: Run | None = None, source: Mapping[str, Any] | None = None) -> None:
+    """Write the card of an exported folder.
+
+    Args:
+        run: the training that exports it.
+        source: facts of its conversion from published files, or the parts that it was assembled from.
+    """
+    (folder / FILE).write_text(compose(folder, run, source), encoding="utf-8")
+
+
+def compose(folder: Path, run: Run | None = None, source: Mapping[str, Any] | None = None) -> str:
+    """Compose the card of an exported folder; arguments as in `write`."""
+    recipe = run.config.recipe if run else _recipe_of(folder)
+    card = declared(recipe, folder)
+    model: Any = run.config.to_dict().get("model") if run else source or _settings(folder)
+    parts = _sources(model or {})
+    bases = [place for key, place in parts.items() if key.rpartition(".")[2] in BASES and _is_hub_id(place)]
+    tags = ["sonolume", *card.tags, recipe.replace("/", "-"), "lora" if _is_lora(folder) else ""]
+    head = ModelCardData(
+        library_name=_library(folder), pipeline_tag=card.pipeline_tag or None, tags=list(filter(None, tags)),
+        base_model=bases or None, inference=False,
+    )  # fmt: skip
+    sections = {
+        "Use": _use(folder, recipe, card),
+        "Training": _training(run, source),
+        "Measured": f"{MEASURED}\n{NOT_MEASURED}\n{END_MEASURED}",
+        "Licence": "\n\n".join([f"{LICENCE}\n{_own_licence(None)}\n{END_LICENCE}", *_licences(folder, parts, source)]),
+        "Limits": _limits(run, card),
+        "Citation": _citation(card),
+    }
+    title = f"{card.title}: {markdown(run.config.exp_name)}" if run else card.title
+    page = f" Recipe `{recipe}`; its page in sonolume is `egs/{recipe}/README.md`." if recipe else ""
+    what = "Low-rank adapters (LoRA) of the U-Net of such a model. " if _is_lora(folder) else ""
+    body = [MARK, f"# {title}", f"{what}{card.summary}{page}"]
+    body += [f"## {name}\n\n{text}" for name, text in sections.items()]
+    return f"---\n{head.to_yaml()}\n---\n\n" + "\n\n".join(body) + "\n"
+
+
+def declared(recipe: str, folder: Path) -> Card:
+    """Return CARD of a recipe's config module; without it, a card with its name and the module's first line."""
+    module = recipe_module(recipe) if recipe in recipes() else None  # a folder may name anything
+    if found := getattr(module, "CARD", None):
+        return found
+    if not recipe:
+        return Card(class_in(_settings(folder)) or "Model", "A model of sonolume.")
+    line = (getattr(module, "__doc__", None) or "").partition("\n")[0].removeprefix(f"{recipe}: ")
+    return Card(f"A model of {recipe}", f"{line[:1].upper()}{line[1:]}" if line else "")
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = settings_file(folder)
+    return _read(path) if path else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a json; {} if it is missing or damaged: a card must not stop an export."""
+    try:
+        return files.read_json(path) if path.is_file() else {}
+    except UserError:
+        return {}
+
+
+def _is_lora(folder: Path) -> bool:
+    return (folder / lora.FILE).is_file()
+
+
+def _recipe_of(folder: Path) -> str:
+    """Recipe of a folder by its settings, else by its class; "" if neither tells."""
+    stored = (_settings(folder), _read(folder / "sonolume.json"), _read(folder / "source.json"))
+    found = next((one["recipe"] for one in stored if isinstance(one.get("recipe"), str)), "")
+    return found or ("tta/audioldm" if _is_lora(folder) else RECIPES.get(class_in(stored[0]), ""))
+
+
+def _library(folder: Path) -> str:
+    settings = _settings(folder)
+    other = "transformers" if "transformers_version" in settings else "sonolume"
+    return "diffusers" if _is_lora(folder) else LIBRARIES.get(class_in(settings), other)
+
+
+def _use(folder: Path, recipe: str, card: Card) -> str:
+    if _is_lora(folder):
+        return LORA_USE.format(recipe=recipe, arguments=card.arguments)
+    if class_in(_settings(folder)) == "UNet2DConditionModel":
+        return unet.CARD.partition("\n\n")[2].strip()
+    if card.needs and not all((folder / name).is_dir() for name in card.needs):
+        return "An earlier stage of the recipe: later stages are trained on it. It does not generate by itself."
+    found = [f"`{FOLDER}` is the path of this folder, or the id of the model on the hub."]
+    if recipe in recipes() and hasattr(recipe_module(recipe), "InferenceOptions"):
+        found.append(f"```sh\nsonolume inference {recipe} --checkpoint {FOLDER} {card.arguments}".rstrip() + "\n```")
+    if card.code:
+        found.append(f"```python\n{card.code.strip()}\n```")
+    if (folder / "pipeline.py").is_file():
+        found.append(STOCK_USE)
+    return "\n\n".join(found if len(found) > 1 else [f"The page of the recipe describes it. {found[0]}"])
+
+
+def _training(run: Run | None, source: Mapping[str, Any] | None) -> str:
+    if run is not None:
+        return "\n\n".join(_describe(run))
+    if source is None:
+        return f"{UNKNOWN.capitalize()}."
+    facts = {key: local_paths.strip(value) for key, value in source.items() if key != "terms"}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    table = _table(("fact", "value"), [(markdown(key), code(value)) for key, value in texts.items()])
+    origin = f"Converted from published files, or assembled from parts, with sonolume {version('sonolume')}"
+    return f"{origin}:\n\n{table}\n\nHow the parts were trained, and on what: {UNKNOWN}."
+
+
+def _describe(run: Run) -> Iterator[str]:
+    """Steps and settings of a run, its data, and the whole config."""
+    config = run.config
+    train: Any = getattr(config, "train", None)
+    rows = [("optimizer steps", f"{run.steps:,}" + (f" of {train.max_steps:,} planned" if train else ""))]
+    if train:
+        rows += [
+            ("batch", f"{train.batch_size} x {train.accumulate} accumulated x {run.processes} processes"),
+            ("learning rate", f"{train.adam.lr:g}, {train.lr_schedule}, {train.warmup_steps:,} steps of warm-up"),
+            ("precision", train.precision),
+            ("weights", f"average with decay {train.ema_decay:g}" if train.ema_decay else "as they were at this step"),
+            ("random seed", str(train.random_seed)),
+        ]
+    loss = f"{run.validation[1]:.4g} at step {run.validation[0]:,}" if run.validation else UNKNOWN
+    rows += [("validation loss", loss), ("time", UNKNOWN)]
+    rows += [("versions", ", ".join(f"{name} {number}" for name, number in runtime.versions().items()))]
+    yield _table(("setting", "value"), [(name, markdown(value)) for name, value in rows])
+    header = ("data set", "training rows", "validation rows", "hours of training data", "origin", "licence")
+    yield _table(header, [_data(config, name) for name in config.dataset])
+    text = json.dumps(local_paths.strip(config.to_dict()), indent=1, ensure_ascii=False)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    yield f"<details><summary>The whole config</summary>\n\n{fence}json\n{text}\n{fence}\n\n</details>"
+
+
+def _data(config: RunConfig, dataset: str) -> tuple[str, ...]:
+    """One row about a prepared data set: counts, hours and origin, as far as its files tell."""
+    data: Any = getattr(config, "preprocess", None)
+    counts, hours, synthetic = {}, UNKNOWN, False
+    if isinstance(data, DataConfig):
+        folder, synthetic = dataset_folder(data, dataset), data.miniworld.train_scenes > 0
+        counts = _read(folder / REPORT_FILE).get("examples") or {}
+        manifest = folder / data.train_file
+        if manifest.is_file():
+            hours = _hours(manifest, manifest.stat().st_mtime_ns)
+    rows = [f"{counts[split]:,}" if isinstance(counts.get(split), int) else UNKNOWN for split in ("train", "valid")]
+    origin = ("scenes of the miniature world, generated", "none needed") if synthetic else ("recordings", UNKNOWN)
+    return (markdown(dataset), *rows, hours, *origin)
+
+
+@functools.lru_cache(maxsize=16)
+def _hours(manifest: Path, changed: int) -> str:
+    """Sum of the durations in a manifest, cached until it is `changed`; not known if a row has none."""
+    try:
+        rows = json.loads(manifest.read_text(encoding="utf-8"))
+        seconds = [float(row["Duration"]) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError):
+        return UNKNOWN
+    return f"{sum(seconds) / 3600:.2f}" if seconds and math.isfinite(sum(seconds)) else UNKNOWN
+
+
+def _sources(values: Any, prefix: str = "") -> dict[str, str]:
+    """Find the models that settings name: dotted key -> local folder or file, or hub id."""
+    if isinstance(values, dict):
+        found = [_sources(value, f"{prefix}{name}.") for name, value in values.items()]
+        return {key: place for one in found for key, place in one.items()}
+    key = prefix.rstrip(".")
+    is_model = isinstance(values, str) and (_is_hub_id(values) or ("/" in values and _local(values).exists()))
+    return {key: values} if is_model else {}
+
+
+def _is_hub_id(place: str) -> bool:
+    is_path = place.startswith((".", "/", "~", "pretrained/", "ckpts/"))
+    return "/" in place and not is_path and HUB_ID.fullmatch(place) is not None and not _local(place).exists()
+
+
+def _local(place: str) -> Path:
+    try:
+        return paths.resolve(place)
+    except UserError:  # ~ of an unknown user
+        return Path(place)
+
+
+def _licences(folder: Path, parts: Mapping[str, str], source: Mapping[str, Any] | None) -> Iterator[str]:
+    """Licences of the code and of the parts, each as its own card states it."""
+    if (folder / "pipeline.py").is_file():
+        yield "The Python files of this folder are sonolume's: MIT."
+    if terms := (source or {}).get("terms"):
+        yield f"{terms}."
+    if parts:
+        rows = [(code(key), code(shown(place)), markdown(licence_of(place))) for key, place in parts.items()]
+        yield "Models that it contains, names, or was trained with, each with the licence that its own card states:"
+        yield _table(("part", "model", "licence"), rows)
+
+
+def shown(place: str) -> str:
+    """Name of a folder or hub id without the local part of a path."""
+    return local_paths.strip(place)
+
+
+def licence_of(place: str) -> str:
+    """Licence of a model, by the head of its card; a hub id's only if its card was downloaded before."""
+    folder = _local(place)
+    if folder.is_relative_to(paths.root() / SHIPPED):
+        return SHIPPED_LICENCE
+    is_part = (folder.parent / "model_index.json").is_file()  # of a pipeline, which has the card
+    cards = [folder / FILE, *([folder.parent / FILE] if is_part else [])]
+    if _is_hub_id(place):
+        cached = try_to_load_from_cache(place, FILE)
+        cards = [Path(cached)] if isinstance(cached, str) else []
+    return next((found for card in cards if card.is_file() and (found := _stated(card))), UNKNOWN)
+
+
+def _stated(card: Path) -> str:
+    """Licence in the head of a card, or ""."""
+    try:
+        head = metadata_load(card) or {}
+    except (OSError, ValueError):  # also broken YAML
+        return ""
+    found = head.get("license_name") if head.get("license") == "other" else head.get("license")
+    return found if isinstance(found, str) else ""
+
+
+def _own_licence(licence: Any) -> str:
+    return f"Licence of these weights: {code(str(licence)) if licence else 'not set yet'}."
+
+
+def _limits(run: Run | None, card: Card) -> str:
+    found = list(card.limits)
+    data: Any = getattr(run.config, "preprocess", None) if run else None
+    train: Any = getattr(run.config, "train", None) if run else None
+    if isinstance(data, DataConfig) and data.miniworld.train_scenes:
+        found.insert(0, "It was trained on synthetic scenes of the miniature world and knows nothing else.")
+    if run and train and run.steps < train.max_steps:
+        steps = f"{run.steps:,} of {train.max_steps:,} steps"
+        found.insert(0, f"It was exported before the end of its training, after {steps}.")
+    found.append("What is not under Measured was not measured.")
+    return "\n".join(f"- {line}" for line in found)
+
+
+def _citation(card: Card) -> str:
+    entries = [card.citation.strip(), SOFTWARE.format(version=version("sonolume"))]
+    return "```bibtex\n" + "\n\n".join(filter(None, entries)) + "\n```"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def parse(text: str) -> ModelCard:
+    """Read the head of a card with huggingface_hub's parser; a UserError if there is none, or it is broken."""
+    if not text.startswith("---\n"):
+        raise UserError(f"{FILE}: has no head, which begins with --- in the first line: remove it to have one written")
+    try:
+        return ModelCard(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # also broken YAML
+        raise UserError(f"{FILE}: its head cannot be read: {first_line(error)}") from error
+
+
+def refresh(text: str, name: str, licence: str | None = None, report: Mapping[str, Any] | None = None) -> str:
+    """Put a licence and the scores of a report into a card; everything else stays.
+
+    Args:
+        name: of the model, in the head.
+        report: content of a report.json.
+
+    Raises:
+        UserError: the head is broken, or the card has no section for the scores.
+    """
+    if licence is None and report is None:
+        return text
+    card = parse(text)
+    body = card.text
+    if licence is not None:
+        card.data.license = licence
+        body = _replace(body, LICENCE, END_LICENCE, _own_licence(licence))
+    if report is not None:
+        if MEASURED not in body or END_MEASURED not in body:
+            raise UserError(f"{FILE}: add the lines {MEASURED} and {END_MEASURED}, between which the scores belong")
+        body = _replace(body, MEASURED, END_MEASURED, _measured(report))
+        card.data.model_name, card.data.eval_results = name, _results(report, card.data.pipeline_tag)
+    return f"---\n{card.data.to_yaml()}\n---\n{body}"
+
+
+def _replace(text: str, begin: str, end: str, content: str) -> str:
+    before, found, rest = text.partition(begin)
+    inside, closed, after = rest.partition(end)
+    return f"{before}{begin}\n{content}\n{end}{after}" if found and closed else text
+
+
+def _measured(report: Mapping[str, Any]) -> str:
+    """Table of a report's scores, with the conditions of the measurement."""
+    scores = sorted(report["scores"], key=lambda score: not score.get("headline"))
+    columns = list(dict.fromkeys(column for score in scores for column in score.get("baselines") or {}))
+    rows = []
+    for score in scores:
+        unit, chance, others = score.get("unit") or "", score.get("chance"), score.get("baselines") or {}
+        cells = [format_value((score["value"], score["low"], score["high"]), unit)]
+        cells += ["" if chance is None else format_value((chance, None, None), unit)]
+        cells += [format_value(tuple(others[column]), unit) if column in others else "" for column in columns]
+        cells += [str(score["better"]), str(score.get("count", "")), str(score.get("note", ""))]
+        rows.append((markdown(str(score["name"])), *map(markdown, cells)))
+    header = ("score", "value (95 %)", "chance", *map(markdown, columns), "better", "N", "note")
+    facts = [f"{key} {shown(str(value))}" for key, value in (report.get("facts") or {}).items()
+             if not isinstance(value, dict | list)]  # fmt: skip
+    conditions = {key: value for key, value in report["conditions"].items() if value is not None}
+    text = json.dumps(local_paths.strip(conditions), ensure_ascii=False)
+    return "\n\n".join([
+        markdown(", ".join(facts) + ".") if facts else "",
+        _table(header, rows),
+        "The columns after chance are baselines and upper bounds: the same score of other samples." if columns else "",
+        f"Only reports with the same conditions can be ranked: {code(text)}",
+    ]).strip()  # fmt: skip
+
+
+def _results(report: Mapping[str, Any], task: str | None) -> list[EvalResult]:
+    """The scores in the form of a card's head; "other" stands for a data set that is not on the hub."""
+    facts, known = report.get("facts") or {}, [score for score in report["scores"] if score["value"] is not None]
+    return [
+        EvalResult(
+            task_type=task or "other", dataset_type="other", dataset_name=shown(str(facts.get("of") or UNKNOWN)),
+            metric_type=re.sub(r"\W+", "-", str(score["name"]).lower()).strip("-"), metric_name=str(score["name"]),
+            metric_value=score["value"],
+            metric_args={"low": score["low"], "high": score["high"], "samples": score.get("count"),
+                         "conditions": report.get("content_hash")},
+        )
+        for score in known
+    ]  # fmt: skip
