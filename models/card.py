@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
 
 from sonolume.config.base import DataConfig, RunConfig
@@ -28,6 +29,7 @@ from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.model_folder import COMPONENTS, HUB_ID, PIPELINES, WHOLE_MODELS, class_in, settings_file
 from sonolume.utils.text import code, markdown
 
+RUN_FILE = "sonolume.json"  # of models/tta/audioldm/run_config.py
 UNKNOWN, NOT_MEASURED = "not known", "Not measured."
 BASES = ("pretrained", "init_path")  # in config.model: the model that training began with
 SHIPPED, SHIPPED_LICENCE = Path("pretrained", "mini"), "MIT"  # as its README.md says
@@ -85,17 +87,18 @@ def compose(folder: Path, run: Run | None = None, source: Mapping[str, Any] | No
     """Compose the card of an exported folder; arguments as in `write`."""
     recipe = run.config.recipe if run else _recipe_of(folder)
     card = declared(recipe, folder)
-    model: Any = run.config.to_dict().get("model") if run else source or _settings(folder)
-    parts = _sources(model or {})
-    bases = [place for key, place in parts.items() if key.rpartition(".")[2] in BASES and _is_hub_id(place)]
-    tags = ["sonolume", *card.tags, recipe.replace("/", "-"), "lora" if _is_lora(folder) else ""]
+    stored = _read(folder / RUN_FILE)  # the config of a run, in some exports
+    model: Any = run.config.to_dict().get("model") if run else source or stored.get("model") or settings_of(folder)
+    parts = sources(model or {})
+    bases = [place for key, place in parts.items() if key.rpartition(".")[2] in BASES and is_hub_id(place)]
+    tags = ["sonolume", *card.tags, recipe.replace("/", "-"), "lora" if is_lora(folder) else ""]
     head = ModelCardData(
         library_name=_library(folder), pipeline_tag=card.pipeline_tag or None, tags=list(filter(None, tags)),
         base_model=bases or None, inference=False,
     )  # fmt: skip
     sections = {
         "Use": _use(folder, recipe, card),
-        "Training": _training(run, source),
+        "Training": _training(run, source, bool(stored)),
         "Measured": f"{MEASURED}\n{NOT_MEASURED}\n{END_MEASURED}",
         "Licence": "\n\n".join([f"{LICENCE}\n{_own_licence(None)}\n{END_LICENCE}", *_licences(folder, parts, source)]),
         "Limits": _limits(run, card),
@@ -103,7 +106,7 @@ def compose(folder: Path, run: Run | None = None, source: Mapping[str, Any] | No
     }
     title = f"{card.title}: {markdown(run.config.exp_name)}" if run else card.title
     page = f" Recipe `{recipe}`; its page in sonolume is `egs/{recipe}/README.md`." if recipe else ""
-    what = "Low-rank adapters (LoRA) of the U-Net of such a model. " if _is_lora(folder) else ""
+    what = "Low-rank adapters (LoRA) of the U-Net of such a model. " if is_lora(folder) else ""
     body = [MARK, f"# {title}", f"{what}{card.summary}{page}"]
     body += [f"## {name}\n\n{text}" for name, text in sections.items()]
     return f"---\n{head.to_yaml()}\n---\n\n" + "\n\n".join(body) + "\n"
@@ -115,12 +118,13 @@ def declared(recipe: str, folder: Path) -> Card:
     if found := getattr(module, "CARD", None):
         return found
     if not recipe:
-        return Card(class_in(_settings(folder)) or "Model", "A model of sonolume.")
+        return Card(class_in(settings_of(folder)) or "Model", "A model of sonolume.")
     line = (getattr(module, "__doc__", None) or "").partition("\n")[0].removeprefix(f"{recipe}: ")
     return Card(f"A model of {recipe}", f"{line[:1].upper()}{line[1:]}" if line else "")
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def settings_of(folder: Path) -> dict[str, Any]:
+    """Read the settings of an exported folder; {} if it has none."""
     path = settings_file(folder)
     return _read(path) if path else {}
 
@@ -133,27 +137,28 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_lora(folder: Path) -> bool:
+def is_lora(folder: Path) -> bool:
+    """Whether a folder holds the adapters of a U-Net."""
     return (folder / lora.FILE).is_file()
 
 
 def _recipe_of(folder: Path) -> str:
     """Recipe of a folder by its settings, else by its class; "" if neither tells."""
-    stored = (_settings(folder), _read(folder / "sonolume.json"), _read(folder / "source.json"))
+    stored = (settings_of(folder), _read(folder / RUN_FILE), _read(folder / "source.json"))
     found = next((one["recipe"] for one in stored if isinstance(one.get("recipe"), str)), "")
-    return found or ("tta/audioldm" if _is_lora(folder) else RECIPES.get(class_in(stored[0]), ""))
+    return found or ("tta/audioldm" if is_lora(folder) else RECIPES.get(class_in(stored[0]), ""))
 
 
 def _library(folder: Path) -> str:
-    settings = _settings(folder)
+    settings = settings_of(folder)
     other = "transformers" if "transformers_version" in settings else "sonolume"
-    return "diffusers" if _is_lora(folder) else LIBRARIES.get(class_in(settings), other)
+    return "diffusers" if is_lora(folder) else LIBRARIES.get(class_in(settings), other)
 
 
 def _use(folder: Path, recipe: str, card: Card) -> str:
-    if _is_lora(folder):
+    if is_lora(folder):
         return LORA_USE.format(recipe=recipe, arguments=card.arguments)
-    if class_in(_settings(folder)) == "UNet2DConditionModel":
+    if class_in(settings_of(folder)) == "UNet2DConditionModel":
         return unet.CARD.partition("\n\n")[2].strip()
     if card.needs and not all((folder / name).is_dir() for name in card.needs):
         return "An earlier stage of the recipe: later stages are trained on it. It does not generate by itself."
@@ -167,11 +172,12 @@ def _use(folder: Path, recipe: str, card: Card) -> str:
     return "\n\n".join(found if len(found) > 1 else [f"The page of the recipe describes it. {found[0]}"])
 
 
-def _training(run: Run | None, source: Mapping[str, Any] | None) -> str:
+def _training(run: Run | None, source: Mapping[str, Any] | None, has_config: bool) -> str:
     if run is not None:
         return "\n\n".join(_describe(run))
     if source is None:
-        return f"{UNKNOWN.capitalize()}."
+        known = f"`{RUN_FILE}` is the config of its run. The rest is" if has_config else "This is"
+        return f"{known} {UNKNOWN}."
     facts = {key: local_paths.strip(value) for key, value in source.items() if key != "terms"}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     table = _table(("fact", "value"), [(markdown(key), code(value)) for key, value in texts.items()])
@@ -229,17 +235,18 @@ def _hours(manifest: Path, changed: int) -> str:
     return f"{sum(seconds) / 3600:.2f}" if seconds and math.isfinite(sum(seconds)) else UNKNOWN
 
 
-def _sources(values: Any, prefix: str = "") -> dict[str, str]:
+def sources(values: Any, prefix: str = "") -> dict[str, str]:
     """Find the models that settings name: dotted key -> local folder or file, or hub id."""
     if isinstance(values, dict):
-        found = [_sources(value, f"{prefix}{name}.") for name, value in values.items()]
+        found = [sources(value, f"{prefix}{name}.") for name, value in values.items()]
         return {key: place for one in found for key, place in one.items()}
     key = prefix.rstrip(".")
-    is_model = isinstance(values, str) and (_is_hub_id(values) or ("/" in values and _local(values).exists()))
+    is_model = isinstance(values, str) and (is_hub_id(values) or ("/" in values and _local(values).exists()))
     return {key: values} if is_model else {}
 
 
-def _is_hub_id(place: str) -> bool:
+def is_hub_id(place: str) -> bool:
+    """Whether a model is named by an id of the hub, owner/name, and not by a folder."""
     is_path = place.startswith((".", "/", "~", "pretrained/", "ckpts/"))
     return "/" in place and not is_path and HUB_ID.fullmatch(place) is not None and not _local(place).exists()
 
@@ -275,7 +282,7 @@ def licence_of(place: str) -> str:
         return SHIPPED_LICENCE
     is_part = (folder.parent / "model_index.json").is_file()  # of a pipeline, which has the card
     cards = [folder / FILE, *([folder.parent / FILE] if is_part else [])]
-    if _is_hub_id(place):
+    if is_hub_id(place):
         cached = try_to_load_from_cache(place, FILE)
         cards = [Path(cached)] if isinstance(cached, str) else []
     return next((found for card in cards if card.is_file() and (found := _stated(card))), UNKNOWN)
@@ -285,7 +292,7 @@ def _stated(card: Path) -> str:
     """Licence in the head of a card, or ""."""
     try:
         head = metadata_load(card) or {}
-    except (OSError, ValueError):  # also broken YAML
+    except (OSError, ValueError, yaml.YAMLError):
         return ""
     found = head.get("license_name") if head.get("license") == "other" else head.get("license")
     return found if isinstance(found, str) else ""
@@ -324,7 +331,7 @@ def parse(text: str) -> ModelCard:
         raise UserError(f"{FILE}: has no head, which begins with --- in the first line: remove it to have one written")
     try:
         return ModelCard(text)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # also broken YAML
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{FILE}: its head cannot be read: {first_line(error)}") from error
 
 
@@ -380,7 +387,7 @@ def _measured(report: Mapping[str, Any]) -> str:
         markdown(", ".join(facts) + ".") if facts else "",
         _table(header, rows),
         "The columns after chance are baselines and upper bounds: the same score of other samples." if columns else "",
-        f"Only reports with the same conditions can be ranked: {code(text)}",
+        f"Conditions {report.get('content_hash', UNKNOWN)}, in which reports must agree to be ranked: {code(text)}",
     ]).strip()  # fmt: skip
 
 
@@ -393,6 +400,7 @@ def _results(report: Mapping[str, Any], task: str | None) -> list[EvalResult]:
             metric_type=re.sub(r"\W+", "-", str(score["name"]).lower()).strip("-"), metric_name=str(score["name"]),
             metric_value=score["value"],
             metric_args={"low": score["low"], "high": score["high"], "samples": score.get("count"),
+                         "unit": "share, 0 to 1" if score.get("unit") == "%" else score.get("unit") or None,
                          "conditions": report.get("content_hash")},
         )
         for score in known

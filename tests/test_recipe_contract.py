@@ -1,9 +1,9 @@
 """The contract of every recipe, tested in the miniature world for every tiny config under egs/.
 
 A recipe is covered as soon as it has a file egs/TASK/RECIPE/tiny*.json: it prepares data, trains, resumes exactly after
-a power cut, exports, generates from its export, and answers mistakes with one line. A config that names the exported
-folder of another tiny config, such as an autoencoder, is trained after it; of a recipe of several trainings, the last
-one generates.
+a power cut, exports with a model card, generates from its export, and answers mistakes with one line. A config that
+names the exported folder of another tiny config, such as an autoencoder, is trained after it; of a recipe of several
+trainings, the last one generates.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
 
@@ -127,6 +128,8 @@ def test_training_resumes_exactly_and_exports(workshop: Workshop, file: Path) ->
     for path in weights:
         with safe_open(path, "np") as file_of_weights:
             assert file_of_weights.keys()
+    card = ModelCard.load(folder / "README.md")
+    assert "sonolume" in (card.data.tags or []) and config.recipe in card.text and str(workshop.folder) not in card.text
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if hasattr(CONFIGS[file], "preprocess")], ids=name)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-WHOLE = re.compile(r"((?:\w{2,}:)?)(~[\w.-]*/|/(?!/)|[A-Za-z]:[\\/])(.*)", re.DOTALL)  # also KIND:/path, but no URL
+WHOLE = re.compile(r"((?:\w{2,}:)?)(~[\w.-]*/|/(?!/)|[A-Za-z]:[\\/])(.*[^\\/\s].*)", re.DOTALL)  # or KIND:/path
 HOMES = ("home", "Users")  # folders of users' folders
 PLACES = "home|Users|root|tmp|var|mnt|media|opt|scratch|srv|private|Volumes|work|data|workspace"
 END = r"[^\s\"'`)>,;|]*"

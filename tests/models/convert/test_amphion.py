@@ -45,7 +45,7 @@ def test_the_autoencoder(goldens: SimpleNamespace, published: Path, tmp_path: Pa
                          golden["decoded"], 1e-5)  # fmt: skip
     assert vae.config.scaling_factor == 1 and vae.config.latents_mean is None
     assert json.loads((tmp_path / "vae/mel.json").read_text()) == MelSettings().__dict__ | {"frames": 624}
-    assert not [path for path in (tmp_path / "vae").iterdir() if path.suffix not in (".json", ".safetensors")]
+    assert not [path for path in (tmp_path / "vae").iterdir() if path.suffix not in (".json", ".safetensors", ".md")]
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def test_a_finetuned_checkpoint(
     goldens.assert_close(model.tags(wave), torch.from_numpy(golden["probs"])[:1], 1e-4)
     assert list(model.config.labels) == MIDS and model.labels[:2] == ("Bark", "Rain")
     assert json.loads((folder / "source.json").read_text())["system"] == "beats"
-    assert not [path for path in folder.iterdir() if path.suffix not in (".json", ".safetensors")]
+    assert not [path for path in folder.iterdir() if path.suffix not in (".json", ".safetensors", ".md")]
 
 
 def test_without_a_head(checkpoint: dict[str, Any], saved: Any):

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.pipelines import pipeline_utils
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from huggingface_hub import HfApi, ModelCard
 
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+from sonolume.modules.saved_card import PLAIN
 
 STRANGER = """
 import sys
@@ -106,22 +107,41 @@ def test_it_loads_in_half_precision(tiny_checkpoint: Path, dtype: torch.dtype):
 
 
 def test_the_code_is_written_before_the_upload(make_pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Into the repository `repo_id`, by default of the folder's name."""
-    from diffusers.utils import hub_utils
-
+    """Into the repository `repo_id`, by default of the folder's name; a plain card replaces no other one there."""
     uploads: list[tuple[str, str, set[str]]] = []
+    cards_there = [False]
 
-    def upload(repo_id: str, folder_path: str, commit_message: str, **_: object) -> None:
-        uploads.append((repo_id, commit_message, {path.name for path in Path(folder_path).iterdir()}))
+    def upload(_: HfApi, *, repo_id: str, folder_path: Path, commit_message: str, **__: object) -> str:
+        uploads.append((repo_id, commit_message, {path.name for path in folder_path.iterdir()}))
+        return ""
 
-    monkeypatch.setattr(hub_utils, "upload_folder", upload)
-    for module in (hub_utils, pipeline_utils):
-        monkeypatch.setattr(module, "create_repo", lambda name, **_: SimpleNamespace(repo_id=f"me/{name}"))
-        monkeypatch.setattr(module, "load_or_create_model_card", lambda *_, **__: SimpleNamespace(save=Path.touch))
-        monkeypatch.setattr(module, "populate_model_card", lambda card: SimpleNamespace(save=lambda path: None))
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    monkeypatch.setattr(HfApi, "create_repo", lambda _, name, **__: SimpleNamespace(repo_id=f"me/{name}"))
+    monkeypatch.setattr(HfApi, "file_exists", lambda *_, **__: cards_there[0])
     make_pipeline().save_pretrained(tmp_path / "bells", push_to_hub=True, commit_message="Bells")
-    ((name, message, files),) = uploads
-    assert (name, message) == ("me/bells", "Bells") and {"pipeline.py", "sampling.py", "model_index.json"} <= files
+    cards_there[0] = True
+    make_pipeline().push_to_hub("bells")
+    (name, message, files), (_, _, without) = uploads
+    assert (name, message) == ("me/bells", "Bells")
+    assert {"pipeline.py", "sampling.py", "saved_card.py", "model_index.json", "README.md"} <= files
+    assert files - without == {"README.md"}
+
+
+def test_the_card_of_the_same_weights_is_kept(copy_of_checkpoint: Path, tmp_path: Path):
+    """Also in stock diffusers. Other weights get a plain card, and a card of somebody else stays."""
+    (copy_of_checkpoint / "README.md").write_text(f"{PLAIN}\nOf these weights.\n")
+    stock = DiffusionPipeline.from_pretrained(copy_of_checkpoint, trust_remote_code=True)
+    for number, pipe in enumerate((TextToAudioPipeline.from_pretrained(copy_of_checkpoint), stock)):
+        pipe.save_pretrained(tmp_path / f"same {number}")
+        assert (tmp_path / f"same {number}" / "README.md").read_text().endswith("Of these weights.\n")
+    pipe = TextToAudioPipeline.from_pretrained(copy_of_checkpoint)
+    next(pipe.unet.parameters()).data += 1
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "README.md").write_text("mine")
+    for folder in (tmp_path / "other", tmp_path / "own", copy_of_checkpoint):
+        pipe.save_pretrained(folder)
+    cards = [(place / "README.md").read_text() for place in (tmp_path / "other", tmp_path / "own", copy_of_checkpoint)]
+    assert cards == [PLAIN, "mine", PLAIN] and ModelCard(PLAIN).data.pipeline_tag == "text-to-audio"
 
 
 @torch.no_grad()
