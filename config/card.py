@@ -4,7 +4,9 @@ A recipe without one gets a card with its name, the first line of its config mod
 Everything else on a card is read from the exported folder and its run, see models/card.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 FOLDER = "FOLDER_OR_ID"  # in commands and code: the reader's folder, or the model's id on the hub
 
@@ -18,5 +20,7 @@ class Card:
     arguments: str = ""  # of `sonolume inference RECIPE --checkpoint FOLDER_OR_ID`
     code: str = ""  # Python that uses a folder
     needs: tuple[str, ...] = ()  # folders inside of an export that can generate; one without them is an earlier stage
+    models: Callable[[Any], tuple[str, ...]] | None = None  # config -> keys of config.model that name a model which
+    # this training uses; None: all of them
     limits: tuple[str, ...] = ()  # sentences that hold for all weights of the recipe
     citation: str = ""  # BibTeX

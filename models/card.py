@@ -26,10 +26,11 @@ from sonolume.modules.saved_card import END_LICENCE, END_MEASURED, FILE, LICENCE
 from sonolume.preprocessors.prepared import REPORT_FILE, dataset_folder
 from sonolume.utils import files, local_paths, paths
 from sonolume.utils.errors import UserError, first_line
-from sonolume.utils.model_folder import COMPONENTS, HUB_ID, PIPELINES, WHOLE_MODELS, class_in, settings_file
+from sonolume.utils.model_folder import COMPONENTS, HUB_ID, PIPELINES, SETTINGS, WHOLE_MODELS, class_in
 from sonolume.utils.text import code, markdown
 
 RUN_FILE = "sonolume.json"  # of models/tta/audioldm/run_config.py
+WORLD = "generated scenes of the miniature world"
 UNKNOWN, NOT_MEASURED = "not known", "Not measured."
 BASES = ("pretrained", "init_path")  # in config.model: the model that training began with
 SHIPPED, SHIPPED_LICENCE = Path("pretrained", "mini"), "MIT"  # as its README.md says
@@ -88,8 +89,8 @@ def compose(folder: Path, run: Run | None = None, source: Mapping[str, Any] | No
     recipe = run.config.recipe if run else _recipe_of(folder)
     card = declared(recipe, folder)
     stored = _read(folder / RUN_FILE)  # the config of a run, in some exports
-    model: Any = run.config.to_dict().get("model") if run else source or stored.get("model") or settings_of(folder)
-    parts = sources(model or {})
+    parts = _trained_with(run.config, card) if run else sources(source or stored.get("model") or {})
+    parts |= {key: place for key, place in sources(settings_of(folder)).items() if place not in parts.values()}
     bases = [place for key, place in parts.items() if key.rpartition(".")[2] in BASES and is_hub_id(place)]
     tags = ["sonolume", *card.tags, recipe.replace("/", "-"), "lora" if is_lora(folder) else ""]
     head = ModelCardData(
@@ -105,7 +106,9 @@ def compose(folder: Path, run: Run | None = None, source: Mapping[str, Any] | No
         "Citation": _citation(card),
     }
     title = f"{card.title}: {markdown(run.config.exp_name)}" if run else card.title
-    page = f" Recipe `{recipe}`; its page in sonolume is `egs/{recipe}/README.md`." if recipe else ""
+    has_page = (paths.root() / "egs" / recipe).is_dir()
+    page = f"egs/{recipe if has_page else recipe.partition('/')[0]}/README.md"
+    page = f" Recipe `{recipe}`; its page in sonolume is `{page}`." if recipe else ""
     what = "Low-rank adapters (LoRA) of the U-Net of such a model. " if is_lora(folder) else ""
     body = [MARK, f"# {title}", f"{what}{card.summary}{page}"]
     body += [f"## {name}\n\n{text}" for name, text in sections.items()]
@@ -124,9 +127,8 @@ def declared(recipe: str, folder: Path) -> Card:
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """Read the settings of an exported folder; {} if it has none."""
-    path = settings_file(folder)
-    return _read(path) if path else {}
+    """Read the settings of an exported folder, those of sonolume and those of the libraries; {} if it has none."""
+    return {key: value for name in SETTINGS for key, value in _read(folder / name).items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -151,6 +153,8 @@ def _recipe_of(folder: Path) -> str:
 
 def _library(folder: Path) -> str:
     settings = settings_of(folder)
+    if "recipe" in settings:  # a folder that sonolume alone reads
+        return "sonolume"
     other = "transformers" if "transformers_version" in settings else "sonolume"
     return "diffusers" if is_lora(folder) else LIBRARIES.get(class_in(settings), other)
 
@@ -212,27 +216,34 @@ def _describe(run: Run) -> Iterator[str]:
 def _data(config: RunConfig, dataset: str) -> tuple[str, ...]:
     """One row about a prepared data set: counts, hours and origin, as far as its files tell."""
     data: Any = getattr(config, "preprocess", None)
-    counts, hours, synthetic = {}, UNKNOWN, False
+    counts, hours, origin = {}, UNKNOWN, UNKNOWN
     if isinstance(data, DataConfig):
-        folder, synthetic = dataset_folder(data, dataset), data.miniworld.train_scenes > 0
+        folder = dataset_folder(data, dataset)
         counts = _read(folder / REPORT_FILE).get("examples") or {}
-        manifest = folder / data.train_file
-        if manifest.is_file():
-            hours = _hours(manifest, manifest.stat().st_mtime_ns)
+        if (manifest := folder / data.train_file).is_file():
+            hours, origin = _content(manifest, manifest.stat().st_mtime_ns)
     rows = [f"{counts[split]:,}" if isinstance(counts.get(split), int) else UNKNOWN for split in ("train", "valid")]
-    origin = ("scenes of the miniature world, generated", "none needed") if synthetic else ("recordings", UNKNOWN)
-    return (markdown(dataset), *rows, hours, *origin)
+    return markdown(dataset), *rows, hours, origin, "none needed" if origin == WORLD else UNKNOWN
 
 
 @functools.lru_cache(maxsize=16)
-def _hours(manifest: Path, changed: int) -> str:
-    """Sum of the durations in a manifest, cached until it is `changed`; not known if a row has none."""
+def _content(manifest: Path, changed: int) -> tuple[str, str]:
+    """Hours and origin of the rows of a manifest, cached until it is `changed`; hours only if all rows have them."""
     try:
-        rows = json.loads(manifest.read_text(encoding="utf-8"))
-        seconds = [float(row["Duration"]) for row in rows]
-    except (OSError, ValueError, TypeError, KeyError):
-        return UNKNOWN
-    return f"{sum(seconds) / 3600:.2f}" if seconds and math.isfinite(sum(seconds)) else UNKNOWN
+        rows = [dict(row) for row in json.loads(manifest.read_text(encoding="utf-8"))]
+        seconds = sum(float(row.get("Duration") or math.nan) for row in rows)
+    except (OSError, ValueError, TypeError):
+        return UNKNOWN, UNKNOWN
+    scenes = sum(row.get("Scene") is not None for row in rows)
+    origin = "recordings" if not scenes else WORLD if scenes == len(rows) else f"recordings and {WORLD}"
+    return f"{seconds / 3600:.3g}" if rows and math.isfinite(seconds) else UNKNOWN, origin
+
+
+def _trained_with(config: RunConfig, card: Card) -> dict[str, str]:
+    """Find the models that a training uses, by their keys in config.model."""
+    found = sources(config.to_dict().get("model") or {})
+    used = card.models(config) if card.models else found
+    return {key: place for key, place in found.items() if key in used}
 
 
 def sources(values: Any, prefix: str = "") -> dict[str, str]:
@@ -304,10 +315,9 @@ def _own_licence(licence: Any) -> str:
 
 def _limits(run: Run | None, card: Card) -> str:
     found = list(card.limits)
-    data: Any = getattr(run.config, "preprocess", None) if run else None
     train: Any = getattr(run.config, "train", None) if run else None
-    if isinstance(data, DataConfig) and data.miniworld.train_scenes:
-        found.insert(0, "It was trained on synthetic scenes of the miniature world and knows nothing else.")
+    if run and run.config.dataset and all(WORLD in _data(run.config, name) for name in run.config.dataset):
+        found.insert(0, "It was trained on synthetic scenes of the miniature world only.")
     if run and train and run.steps < train.max_steps:
         steps = f"{run.steps:,} of {train.max_steps:,} steps"
         found.insert(0, f"It was exported before the end of its training, after {steps}.")

@@ -160,6 +160,9 @@ pipe = AudioToImagePipeline.from_pretrained("FOLDER_OR_ID")
 wave = audio.load("thunder.wav", pipe.encoder.sample_rate)  # (samples,)
 pipe([wave], generator=torch.Generator().manual_seed(0)).images[0].save("thunder.png")
 """,
+    models=lambda config: (
+        "stable_diffusion", "wav2vec2_bert" if config.model.head is Head.sequence else "sound_encoder",
+    ),
     limits=(
         "In the miniature world, a sound of two events often became a picture with a wrong object.",
         "Pictures have the limits and biases of the Stable Diffusion that draws them.",

@@ -305,6 +305,11 @@ from sonolume import Im2WavPipeline
 
 pipe = Im2WavPipeline.from_pretrained("FOLDER_OR_ID")
 """,
+    models=lambda config: {
+        Stage.vqvae: ("init_path", *(["vqvae_path"] if config.model.vqvae.decoders_only else [])),
+        Stage.low: ("init_path", "vqvae_path", "clip"),
+        Stage.up: ("init_path", "vqvae_path", "low_path", "clip"),
+    }[config.stage],
     limits=(
         "What CLIP does not encode of a picture or frame does not reach the sound.",
         "Tokens are sampled one after the other, which is slow.",

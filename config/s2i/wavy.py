@@ -237,6 +237,10 @@ wave = audio.load("speech.wav", pipe.encoder.sample_rate)  # (samples,)
 pipe([wave], generator=torch.Generator().manual_seed(0)).images[0].save("speech.png")
 """,
     needs=("head",),
+    models=lambda config: (
+        ("speech_encoder.hubert", "image_encoder.model") if config.model.stage is Stage.encoder
+        else ("encoder", "stable_diffusion")
+    ),
     limits=(
         "Pictures have the limits and biases of the Stable Diffusion that draws them.",
     ),

@@ -92,7 +92,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     def run(folder: Path | str, *flags: str, repo: str = "me/bells") -> tuple[int, str, str]:
         """Exit code, stdout and stderr."""
         code = cli.run(command.main, [str(folder), repo, *flags])
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return code, out, err
 
     return run
 
@@ -283,7 +284,7 @@ def test_scores_of_these_weights_and_of_others(exported: Path, run: Run, hub: Hu
 
 
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("part", ["text_to_audio", "audiotoken", "im2wav", "stable_diffusion", "clip", "hubert"])
+@pytest.mark.parametrize("part", ["text_to_audio", "audiotoken", "audio2img", "wavy", "im2wav", "clip", "hubert"])
 def test_the_shipped_parts_could_be_published(part: str, root: Path, run: Run, tmp_path: Path) -> None:
     """A folder without a card gets one."""
     shutil.copytree(root / "pretrained/mini" / part, tmp_path / part)

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, metadata_load
 
 from sonolume.config.load import load_config, recipe_module, recipes
 from sonolume.models import card
-from sonolume.models.card import Run, compose, declared, licence_of, refresh
+from sonolume.models.card import WORLD, Run, compose, declared, licence_of, refresh
 from sonolume.models.convert import common
 from sonolume.models.evaluation.report import Report, Score, finish
 from sonolume.utils import local_paths
@@ -110,11 +110,12 @@ def test_the_card_of_a_run(root: Path, tmp_path: Path) -> None:
     assert "1,200 of 50,000 planned" in training and "0.1235 at step 1,000" in training
     rows = [line for line in training.splitlines() if line.startswith(("| bells", "| rain", "| lost"))]
     assert [row.split(" | ")[1:4] for row in rows] == [
-        ["2", "not known", "1.00"], ["2", "not known", "not known"], ["not known", "not known", "not known"],
+        ["2", "not known", "1"], ["2", "not known", "not known"], ["not known", "not known", "not known"],
     ]  # fmt: skip
     licences = section(text, "Licence")
     assert "cc-by-nc-4.0" in licences and "| `text_encoder` | `google-t5/t5-base` | not known |" in licences
     assert str(tmp_path) not in text and local_paths.find_in_text(text) is None
+    assert "| recordings | not known |" in training and "not known | not known |" in training
     assert "before the end of its training" in section(text, "Limits")
 
 
@@ -136,7 +137,31 @@ def test_a_recipe_that_declares_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"recipe": "mini/sound_judge"}')
     text = compose(tmp_path)
     first_line = str(recipe_module("mini/sound_judge").__doc__).partition("\n")[0].removeprefix("mini/sound_judge: ")
-    assert first_line.lower() in text.lower() and "egs/mini/sound_judge/README.md" in text
+    assert first_line.lower() in text.lower() and "`egs/mini/README.md`" in text
+
+
+def test_models_that_a_stage_does_not_use_are_not_listed(root: Path, tmp_path: Path) -> None:
+    """They stand in the config as defaults."""
+    for name, used, unused in (
+        ("s2i/wavy/encoder.json", "facebook/hubert-large-ls960-ft", "CompVis/stable-diffusion-v1-4"),
+        ("s2i/wavy/exp_config.json", "CompVis/stable-diffusion-v1-4", "facebook/hubert-large-ls960-ft"),
+        ("a2i/audio2img/exp_config_attention.json", "CompVis/stable-diffusion-v1-4", "facebook/w2v-bert-2.0"),
+        ("i2a/im2wav/low.json", "openai/clip-vit-base-patch32", "im2wav_low"),
+        ("i2a/im2wav/vqvae.json", "", "openai/clip-vit-base-patch32"),
+    ):
+        licences = section(compose(tmp_path, Run(load_config(root / "egs" / name), 1)), "Licence")
+        assert used in licences and unused not in licences, name
+
+
+def test_scenes_of_the_miniature_world_are_told_from_recordings(root: Path, tmp_path: Path) -> None:
+    """By the rows of the manifest."""
+    (tmp_path / "bells").mkdir()
+    overrides = [f"preprocess.processed_dir='{tmp_path}'", "dataset=[bells]"]
+    config = load_config(root / "egs/tta/autoencoderkl/tiny.json", overrides)
+    for number, (scene, origin, is_limit) in enumerate((({}, WORLD, True), (None, "recordings", False))):
+        (tmp_path / "bells" / "train.json").write_text(json.dumps([{"Scene": scene, "Duration": 36 + number}]))
+        text = compose(tmp_path, Run(config, 1))
+        assert f"| 0.01{'03' * number} | {origin} |" in text and ("miniature world only" in text) is is_limit
 
 
 @dataclass
