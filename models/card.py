@@ -337,7 +337,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def parse(text: str) -> ModelCard:
     """Read the head of a card with huggingface_hub's parser; a UserError if there is none, or it is broken."""
-    if not text.startswith("---\n"):
+    if not re.match(r"\s*---[\r\n]", text):
         raise UserError(f"{FILE}: has no head, which begins with --- in the first line: remove it to have one written")
     try:
         return ModelCard(text)

@@ -16,6 +16,7 @@ import pytest
 
 from sonolume.bins import build, compare, convert, converters, web
 from sonolume.config import command
+from sonolume.models import publish
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
 from sonolume.web import app
@@ -103,6 +104,10 @@ def parse(script: str, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None
                 Path(value).chmod(0o600)
         monkeypatch.setattr(app, "launch", lambda *_: None)
         web.main(argv)
+    elif script == "publish":
+        monkeypatch.setattr(publish, "plan", lambda *_: publish.Plan(Path()))
+        monkeypatch.setattr(publish, "upload", lambda *_: "")
+        importlib.import_module("sonolume.bins.publish").main(argv)
     elif script in ("configs", "info"):
         importlib.import_module(f"sonolume.bins.{script}").main(argv)
     else:

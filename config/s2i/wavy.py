@@ -239,7 +239,7 @@ pipe([wave], generator=torch.Generator().manual_seed(0)).images[0].save("speech.
     needs=("head",),
     models=lambda config: (
         ("speech_encoder.hubert", "image_encoder.model") if config.model.stage is Stage.encoder
-        else ("encoder", "stable_diffusion")
+        else ("encoder", "stable_diffusion", "ip_adapter")
     ),
     limits=(
         "Pictures have the limits and biases of the Stable Diffusion that draws them.",
