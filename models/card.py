@@ -6,6 +6,7 @@ A recipe adds what no file states by the constant CARD of its config module, see
 import functools
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -252,14 +253,14 @@ def sources(values: Any, prefix: str = "") -> dict[str, str]:
         found = [sources(value, f"{prefix}{name}.") for name, value in values.items()]
         return {key: place for one in found for key, place in one.items()}
     key = prefix.rstrip(".")
-    is_model = isinstance(values, str) and (is_hub_id(values) or ("/" in values and _local(values).exists()))
+    is_model = isinstance(values, str) and (is_hub_id(values) or ("/" in values and os.path.exists(_local(values))))
     return {key: values} if is_model else {}
 
 
 def is_hub_id(place: str) -> bool:
     """Whether a model is named by an id of the hub, owner/name, and not by a folder."""
     is_path = place.startswith((".", "/", "~", "pretrained/", "ckpts/"))
-    return "/" in place and not is_path and HUB_ID.fullmatch(place) is not None and not _local(place).exists()
+    return "/" in place and not is_path and HUB_ID.fullmatch(place) is not None and not os.path.exists(_local(place))
 
 
 def _local(place: str) -> Path:

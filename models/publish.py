@@ -224,10 +224,10 @@ def _outside_parts(folder: Path) -> Iterator[str]:
     if (folder / "model_index.json").is_file():
         return
     for key, place in card.settings_of(folder).items():
-        is_model = isinstance(place, str) and "/" in place and not (folder / place).exists()
+        is_model = isinstance(place, str) and "/" in place and not os.path.exists(folder / place)
         if not is_model or PurePosixPath(place).is_absolute() or place.startswith("pretrained/mini/"):
             continue
-        if place.startswith(("pretrained/", "ckpts/", ".", "~")) or paths.resolve(place).is_dir():
+        if place.startswith(("pretrained/", "ckpts/", ".", "~")) or os.path.isdir(paths.resolve(place)):
             yield f"{key}: names the local folder {place}, which others do not have: publish it, and write its id here"
 
 

@@ -73,8 +73,8 @@ def text_to_audio(folder: Path, given: dict[str, str]) -> None:
         message(line)
     with files.atomic_folder(folder) as temporary:
         pipe.save_pretrained(temporary)
-        source = {name: local_paths.strip(value) for name, value in given.items() if value}
-        files.write_json(temporary / SOURCE_FILE, source)
+        source = {name: value for name, value in given.items() if value}
+        files.write_json(temporary / SOURCE_FILE, local_paths.strip(source))
         card.write(temporary, source=source)
 
 

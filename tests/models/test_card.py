@@ -224,7 +224,7 @@ def test_licences_are_those_of_the_parts_own_cards(
 def test_the_head_in_the_file(tmp_path: Path, root: Path) -> None:
     (tmp_path / "pytorch_lora_weights.safetensors").touch()
     config = SimpleNamespace(recipe="tta/audioldm", exp_name="a_*b*", dataset=[], to_dict=lambda: {
-        "model": {"pretrained": "me/bells", "vae": "pretrained/mini/clip", "prompt": "a/b c"}})  # fmt: skip
+        "model": {"pretrained": "me/bells", "vae": "pretrained/mini/clip", "prompt": "a/b c" * 99}})  # fmt: skip
     card.write(tmp_path, Run(config, 3))  # type: ignore[arg-type]
     head = metadata_load(tmp_path / "README.md") or {}
     assert head["base_model"] == ["me/bells"] and "lora" in head["tags"]

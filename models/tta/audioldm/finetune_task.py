@@ -11,7 +11,7 @@ from sonolume.models.tta.audioldm import finetune, inference, run_config
 from sonolume.models.tta.audioldm.components import TextEncoder
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
-from sonolume.utils import cache
+from sonolume.utils import cache, local_paths
 from sonolume.utils.errors import UserError
 
 
@@ -67,9 +67,8 @@ class LoraTask(FinetuneTask):
 
     def export(self, folder: Path) -> None:
         """Write the LoRA file alone."""
-        base = self.config.model.pretrained
-        name = "/".join(Path(base).parts[-2:]) if Path(base).is_absolute() else base  # without local paths
-        lora.save(self.unet, folder / lora.FILE, self.config.model.lora, name)
+        base = local_paths.strip(self.config.model.pretrained)
+        lora.save(self.unet, folder / lora.FILE, self.config.model.lora, base)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
