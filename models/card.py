@@ -203,12 +203,15 @@ def _describe(run: Run) -> Iterator[str]:
             ("weights", f"average with decay {train.ema_decay:g}" if train.ema_decay else "as they were at this step"),
             ("random seed", str(train.random_seed)),
         ]
+    data = [_data(config, name) for name in config.dataset]
     loss = f"{run.validation[1]:.4g} at step {run.validation[0]:,}" if run.validation else UNKNOWN
+    if run.validation and data and all(row[2] == "0" for row in data):
+        loss += ", on training rows"
     rows += [("validation loss", loss), ("time", UNKNOWN)]
     rows += [("versions", ", ".join(f"{name} {number}" for name, number in runtime.versions().items()))]
     yield _table(("setting", "value"), [(name, markdown(value)) for name, value in rows])
     header = ("data set", "training rows", "validation rows", "hours of training data", "origin", "licence")
-    yield _table(header, [_data(config, name) for name in config.dataset])
+    yield _table(header, data)
     text = json.dumps(local_paths.strip(config.to_dict()), indent=1, ensure_ascii=False)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     yield f"<details><summary>The whole config</summary>\n\n{fence}json\n{text}\n{fence}\n\n</details>"
@@ -220,7 +223,8 @@ def _data(config: RunConfig, dataset: str) -> tuple[str, ...]:
     counts, hours, origin = {}, UNKNOWN, UNKNOWN
     if isinstance(data, DataConfig):
         folder = dataset_folder(data, dataset)
-        counts = _read(folder / REPORT_FILE).get("examples") or {}
+        examples = _read(folder / REPORT_FILE).get("examples")
+        counts = {"valid": 0, **examples} if isinstance(examples, dict) and examples else {}
         if (manifest := folder / data.train_file).is_file():
             hours, origin = _content(manifest, manifest.stat().st_mtime_ns)
     rows = [f"{counts[split]:,}" if isinstance(counts.get(split), int) else UNKNOWN for split in ("train", "valid")]

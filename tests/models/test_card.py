@@ -110,7 +110,7 @@ def test_the_card_of_a_run(root: Path, tmp_path: Path) -> None:
     assert "1,200 of 50,000 planned" in training and "0.1235 at step 1,000" in training
     rows = [line for line in training.splitlines() if line.startswith(("| bells", "| rain", "| lost"))]
     assert [row.split(" | ")[1:4] for row in rows] == [
-        ["2", "not known", "1"], ["2", "not known", "not known"], ["not known", "not known", "not known"],
+        ["2", "0", "1"], ["2", "0", "not known"], ["not known", "not known", "not known"],
     ]  # fmt: skip
     licences = section(text, "Licence")
     assert "cc-by-nc-4.0" in licences and "| `text_encoder` | `google-t5/t5-base` | not known |" in licences
@@ -129,6 +129,15 @@ def test_what_the_recipes_declare(recipe: str, root: Path) -> None:
     assert found.citation.startswith("@") and all(address in known for address in addresses)
     if found.code:
         compile(found.code, recipe, "exec")
+
+
+def test_a_loss_on_training_rows_is_called_so(root: Path, tmp_path: Path) -> None:
+    """Fine-tuning has no validation rows by default."""
+    (tmp_path / "bells").mkdir()
+    (tmp_path / "bells" / "report.json").write_text('{"examples": {"train": 3}}')
+    overrides = [f"preprocess.processed_dir='{tmp_path}'", "dataset=[bells]"]
+    config = load_config(root / "egs/tta/audioldm/tiny.json", overrides)
+    assert "0.5 at step 1, on training rows" in compose(tmp_path, Run(config, 1, 1, (1, 0.5)))
 
 
 def test_a_recipe_that_declares_nothing(tmp_path: Path) -> None:
@@ -160,7 +169,8 @@ def test_scenes_of_the_miniature_world_are_told_from_recordings(root: Path, tmp_
     config = load_config(root / "egs/tta/autoencoderkl/tiny.json", overrides)
     for number, (scene, origin, is_limit) in enumerate((({}, WORLD, True), (None, "recordings", False))):
         (tmp_path / "bells" / "train.json").write_text(json.dumps([{"Scene": scene, "Duration": 36 + number}]))
-        text = compose(tmp_path, Run(config, 1))
+        text = compose(tmp_path, Run(config, 1, 1, (1, 0.5)))
+        assert "| 0.5 at step 1 |" in text
         assert f"| 0.01{'03' * number} | {origin} |" in text and ("miniature world only" in text) is is_limit
 
 
