@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from sonolume.config.base import DataConfig, RunConfig
 from sonolume.config.card import FOLDER, Card
 from sonolume.config.load import recipe_module, recipes
 from sonolume.models import lora, runtime
-from sonolume.models.evaluation.report import format_value
+from sonolume.models.evaluation.report import Score, score_table
 from sonolume.modules import unet
 from sonolume.modules.saved_card import END_LICENCE, END_MEASURED, FILE, LICENCE, MARK, MEASURED
 from sonolume.preprocessors.prepared import REPORT_FILE, dataset_folder
@@ -31,6 +31,7 @@ from sonolume.utils.model_folder import COMPONENTS, HUB_ID, PIPELINES, SETTINGS,
 from sonolume.utils.text import code, markdown
 
 RUN_FILE = "sonolume.json"  # of models/tta/audioldm/run_config.py
+BASELINES = "The columns after chance are baselines and upper bounds: the same score of other samples."
 WORLD = "generated scenes of the miniature world"
 UNKNOWN, NOT_MEASURED = "not known", "Not measured."
 BASES = ("pretrained", "init_path")  # in config.model: the model that training began with
@@ -383,17 +384,9 @@ def _replace(text: str, begin: str, end: str, content: str) -> str:
 
 def _measured(report: Mapping[str, Any]) -> str:
     """Table of a report's scores, with the conditions of the measurement."""
-    scores = sorted(report["scores"], key=lambda score: not score.get("headline"))
-    columns = list(dict.fromkeys(column for score in scores for column in score.get("baselines") or {}))
-    rows = []
-    for score in scores:
-        unit, chance, others = score.get("unit") or "", score.get("chance"), score.get("baselines") or {}
-        cells = [format_value((score["value"], score["low"], score["high"]), unit)]
-        cells += ["" if chance is None else format_value((chance, None, None), unit)]
-        cells += [format_value(tuple(others[column]), unit) if column in others else "" for column in columns]
-        cells += [str(score["better"]), str(score.get("count", "")), str(score.get("note", ""))]
-        rows.append((markdown(str(score["name"])), *map(markdown, cells)))
-    header = ("score", "value (95 %)", "chance", *map(markdown, columns), "better", "N", "note")
+    known = {one.name for one in fields(Score)}
+    scores = [Score(**{key: value for key, value in score.items() if key in known}) for score in report["scores"]]
+    header, *rows = [tuple(map(markdown, row)) for row in score_table(scores)]
     facts = [f"{key} {shown(str(value))}" for key, value in (report.get("facts") or {}).items()
              if not isinstance(value, dict | list)]  # fmt: skip
     conditions = {key: value for key, value in report["conditions"].items() if value is not None}
@@ -401,7 +394,7 @@ def _measured(report: Mapping[str, Any]) -> str:
     return "\n\n".join([
         markdown(", ".join(facts) + ".") if facts else "",
         _table(header, rows),
-        "The columns after chance are baselines and upper bounds: the same score of other samples." if columns else "",
+        BASELINES if any(score.baselines for score in scores) else "",
         f"Conditions {report.get('content_hash', UNKNOWN)}, in which reports must agree to be ranked: {code(text)}",
     ]).strip()  # fmt: skip
 
