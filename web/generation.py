@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Generator
@@ -60,6 +61,7 @@ class Generation:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
+        self.stopping = threading.Event()  # set when the server ends: a running generation ends with its next step
         self._key: Any = None
         self._model: Any = None
 
@@ -90,7 +92,7 @@ class Generation:
                 return list(code.generate(loaded, options, on_step)), messages
 
         try:
-            paths, messages = yield from run_in_steps(work)
+            paths, messages = yield from run_in_steps(work, self.stopping)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -20,7 +20,7 @@ from sonolume.utils import paths
 from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.text import printable
 from sonolume.web.generation import Generation, Take
-from sonolume.web.jobs import Progress
+from sonolume.web.jobs import Progress, Stopped
 from sonolume.web.settings import Settings
 
 LARGEST_SEED = 999_999  # of those that the page draws, short enough to write down
@@ -187,6 +187,8 @@ def error_line(error: Exception) -> gr.Error:
     """Make the error that the user sees: one line; the traceback of an unexpected one goes to the log only."""
     if isinstance(error, UserError | ComputationError):
         text = clean(str(error))
+    elif isinstance(error, Stopped):
+        text = "the server is ending"
     else:
         name = secrets.token_hex(3)
         print(f"error {name}:\n{printable_trace(error)}", file=sys.stderr, flush=True)
