@@ -193,7 +193,8 @@ def error_line(error: Exception) -> gr.Error:
         name = secrets.token_hex(3)
         print(f"error {name}:\n{printable_trace(error)}", file=sys.stderr, flush=True)
         text = f"something went wrong; the server's log has the details under {name}"
-    return gr.Error(text, duration=None, print_exception=False)
+    plain = text.translate({ord("<"): "‹", ord(">"): "›"})  # the page shows errors as HTML, programs as text
+    return gr.Error(plain, duration=None, print_exception=False)
 
 
 def printable_trace(error: BaseException) -> str:

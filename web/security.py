@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,6 +34,7 @@ READ = PAGES | {API + name for name in (
 READ_BELOW = ("/assets/", "/static/", "/svelte/", API + "call/", API + "heartbeat/")
 WRITE = {"/login", *(API + name for name in ("cancel", "queue/join", "reset", "upload"))}
 WRITE_BELOW = (API + "call/", API + "run/")
+ASKS_FOR_LOGIN = (*WRITE_BELOW, API + "heartbeat/", API + "file", API + "queue/")
 
 # The page and all that it shows come from this server. Gradio's page needs inline scripts, and functions made of text.
 CONTENT_POLICY = (
@@ -80,6 +82,7 @@ class Guard:
         path, writes = scope["path"].rstrip("/") or "/", scope["method"] not in ("GET", "HEAD")
         check_host(headers, self.settings)
         check_address(path, scope["method"])
+        check_login(path, scope)
         if path.startswith(FILE):
             check_read(scope["path"].removeprefix(FILE))
         if not writes:
@@ -108,9 +111,16 @@ class Guard:
 def check_host(headers: Headers, settings: Settings) -> None:
     """Refuse foreign names of a local server: a page from elsewhere may have its name point here (DNS rebinding)."""
     allowed = {*settings.allowed_host, *LOOPBACK}
-    name = urlsplit("//" + headers.get("host", "")).hostname
+    name = _split("//" + headers.get("host", "")).hostname
     if name not in allowed and (settings.allowed_host or not settings.is_public):
         raise Refused(403, "this server does not go by that name: start it with --allowed_host NAME")
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise Refused(400, "not a name of a server") from error
 
 
 def check_address(path: str, method: str) -> None:
@@ -121,6 +131,17 @@ def check_address(path: str, method: str) -> None:
         known = method == "POST" and (path in WRITE or path.startswith(WRITE_BELOW))
     if not known:
         raise Refused(404, "no such address")
+
+
+def check_login(path: str, scope: Scope) -> None:
+    """Refuse those who are not logged in also where Gradio does not ask, such as at cancel and heartbeat."""
+    app = scope["app"]
+    if app.auth is None or path not in WRITE and not path.startswith(ASKS_FOR_LOGIN):
+        return
+    cookies = cookie_parser(Headers(scope=scope).get("cookie", ""))
+    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+    if path != "/login" and not any(cookies.get(name) in app.tokens for name in names):
+        raise Refused(401, "not logged in")
 
 
 def check_read(path: str) -> None:
@@ -138,7 +159,7 @@ def check_origin(headers: Headers) -> None:
         foreign = site not in ("same-origin", "none")
     else:  # browsers tell only secure and local servers; programs send neither
         hosts = (headers.get("host"), headers.get("x-forwarded-host"))
-        foreign = origin is not None and urlsplit(origin).netloc not in hosts
+        foreign = origin is not None and _split(origin).netloc not in hosts
     if foreign:
         raise Refused(403, "a page of another site sent this request")
 
