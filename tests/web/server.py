@@ -40,19 +40,20 @@ class Server:
 
     Args:
         folder: of its log and its temporary files.
-        flags: of the command line; --host, --port and --no_browser are given.
+        flags: of the command line, besides --port and --no_browser.
+        temporary: parent of the folder of uploads and results.
     """
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, temporary: Path | None = None) -> None:
         self.folder, self.log_file = folder, folder / "log.txt"
+        self.temporary = temporary or folder / "temporary"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         (folder / "empty").mkdir()
-        (folder / "temporary").mkdir()
         command = [sys.executable, "-c", START, str(ROOT / "bins" / "web.py"), "--no_browser", "--port", str(self.port)]
         # what users may have set must not open the app
         foreign = {"GRADIO_ALLOWED_PATHS": "/", "GRADIO_SHARE": "True", "GRADIO_ANALYTICS_ENABLED": "True"}
-        environment = {**os.environ, **foreign, "GRADIO_TEMP_DIR": str(folder / "temporary"), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **foreign, "GRADIO_TEMP_DIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen([*command, *flags], cwd=folder / "empty", env=environment, stdout=log,
                                             stderr=log)  # fmt: skip
@@ -71,7 +72,7 @@ class Server:
 
     def folders(self) -> list[Path]:
         """Folders of uploads and results."""
-        return list((self.folder / "temporary").iterdir())
+        return list(self.temporary.iterdir())
 
     def end(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
         """Send a signal, and return the exit code."""
