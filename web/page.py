@@ -190,11 +190,16 @@ def error_line(error: Exception) -> gr.Error:
     elif isinstance(error, Stopped):
         text = "the server is ending"
     else:
-        name = secrets.token_hex(3)
-        print(f"error {name}:\n{printable_trace(error)}", file=sys.stderr, flush=True)
-        text = f"something went wrong; the server's log has the details under {name}"
+        text = log_unexpected(error)
     plain = text.translate({ord("<"): "‹", ord(">"): "›"})  # the page shows errors as HTML, programs as text
     return gr.Error(plain, duration=None, print_exception=False)
+
+
+def log_unexpected(error: BaseException) -> str:
+    """Print the traceback, and return the line for the user that names it."""
+    name = secrets.token_hex(3)
+    print(f"error {name}:\n{printable_trace(error)}", file=sys.stderr, flush=True)
+    return f"something went wrong; the server's log has the details under {name}"
 
 
 def printable_trace(error: BaseException) -> str:

@@ -14,11 +14,13 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sonolume.utils.errors import UserError
+from sonolume.web.page import log_unexpected
 from sonolume.web.settings import LOOPBACK, Settings
 from sonolume.web.uploads import check_upload
 
 MEGABYTE = 2**20
 MAX_BODY = MEGABYTE  # bytes of a request that is no upload
+MAX_TEXT = 2000  # characters of one text; Gradio's messages repeat what it cannot use
 MAX_FORMS = MEGABYTE  # bytes of an upload besides its files
 MAX_UPLOADS = 100  # largest uploads that the folder of uploads and results may hold
 MIN_DISK_SPACE = 500 * MEGABYTE  # bytes that uploads leave free
@@ -72,10 +74,26 @@ class Guard:
                 raise Refused(404, "no such address")
             receive = await self._checked(scope, Headers(scope=scope), receive)
         except Refused as refused:
-            response = JSONResponse({"detail": str(refused)}, refused.status, {"Connection": "close"})
+            response = JSONResponse({"detail": str(refused)}, refused.status)
             await response(scope, receive, self._with_headers(send))
             return
-        await self.app(scope, receive, self._with_headers(send))
+        await self._serve(scope, receive, self._with_headers(send))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let Gradio answer; an unexpected error becomes one line."""
+        started = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noted)
+        except Exception as error:
+            text = log_unexpected(error)
+            if not started:
+                await JSONResponse({"detail": text}, 500)(scope, receive, send)
 
     async def _checked(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """Return what the request is to be read from; raises Refused."""
@@ -224,6 +242,8 @@ def check_files(body: bytes) -> None:
             pending += one.values()
         elif isinstance(one, list):
             pending += one
+        elif isinstance(one, str) and len(one) > MAX_TEXT:
+            raise Refused(400, f"a text has {len(one)} characters, at most {MAX_TEXT} are read: shorten it")
 
 
 def check_file(path: Any, url: Any) -> None:
