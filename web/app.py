@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sonolume.web.generation import Generation
 
 TABS = ("text_to_sound", "edit_sound", "sound_to_picture", "picture_to_sound", "speech_to_picture", "evaluation")
+CHECK_INTERVAL = 10.0  # seconds
+MAX_SESSIONS = 1000  # whose results are kept on their pages
 PREFIX, LOCK = "sonolume-web-", ".lock"  # of the folder of one server, and in it
 _locks: list[IO[str]] = []  # open as long as the process lives
 
@@ -123,6 +125,7 @@ def launch(settings: Settings, folder: Path, wait: bool = True) -> Any:
         inbrowser=not settings.no_browser and not settings.is_public,
         max_file_size=f"{settings.max_upload_mb}mb",
         show_error=False,
+        state_session_capacity=MAX_SESSIONS,
         enable_monitoring=False,
         strict_cors=True,
         run_history=False,
@@ -140,7 +143,8 @@ def launch(settings: Settings, folder: Path, wait: bool = True) -> Any:
     if wait:
         try:
             while demo.is_running:
-                time.sleep(0.2)
+                generation.delete_old()
+                time.sleep(CHECK_INTERVAL)
         finally:  # Ctrl-C and SIGTERM
             generation.stopping.set()
             demo.close(verbose=False)
