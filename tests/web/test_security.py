@@ -46,6 +46,17 @@ FOREIGN = [  # files that nobody uploaded
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of its own, with small limits."""
+    pytest.importorskip("gradio")
+    one = Server(tmp_path_factory.mktemp("web"), "--max_seconds", "5", "--max_upload_mb", "1", "--max_queue", "3")
+    try:
+        yield one.wait()
+    finally:
+        one.end(signal.SIGKILL)
+
+
 @pytest.fixture
 def api(server: Server, request: pytest.FixtureRequest) -> Iterator[Api]:
     """A session of its own."""
