@@ -8,26 +8,24 @@ import pkgutil
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
-from PIL import Image
-
 from sonolume.config.load import recipes
-from sonolume.utils.cache import fcntl
 from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 from sonolume.web.settings import Settings
-from sonolume.web.uploads import MAX_PIXELS
 
 if TYPE_CHECKING:
     from sonolume.web.generation import Generation
 
 TABS = ("text_to_sound", "edit_sound", "sound_to_picture", "picture_to_sound", "speech_to_picture", "evaluation")
 CHECK_INTERVAL = 10.0  # seconds
+END_SECONDS = 20.0  # in which a generation ends with its step, and the server with its answers
 MAX_SESSIONS = 1000  # whose results are kept on their pages
 PREFIX, LOCK = "sonolume-web-", ".lock"  # of the folder of one server, and in it
 _locks: list[IO[str]] = []  # open as long as the process lives
@@ -35,6 +33,10 @@ _locks: list[IO[str]] = []  # open as long as the process lives
 
 def prepare_environment() -> Path:
     """Create the folder of uploads and results, which is removed at the end; only our flags decide what Gradio does."""
+    from PIL import Image
+
+    from sonolume.web.uploads import MAX_PIXELS
+
     parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()).resolve()
     parent.mkdir(parents=True, exist_ok=True)  # missing in the empty volume of a new container
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
@@ -51,7 +53,9 @@ def prepare_environment() -> Path:
 
 def _remove_abandoned(parent: Path, folder: Path) -> None:
     """Hold the lock of `folder` until the process ends; remove the folders of servers that were killed."""
-    if fcntl is None:
+    from sonolume.utils.cache import fcntl
+
+    if fcntl is None:  # on Windows
         return
     lock = (folder / LOCK).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -148,7 +152,15 @@ def launch(settings: Settings, folder: Path, wait: bool = True) -> Any:
         finally:  # Ctrl-C and SIGTERM
             generation.stopping.set()
             demo.close(verbose=False)
+            _wait_for_threads(demo.server.thread)
     return demo
+
+
+def _wait_for_threads(server: threading.Thread) -> None:
+    """Wait for the generation and the server: a thread that runs while the interpreter ends may abort the process."""
+    end = time.monotonic() + END_SECONDS
+    for thread in [server, *(one for one in threading.enumerate() if one.name == "generation")]:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def _check_port(settings: Settings) -> None:
