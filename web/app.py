@@ -61,7 +61,9 @@ def _remove_abandoned(parent: Path, folder: Path) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     _locks.append(lock)
     for other in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), (other / LOCK).open("r") as held:  # of another user, alive, or just gone
+        if other.lstat().st_uid != os.getuid():
+            continue
+        with contextlib.suppress(OSError), (other / LOCK).open("r") as held:  # of a running server, or just gone
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(other, ignore_errors=True)
 

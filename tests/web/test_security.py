@@ -302,6 +302,7 @@ def assert_still_serving(api: Api) -> None:
     assert len(wavs(api, text_to_sound(api))) == 1
 
 
+@pytest.mark.full
 def test_text_stays_text(api: Api, server: Server) -> None:
     """In names of files, in the sidecar, in the zip and in what the page shows; and nobody else gets the results."""
     outcome = text_to_sound(api, text=MARKUP, negative_text=MARKUP, seed=7)
@@ -338,7 +339,13 @@ def test_unexpected_errors(api: Api, server: Server) -> None:
 
 
 def test_no_other_host_is_asked(api: Api, server: Server) -> None:
-    api.get("/")
+    for path in ("/", "/config", f"{API}/info"):
+        api.get(path)
+    assert "FOREIGN" not in server.log()
+
+
+@pytest.mark.full
+def test_no_other_host_is_asked_for_a_generation(api: Api, server: Server) -> None:
     text_to_sound(api)
     assert "FOREIGN" not in server.log()
 
@@ -368,6 +375,7 @@ def test_old_and_refused_results_are_deleted(tmp_path: Path) -> None:
 # Many
 
 
+@pytest.mark.full
 def test_queue_is_bounded(api: Api, server: Server) -> None:
     """Generations beyond --max_queue are refused with one line; those that wait can be cancelled."""
     values = list((api.defaults("/text_to_sound") | {"num_steps": 200}).values())
