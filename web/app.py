@@ -13,7 +13,7 @@ import time
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from sonolume.config.load import recipes
 from sonolume.utils.errors import UserError
@@ -28,7 +28,6 @@ CHECK_INTERVAL = 10.0  # seconds
 END_SECONDS = 20.0  # in which a generation ends with its step, and the server with its answers
 MAX_SESSIONS = 1000  # whose results are kept on their pages
 PREFIX, LOCK = "sonolume-web-", ".lock"  # of the folder of one server, and in it
-_locks: list[IO[str]] = []  # open as long as the process lives
 
 
 def prepare_environment() -> Path:
@@ -57,9 +56,7 @@ def _remove_abandoned(parent: Path, folder: Path) -> None:
 
     if fcntl is None:  # on Windows
         return
-    lock = (folder / LOCK).open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    _locks.append(lock)
+    fcntl.flock(os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)  # never closed
     for other in parent.glob(f"{PREFIX}*"):
         if other.lstat().st_uid != os.getuid():
             continue
