@@ -56,6 +56,7 @@ function draw() {
   canvas.height = canvas.clientHeight * scale;
   const {peaks, duration} = current(), style = getComputedStyle(canvas), pen = canvas.getContext("2d");
   const color = (name) => style.getPropertyValue(name).trim();
+  canvas.title = duration ? `${Number(duration.toFixed(2))} s` : "";
   pen.scale(scale, scale);
   pen.font = `12px ${style.fontFamily}`;
   pen.textBaseline = "middle";

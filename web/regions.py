@@ -54,7 +54,7 @@ def connect(canvas: gr.HTML, text: gr.Textbox) -> None:
     """Write the dragged regions into the text box, and draw those that are typed; both in the browser alone."""
     common: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     canvas.input(None, canvas, text, js=TO_TEXT, **common)
-    text.input(None, [text, canvas], canvas, js=FROM_TEXT, **common)
+    text.change(None, [text, canvas], canvas, js=FROM_TEXT, **common)  # .input misses a text that is set at once
 
 
 def waveform(path: Path | str, max_seconds: float) -> dict[str, Any]:
