@@ -69,13 +69,15 @@ def tab(closed_loops: None) -> Iterator[SimpleNamespace]:
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of noise, silent in the first."""
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Four seconds of noise, silent in the first, in the folder of the uploads."""
     path = tmp_path_factory.mktemp("uploads") / "noise.wav"
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * 16000).astype(np.float32)
     wave[:16000] = 0
     audio.save_wav(path, wave, 16000)
-    return path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(path.parent))
+        yield path
 
 
 def call(tab: SimpleNamespace, path: Any, **changed: Any) -> list[Any]:
@@ -142,6 +144,14 @@ def test_what_cannot_be_used_is_one_line(
 def test_without_a_sound(tab: SimpleNamespace) -> None:
     with pytest.raises(tab.Error, match="sound"):
         call(tab, None)
+
+
+def test_a_sound_is_checked_before_it_is_decoded(tab: SimpleNamespace, sound: Path) -> None:
+    long = sound.with_name("long.wav")
+    audio.save_wav(long, np.zeros(9 * 16000, np.float32), 16000)
+    for path in (long, Path(__file__)):
+        with pytest.raises(tab.Error, match="at most 8 s|no longer on the server"):
+            call(tab, path)
 
 
 def test_sixteen_regions_up_to_the_end_are_possible(tab: SimpleNamespace, sound: Path) -> None:

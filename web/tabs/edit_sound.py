@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,7 +9,7 @@ import gradio as gr
 from sonolume.config.options import Spans, parse_spans
 from sonolume.utils.audio import format_span
 from sonolume.utils.errors import UserError
-from sonolume.web import regions
+from sonolume.web import regions, uploads
 from sonolume.web.controls import MAX_SAMPLES, MAX_TEXT, sampling_options, sampling_rows, seed_row
 from sonolume.web.limits import check_number, check_text
 from sonolume.web.page import PRIVATE, Outputs, Page, Target, error_line
@@ -66,7 +65,7 @@ def build(page: Page) -> None:
         def options(**given: Any) -> Any:
             from sonolume.config.tta.audioldm import InferenceOptions
 
-            path, spans = check_sound(page, audio), check_mask(mask)
+            path, spans = uploads.check_sound(audio, page.settings), check_mask(mask)
             check_number("duration", duration, 0, longest)
             check_lengths(spans, duration, regions.waveform(path, longest)["duration"])
             return InferenceOptions(
@@ -92,20 +91,15 @@ def _show_sound(page: Page, audio: Any, mask: Any, canvas: Any) -> None:
 
     def show(path: str | None) -> dict[str, Any] | None:
         try:
-            return None if path is None else regions.waveform(check_sound(page, path), page.settings.max_seconds)
+            if path is None:
+                return None
+            return regions.waveform(uploads.check_sound(path, page.settings), page.settings.max_seconds)
         except Exception as error:
             raise error_line(error) from None
 
     audio.change(None, None, mask, js="() => ''", queue=False, **PRIVATE)
     shown = audio.change(show, audio, canvas, **PRIVATE)
     shown.then(None, [mask, canvas], canvas, js=regions.FROM_TEXT, queue=False, **PRIVATE)  # typed in the meantime
-
-
-def check_sound(page: Page, path: str | None) -> Path:
-    """Return the path of an uploaded sound that may be decoded; raises a UserError otherwise."""
-    if not path:
-        raise UserError("a sound is missing: upload or record one")
-    return Path(path)
 
 
 def check_mask(text: Any) -> Spans:
