@@ -80,16 +80,17 @@ class Generation:
         folder = Path(tempfile.mkdtemp(prefix="take-", dir=self.folder))
         settings = self.settings
         model = {"checkpoint": settings.checkpoints().get(recipe), "device": settings.device, "dtype": settings.dtype}
-        options = make_options(output_dir=folder, **model)
         start = time.monotonic()
 
         def work(on_step: OnStep) -> tuple[list[Path], list[str]]:
+            key = recipe, model, getattr(options, "level", None)  # a draft of im2wav loads one network less
             with collect_messages() as messages:
                 code = recipe_code(recipe, "inference")
-                loaded = self.load((recipe, model), lambda: code.load_model(load_config(shipped.find(recipe)), options))
+                loaded = self.load(key, lambda: code.load_model(load_config(shipped.find(recipe)), options))
                 return list(code.generate(loaded, options, on_step)), messages
 
         try:
+            options = make_options(output_dir=folder, **model)
             paths, messages = yield from run_in_steps(work)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
