@@ -26,7 +26,7 @@ SILENCE_PEAK = 1e-4  # -80 dB of full scale; a wave with a lower peak counts as 
 LARGEST_PEAK = 1e10  # of full scale; spectrograms and networks overflow far above
 PYAV_REMEDY = paths.pip_install("video")
 CONVERT = "if it is a sound, convert it to wav or flac"
-_PYAV_FORMATS = "mov,matroska,aac,asf,avi,mpeg,mpegts,wav,w64,flac,ogg,mp3,amr,ape,caf,aiff,wv"
+PYAV_FORMATS = "mov,matroska,aac,asf,avi,mpeg,mpegts,wav,w64,flac,ogg,mp3,amr,ape,caf,aiff,wv"
 _LENGTHS = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN_SIZE = 2**31 - 4096  # about this size and above: a placeholder of programs that write to a pipe
 
@@ -59,7 +59,7 @@ def load(path: Path | str, sample_rate: int, mono: bool = True, seconds: float |
     if not path.stat().st_size:
         raise SoundError(f"{path}: empty file", "empty")
     wanted = None if seconds is None else round(seconds * sample_rate)
-    wave = _resample(_blocks(path), sample_rate, mono, wanted)
+    wave = _resample(blocks(path), sample_rate, mono, wanted)
     return np.ascontiguousarray(wave[:, 0] if mono else wave.T, dtype=np.float32)
 
 
@@ -82,8 +82,8 @@ def _resample(blocks: Iterator[Block], sample_rate: int, mono: bool, wanted: int
     return np.concatenate(parts[1:] or parts)[:wanted]
 
 
-def _blocks(path: Path) -> Iterator[Block]:
-    """Decode blocks with libsndfile, else with PyAV."""
+def blocks(path: Path) -> Iterator[Block]:
+    """Decode a sound file block by block with libsndfile, else with PyAV; raises as `load`."""
     try:
         file = soundfile.SoundFile(encoded(path))
     except soundfile.SoundFileError as error:
@@ -124,7 +124,7 @@ def _pyav_blocks(path: Path, libsndfile_error: str) -> Iterator[Block]:
     except ImportError as error:
         needs_pyav = SoundError(f"{path}: {path.suffix} files need PyAV: {PYAV_REMEDY}", "needs PyAV")
         raise (needs_pyav if known else unreadable) from error
-    options = {"format_whitelist": _PYAV_FORMATS, "protocol_whitelist": "file"}  # playlists are not followed
+    options = {"format_whitelist": PYAV_FORMATS, "protocol_whitelist": "file"}  # playlists are not followed
     try:
         with path.open("rb") as file, av.open(file, options=options, metadata_errors="ignore") as container:
             if not container.streams.audio:
