@@ -1,4 +1,5 @@
 # Sourced by every run_*.sh (which sets `here`, its own folder) and by the Makefile (which sets `root`). POSIX sh.
+# run_web.sh also sets `extras`, which are installed into ROOT/.venv if Gradio is missing there.
 # `run NAME ARGUMENTS...` executes bins/NAME.py with a Python >= 3.11 in which this checkout is installed:
 #   $PYTHON if set, else the active python, else ROOT/.venv, which is created on first use.
 # The working directory stays the same.
@@ -36,10 +37,17 @@ find_python() { # sets `python`
         return
     fi
     for python in python3 python "$venv/bin/python"; do
-        if has_this_checkout "$python"; then return; fi
+        if has_this_checkout "$python"; then
+            if [ -n "${extras:-}" ] && [ "$python" = "$venv/bin/python" ] && ! has_gradio; then make_venv "$extras"; fi
+            return
+        fi
     done
-    make_venv ''
+    make_venv "${extras:-}"
     python=$venv/bin/python
+}
+
+has_gradio() {
+    "$python" -P -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("gradio") is None)' >/dev/null 2>&1
 }
 
 find_base_python() { # sets `base`, the Python that creates the environment
@@ -56,7 +64,11 @@ make_venv() { # make_venv EXTRAS: '' or '[dev]'; only one process at a time
         drop_lock
         return
     fi
-    printf 'sonolume: first use: creating %s and installing about 1.8 GB (CPU torch; more if pip chooses CUDA), several minutes\n' "$venv" >&2
+    if [ "$1" = '[web]' ] && [ -e "$venv/bin/python" ] && [ ! -e "$venv/unfinished" ]; then
+        printf 'sonolume: first use of the app: adding Gradio to %s, about 300 MB\n' "$venv" >&2
+    else
+        printf 'sonolume: first use: creating %s and installing about 1.8 GB (CPU torch; more if pip chooses CUDA), several minutes\n' "$venv" >&2
+    fi
     printf 'sonolume: details: %s\n' "$log" >&2
     : >"$log"
     show_progress &

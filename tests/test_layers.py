@@ -1,4 +1,4 @@
-"""Import rules: utils <- config <- modules <- preprocessors <- models <- web <- bins; third-party packages are declared."""
+"""Import rules: utils <- config <- modules <- preprocessors <- models <- web <- bins; all packages are declared."""
 
 import ast
 import re

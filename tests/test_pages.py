@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sonolume.bins import build, compare, convert, converters
+from sonolume.bins import build, compare, convert, converters, web
 from sonolume.config import command
 from sonolume.utils import audio
 from sonolume.utils.errors import UserError
+from sonolume.web import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "egs").rglob("*.md"))]
 PAGES += sorted((ROOT / "pretrained").rglob("*.md"))
+APP = ROOT / "egs" / "web" / "README.md"  # its blocks need a running server: tests/web/test_api.py
 GUIDE = ROOT / "egs" / "ADD_A_RECIPE.md"  # its blocks are the files of a recipe that does not exist
 KINDS = {"preprocess": "Preprocess", "train": "Train", "finetune": "Finetune", "inference": "Inference"}
 KINDS["evaluate"] = "Evaluation"
@@ -94,6 +96,13 @@ def parse(script: str, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None
         kinds = {name: (lambda _: None, kind) for name, (_, kind) in converters.commands().items()}
         monkeypatch.setattr(converters, "commands", lambda: kinds)
         convert.main(argv)
+    elif script == "web":
+        for flag, value in pairwise(argv):
+            if flag == "--auth_file":
+                Path(value).write_text("ada:password")
+                Path(value).chmod(0o600)
+        monkeypatch.setattr(app, "launch", lambda *_: None)
+        web.main(argv)
     elif script in ("configs", "info"):
         importlib.import_module(f"sonolume.bins.{script}").main(argv)
     else:
@@ -151,7 +160,8 @@ def test_short_python_blocks_run(page: str, place: Path, tiny_checkpoint: Path) 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page != GUIDE and page.parent != ROOT and blocks(page, "python")], ids=page_name
+    "page", [page for page in PAGES if page not in (GUIDE, APP) and page.parent != ROOT and blocks(page, "python")],
+    ids=page_name,
 )
 def test_every_python_block_runs(page: Path, place: Path) -> None:
     from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from sonolume.bins import evaluate, inference, preprocess, train
+from sonolume.config import command
 from sonolume.config import options as shared
 from sonolume.config.load import load_config, recipe_module
 from sonolume.config.options import Options, declared
+from sonolume.models.progress import Step
+from sonolume.models.recipes import recipe_code
 from sonolume.models.training import RecipeTask
 from sonolume.preprocessors.miniworld import world
 from sonolume.utils import audio, cli, paths
@@ -157,6 +161,28 @@ def test_inference_from_the_export(workshop: Workshop, file: Path, tmp_path: Pat
     assert results
     sidecar = json.loads(next((tmp_path / "results").glob("*.json")).read_text())
     assert sidecar["versions"]["sonolume"]
+    code = recipe_code(CONFIGS[file].recipe, "inference")
+    if hasattr(code, "generate"):  # as the app in the browser calls it
+        _check_steps(code, command.parse("inference", "InferenceOptions", "", ["--config", str(file), *argv]), results)
+
+
+def _check_steps(code: ModuleType, given: command.Command, results: list[Path]) -> None:
+    """One loaded model generates twice: stopped at its first step, and then the same bytes as the command line."""
+    model, steps = code.load_model(given.config, given.options), list[Step]()
+
+    def stop(step: Step) -> None:
+        raise runs.PowerCut
+
+    with pytest.raises(runs.PowerCut):
+        list(code.generate(model, given.options, stop))
+    made = list(code.generate(model, given.options, steps.append))
+    same = {path.read_bytes() for path in results if path.suffix == made[0].suffix}
+    assert {path.read_bytes() for path in made} == same
+    for unit in {step.unit for step in steps}:
+        numbers = [(step.number, step.total) for step in steps if step.unit == unit]
+        assert [number for number, _ in numbers] == sorted({number for number, _ in numbers})
+        assert numbers[-1][0] == numbers[-1][1]
+    assert all(step.preview().size > (0, 0) for step in steps if step.preview)
 
 
 COMMANDS = {"inference": ("InferenceOptions", inference), "evaluate": ("EvaluationOptions", evaluate),

@@ -20,7 +20,9 @@ TABS = ("text_to_sound", "edit_sound", "sound_to_picture", "picture_to_sound", "
 
 def prepare_environment() -> Path:
     """Create the folder of uploads and results, which is removed at the end; switch Gradio's telemetry off."""
-    folder = Path(tempfile.mkdtemp(prefix="sonolume-web-", dir=os.environ.get("GRADIO_TEMP_DIR")))
+    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    parent.mkdir(parents=True, exist_ok=True)  # missing in the empty volume of a new container
+    folder = Path(tempfile.mkdtemp(prefix="sonolume-web-", dir=parent))
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

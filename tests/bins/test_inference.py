@@ -267,7 +267,7 @@ def test_silence_is_reported(infer: Infer, tmp_path: Path, monkeypatch: pytest.M
     from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 
     vocode = TextToAudioPipeline.vocode
-    monkeypatch.setattr(TextToAudioPipeline, "vocode", lambda pipe, mel: 1e-4 * vocode(pipe, mel))
+    monkeypatch.setattr(TextToAudioPipeline, "vocode", lambda pipe, mel, on_window=None: 1e-4 * vocode(pipe, mel))
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
     assert "rain_0.wav: it is silent" in infer("--text", "rain")[2]
     masked = infer("--text", "rain", "--init_audio", str(tmp_path / "a.wav"), "--mask", "0.2-0.6")[2]
