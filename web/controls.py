@@ -99,7 +99,7 @@ def drawing_rows(what: str) -> Drawing:
                         placeholder=f"such as: a photo of {PLACEHOLDER} (empty: the model's own)")  # fmt: skip
     with gr.Row():
         text = gr.Textbox("", label="Words to mix in", max_length=MAX_TEXT, min_width=160)
-        mix = gr.Slider(0, 1, 0.5, step=0.05, label="Weight of the words", min_width=120)
+        mix = gr.Slider(0, 1, 0.5, step=0.05, label="Weight", min_width=120)
         span = gr.Textbox("", label=f"Part of the {what}", placeholder="3-6.8 or 3- (seconds)", max_length=MAX_SPAN,
                           min_width=120)  # fmt: skip
     return Drawing(prompt, text, mix, span)

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import os
 import re
 import secrets
 import sys
@@ -140,7 +141,8 @@ class Page:
                     for path in take.results:
                         self._show_result(take, path)
                 for path in take.others:
-                    gr.Video(str(path), interactive=False, buttons=["download"], key=str(path))
+                    gr.Video(str(path), label=path.name, interactive=False, buttons=["download"], height=320,
+                             key=str(path))  # fmt: skip
                 gr.DownloadButton("All files (zip)", str(take.archive), size="sm", key=str(take.archive))
 
     def _show_result(self, take: Take, path: Path) -> None:
@@ -150,8 +152,8 @@ class Page:
             gr.Image(str(path.with_suffix(".png")), show_label=False, interactive=False, buttons=[], container=False,
                      key=(key, "spectrogram"), elem_classes="spectrogram")  # fmt: skip
         else:
-            gr.Image(key, label=path.name, interactive=False, buttons=["download", "fullscreen"], format="png",
-                     key=(key, "picture"))  # fmt: skip
+            gr.Image(key, label=path.name, show_label=False, interactive=False, buttons=["download", "fullscreen"],
+                     key=(key, "picture"), elem_classes="picture")  # fmt: skip
         with gr.Row():
             for target in (one for one in self.targets if one.kind == take.kind):
                 button = gr.Button(target.label, size="sm", min_width=80, key=(key, target.label))
@@ -161,8 +163,12 @@ class Page:
     def _show_gallery(self, take: Take) -> None:
         """Show many pictures; the selected one can be sent to another tab."""
         key, names = str(take.archive), [str(path) for path in take.results]
-        gallery = gr.Gallery([(name, Path(name).stem) for name in names], show_label=False, columns=4, height="auto",
-                             interactive=False, buttons=["download", "fullscreen"], key=(key, "gallery"))  # fmt: skip
+        same = len(os.path.commonprefix([path.stem for path in take.results]))
+        captioned = [(str(path), path.stem[same:]) for path in take.results]
+        with gr.Column():  # without it, Gradio gives the value of another component in its place to a gallery
+            gallery = gr.Gallery(captioned, show_label=False, columns=3, height="auto", object_fit="contain",
+                                 interactive=False, buttons=["download", "fullscreen"], key=(key, "gallery"),
+                                 elem_classes="gallery")  # fmt: skip
         number = gr.State(0)
         gallery.select(_selected, outputs=number, queue=False, **PRIVATE)
         with gr.Row():

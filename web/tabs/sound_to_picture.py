@@ -37,6 +37,10 @@ def build(page: Page) -> None:
     """Lay out the inputs, and connect them."""
     present = [recipe for recipe in RECIPES if recipe in recipes()]
     audio = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Sound", buttons=[])
+    if examples := [[str(paths.root() / one)] for one in EXAMPLES if (paths.root() / one).is_file()]:
+        gr.Examples(examples, audio, label="For example")
+    tag = gr.Button("Tags", size="sm", visible=TAGGER in present)
+    tags = gr.Label(label="Tags by BEATs", show_heading=False, visible=False)
     recipe = gr.Radio([(NAMES[one], one) for one in present], value=present[0], label="Model")
     drawing = drawing_rows("sound")
     with gr.Row():
@@ -89,20 +93,15 @@ def build(page: Page) -> None:
     def show_tags(audio: str | None, span: str | None) -> Iterator[tuple[Any, str]]:
         yield None, status_html("Tagging.")
         try:
-            tags, notes = find_tags(page, audio, span)
+            found, notes = find_tags(page, audio, span)
         except Exception as error:
             raise error_line(error) from None
-        yield gr.Label(tags, visible=True), status_html("Tagged.", 1.0, notes)
+        yield gr.Label(found, visible=True), status_html("Tagged.", 1.0, notes)
 
     inputs = [audio, recipe, *drawing.inputs, window, hop, seed.number, seed.random, samples, *sampling.inputs]
     page.connect(sound_to_picture, inputs, seed.number, seed.random, submit=[drawing.prompt, drawing.text])
-    if TAGGER in present:
-        button = gr.Button("Tags", size="sm")
-        found = gr.Label(label="Tags by BEATs", show_heading=False, visible=False)
-        button.click(show_tags, [audio, drawing.span], [found, page.status], concurrency_id="model",
-                     concurrency_limit=1, trigger_mode="once", **PRIVATE)  # fmt: skip
-    if examples := [[str(paths.root() / one)] for one in EXAMPLES if (paths.root() / one).is_file()]:
-        gr.Examples(examples, audio, label="For example, or a result sent by its button To picture")
+    tag.click(show_tags, [audio, drawing.span], [tags, page.status], concurrency_id="model", concurrency_limit=1,
+              trigger_mode="once", **PRIVATE)  # fmt: skip
     page.targets.append(Target("To picture", "sound", "sound_to_picture", audio))
 
 
