@@ -96,7 +96,7 @@ def drawing_rows(what: str) -> Drawing:
         what: name of the sound in the labels.
     """
     prompt = gr.Textbox("", label=f"Prompt, with {PLACEHOLDER} in the place of the {what}", max_length=MAX_TEXT,
-                        placeholder=f"such as: a photo of {PLACEHOLDER} (empty: the model's own)")  # fmt: skip
+                        placeholder="the model's own")  # fmt: skip
     with gr.Row():
         text = gr.Textbox("", label="Words to mix in", max_length=MAX_TEXT, min_width=160)
         mix = gr.Slider(0, 1, 0.5, step=0.05, label="Weight", min_width=120)
@@ -114,6 +114,13 @@ def drawing_options(prompt: str | None, text: str | None, mix: float | None, spa
         "mix": check_number("mix", 0.5 if mix is None else mix, 0, 1),
         "span": check_span("span", span),
     }
+
+
+def picture_input(**settings: Any) -> gr.Image:
+    """A picture of which the handler gets the uploaded file unchanged, and unopened: that is left to web/uploads.py."""
+    image = gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=[], **settings)
+    image.preprocess = lambda payload: payload and payload.path  # Gradio's own has no message for a damaged file
+    return image
 
 
 def file_name(path: str | None) -> str:

@@ -8,7 +8,7 @@ import gradio as gr
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 from sonolume.web import uploads
-from sonolume.web.controls import MAX_SAMPLES, MAX_TEXT, file_name, seed_row
+from sonolume.web.controls import MAX_SAMPLES, MAX_TEXT, file_name, picture_input, seed_row
 from sonolume.web.limits import check_number, check_text
 from sonolume.web.page import Outputs, Page, Target
 
@@ -22,8 +22,7 @@ REPLACE = "(given, other) => given ? null : other"  # a picture takes the place 
 def build(page: Page) -> None:
     """Lay out the inputs, and connect them."""
     with gr.Row():
-        image = gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", buttons=[],
-                         height=220, min_width=200)  # fmt: skip
+        image = picture_input(label="Picture", height=220, min_width=200)
         video = gr.Video(sources=["upload"], label="or video", buttons=[], height=220, min_width=200)
     for given, other in ((image, video), (video, image)):
         given.change(None, [given, other], other, js=REPLACE, queue=False, api_visibility="private")
