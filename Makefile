@@ -1,6 +1,6 @@
 # `make help` lists the targets. PYTHON=/path/to/python uses that environment instead of ./.venv.
 .POSIX:
-.PHONY: help dev check docs test test-full results
+.PHONY: help dev check docs test test-full browser results
 
 python = "$${PYTHON:-.venv/bin/python}"
 N = 240
@@ -25,8 +25,13 @@ docs: dev ## check that all links, anchors and pictures of the pages exist
 test: check ## run the checks and all but the longest tests, as in CI
 	$(python) -m pytest -q -n 2 --dist worksteal
 
-test-full: check ## run the checks and all tests, which train all shipped parts from scratch
+test-full: check browser ## run the checks and all tests, which train all shipped parts from scratch
 	$(python) -m pytest -q -n 2 --dist worksteal -m 'not benchmark'
+
+browser: dev ## install Chromium for the tests of the app, where that is allowed; they are skipped without it
+	@for one in chromium chromium-browser google-chrome; do command -v "$$one" >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq chromium >/dev/null; then exit 0; fi; \
+	echo "no Chromium: install it with your system's packages, or the tests of the app are skipped" >&2
 
 results: dev ## score all shipped parts on N samples each (make results N=600) and update the table in README.md
 	$(python) bins/results.py --num_samples "$(N)"

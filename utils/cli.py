@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.files import PARTIAL_WRITE, safetensors_errors
 from sonolume.utils.startup import SIGNALS
-from sonolume.utils.text import printable
+from sonolume.utils.text import name_commands, printable
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 LONGEST_MESSAGE = 1000  # characters; longer ones repeat a value that somebody gave
@@ -100,7 +100,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
         if message is None or os.environ.get("SONOLUME_DEBUG"):
             raise
         _silence_broken_stdout()
-        _print_last("error: " + printable(_shorten(" ".join(message.split()))))
+        _print_last("error: " + printable(_shorten(name_commands(" ".join(message.split())))))
         return 2 if isinstance(error, UserError) or getattr(error, "errno", None) in WRONG_PATHS else 1
 
 

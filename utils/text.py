@@ -2,12 +2,16 @@
 
 import contextlib
 import contextvars
+import os
 import re
 import sys
 import unicodedata
 from collections.abc import Iterator
 
 _collected: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("collected", default=None)
+_SCRIPT = re.compile(
+    r"(?:sh )?(?:egs/(?P<recipe>\w+/\w+)/)?run_(?P<shell>\w+)\.sh|(?:python )?bins/(?P<python>\w+)\.py"
+)
 _JOINERS = "\u200c\u200d"  # of Persian and Indic scripts, and of emoji
 _ACTIVE = re.compile(r"[\\`*\[\]|~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")  # in a line of Markdown
 
@@ -46,10 +50,28 @@ def code(text: str) -> str:
 
 def message(line: str) -> None:
     """Print a line on stderr, with everything from outside made `printable`; see also `collect_messages`."""
-    print(printable(line), file=sys.stderr, flush=True)
+    shown = printable(name_commands(line))
+    print(shown, file=sys.stderr, flush=True)
     collected = _collected.get()
     if collected is not None:
-        collected.append(printable(line))
+        collected.append(shown)
+
+
+def name_commands(text: str) -> str:
+    """Write the scripts of a clone in a message as subcommands, if the running program is the command `sonolume`.
+
+    "egs/tta/hifigan/run_train.sh" becomes "sonolume train tta/hifigan", "bins/convert.py" becomes "sonolume convert".
+    """
+    if not os.environ.get("SONOLUME_COMMAND", "").startswith("sonolume "):
+        return text
+    text = re.sub(r"--config egs/([\w/]+)\.json", r"\1", text)
+    return _SCRIPT.sub(_subcommand, text)
+
+
+def _subcommand(script: re.Match[str]) -> str:
+    name = script["shell"] or script["python"]
+    recipe = f" {script['recipe']}" if script["recipe"] else ""
+    return f"sonolume {'evaluate' if name == 'eval' else name}{recipe}"
 
 
 @contextlib.contextmanager

@@ -58,8 +58,8 @@ def build(settings: Settings, folder: Path) -> Any:
                 with page.tabs:
                     for name, tab in tabs():
                         with gr.Tab(tab.TITLE, id=name):
-                            tab.build(page)
-            with gr.Column(scale=5, min_width=320):
+                            tab.build(page if hasattr(tab, "RECIPES") else settings)
+            with gr.Column(scale=5, min_width=320, elem_id="results"):
                 page.build_results()
         gr.HTML("<p>Uploads and results are kept in the server's temporary folder, deleted after 24 hours and when the "
                 "server stops, and never logged.</p>", elem_id="foot")  # fmt: skip

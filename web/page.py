@@ -232,4 +232,5 @@ def clean(message: str) -> str:
     for folder in {str(Path.home()), str(paths.root()), str(paths.work_dir())} - {"/"}:
         message = message.replace(f"{folder}/", "")
     message = re.sub(r"(?<![\w/.])/(?:[^\s/:]+/)+(?=[^\s/])", "", message)
+    message = re.sub(r" \((?:another: )?--[^)]*\)", "", message)  # advice about flags, which the page has not
     return re.sub(r"--(?=[a-z])", "", message)

@@ -1,6 +1,8 @@
 """Tables of reports: several ranked under the same conditions, and the headline scores of all shipped parts."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +41,44 @@ def _rename(content: Any) -> Any:
     return [_rename(entry) for entry in content] if isinstance(content, list) else content
 
 
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score of several reports."""
+
+    name: str
+    scores: list[dict[str, Any] | None]  # one per report; None where it is missing or undefined
+    is_ranked: bool  # a difference means something: same conditions and N, and at least two values
+
+    @property
+    def best(self) -> float | None:
+        """The best of different values, if they can be ranked."""
+        values = {score["value"] for score in self.scores if score}
+        if not self.is_ranked or len(values) < 2:
+            return None
+        return (max if next(filter(None, self.scores))["better"] == "up" else min)(values)
+
+    def cells(self) -> list[str]:
+        """Format the value of each report with its interval, and with N where that differs; "-" for none."""
+        counts = {score.get("count") for score in self.scores if score}
+        cells = []
+        for score in self.scores:
+            cell = (score["value"], score["low"], score["high"]) if score else (math.nan, None, None)
+            text = format_value(cell, score.get("unit", "") if score else "")
+            cells.append(text + (f", N {score.get('count')}" if score and len(counts) > 1 else ""))
+        return cells
+
+
+def compare_scores(reports: Sequence[Mapping[str, Any]], ranked: bool = True) -> list[ScoreRow]:
+    """Put the scores of the same name side by side; over different numbers of samples they have no best."""
+    rows = []
+    for name in dict.fromkeys(score["name"] for report in reports for score in report["scores"]):
+        found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
+        found = [score if score and score["value"] is not None else None for score in found]
+        counts = [score.get("count") for score in found if score]
+        rows.append(ScoreRow(name, found, ranked and len(counts) > 1 and len(set(counts)) == 1))
+    return rows
+
+
 def comparison_table(given: Sequence[Path], ranked: bool = True) -> list[str]:
     """Compose a Markdown table with one column per report; if `ranked`, the best value of each row is bold.
 
@@ -57,22 +97,10 @@ def comparison_table(given: Sequence[Path], ranked: bool = True) -> list[str]:
                 "(--unranked prints them without ranks)"
             )
     lines = [f"| {' | '.join(['score', *(markdown(str(path)) for path in given)])} |", "|---|" + "---|" * len(given)]
-    for name in dict.fromkeys(score["name"] for report in reports for score in report["scores"]):
-        found = [next((score for score in report["scores"] if score["name"] == name), None) for report in reports]
-        known = [score for score in found if score and score["value"] is not None]
-        values, counts = {score["value"] for score in known}, {score.get("count") for score in known}
-        best = None
-        if ranked and len(counts) == 1 and len(values) > 1:
-            best = (max if known[0]["better"] == "up" else min)(values)
-        cells = [markdown(name)]
-        for score in found:
-            text = "-"
-            if score and score["value"] is not None:
-                text = format_value((score["value"], score["low"], score["high"]), score.get("unit", ""))
-                text = markdown(text + (f", N {score.get('count')}" if len(counts) > 1 else ""))
-                text = f"**{text}**" if score["value"] == best else text
-            cells.append(text)
-        lines.append(f"| {' | '.join(cells)} |")
+    for row in compare_scores(reports, ranked):
+        texts = zip(row.scores, map(markdown, row.cells()), strict=True)
+        cells = [f"**{text}**" if score and score["value"] == row.best else text for score, text in texts]
+        lines.append(f"| {' | '.join([markdown(row.name), *cells])} |")
     return lines
 
 

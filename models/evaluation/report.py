@@ -209,24 +209,29 @@ def align_tables(lines: Iterable[str]) -> list[str]:
     return shown
 
 
+def score_table(scores: Sequence[Score]) -> list[list[str]]:
+    """Compose a header and a row per score, headlines first, with a column per baseline; plain text."""
+    columns = list(dict.fromkeys(column for score in scores for column in score.baselines))
+    rows = [["score", "value (95 %)", "chance", *columns, "better", "N", "note"]]
+    for score in sorted(scores, key=lambda score: not score.headline):
+        value = format_value((score.value, score.low, score.high), score.unit)
+        chance = "" if score.chance is None else format_value((score.chance, None, None), score.unit)
+        others = [format_value(score.baselines[c], score.unit) if c in score.baselines else "" for c in columns]
+        rows.append([score.name, value, chance, *others, score.better, str(score.count), score.note])
+    return rows
+
+
 def page(report: Report, figures: Sequence[str] = ()) -> list[str]:
     """Compose the lines of report.md: a row per score, headlines first, with a column per baseline."""
     facts = [f"{name} {value}" for name, value in report.facts.items() if not isinstance(value, (dict, list))]
     lines = [markdown(", ".join(facts) + "."), ""] if facts else []
-    scores = sorted(report.scores, key=lambda score: not score.headline)
-    columns = list(dict.fromkeys(column for score in scores for column in score.baselines))
-    header = ["score", "value (95 %)", "chance", *map(markdown, columns), "better", "N", "note"]
-    lines += [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    for score in scores:
-        value = format_value((score.value, score.low, score.high), score.unit)
-        chance = "" if score.chance is None else format_value((score.chance, None, None), score.unit)
-        others = [format_value(score.baselines[c], score.unit) if c in score.baselines else "" for c in columns]
-        cells = [markdown(score.name), value, chance, *others, score.better, str(score.count), markdown(score.note)]
-        lines.append(f"| {' | '.join(cells)} |")
+    header, *rows = score_table(report.scores)
+    lines += [f"| {' | '.join(map(markdown, header))} |", "|" + "---|" * len(header)]
+    lines += [f"| {' | '.join(map(markdown, row))} |" for row in rows]
     lines += ["", f"Conditions {content_hash(report.conditions)}: only reports with the same conditions can be ranked."]
-    if columns:
+    if any(score.baselines for score in report.scores):
         lines += ["", "The columns after chance are baselines and upper bounds: the same score of other samples."]
-    names = [name for name in SCALES if any(score.name.startswith(f"{name} ") for score in scores)]
+    names = [name for name in SCALES if any(score.name.startswith(f"{name} ") for score in report.scores)]
     lines += [line for name in names for line in ("", f"{name}: {SCALES[name]}.")]
     if report.counts:
         lines += ["", markdown(", ".join(f"{count} {what}" for what, count in report.counts.items()) + ".")]

@@ -35,3 +35,23 @@ def test_markdown(given: str, shown: str) -> None:
 def test_code() -> None:
     assert text.code("a.wav") == "`a.wav`"
     assert text.code("a`b``c|d\n# e") == "``` a`b``c\\|d\\n# e ```"
+
+
+@pytest.mark.parametrize(
+    ("clone", "installed"),
+    [
+        ("prepare the data first: run_preprocess.sh", "prepare the data first: sonolume preprocess"),
+        ("a report of run_eval.sh", "a report of sonolume evaluate"),
+        ("egs/tta/hifigan/run_train.sh (with --config egs/tta/hifigan/tiny.json)",
+         "sonolume train tta/hifigan (with tta/hifigan/tiny)"),
+        ("python bins/convert.py beats FILE.pt", "sonolume convert beats FILE.pt"),
+        ("run run_train.sh again", "run sonolume train again"),
+    ],
+)  # fmt: skip
+def test_messages_name_the_commands_that_were_typed(
+    clone: str, installed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONOLUME_COMMAND", "run_train.sh")
+    assert text.name_commands(clone) == clone
+    monkeypatch.setenv("SONOLUME_COMMAND", "sonolume train")
+    assert text.name_commands(clone) == installed

@@ -100,7 +100,7 @@ def test_one_player_at_a_time_and_none_during_a_generation(browser_page: Any, se
     generate(page)
     playing = "[...players].filter(player => !player.paused).length"
     for _ in (0, 1):
-        page.get_by_role("button", name="Play").nth(0).click()  # that of the other one is named Pause
+        page.get_by_role("button", name="Play", exact=True).nth(0).click()  # that of the other one is named Pause
         page.wait_for_function(f"{playing} == 1")
     page.locator("button:visible", has_text="Generate").first.click()
     page.wait_for_function(f"{playing} == 0")
