@@ -29,7 +29,7 @@ NAMES = {"a2i/audiotoken": "AudioToken", "a2i/audio2img": "audio2img"}
 TAGGER = "a2i/audiotoken"  # recipe with BEATs
 EXAMPLES = ("egs/s2i/wavy/examples/a bell rings.wav", "egs/i2a/im2wav/examples/dog.mp4")
 MAX_WINDOW = 30.0  # seconds of sound in a picture of a storyboard
-MAX_WINDOWS = 60  # pictures of a storyboard
+MAX_WINDOWS = 120  # pictures of a storyboard
 SHORTEST_HOP = 0.5  # seconds
 
 
