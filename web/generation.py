@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Generator
@@ -60,6 +61,7 @@ class Generation:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
+        self.stopping = threading.Event()  # set when the server ends: a running generation ends with its next step
         self._key: Any = None
         self._model: Any = None
 
@@ -76,7 +78,7 @@ class Generation:
             ComputationError: the result is NaN.
             Stopped: by closing this generator.
         """
-        self._delete_old()
+        self.delete_old()
         folder = Path(tempfile.mkdtemp(prefix="take-", dir=self.folder))
         settings = self.settings
         model = {"checkpoint": settings.checkpoints().get(recipe), "device": settings.device, "dtype": settings.dtype}
@@ -91,11 +93,11 @@ class Generation:
 
         try:
             options = make_options(output_dir=folder, **model)
-            paths, messages = yield from run_in_steps(work)
+            paths, messages = yield from run_in_steps(work, self.stopping)
+            return _collect(title, options.seed, folder, paths, time.monotonic() - start, messages)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return _collect(title, options.seed, folder, paths, time.monotonic() - start, messages)
 
     def load(self, key: Any, load: Callable[[], Any]) -> Any:
         """Return the model of `key`: the last one, or a new one in its place."""
@@ -105,7 +107,8 @@ class Generation:
             self._key = key
         return self._model
 
-    def _delete_old(self) -> None:
+    def delete_old(self) -> None:
+        """Delete results of `MAX_AGE` seconds and more."""
         for folder in self.folder.glob("take-*"):
             if time.time() - folder.stat().st_mtime > MAX_AGE:
                 shutil.rmtree(folder, ignore_errors=True)

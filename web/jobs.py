@@ -71,16 +71,19 @@ class _Clock:
         return picture
 
 
-def run_in_steps(work: Callable[[OnStep], Result]) -> Generator[Progress, None, Result]:
+def run_in_steps(
+    work: Callable[[OnStep], Result], stopping: threading.Event | None = None
+) -> Generator[Progress, None, Result]:
     """Run `work(on_step)` in a thread; yield its progress, at least every `HEARTBEAT` seconds, and return its result.
 
-    When this generator is closed, the work ends with its next step; closing waits for that.
+    When this generator is closed, the work ends with its next step; closing waits for that. It ends also when
+    `stopping` is set.
     """
     reports: queue.Queue[Progress | None] = queue.Queue()  # None: the work has ended
     stop, clock, outcome = threading.Event(), _Clock(), list[Result | BaseException]()
 
     def on_step(step: Step) -> None:
-        if stop.is_set():
+        if stop.is_set() or (stopping is not None and stopping.is_set()):
             raise Stopped
         seconds_left = clock.left(step)
         reports.put(Progress(step, time.monotonic() - clock.start, seconds_left, clock.preview(step)))

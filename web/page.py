@@ -21,7 +21,7 @@ from sonolume.utils import paths
 from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.text import printable
 from sonolume.web.generation import Generation, Take
-from sonolume.web.jobs import Progress
+from sonolume.web.jobs import Progress, Stopped
 from sonolume.web.settings import Settings
 
 LARGEST_SEED = 999_999  # of those that the page draws, short enough to write down
@@ -215,11 +215,19 @@ def error_line(error: Exception) -> gr.Error:
     """Make the error that the user sees: one line; the traceback of an unexpected one goes to the log only."""
     if isinstance(error, UserError | ComputationError):
         text = clean(str(error))
+    elif isinstance(error, Stopped):
+        text = "the server is ending"
     else:
-        name = secrets.token_hex(3)
-        print(f"error {name}:\n{printable_trace(error)}", file=sys.stderr, flush=True)
-        text = f"something went wrong; the server's log has the details under {name}"
-    return gr.Error(text, duration=None, print_exception=False)
+        text = log_unexpected(error)
+    plain = text.translate({ord("<"): "‹", ord(">"): "›"})  # the page shows errors as HTML, programs as text
+    return gr.Error(plain, duration=None, print_exception=False)
+
+
+def log_unexpected(error: BaseException) -> str:
+    """Print the traceback, and return the line for the user that names it."""
+    name = secrets.token_hex(3)
+    print(f"error {name}:\n{printable_trace(error)}", file=sys.stderr, flush=True)
+    return f"something went wrong; the server's log has the details under {name}"
 
 
 def printable_trace(error: BaseException) -> str:

@@ -24,6 +24,10 @@ class Settings(Options):
     root_path: str = option(
         "", help="path under which a proxy serves the app, such as /sound; needed behind a proxy only", metavar="PATH"
     )
+    allowed_host: list[str] = option(
+        help="name by which browsers call this server, such as sounds.example.org; may be given several times "
+        "(default: any with --host 0.0.0.0, else localhost only)", metavar="NAME",
+    )  # fmt: skip
     share: bool = option(
         help="also open a public address through Gradio's servers; needs --auth_file", needs=("auth_file",)
     )

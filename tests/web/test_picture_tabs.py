@@ -40,9 +40,12 @@ class RecordingPage(Page):
     def connect(self, handler: Callable[..., Any], *inputs: Any, **settings: Any) -> None:
         self.__dict__.setdefault("handlers", {})[handler.__name__] = handler
 
-    def run(self, recipe: str, title: str, make_options: Callable[..., Any], *given: Any) -> Iterator[Any]:
+    def run(
+        self, recipe: str, title: str, make_options: Callable[..., Any], seed: float | None, random_seed: bool,
+        history: list[Any],
+    ) -> Iterator[Any]:  # fmt: skip
         yield recipe, title, make_options(output_dir=Path("outputs"), checkpoint=None, device="auto", dtype="float32",
-                                          seed=given[0])  # fmt: skip
+                                          seed=seed)  # fmt: skip
 
 
 def build(kind: type[Page], folder: Path) -> Page:

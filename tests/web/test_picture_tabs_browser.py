@@ -148,7 +148,7 @@ def test_speech_from_the_microphone(browser_page: Any, server: str, errors: list
     panel.get_by_role("button", name="Record", exact=True).click()
     page.wait_for_timeout(1500)
     panel.get_by_role("button", name="Stop", exact=True).click()
-    panel.get_by_role("button", name="Play").wait_for()
+    panel.get_by_role("button", name="Play", exact=True).wait_for()
     files = generate(page, panel, 1)
     assert [name for name in files if name.endswith(".png")] and not errors
 
