@@ -154,7 +154,7 @@ def test_speech_from_the_microphone(browser_page: Any, server: str, errors: list
 
 
 @pytest.mark.parametrize("tab", ["Sound to picture", "Picture to sound", "Speech to picture"])
-def test_stop(browser_page: Any, server: str, root: Path, tab: str) -> None:
+def test_stop(browser_page: Any, server: str, tab: str) -> None:
     page = browser_page
     panel = open_tab(page, server, tab)
     steps, unit = panel.get_by_label("Steps (0: the sampler's)").first, "Denoising step"
@@ -162,13 +162,14 @@ def test_stop(browser_page: Any, server: str, root: Path, tab: str) -> None:
         panel.get_by_label("or words in place of a picture").fill("A dog barks")
         unit = "Token"
     else:
-        upload(page, panel, root / "egs/s2i/wavy/examples/a bell rings.wav")
+        panel.get_by_text("a bell rings.wav").click()
+        panel.get_by_role("button", name="Play", exact=True).wait_for()
         panel.get_by_text("More settings").click()
         steps.fill("200")
     panel.get_by_role("button", name="Generate").click()
     page.get_by_text(f"{unit} ").wait_for()
     page.locator("#stop").click()
-    page.get_by_text("Stopped.").wait_for()
+    page.get_by_text("Stopped.").wait_for(timeout=10_000)
     page.wait_for_timeout(1000)
     assert page.get_by_text("Stopped.").is_visible() and not page.get_by_role("button", name="All files (zip)").count()
     if unit == "Token":
