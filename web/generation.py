@@ -85,9 +85,10 @@ class Generation:
         start = time.monotonic()
 
         def work(on_step: OnStep) -> tuple[list[Path], list[str]]:
+            key = recipe, model, getattr(options, "level", None)  # a draft of im2wav loads one network less
             with collect_messages() as messages:
                 code = recipe_code(recipe, "inference")
-                loaded = self.load((recipe, model), lambda: code.load_model(load_config(shipped.find(recipe)), options))
+                loaded = self.load(key, lambda: code.load_model(load_config(shipped.find(recipe)), options))
                 return list(code.generate(loaded, options, on_step)), messages
 
         try:

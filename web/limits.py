@@ -1,10 +1,14 @@
 """Checks of what a browser or a program sends, before a model or a decoder gets it. Imports no gradio."""
 
+import argparse
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from sonolume.config.options import Spans, parse_spans
 from sonolume.utils.errors import UserError
+
+MAX_SPAN = 40  # characters of a part of a sound
 
 
 def check_number(name: str, value: Any, low: float, high: float, whole: bool = False) -> Any:
@@ -35,3 +39,12 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise a UserError unless `value` is one of `choices`, or None."""
     if value is not None and value not in choices:
         raise UserError(f"{name} {value!r:.40} is none of {', '.join(choices)}")
+
+
+def check_span(name: str, value: Any) -> Spans:
+    """Parse a part of a sound such as "3-6.8" or "3-"; none for an empty text."""
+    text = check_text(name, value or "", MAX_SPAN).strip()
+    try:
+        return parse_spans(text) if text else []
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{name}: {error}") from None

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import os
 import re
 import secrets
 import sys
@@ -25,6 +26,7 @@ from sonolume.web.settings import Settings
 
 LARGEST_SEED = 999_999  # of those that the page draws, short enough to write down
 MAX_TAKES = 10  # results of a session that stay on the page
+MAX_SINGLE_PICTURES = 2  # of one result; more are shown in a gallery
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 Outputs = tuple[Any, Any, Any, Any]  # files, seed, status, history
@@ -133,10 +135,14 @@ class Page:
             with gr.Group(elem_classes="take"):
                 label = f"{take.kind.capitalize()}, seed {take.seed}, {take.seconds:.1f} s"
                 gr.Textbox(take.title, label=label, interactive=False, key=(str(take.archive), "title"))
-                for path in take.results:
-                    self._show_result(take, path)
+                if take.kind == "picture" and len(take.results) > MAX_SINGLE_PICTURES:
+                    self._show_gallery(take)
+                else:
+                    for path in take.results:
+                        self._show_result(take, path)
                 for path in take.others:
-                    gr.Video(str(path), interactive=False, buttons=["download"], key=str(path))
+                    gr.Video(str(path), label=path.name, interactive=False, buttons=["download"], height=320,
+                             key=str(path))  # fmt: skip
                 gr.DownloadButton("All files (zip)", str(take.archive), size="sm", key=str(take.archive))
 
     def _show_result(self, take: Take, path: Path) -> None:
@@ -146,13 +152,35 @@ class Page:
             gr.Image(str(path.with_suffix(".png")), show_label=False, interactive=False, buttons=[], container=False,
                      key=(key, "spectrogram"), elem_classes="spectrogram")  # fmt: skip
         else:
-            gr.Image(key, label=path.name, interactive=False, buttons=["download", "fullscreen"], format="png",
-                     key=(key, "picture"))  # fmt: skip
+            gr.Image(key, label=path.name, show_label=False, interactive=False, buttons=["download", "fullscreen"],
+                     key=(key, "picture"), elem_classes="picture")  # fmt: skip
         with gr.Row():
             for target in (one for one in self.targets if one.kind == take.kind):
                 button = gr.Button(target.label, size="sm", min_width=80, key=(key, target.label))
                 send = partial(lambda tab, value: (gr.Tabs(selected=tab), value), target.tab, key)
                 button.click(send, outputs=[self.tabs, target.component], queue=False, **PRIVATE)
+
+    def _show_gallery(self, take: Take) -> None:
+        """Show many pictures; the selected one can be sent to another tab."""
+        key, names = str(take.archive), [str(path) for path in take.results]
+        same = len(os.path.commonprefix([path.stem for path in take.results]))
+        captioned = [(str(path), path.stem[same:]) for path in take.results]
+        with gr.Column():  # without it, Gradio gives the value of another component in its place to a gallery
+            gallery = gr.Gallery(captioned, show_label=False, columns=3, height="auto", object_fit="contain",
+                                 interactive=False, buttons=["download", "fullscreen"], key=(key, "gallery"),
+                                 elem_classes="gallery")  # fmt: skip
+        number = gr.State(0)
+        gallery.select(_selected, outputs=number, queue=False, **PRIVATE)
+        with gr.Row():
+            for target in (one for one in self.targets if one.kind == take.kind):
+                button = gr.Button(f"{target.label}: the selected one", size="sm", key=(key, target.label))
+                send = partial(lambda tab, names, chosen: (gr.Tabs(selected=tab), names[chosen]), target.tab, names)
+                button.click(send, number, [self.tabs, target.component], queue=False, **PRIVATE)
+
+
+def _selected(event: gr.SelectData) -> int:
+    """Number of the selected picture of a gallery."""
+    return int(event.index)
 
 
 def status_html(

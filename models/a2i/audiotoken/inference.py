@@ -46,10 +46,7 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
         UserError: no sound is usable, or BEATs has no classification head.
     """
     sounds = files.find_sounds(*options.audio)
-    beats = find_beats(config, options.checkpoint)
-    beats.to(runtime.pick_device(options.device))  # type: ignore[arg-type]
-    if tuple(beats.labels or ()) == KINDS:
-        message(f"{runtime.describe_miniature()}: it gives one of these names to any other sound as well")
+    beats = load_tagger(config, options.checkpoint, options.device)
     errors: list[SoundError] = []
     for path in sounds:
         try:
@@ -60,6 +57,15 @@ def print_tags(config: Config, options: InferenceOptions) -> None:
         print(printable(f"{path}  {duration:.2f} s"))
         print("\n".join(f"  {probability:6.1%}  {printable(name)}" for name, probability in tags))
     audio.report_unusable(errors, len(sounds))
+
+
+def load_tagger(config: Config, checkpoint: str | None, device: str) -> BEATs:
+    """Load BEATs onto a device by its name; that it is the miniature one is noted on stderr."""
+    beats = find_beats(config, checkpoint)
+    beats.to(runtime.pick_device(device))  # type: ignore[arg-type]
+    if tuple(beats.labels or ()) == KINDS:
+        message(f"{runtime.describe_miniature()}: it gives one of these names to any other sound as well")
+    return beats
 
 
 def find_beats(config: Config, checkpoint: str | None) -> BEATs:
