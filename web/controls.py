@@ -28,7 +28,7 @@ def seed_row() -> tuple[Seed, Any]:
     with gr.Row():
         number = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, min_width=90)
         random = gr.Checkbox(True, label="New seed each time", min_width=90)
-        samples = gr.Slider(1, MAX_SAMPLES, 1, step=1, label="Samples", min_width=120)
+        samples = gr.Number(1, label="Samples", precision=0, minimum=1, maximum=MAX_SAMPLES, min_width=90)
     return Seed(number, random), samples
 
 

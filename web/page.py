@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from sonolume.web.jobs import Progress, Stopped
 from sonolume.web.settings import Settings
 
 LARGEST_SEED = 999_999  # of those that the page draws, short enough to write down
+STOP_SECONDS = 0.5
 MAX_TAKES = 10  # results of a session that stay on the page
 MAX_SINGLE_PICTURES = 2  # of one result; more are shown in a gallery
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -61,7 +63,9 @@ class Page:
         """Lay out the right column; call it after the tabs."""
         self.status.render()
         stop = gr.Button("Stop", variant="stop", elem_id="stop")
-        stop.click(lambda: status_html("Stopped."), outputs=self.status, cancels=self.events, queue=False, **PRIVATE)
+        stopping = stop.click(lambda: status_html("Stopping."), outputs=self.status, cancels=self.events, queue=False,
+                              **PRIVATE)  # fmt: skip
+        stopping.then(_stopped, outputs=self.status, queue=False, **PRIVATE)
         self.history.render()
         gr.render(self.history, show_progress="hidden")(self._show_takes)
         with gr.Accordion("Files of the last result", open=False):
@@ -113,7 +117,9 @@ class Page:
         try:
             take = yield from self._run(self.generation.run(recipe, title, partial(make_options, seed=number)))
         except Exception as error:
-            raise error_line(error) from None
+            shown = error_line(error)
+            yield gr.skip(), gr.skip(), status_html(f"No result: {shown.message}"), gr.skip()
+            raise shown from None
         done = status_html(f"Done in {take.seconds:.1f} s, seed {take.seed}.", 1.0, take.notes)
         yield [str(path) for path in take.files], number, done, [*history, take][-MAX_TAKES:]
 
@@ -181,6 +187,12 @@ class Page:
 def _selected(event: gr.SelectData) -> int:
     """Number of the selected picture of a gallery."""
     return int(event.index)
+
+
+def _stopped() -> str:
+    """Status after Stop; the last progress of the ended generation may still be on its way to the page."""
+    time.sleep(STOP_SECONDS)
+    return status_html("Stopped.")
 
 
 def status_html(
