@@ -1,12 +1,14 @@
 """One running app for all tests of a session, and a page of a headless Chromium."""
 
-import os
+import asyncio
 import shutil
-import socket
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.web.server import Server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -14,26 +16,31 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
              "--use-fake-device-for-media-stream"]  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+@pytest.fixture(scope="module", autouse=True)
+def closed_event_loops() -> Iterator[None]:
+    """Close the event loops that Gradio makes for each page and leaves open, which would be a ResourceWarning."""
+    made, new = list[asyncio.AbstractEventLoop](), asyncio.new_event_loop
+
+    def record() -> asyncio.AbstractEventLoop:
+        made.append(new())
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", record)
+        yield
+    for loop in made:
+        loop.close()
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the app with the shipped models."""
-    from sonolume.web import app
-    from sonolume.web.settings import Settings
-
-    before = os.environ.copy()
-    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
-    port = free_port()
-    demo = app.launch(Settings(port=port, no_browser=True), app.prepare_environment(), wait=False)
-    yield f"http://127.0.0.1:{port}"
-    demo.close()
-    os.environ.clear()
-    os.environ.update(before)
+    """Address of the app with the shipped models, a process of its own."""
+    one = Server(tmp_path_factory.mktemp("web"))
+    try:
+        yield one.wait().url
+    finally:
+        one.end(signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line(browser_page: Any, server: str) -> None:
     page.get_by_label("Description of the sound").fill("   ")
     page.locator("button:visible", has_text="Generate").first.click()
     page.get_by_text("text is empty").first.wait_for()
-    page.get_by_text("Ready.").or_(page.get_by_text("Loading")).first.wait_for()
+    page.get_by_text("No result: text is empty").wait_for()
 
 
 @pytest.mark.parametrize("tab", ["Words to sound", "Sound to sound", "Sound to picture", "Picture to sound",

@@ -1,6 +1,5 @@
 """Sound to sound: the options that its inputs become, and what it refuses."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,24 +29,7 @@ class Recorder:
 
 
 @pytest.fixture(scope="module")
-def closed_loops() -> Iterator[None]:
-    """Close the event loops that Gradio makes and leaves open."""
-    made, new = [], asyncio.new_event_loop
-
-    def record() -> asyncio.AbstractEventLoop:
-        made.append(new())
-        return made[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio, "new_event_loop", record)
-        yield
-    asyncio.set_event_loop(None)
-    for loop in made:
-        loop.close()
-
-
-@pytest.fixture(scope="module")
-def tab(closed_loops: None) -> Iterator[SimpleNamespace]:
+def tab() -> Iterator[SimpleNamespace]:
     """The tab alone on a page, its endpoints, and a recorder of its options."""
     recorder = Recorder()
     gr = pytest.importorskip("gradio")

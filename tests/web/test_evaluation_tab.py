@@ -1,4 +1,3 @@
-import asyncio
 import re
 import runpy
 import sys
@@ -16,23 +15,6 @@ from sonolume.web.tabs import evaluation  # noqa: E402
 from sonolume.web.tabs.evaluation import SLOTS, Viewer  # noqa: E402
 
 MakeReport = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def closed_event_loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close the event loops that Gradio makes for each page and leaves open, which would be a ResourceWarning."""
-    made: list[asyncio.AbstractEventLoop] = []
-
-    def new_event_loop() -> asyncio.AbstractEventLoop:
-        made.append(asyncio.events.new_event_loop())
-        return made[-1]
-
-    monkeypatch.setattr(asyncio, "new_event_loop", new_event_loop)
-    yield
-    for loop in made:
-        if not loop.is_running():
-            loop.close()
-    asyncio.set_event_loop(None)
 
 
 @pytest.fixture

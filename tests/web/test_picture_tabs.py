@@ -1,7 +1,6 @@
 """Tabs with pictures: the options of the command line, mistakes, and the same bytes after a stop."""
 
 import argparse
-import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -54,23 +53,6 @@ def build(kind: type[Page], folder: Path) -> Page:
         for tab in (sound_to_picture, picture_to_sound, speech_to_picture):
             tab.build(page)
     return page
-
-
-@pytest.fixture(scope="module", autouse=True)
-def closed_event_loops() -> Iterator[None]:
-    """Close the event loops that Gradio makes for each page and leaves open, which would be a ResourceWarning."""
-    made, new = [], asyncio.new_event_loop
-
-    def record() -> asyncio.AbstractEventLoop:
-        made.append(new())
-        return made[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio, "new_event_loop", record)
-        yield
-    for loop in made:
-        loop.close()
-    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="module")
