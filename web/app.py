@@ -89,7 +89,7 @@ def build(settings: Settings, folder: Path, generation: "Generation | None" = No
         page = Page(settings, generation or Generation(settings, folder))
         gr.HTML("<h1>sonolume</h1>Sound from words and pictures, pictures from sound and speech.", elem_id="head")
         with gr.Row():
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=7, min_width=320):
                 page.tabs.render()
                 with page.tabs:
                     for name, tab in tabs():
