@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TABS = ("text_to_sound", "edit_sound", "sound_to_picture", "picture_to_sound", "speech_to_picture", "evaluation")
 CHECK_INTERVAL = 10.0  # seconds
 END_SECONDS = 20.0  # in which a generation ends with its step, and the server with its answers
-MAX_SESSIONS = 1000  # whose results are kept on their pages
+MAX_SESSIONS = 100  # whose results are kept on their pages, those of the latest use; each takes about 0.5 MB
 PREFIX, LOCK = "sonolume-web-", ".lock"  # of the folder of one server, and in it
 
 

@@ -38,9 +38,11 @@ WRITE = {"/login", *(API + name for name in ("cancel", "queue/join", "reset", "u
 WRITE_BELOW = (API + "call/", API + "run/")
 ASKS_FOR_LOGIN = (*WRITE_BELOW, API + "heartbeat/", API + "file", API + "queue/")
 
-# The page and all that it shows come from this server. Gradio's page needs inline scripts, and functions made of text.
+# The page and all that it shows come from this server. Gradio's page needs inline scripts, functions made of text, and
+# for videos a script that the page itself has made.
 CONTENT_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
     "base-uri 'self'; form-action 'self'"
 )
