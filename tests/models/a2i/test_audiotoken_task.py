@@ -116,7 +116,7 @@ def test_it_trains_only_the_embedder_and_exports_it(write: Callable[..., Path], 
         "prompt": "a photo of <*>", "window": LENGTH, "guidance_scale": 7.5,
     }  # fmt: skip
     assert sorted(path.name for path in folder.rglob("*.*")) == [
-        "audio_to_image.json", "config.json", "diffusion_pytorch_model.safetensors"
+        "README.md", "audio_to_image.json", "config.json", "diffusion_pytorch_model.safetensors"
     ]  # fmt: skip
     encoder = load(folder, settings, torch.device("cpu"), torch.float32)
     tokens = encoder.encode_audio([torch.randn(16000), torch.randn(16000)])

@@ -203,7 +203,7 @@ def test_towers_are_trained_exported_and_loaded(write_wavy: Write, wavy_parts: S
 def test_frozen_towers_are_named_only(write_wavy: Write, wavy_parts: SimpleNamespace, tmp_path: Path) -> None:
     run(write_wavy(train={"max_steps": 1}))
     folder = tmp_path / "run/pipeline"
-    assert sorted(path.name for path in folder.iterdir()) == ["audio_to_image.json", "speech_encoder"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "audio_to_image.json", "speech_encoder"]
     settings = json.loads((folder / "audio_to_image.json").read_text())
     assert (settings["hubert"], settings["image_encoder"]) == (str(wavy_parts.hubert), str(wavy_parts.clip))
 
