@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     plan = publish.plan(args.folder, args.repo_id, args.license, args.report)
     print(*plan.lines(), sep="\n")
     if args.dry_run:
-        print("nothing was sent (--dry_run)")
+        print(f"all checks passed; nothing was sent to {args.repo_id} (--dry_run)")
     else:
         print(publish.upload(plan, args.repo_id, args.private, args.pr, args.revision))
 

@@ -26,9 +26,9 @@ class Seed:
 def seed_row() -> tuple[Seed, Any]:
     """Seed, whether it is drawn anew, and the number of samples."""
     with gr.Row():
-        number = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, min_width=90)
+        number = gr.Number(0, label="Seed", precision=0, min_width=90)
         random = gr.Checkbox(True, label="New seed each time", min_width=90)
-        samples = gr.Number(1, label="Samples", precision=0, minimum=1, maximum=MAX_SAMPLES, min_width=90)
+        samples = gr.Number(1, label=f"Samples (1 to {MAX_SAMPLES})", precision=0, min_width=90)
     return Seed(number, random), samples
 
 
@@ -52,8 +52,8 @@ def sampling_rows() -> Sampling:
     preset = gr.Radio([OWN, *PRESETS], value=OWN, label="Sampler")
     with gr.Accordion("More settings", open=False):
         with gr.Row():
-            steps = gr.Number(0, label="Steps (0: the sampler's)", precision=0, minimum=0, maximum=MAX_STEPS)
-            guidance = gr.Number(0, label="Guidance (0: the model's)", minimum=0, maximum=100)
+            steps = gr.Number(0, label="Steps (0: the sampler's)", precision=0)
+            guidance = gr.Number(0, label="Guidance (0: the model's)")
         negative = gr.Textbox("", label="What the result should not contain", max_length=MAX_TEXT)
         scheduler = gr.Dropdown([OWN, *SCHEDULERS], value=OWN, label="Scheduler")
     return Sampling(preset, steps, guidance, negative, scheduler)

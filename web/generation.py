@@ -1,7 +1,7 @@
 """Generations of all tabs, one at a time, by the functions of the command line: same seed, same bytes."""
 
+import secrets
 import shutil
-import tempfile
 import threading
 import time
 import zipfile
@@ -17,10 +17,11 @@ from sonolume.models.recipes import recipe_code
 from sonolume.utils.errors import ComputationError
 from sonolume.utils.files import read_json, write_json
 from sonolume.utils.text import collect_messages
-from sonolume.web.jobs import Progress, run_in_steps
+from sonolume.web.jobs import Conditions, Progress, run_in_steps
 from sonolume.web.settings import Settings
 
 MAX_AGE = 24 * 3600  # seconds after which results are deleted
+UPLOAD_AGE = 600  # seconds after which an upload that nobody finished is deleted
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Generation:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
         self.stopping = threading.Event()  # set when the server ends: a running generation ends with its next step
+        self.lock = threading.Lock()  # of the model
         self._key: Any = None
         self._model: Any = None
 
@@ -79,25 +81,33 @@ class Generation:
             Stopped: by closing this generator.
         """
         self.delete_old()
-        folder = Path(tempfile.mkdtemp(prefix="take-", dir=self.folder))
+        folder = self.folder / f"take-{secrets.token_urlsafe(16)}"
+        folder.mkdir(mode=0o700)
         settings = self.settings
         model = {"checkpoint": settings.checkpoints().get(recipe), "device": settings.device, "dtype": settings.dtype}
-        start = time.monotonic()
 
-        def work(on_step: OnStep) -> tuple[list[Path], list[str]]:
+        def discard() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+        def work(on_step: OnStep) -> Take:
+            start = time.monotonic()
             key = recipe, model, getattr(options, "level", None)  # a draft of im2wav loads one network less
             with collect_messages() as messages:
                 code = recipe_code(recipe, "inference")
                 loaded = self.load(key, lambda: code.load_model(load_config(shipped.find(recipe)), options))
-                return list(code.generate(loaded, options, on_step)), messages
+                paths = list(code.generate(loaded, options, on_step))
+            return _collect(title, options.seed, folder, paths, time.monotonic() - start, messages)
 
         try:
             options = make_options(output_dir=folder, **model)
-            paths, messages = yield from run_in_steps(work, self.stopping)
-            return _collect(title, options.seed, folder, paths, time.monotonic() - start, messages)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            discard()
             raise
+        return (yield from run_in_steps(work, self.conditions(discard)))
+
+    def conditions(self, discard: Callable[[], None]) -> Conditions:
+        """Conditions of all work with models."""
+        return Conditions(self.lock, self.stopping, 60 * self.settings.max_minutes, discard)
 
     def load(self, key: Any, load: Callable[[], Any]) -> Any:
         """Return the model of `key`: the last one, or a new one in its place."""
@@ -108,10 +118,13 @@ class Generation:
         return self._model
 
     def delete_old(self) -> None:
-        """Delete results of `MAX_AGE` seconds and more."""
+        """Delete results of `MAX_AGE` seconds and more, and what broken uploads left."""
         for folder in self.folder.glob("take-*"):
             if time.time() - folder.stat().st_mtime > MAX_AGE:
                 shutil.rmtree(folder, ignore_errors=True)
+        for file in self.folder.glob("tmp*"):  # Gradio moves it when the upload is complete
+            if file.is_file() and time.time() - file.stat().st_mtime > UPLOAD_AGE:
+                file.unlink(missing_ok=True)
 
 
 def _collect(title: str, seed: int, folder: Path, paths: list[Path], seconds: float, notes: list[str]) -> Take:

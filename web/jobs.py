@@ -1,16 +1,19 @@
 """A generation in a thread of its own, step by step: progress, previews, and an end within one step."""
 
 import contextvars
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from sonolume.models.progress import OnStep, Step
+from sonolume.utils.errors import UserError
 
 HEARTBEAT = 0.25  # seconds between two reports while no step ends, such as while a model is loaded
 PREVIEW_INTERVAL = 0.5  # seconds between two previews, and
@@ -71,33 +74,65 @@ class _Clock:
         return picture
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions of a generation.
+
+    Args:
+        lock: held while it works: the one before, which was stopped, may still be in its last step.
+        stopping: ends it when set.
+        longest: seconds after which it ends with an error.
+        discard: called in its thread if nobody gets its result.
+    """
+
+    lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    longest: float = math.inf
+    discard: Callable[[], None] = lambda: None
+
+
 def run_in_steps(
-    work: Callable[[OnStep], Result], stopping: threading.Event | None = None
+    work: Callable[[OnStep], Result], conditions: Conditions | None = None
 ) -> Generator[Progress, None, Result]:
     """Run `work(on_step)` in a thread; yield its progress, at least every `HEARTBEAT` seconds, and return its result.
 
-    When this generator is closed, the work ends with its next step; closing waits for that. It ends also when
-    `stopping` is set.
+    When this generator is closed, the work ends with its next step. Closing does not wait for that: Gradio closes
+    generators on the thread that answers everybody.
+
+    Raises:
+        UserError: the work took longer than the longest allowed time.
     """
+    limits, stop = conditions or Conditions(), threading.Event()
     reports: queue.Queue[Progress | None] = queue.Queue()  # None: the work has ended
-    stop, clock, outcome = threading.Event(), _Clock(), list[Result | BaseException]()
+    clock, outcome, is_delivered = _Clock(), list[Result | BaseException](), False
+
+    def check() -> None:
+        if stop.is_set() or limits.stopping.is_set():
+            raise Stopped
 
     def on_step(step: Step) -> None:
-        if stop.is_set() or (stopping is not None and stopping.is_set()):
-            raise Stopped
+        check()
+        seconds = time.monotonic() - clock.start
+        if seconds > limits.longest:
+            raise UserError(f"the generation was ended after {limits.longest / 60:g} minutes: ask for less")
         seconds_left = clock.left(step)
-        reports.put(Progress(step, time.monotonic() - clock.start, seconds_left, clock.preview(step)))
+        reports.put(Progress(step, seconds, seconds_left, clock.preview(step)))
 
     def target() -> None:
         try:
-            outcome.append(work(on_step))
+            with limits.lock:
+                check()
+                clock.start = time.monotonic()
+                result = work(on_step)
+                check()
+            outcome.append(result)
         except BaseException as error:  # raised again by the generator
+            limits.discard()
             outcome.append(error)
         finally:
             reports.put(None)
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(target,), name="generation")
-    thread.start()
+    threading.Thread(target=contextvars.copy_context().run, args=(target,), name="generation").start()
     last = Progress()
     try:
         while True:
@@ -106,12 +141,14 @@ def run_in_steps(
             except queue.Empty:
                 report = Progress(last.step, time.monotonic() - clock.start, last.seconds_left)
             if report is None:
+                is_delivered = True
                 break
             last = report
             yield last
     finally:
         stop.set()
-        thread.join()
+        if outcome and not is_delivered:  # it had just ended
+            limits.discard()
     (result,) = outcome
     if isinstance(result, BaseException):
         raise result

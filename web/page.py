@@ -23,10 +23,12 @@ from sonolume.utils.errors import ComputationError, UserError
 from sonolume.utils.text import printable
 from sonolume.web.generation import Generation, Take
 from sonolume.web.jobs import Progress, Stopped
+from sonolume.web.limits import check_number
 from sonolume.web.settings import Settings
 
 LARGEST_SEED = 999_999  # of those that the page draws, short enough to write down
 STOP_SECONDS = 0.5
+LARGEST_NUMBER = 2**53  # up to which a browser's whole numbers are exact
 MAX_TAKES = 10  # results of a session that stay on the page
 MAX_SINGLE_PICTURES = 2  # of one result; more are shown in a gallery
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -67,7 +69,7 @@ class Page:
                               **PRIVATE)  # fmt: skip
         stopping.then(_stopped, outputs=self.status, queue=False, **PRIVATE)
         self.history.render()
-        gr.render(self.history, show_progress="hidden")(self._show_takes)
+        gr.render(self.history, show_progress="hidden", queue=False)(self._show_takes)
         with gr.Accordion("Files of the last result", open=False):
             self.files.render()
 
@@ -115,6 +117,7 @@ class Page:
         number = secrets.randbelow(LARGEST_SEED + 1) if random_seed or seed is None else seed
         yield gr.skip(), number, status_html("Loading the model."), gr.skip()
         try:
+            number = check_number("seed", number, 0, LARGEST_NUMBER, whole=True)
             take = yield from self._run(self.generation.run(recipe, title, partial(make_options, seed=number)))
         except Exception as error:
             shown = error_line(error)
@@ -232,7 +235,7 @@ def error_line(error: Exception) -> gr.Error:
     else:
         text = log_unexpected(error)
     plain = text.translate({ord("<"): "‹", ord(">"): "›"})  # the page shows errors as HTML, programs as text
-    return gr.Error(plain, duration=None, print_exception=False)
+    return gr.Error(plain, duration=8, print_exception=False)
 
 
 def log_unexpected(error: BaseException) -> str:
@@ -249,6 +252,8 @@ def printable_trace(error: BaseException) -> str:
 
 def clean(message: str) -> str:
     """Take the server's folders and the dashes of flags out of a message of the command line."""
+    if message.startswith("no trained pipeline at"):
+        return "This is the small demonstration model, which knows twelve synthetic sounds and nothing else."
     for folder in {str(Path.home()), str(paths.root()), str(paths.work_dir())} - {"/"}:
         message = message.replace(f"{folder}/", "")
     message = re.sub(r"(?<![\w/.])/(?:[^\s/:]+/)+(?=[^\s/])", "", message)

@@ -49,6 +49,10 @@ CONTENT_POLICY = (
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
 
 
+FORWARDED = (b"forwarded", b"x-forwarded-", b"x-gradio-server")  # beginnings of the names of headers
+MAX_FILES = 50  # objects in one request that may be files
+
+
 class Refused(Exception):
     """A request that is not served; `status` is the HTTP code."""
 
@@ -71,6 +75,8 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        if not (self.settings.root_path or self.settings.allowed_host):  # there is no proxy that has written them
+            scope = {**scope, "headers": [one for one in scope["headers"] if not one[0].lower().startswith(FORWARDED)]}
         try:
             if scope["type"] != "http":
                 raise Refused(404, "no such address")
@@ -105,9 +111,9 @@ class Guard:
         check_login(path, scope)
         if path.startswith(FILE):
             check_read(scope["path"].removeprefix(FILE))
+        check_origin(headers, writes)
         if not writes:
             return receive
-        check_origin(headers)
         if path == API + "upload":
             check_upload_size(headers, self.settings, self.folder)
             return receive
@@ -172,10 +178,13 @@ def check_read(path: str) -> None:
         raise Refused(403, "no such file") from error
 
 
-def check_origin(headers: Headers) -> None:
-    """Refuse requests that another page sends in the name of the user who visits it."""
+def check_origin(headers: Headers, writes: bool) -> None:
+    """Refuse requests that another page sends in the name of the user who visits it, and that it reads.
+
+    A link on another page sends no origin.
+    """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None:
+    if site is not None and writes:
         foreign = site not in ("same-origin", "none")
     else:  # browsers tell only secure and local servers; programs send neither
         hosts = (headers.get("host"), headers.get("x-forwarded-host"))
@@ -187,7 +196,7 @@ def check_origin(headers: Headers) -> None:
 def check_upload_size(headers: Headers, settings: Settings, folder: Path) -> None:
     """Refuse uploads that are too large, or for which there is no space."""
     length, largest = headers.get("content-length", ""), settings.max_upload_mb * MEGABYTE
-    if not length.isascii() or not length.isdigit():
+    if not length.isascii() or not length.isdigit() or "transfer-encoding" in headers:
         raise Refused(411, "an upload must tell its size")
     if int(length) > largest + MAX_FORMS:
         raise Refused(413, f"the upload is larger than {settings.max_upload_mb} MB")
@@ -236,10 +245,13 @@ def check_files(body: bytes) -> None:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refused(400, "the request is not JSON") from error
-    pending = [content]
+    pending, objects = [content], 0
     while pending:
         one = pending.pop()
         if isinstance(one, dict):
+            objects += "path" in one or "url" in one
+            if objects > MAX_FILES:
+                raise Refused(400, f"the request names more than {MAX_FILES} files")
             check_file(one.get("path"), one.get("url"))
             pending += one.values()
         elif isinstance(one, list):

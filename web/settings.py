@@ -45,6 +45,9 @@ class Settings(Options):
     max_seconds: float = option(
         60.0, help="longest sound or video that is read or generated", metavar="SECONDS", above=0, high=600, unit="s"
     )
+    max_minutes: float = option(
+        10.0, help="longest time of one generation, which is then ended", metavar="MINUTES", above=0, unit="minutes"
+    )
     max_queue: int = option(8, help="generations that may wait; others are refused", metavar="N", low=1, high=1000)
     no_browser: bool = option(help="do not open a browser window")
 

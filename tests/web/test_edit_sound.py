@@ -110,7 +110,7 @@ def test_the_options_are_those_of_the_command_line(
         ({"strength": float("nan")}, "strength must be a number"),
         ({"duration": 9}, "duration must be from 0 to 8"),
         ({"duration": 3}, "longer than the 4 s of the sound"),
-        ({"num_samples": 9}, "num_samples must be from 1 to 8"),
+        ({"num_samples": 9}, "samples must be from 1 to 8"),
         ({"preset": "rm -rf"}, "is none of"),
     ],
 )

@@ -10,7 +10,7 @@ from sonolume.models.progress import OnStep, Step
 from sonolume.utils.errors import UserError
 from sonolume.utils.text import collect_messages, message
 from sonolume.web import jobs
-from sonolume.web.jobs import Progress, run_in_steps
+from sonolume.web.jobs import Conditions, Progress, run_in_steps
 
 
 def drain(steps) -> tuple[list[Progress], object]:
@@ -20,6 +20,14 @@ def drain(steps) -> tuple[list[Progress], object]:
             reports.append(next(steps))
         except StopIteration as end:
             return reports, end.value
+
+
+def wait_for_threads() -> None:
+    """Wait until all work has ended."""
+    for thread in threading.enumerate():
+        if thread.name == "generation":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_every_step_is_reported_before_the_result() -> None:
@@ -59,10 +67,49 @@ def test_closing_ends_the_work_with_its_next_step() -> None:
         pass
     before = len(seen)
     steps.close()
-    stopped = len(seen)
-    time.sleep(0.05)
-    assert len(seen) == stopped and stopped - before <= 2
-    assert not any(thread.name == "generation" for thread in threading.enumerate())
+    wait_for_threads()
+    assert len(seen) - before <= 2
+
+
+def test_closing_waits_for_nothing_but_the_next_work_does() -> None:
+    """Gradio closes generators on the thread that answers everybody."""
+    release, running, discarded = threading.Event(), threading.Event(), []
+
+    def slow(on_step: OnStep) -> None:
+        on_step(Step(1, 2, "denoising step"))
+        running.set()
+        release.wait(10)
+        on_step(Step(2, 2, "denoising step"))
+
+    lock = threading.Lock()
+    steps = run_in_steps(slow, Conditions(lock, discard=lambda: discarded.append(1)))
+    next(steps)
+    running.wait(10)
+    steps.close()  # would never return if it waited
+    following = run_in_steps(lambda on_step: "done", Conditions(lock))
+    assert next(following).step is None and not discarded
+    release.set()
+    assert drain(following)[1] == "done" and discarded == [1]
+    wait_for_threads()
+
+
+def test_a_result_that_nobody_gets_is_discarded() -> None:
+    discarded: list[int] = []
+    steps = run_in_steps(lambda on_step: on_step(Step(1, 1, "token")), Conditions(discard=lambda: discarded.append(1)))
+    next(steps)
+    wait_for_threads()
+    steps.close()
+    assert discarded == [1]
+
+
+def test_long_work_is_ended() -> None:
+    def work(on_step: OnStep) -> None:
+        for number in range(1, 1000):
+            time.sleep(0.005)
+            on_step(Step(number, 1000, "denoising step"))
+
+    with pytest.raises(UserError, match="ended after"):
+        drain(run_in_steps(work, Conditions(longest=0.03)))
 
 
 def test_an_error_reaches_the_caller_unchanged() -> None:

@@ -159,7 +159,7 @@ def test_mistakes_with_sounds(call: Any, values: list[Any], expected: str) -> No
         ([None, None, "rain", 21, True, False, *SEED, 0, 1, 0, 0, ""], "duration must be from 0 to 20"),
         ([None, None, "rain", 0, True, False, *SEED, 0, -1, 0, 0, ""], "temperature must be from 0"),
         ([None, None, "rain", 0, True, False, *SEED, 0, 1, 5, 0.5, ""], "exclude each other"),
-        ([None, None, "rain", 0, True, False, 3, False, 99, 0, 1, 0, 0, ""], "num_samples must be from 1 to 8"),
+        ([None, None, "rain", 0, True, False, 3, False, 99, 0, 1, 0, 0, ""], "samples must be from 1 to 8"),
     ],
 )
 def test_mistakes_with_pictures(call: Any, values: list[Any], expected: str) -> None:
@@ -242,7 +242,8 @@ def test_stop_then_the_bytes_of_the_command_line(
         if " of " in str(status):  # a step has ended
             break
     running.close()
-    assert not list(page.generation.folder.iterdir())
+    with page.generation.lock:  # held until the stopped one has ended
+        assert not list(page.generation.folder.iterdir())
     *_, (paths, seed, _, (take,)) = handlers[name](*given, [])
     assert seed == 5 and [*map(Path, paths)] == take.files
 

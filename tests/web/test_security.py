@@ -172,6 +172,8 @@ def test_large_requests(api: Api, server: Server) -> None:
     assert api.http.post(f"{API}/queue/join", content=chunks).status_code == 413
     form = {"Content-Type": "multipart/form-data; boundary=b"}
     assert api.http.post(f"{API}/upload", content=iter([b"--b\r\n"]), headers=form).status_code == 411
+    both = {**form, "Content-Length": "10", "Transfer-Encoding": "chunked"}  # the second one would decide
+    assert api.http.post(f"{API}/upload", content=iter([b"--b\r\n"]), headers=both).status_code in (400, 411)
     with socket.create_connection(("127.0.0.1", server.port)) as one:  # a size, and no bytes: answered at once
         one.sendall(b"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n")
         one.settimeout(10)
@@ -238,6 +240,18 @@ def test_headers(api: Api) -> None:
         assert "frame-ancestors 'self'" in policy
         assert "*" not in policy
         assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_forwarding_headers_count_only_behind_a_proxy(api: Api) -> None:
+    for name in ("X-Forwarded-Host", "X-Gradio-Server", "Forwarded"):
+        assert "evil.example" not in api.http.get("/config", headers={name: "http://evil.example"}).text
+    origin = {"Origin": "http://127.0.0.1:9"}  # a page of another server on this computer
+    assert api.http.get("/config", headers=origin).status_code == 403
+
+
+def test_many_files_in_one_request_are_refused(api: Api) -> None:
+    many = {"data": [{"path": "a"}] * 51, "fn_index": 0, "session_hash": "a"}
+    assert api.http.post(f"{API}/queue/join", json=many).status_code == 400
 
 
 def test_pages_tell_nothing_about_the_server(api: Api) -> None:

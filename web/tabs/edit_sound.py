@@ -30,7 +30,8 @@ def build(page: Page) -> None:
     text = gr.Textbox("", label="Description of the whole result", lines=2, max_length=MAX_TEXT,
                       placeholder="Rain falls, then a bell rings")  # fmt: skip
     with gr.Row():
-        strength = gr.Slider(0, 1, 0, step=0.05, label="Strength", info="0: 0.8, or 1 for regions", min_width=200)
+        strength = gr.Slider(0, 1, 0, step=0.05, label="Strength", min_width=200,
+                             info="share to replace; 0 chooses: 0.8, or 1 in marked parts")
         duration = gr.Slider(0, longest, 0, step=0.5, label="Continue up to", info="seconds; 0: keep the length",
                              min_width=200)  # fmt: skip
     seed, samples = seed_row()
@@ -75,7 +76,7 @@ def build(page: Page) -> None:
                 strength=check_number("strength", strength, 0, 1) or None,
                 continuation=bool(duration),
                 duration=duration or None,
-                num_samples=check_number("num_samples", num_samples, 1, MAX_SAMPLES, whole=True),
+                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
                 **sampling_options(preset, num_steps, guidance_scale, negative_text, scheduler),
                 **given,
             )
@@ -98,7 +99,7 @@ def _show_sound(page: Page, audio: Any, mask: Any, canvas: Any) -> None:
             raise error_line(error) from None
 
     audio.change(None, None, mask, js="() => ''", queue=False, **PRIVATE)
-    shown = audio.change(show, audio, canvas, **PRIVATE)
+    shown = audio.change(show, audio, canvas, queue=False, **PRIVATE)
     shown.then(None, [mask, canvas], canvas, js=regions.FROM_TEXT, queue=False, **PRIVATE)  # typed in the meantime
 
 

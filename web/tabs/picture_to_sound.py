@@ -86,7 +86,7 @@ def build(page: Page) -> None:
                 duration=check_number("duration", duration, 0, page.settings.max_seconds) or None,
                 mux=bool(video and mux),
                 level=Level.low if draft else Level.up,
-                num_samples=check_number("num_samples", num_samples, 1, MAX_SAMPLES, whole=True),
+                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
                 guidance_scale=check_number("guidance_scale", guidance_scale, 0, 100) or None,
                 temperature=check_number("temperature", 1.0 if temperature is None else temperature, 0, MAX_HEAT),
                 top_k=check_number("top_k", top_k, 0, MAX_TOP_K, whole=True) or 0,

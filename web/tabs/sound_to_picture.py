@@ -46,7 +46,7 @@ def build(page: Page) -> None:
     with gr.Row():
         longest = min(MAX_WINDOW, page.settings.max_seconds)
         window = gr.Slider(0, longest, 0, step=0.5, label="Storyboard: seconds in a picture (0: off)")
-        hop = gr.Slider(0, longest, 0, step=0.5, label="Seconds from one to the next (0: the same)")
+        hop = gr.Slider(0, longest, 0, step=0.5, label="Seconds from one picture to the next (0: the window)")
     seed, samples = seed_row()
     sampling = sampling_rows()
 
@@ -80,7 +80,7 @@ def build(page: Page) -> None:
             check_choice("recipe", recipe, present)
             return recipe_module(recipe).InferenceOptions(
                 audio=[uploads.check_sound(audio, page.settings)],
-                num_samples=check_number("num_samples", num_samples, 1, MAX_SAMPLES, whole=True),
+                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
                 **drawing_options(prompt, text, mix, span),
                 **storyboard_options(window, hop, page.settings.max_seconds),
                 **sampling_options(preset, num_steps, guidance_scale, negative_text, scheduler),
@@ -120,7 +120,7 @@ def find_tags(page: Page, audio: str | None, span: str | None) -> tuple[dict[str
     path, spans = uploads.check_sound(audio, page.settings), check_span("span", span)
     checkpoint, device = page.settings.checkpoints().get(TAGGER), page.settings.device
     code = recipe_code(TAGGER, "inference")
-    with collect_messages() as messages:
+    with page.generation.lock, collect_messages() as messages:
         config = load_config(shipped.find(TAGGER))
         beats = page.generation.load(("tags", checkpoint), lambda: code.load_tagger(config, checkpoint, device))
         _, tags = code.tag_recording(beats, path, spans=spans)

@@ -62,7 +62,7 @@ def build(page: Page) -> None:
 
             return InferenceOptions(
                 audio=[uploads.check_sound(audio, page.settings)],
-                num_samples=check_number("num_samples", num_samples, 1, MAX_SAMPLES, whole=True),
+                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
                 **drawing_options(prompt, text, mix, span),
                 **sampling_options(preset, num_steps, guidance_scale, negative_text, scheduler),
                 **given,

@@ -48,7 +48,7 @@ def build(page: Page) -> None:
             return InferenceOptions(
                 text=[check_text("text", text, MAX_TEXT, required=True)],
                 duration=duration or None,
-                num_samples=check_number("num_samples", num_samples, 1, MAX_SAMPLES, whole=True),
+                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
                 **sampling_options(preset, num_steps, guidance_scale, negative_text, scheduler),
                 **given,
             )
