@@ -31,6 +31,7 @@ from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
 PRESETS = ("reference", "balanced", "fast")
+TURBO = "turbo"  # preset of distilled text-to-audio models
 SCHEDULERS = ("ddim", "pndm", "dpm++", "euler", "unipc", "deis", "flow-euler", "flow-unipc")  # flow-*: for flow models
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
 LARGEST_SEED = 2**62  # torch takes 64 bits; the samples of one run count on from the seed
@@ -269,9 +270,9 @@ class SamplingOptions(Options):
         high=MAX_GUIDANCE_SCALE, metavar="SCALE",
     )  # fmt: skip
     preset: str | None = option(
-        help="sampler and number of steps: reference, balanced or fast (default: the model's own)", metavar="NAME",
-        choices=PRESETS,
-    )
+        help="sampler and number of steps: reference, balanced or fast; turbo of a distilled model (default: the "
+        "model's own)", metavar="NAME", choices=(*PRESETS, TURBO),
+    )  # fmt: skip
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 
 

@@ -14,7 +14,8 @@ def configs() -> dict[str, Path]:
     """Find all configs: name -> file. That of a recipe's `MAIN` config is the recipe's, such as tta/audioldm."""
     egs = paths.root() / "egs"
     names = {file.relative_to(egs).with_suffix("").as_posix(): file for file in egs.rglob("*.json")}
-    return {name.removesuffix(f"/{MAIN}"): names[name] for name in sorted(names)}
+    names = {name.removesuffix(f"/{MAIN}"): file for name, file in names.items()}
+    return {name: names[name] for name in sorted(names)}
 
 
 def find(name: str, script: str = "") -> Path:

@@ -5,6 +5,7 @@ The file has the format of diffusers and peft (`unet.{layer}.lora_A.weight`, `.l
 r rank, i and o inputs and outputs of a layer, k its kernel size.
 """
 
+import copy
 import importlib.metadata
 import json
 import math
@@ -65,6 +66,14 @@ def save(unet: UNet2DConditionModel, path: Path, config: LoraConfig, base: str) 
     }  # fmt: skip
     with files.atomic_path(path) as unfinished:
         save_file({PREFIX + name: weight for name, weight in weights.items()}, unfinished, header)
+
+
+def merged(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Copy a U-Net with adapters, and merge these into the weights of the copy."""
+    found: Any = copy.deepcopy(unet)
+    found.fuse_lora()
+    found.unload_lora()
+    return found
 
 
 def base_hash(unet: UNet2DConditionModel) -> str:

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 KARRAS = {"solver_order": 2, "use_karras_sigmas": True}
 FLOW = {"use_flow_sigmas": True, "solver_order": 2}
 PNDM = ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1})
-QUICK = {"balanced": ("UniPCMultistepScheduler", KARRAS, 20), "fast": ("DEISMultistepScheduler", KARRAS, 10)}
+TURBO = ("LCMScheduler", {}, 4)  # of distilled models only
+QUICK = {"balanced": ("UniPCMultistepScheduler", KARRAS, 20), "fast": ("DEISMultistepScheduler", KARRAS, 10),
+         "turbo": TURBO}  # fmt: skip
 PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective -> preset -> class, settings, steps
     "epsilon": {"reference": (*PNDM, 200), **QUICK},
     "v_prediction": QUICK,
@@ -21,6 +23,7 @@ PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective 
         "reference": ("FlowMatchEulerDiscreteScheduler", {}, 100),
         "balanced": ("UniPCMultistepScheduler", FLOW, 20),
         "fast": ("UniPCMultistepScheduler", FLOW, 10),
+        "turbo": ("FlowMatchLCMScheduler", {}, 4),
     },
 }
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # --scheduler name -> class and settings
@@ -78,7 +81,10 @@ def begin(scheduler: Any, steps: int, strength: float, device: torch.device) -> 
 
     Schedulers of order 2 (Heun, KDPM2) call the network, and have a timestep, twice in each step but the last.
     """
-    scheduler.set_timesteps(steps, device=device)
+    if type(scheduler).__name__ == "FlowMatchLCMScheduler":  # its own last noise level is nearly 0, a wasted step
+        scheduler.set_timesteps(sigmas=[1 - number / steps for number in range(steps)], device=device)
+    else:
+        scheduler.set_timesteps(steps, device=device)
     first = (steps - max(1, round(steps * strength))) * getattr(scheduler, "order", 1)
     times = scheduler.timesteps
     if hasattr(scheduler, "set_begin_index"):

@@ -27,7 +27,7 @@ PAGES += sorted((ROOT / "pretrained").rglob("*.md"))
 APP = ROOT / "egs" / "web" / "README.md"  # its blocks need a running server: tests/web/test_api.py
 GUIDE = ROOT / "egs" / "ADD_A_RECIPE.md"  # its blocks are the files of a recipe that does not exist
 KINDS = {"preprocess": "Preprocess", "train": "Train", "finetune": "Finetune", "inference": "Inference"}
-KINDS["evaluate"] = "Evaluation"
+KINDS |= {"evaluate": "Evaluation", "distill": "Distill"}
 RECORD = """#!/bin/sh
 case "$*" in *version_info* | "-P -c"*) exit 0 ;; esac
 { printf '%s\\037' "$@"; printf '\\n'; } >>"$RECORD"

@@ -23,8 +23,8 @@ PIPELINES = ("TextToAudioPipeline", "StableDiffusionPipeline", "StableDiffusionI
 SCHEDULERS = (
     "DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSDE",
     "DPMSolverSinglestep", "EDMDPMSolverMultistep", "EDMEuler", "EulerAncestralDiscrete", "EulerDiscrete",
-    "FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "HeunDiscrete", "IPNDM", "KDPM2AncestralDiscrete",
-    "KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM", "SASolver", "TCD", "UniPCMultistep",
+    "FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "FlowMatchLCM", "HeunDiscrete", "IPNDM",
+    "KDPM2AncestralDiscrete", "KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM", "SASolver", "TCD", "UniPCMultistep",
 )  # fmt: skip
 COMPONENTS: dict[str, tuple[str, tuple[str, ...]]] = {  # of a pipeline -> library and classes
     "vae": ("diffusers", ("AutoencoderKL",)),

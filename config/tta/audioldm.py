@@ -16,6 +16,15 @@ PredictionType = StrEnum("PredictionType", ["epsilon", "v_prediction", "flow"])
 TimestepSampling = StrEnum("TimestepSampling", ["uniform", "logit_normal"])
 Attention = StrEnum("Attention", ["auto", "sdpa", "plain"])
 Method = StrEnum("Method", ["full", "lora"])
+DISTILLED_STEPS = (1, 2, 4, 8)  # network calls of a distilled pipeline
+
+
+class DistillStage(StrEnum):
+    """The two trainings of run_distill.sh, one after the other."""
+
+    none = "none"  # no distillation
+    endpoint = "endpoint"  # regression on the ends of the teacher's own sampling paths
+    matching = "matching"  # distribution matching, which restores the detail that the regression blurs
 
 
 @dataclass
@@ -96,6 +105,37 @@ class NoiseSchedulerConfig(Strict):
 
 
 @dataclass
+class DistillConfig(Strict):
+    """Distillation of a pipeline, `model.pretrained`, into one of a few network calls without guidance."""
+
+    stage: DistillStage = DistillStage.none  # set by run_distill.sh
+    captions: str = ""  # text file with a caption in each line; "" = captions of the miniature world
+    miniworld_captions: int = 512  # generated captions if there is no text file
+    student: str = ""  # of the stage matching: exported pipeline of the stage endpoint
+    steps: int = 4  # network calls of the result, which also works with 1, 2 ... up to these
+    guidance_scale: float = 0.0  # of the teacher; 0 = its default
+    path_steps: int = 10  # steps of the teacher's sampling paths
+    matching_steps: int = 300  # batches of the stage matching; 0 = leave it out
+    matching_lr: float = 5e-5  # learning rate of the stage matching
+    valid_paths: int = 32  # paths that are kept for validation
+    start_share: float = 0.25  # share of training points that are pure noise, the input of the first call
+    renoised_share: float = 0.5  # share of the others that are the path's end with fresh noise, as in sampling
+    fake_updates: int = 2  # of the stage matching: updates of the network that follows the student, for one of it
+    anchor: float = 0.25  # of the stage matching: weight of the endpoint loss
+    variation: float = 0.0  # of the stage matching: weight of the differences along time, 0.05 for long noisy sounds
+
+    def __post_init__(self) -> None:
+        key = "model.distill"
+        self.require(self.steps in DISTILLED_STEPS, f"{key}.steps must be 1, 2, 4 or 8, got {self.steps}")
+        self.check_range(key, 2, "path_steps", maximum=1000)
+        self.check_range(key, 1, "valid_paths", "fake_updates", "miniworld_captions")
+        self.check_range(key, 0, "guidance_scale", "anchor", "variation", "matching_steps", "matching_lr")
+        self.fraction(key, "start_share", "renoised_share")
+        named = self.stage is not DistillStage.matching or bool(self.student)
+        self.require(named, f"{key}.stage matching needs {key}.student, the pipeline of the stage endpoint")
+
+
+@dataclass
 class ModelConfig(Strict):
     autoencoder_path: str = "ckpts/tta/autoencoderkl/pipeline"  # folder or hub id of the VAE
     text_encoder: str = "google-t5/t5-base"  # folder or hub id of a T5 encoder with its tokenizer
@@ -109,6 +149,7 @@ class ModelConfig(Strict):
     pretrained: str = ""  # folder or hub id of a pipeline to fine-tune, set by run_finetune.sh
     method: Method = Method.full  # fine-tuning: all weights of the U-Net, or adapters
     lora: LoraConfig = field(default_factory=LoraConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def __post_init__(self) -> None:
         self.check_range("model", 0, "refine", maximum=10_000)
@@ -194,6 +235,24 @@ def read_texts(path: Path | None) -> list[str]:
 @dataclass(kw_only=True)
 class EvaluationOptions(options.ReportOptions, options.FolderOptions, options.SamplingOptions):
     batch_size: int = option(16, help="samples generated at once", low=1, metavar="N")
+
+
+@dataclass(kw_only=True)
+class DistillOptions(Options):
+    checkpoint: str | None = option(
+        help="pipeline to distill (default: the recipe's trained one, else the shipped miniature one)",
+        metavar="FOLDER_OR_ID",
+    )
+    text_file: Path | None = option(
+        help="captions to distill on, one in each line (default: captions of the miniature world)", metavar="FILE",
+        must_exist=True,
+    )  # fmt: skip
+    steps: int | None = option(help="network calls of the result: 1, 2, 4 or 8 (default: the config's)", metavar="N")
+    method: str | None = option(
+        help="full: train all weights of the U-Net; lora: train small adapters, which are merged (default: full)",
+        choices=tuple(Method.__members__),
+    )
+    resume: bool = option(help="continue where the last checkpoint of this run was written")
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ With `model.text_mask` false the U-Net attends to padding, as the official weigh
 depend on the text. They are cached as well, up to the longest caption of the split; a batch takes its own longest.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sonolume.config.options import PreprocessOptions
-from sonolume.config.tta.audioldm import Config
+from sonolume.config.tta.audioldm import Config, DistillStage
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.features import feature_keys, mel_batches, read_rows
@@ -53,7 +54,14 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
-    """Datasets of both splits in batches of `Batch`; `frozen` "vae" and "text" fill the cache where needed."""
+    """Datasets of both splits in batches of `Batch`; `frozen` "vae" and "text" fill the cache where needed.
+
+    Those of a distillation are sampling paths of the teacher, `frozen["pipeline"]`.
+    """
+    if config.model.distill.stage is not DistillStage.none:
+        from sonolume.models.tta.audioldm import paths as sampling_paths
+
+        return sampling_paths.training_data(config, frozen)
     return TrainingData.of(lambda split: LatentDataset(config, split, frozen), collate)
 
 
@@ -95,10 +103,14 @@ class LatentDataset(Dataset[Item]):
 def collate(items: list[Item]) -> Batch:
     """Pad to the longest caption of the batch."""
     moments, states, counts = zip(*items, strict=True)
+    return Batch(torch.stack(moments), *pad_states(states, counts))
+
+
+def pad_states(states: Sequence[Tensor], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Text states (l, D) of texts with `counts` tokens each -> padded (B, L, D), and mask (B, L), 1 for text."""
     longest = max(counts)
     mask = torch.arange(longest)[None] < torch.tensor(counts)[:, None]
-    padded = torch.nn.utils.rnn.pad_sequence([state[:longest] for state in states], batch_first=True)
-    return Batch(torch.stack(moments), padded, mask.long())
+    return torch.nn.utils.rnn.pad_sequence([state[:longest] for state in states], batch_first=True), mask.long()
 
 
 def _without_long_captions(rows: list[Row], split: str, text: components.TextEncoder) -> list[Row]:

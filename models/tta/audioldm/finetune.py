@@ -35,13 +35,22 @@ def configure(config: Config, options: FinetuneOptions, given: list[Source]) -> 
         if not (config.run_dir / "config.json").is_file():
             raise UserError(f"{config.run_dir}: nothing to resume: there is no run of this name")
         before = files.read_json(config.run_dir / "config.json")
-    source = _source(config, options.checkpoint, before)
-    folder = locate(source)
-    decided = run_config.read(folder)
-    check_agreement(config, decided, folder, given)
+    source = find_source(config, options.checkpoint, before, "fine-tuning")
     choice: dict[str, Any] = {"model": {"pretrained": source}, "dataset": _datasets(config, options.input, before)}
     if options.method:
         choice["model"]["method"] = options.method
+    return complete(config, locate(source), choice, given)
+
+
+def complete(config: Config, folder: Path, choice: dict[str, Any], given: list[Source]) -> Config:
+    """Merge a config, the values that the pipeline in `folder` decides, and a choice.
+
+    Raises:
+        UserError: the pipeline is damaged or of another kind, or LoRA is chosen and peft is not installed.
+        ConfigError: a source contradicts the pipeline.
+    """
+    decided = run_config.read(folder)
+    check_agreement(config, decided, folder, given)
     merged: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), decided, choice))
     check_peft(merged)
     return merged
@@ -94,7 +103,7 @@ def check_peft(config: Config) -> None:
         raise UserError(f"model.method lora needs the package peft: {paths.pip_install('lora')}")
 
 
-def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
+def find_source(config: Config, flag: str | None, before: dict[str, Any], doing: str) -> str:
     """--checkpoint, else the config's, else that of the run to resume, else the trained or the shipped pipeline."""
     began = before.get("model", {}).get("pretrained", "")
     given = flag or config.model.pretrained
@@ -106,9 +115,9 @@ def _source(config: Config, flag: str | None, before: dict[str, Any]) -> str:
         return given or began
     trained, hint = config.run_dir.parent / "audioldm" / "pipeline", "(another: --checkpoint FOLDER_OR_ID)"
     if trained.is_dir():
-        message(f"fine-tuning {trained} {hint}")
+        message(f"{doing} {trained} {hint}")
         return str(trained)
-    message(f"no trained pipeline at {trained}: fine-tuning {SHIPPED} {hint}")
+    message(f"no trained pipeline at {trained}: {doing} {SHIPPED} {hint}")
     return SHIPPED
 
 

@@ -77,6 +77,8 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             prompt padded to the prompt's length.
         num_steps, guidance_scale: defaults of the call.
         refine: Griffin-Lim iterations that start from the vocoder's wave; they help a small vocoder.
+        distilled: of a pipeline made by run_distill.sh: "steps", the most network calls that it was made for, and
+            "guidance_scale" and "teacher", which it learned from. It takes no guidance and no negative text.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae->vocoder"
@@ -102,6 +104,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         num_steps: int = 20,
         guidance_scale: float = 4.0,
         refine: int = 0,
+        distilled: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -110,7 +113,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         )  # fmt: skip
         self.register_to_config(
             mel=mel or {}, frames=frames, noise=noise or {}, text_mask=text_mask, num_steps=num_steps,
-            guidance_scale=guidance_scale, refine=refine,
+            guidance_scale=guidance_scale, refine=refine, distilled=distilled or {},
         )  # fmt: skip
 
     @classmethod
@@ -230,13 +233,23 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
         Raises a ValueError if this network's objective has no preset, or scheduler, of this name.
         """
+        self._check_sampler(name, is_few_step=name == "turbo")
         self.scheduler, steps = preset(name, self.objective, dict(self.config.noise))
+        steps = min(steps, self.config.distilled.get("steps", steps))
         self.register_to_config(num_steps=steps)
         return steps
 
     def use_scheduler(self, name: str) -> None:
-        """Switch to a scheduler by its short name (`modules/sampling.py`)."""
+        """Switch to a scheduler by its short name (`modules/sampling.py`); not of a distilled pipeline."""
+        self._check_sampler(name, is_few_step=False)
         self.scheduler = scheduler(name, self.objective, dict(self.config.noise))
+
+    def _check_sampler(self, name: str, is_few_step: bool) -> None:
+        """Raise a ValueError for a sampler that does not fit a distilled pipeline, or fits only such a one."""
+        if self.config.distilled and not is_few_step:
+            raise ValueError(f"{name}: this pipeline is distilled: it has one sampler, the preset turbo")
+        if is_few_step and not self.config.distilled:
+            raise ValueError(f"{name}: this pipeline is not distilled: make a distilled one with run_distill.sh")
 
     @torch.no_grad()
     def __call__(
@@ -307,6 +320,8 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         steps = self.config.num_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         guidance = Guidance(scale, guidance_rescale, guidance_interval)
+        if self.config.distilled:
+            self._check_distilled(steps, guidance, negative_prompt)
         seconds = _either("duration", duration, "audio_length_in_s", audio_length_in_s)
         self._check(steps, seconds, output_type, windows_at_once, callback_on_step_end_tensor_inputs)
         extra = step_arguments(self.scheduler, generator, eta)
@@ -517,6 +532,18 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if unknown := [name for name in callback_inputs if name not in self._callback_tensor_inputs]:
             known = ", ".join(self._callback_tensor_inputs)
             raise ValueError(f"callback_on_step_end_tensor_inputs: no {unknown[0]!r}, only {known}")
+
+    def _check_distilled(self, steps: int, guidance: Guidance, negative: str | list[str] | None) -> None:
+        """Raise a ValueError for what a distilled pipeline does not take."""
+        most = self.config.distilled["steps"]
+        if steps > most or most % steps:
+            allowed = ", ".join(str(one) for one in (1, 2, 4, 8) if one <= most)
+            raise ValueError(f"this pipeline is distilled for {allowed} steps, got {steps}")
+        if guidance.is_used or guidance.rescale:
+            scale = self.config.distilled["guidance_scale"]
+            raise ValueError(f"guidance_scale must be 1: this pipeline is distilled, guidance of {scale:g} is built in")
+        if any([negative] if isinstance(negative, str) else negative or []):
+            raise ValueError("a distilled pipeline takes no negative text: use the one that it was made from")
 
     def _begin(
         self, count: int, duration: float | None, overlap: float, sound: Any, strength: float | None,

@@ -14,7 +14,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from sonolume.config.tta.audioldm import Attention, Config, Method
+from sonolume.config.tta.audioldm import Attention, Config, DistillStage, Method
 from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, LatentTask, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, training_draws, validation_draws
@@ -34,6 +34,10 @@ def load_frozen(config: Config) -> Frozen:
     """Load the frozen networks: "vae", "text" and "vocoder", and the whole "pipeline" to fine-tune."""
     if not config.model.pretrained:
         return components.load_frozen(config)
+    if config.model.distill.stage is not DistillStage.none:
+        from sonolume.models.tta.audioldm import distill_task
+
+        return distill_task.load_frozen(config)
     from sonolume.models.tta.audioldm import finetune_task
 
     return finetune_task.load_frozen(config)
@@ -43,6 +47,11 @@ def build_task(config: Config, frozen: Frozen) -> pl.LightningModule:
     """Build the task of a config: training from scratch, or fine-tuning of `model.pretrained`."""
     if not config.model.pretrained:
         return Task(config, frozen)
+    if config.model.distill.stage is not DistillStage.none:
+        from sonolume.models.tta.audioldm import distill_task
+
+        is_first = config.model.distill.stage is DistillStage.endpoint
+        return (distill_task.EndpointTask if is_first else distill_task.MatchingTask)(config, frozen)
     from sonolume.models.tta.audioldm import finetune_task
 
     kind = finetune_task.LoraTask if config.model.method is Method.lora else finetune_task.FinetuneTask
