@@ -13,9 +13,7 @@ from torch.nn import functional as F
 KARRAS = {"solver_order": 2, "use_karras_sigmas": True}
 FLOW = {"use_flow_sigmas": True, "solver_order": 2}
 PNDM = ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1})
-TURBO = ("LCMScheduler", {}, 4)  # of distilled models only
-QUICK = {"balanced": ("UniPCMultistepScheduler", KARRAS, 20), "fast": ("DEISMultistepScheduler", KARRAS, 10),
-         "turbo": TURBO}  # fmt: skip
+QUICK = {"balanced": ("UniPCMultistepScheduler", KARRAS, 20), "fast": ("DEISMultistepScheduler", KARRAS, 10)}
 PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective -> preset -> class, settings, steps
     "epsilon": {"reference": (*PNDM, 200), **QUICK},
     "v_prediction": QUICK,
@@ -23,9 +21,9 @@ PRESETS: dict[str, dict[str, tuple[str, dict[str, Any], int]]] = {  # objective 
         "reference": ("FlowMatchEulerDiscreteScheduler", {}, 100),
         "balanced": ("UniPCMultistepScheduler", FLOW, 20),
         "fast": ("UniPCMultistepScheduler", FLOW, 10),
-        "turbo": ("FlowMatchLCMScheduler", {}, 4),
     },
 }
+TURBO_STEPS = 4  # of the preset "turbo", the sampler of distilled models
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # --scheduler name -> class and settings
     "ddim": ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1}),
     "pndm": PNDM,
@@ -61,6 +59,9 @@ def make_scheduler(name: str, settings: dict[str, Any], objective: str, noise: d
 
 def preset(name: str, objective: str, noise: dict[str, Any]) -> tuple[Any, int]:
     """The scheduler and number of steps of a preset; raises a ValueError if this objective has none of this name."""
+    if name == "turbo":
+        kind = "FlowMatchLCMScheduler" if objective == "flow" else "LCMScheduler"
+        return make_scheduler(kind, {}, objective, noise), TURBO_STEPS
     choices = PRESETS[objective]
     if name not in choices:
         raise ValueError(f"no preset {name!r} for a network that predicts {objective}: {', '.join(choices)}")
