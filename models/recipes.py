@@ -6,13 +6,17 @@ import importlib
 from collections.abc import Iterator
 from types import ModuleType
 
+from sonolume.utils import cli
+
 
 def recipe_code(recipe: str, part: str) -> ModuleType:
     """Import one part of TASK/RECIPE: models/TASK/RECIPE/{part}.py, or models/TASK/RECIPE.py for a one-file recipe."""
     name = f"sonolume.models.{recipe.replace('/', '.')}"
     with _without_collections():
         package = importlib.import_module(name)
-        return importlib.import_module(f"{name}.{part}") if hasattr(package, "__path__") else package
+        found = importlib.import_module(f"{name}.{part}") if hasattr(package, "__path__") else package
+    cli.raise_if_interrupted()
+    return found
 
 
 @contextlib.contextmanager

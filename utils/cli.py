@@ -43,6 +43,9 @@ WRITE_FAILURES: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = 
 )  # fmt: skip
 
 
+_received: list[int] = []  # signals of the running command
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are `UserError`s of one line; an unknown flag is answered with the nearest one."""
 
@@ -89,7 +92,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int
         with _signals(received), _printable_warnings():
             main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
-        return 0
+        return _interrupted(received[0]) if received else 0
     except BaseException as error:
         if received or isinstance(error, KeyboardInterrupt):  # libraries turn an interruption into other errors
             return _interrupted(received[0] if received else signal.SIGINT)
@@ -110,21 +113,30 @@ def _shorten(message: str) -> str:
     return message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
+def raise_if_interrupted() -> None:
+    """Raise the exception of Ctrl-C or SIGTERM again if the imports of a library have swallowed it."""
+    if _received:
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def _signals(received: list[int]) -> Iterator[None]:
     """Raise an exception at Ctrl-C and SIGTERM, so that temporary files are removed, and note the signal."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         received.append(number)
+        _received.append(number)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    _received.clear()
     try:
         yield
     finally:
+        _received.clear()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
