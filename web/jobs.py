@@ -118,16 +118,22 @@ def run_in_steps(
         seconds_left = clock.left(step)
         reports.put(Progress(step, seconds, seconds_left, clock.preview(step)))
 
+    def held_work() -> Result:
+        try:
+            check()
+            clock.start = time.monotonic()
+            result = work(on_step)
+            check()
+            return result
+        except BaseException:
+            limits.discard()
+            raise
+
     def target() -> None:
         try:
             with limits.lock:
-                check()
-                clock.start = time.monotonic()
-                result = work(on_step)
-                check()
-            outcome.append(result)
+                outcome.append(held_work())
         except BaseException as error:  # raised again by the generator
-            limits.discard()
             outcome.append(error)
         finally:
             reports.put(None)

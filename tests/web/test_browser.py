@@ -95,7 +95,7 @@ def test_one_player_at_a_time_and_none_during_a_generation(browser_page: Any, se
         HTMLMediaElement.prototype.play = function (...given) { players.add(this); return native.apply(this, given); };
     """)
     page.goto(server)
-    page.get_by_label("Seconds (0: one clip of the model)").first.fill("8")
+    page.get_by_label("Seconds (0: one clip of the model)").first.fill("30")  # longer than a slow machine takes to look
     generate(page)
     generate(page)
     playing = "[...players].filter(player => !player.paused).length"
