@@ -165,7 +165,7 @@ def _modules(folder: Path) -> set[str]:
 
 
 def _faults(path: Path) -> Iterator[str]:
-    """What stands against sending one file."""
+    """Yield the reasons why a file must not be published."""
     if path.stat().st_size > LARGEST:
         yield f"is larger than {LARGEST / 1e9:.0f} GB, the limit of the hub: save it in shards (max_shard_size)"
     if path.suffix == ".safetensors":

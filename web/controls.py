@@ -32,6 +32,11 @@ def seed_row() -> tuple[Seed, Any]:
     return Seed(number, random), samples
 
 
+def check_samples(value: float | None) -> int:
+    """Return a number of samples, 1 by default; raises a UserError if it is out of range."""
+    return check_number("samples", value, 1, MAX_SAMPLES, whole=True) or 1
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Inputs of a diffusion model; their order is that of `inputs`."""

@@ -131,4 +131,4 @@ def test_one_caption_is_too_few(
 ) -> None:
     (tmp_path / "one.txt").write_text("rain\nrain\n")
     assert cli.run(distill.main, [*arguments[:5], str(tmp_path / "one.txt"), *arguments[6:]]) == 2
-    assert "1 different captions" in capsys.readouterr().err
+    assert "distinct captions found: 1;" in capsys.readouterr().err

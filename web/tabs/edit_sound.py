@@ -10,7 +10,7 @@ from sonolume.config.options import Spans, parse_spans
 from sonolume.utils.audio import format_span
 from sonolume.utils.errors import UserError
 from sonolume.web import regions, uploads
-from sonolume.web.controls import MAX_SAMPLES, MAX_TEXT, sampling_options, sampling_rows, seed_row
+from sonolume.web.controls import MAX_TEXT, check_samples, sampling_options, sampling_rows, seed_row
 from sonolume.web.limits import check_number, check_text
 from sonolume.web.page import PRIVATE, Outputs, Page, Target, error_line
 
@@ -76,7 +76,7 @@ def build(page: Page) -> None:
                 strength=check_number("strength", strength, 0, 1) or None,
                 continuation=bool(duration),
                 duration=duration or None,
-                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
+                num_samples=check_samples(num_samples),
                 **sampling_options(preset, num_steps, guidance_scale, negative_text, scheduler),
                 **given,
             )

@@ -8,7 +8,7 @@ import gradio as gr
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 from sonolume.web import uploads
-from sonolume.web.controls import MAX_SAMPLES, MAX_TEXT, file_name, picture_input, seed_row
+from sonolume.web.controls import MAX_TEXT, check_samples, file_name, picture_input, seed_row
 from sonolume.web.limits import check_number, check_text
 from sonolume.web.page import Outputs, Page, Target
 
@@ -86,7 +86,7 @@ def build(page: Page) -> None:
                 duration=check_number("duration", duration, 0, page.settings.max_seconds) or None,
                 mux=bool(video and mux),
                 level=Level.low if draft else Level.up,
-                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
+                num_samples=check_samples(num_samples),
                 guidance_scale=check_number("guidance_scale", guidance_scale, 0, 100) or None,
                 temperature=check_number("temperature", 1.0 if temperature is None else temperature, 0, MAX_HEAT),
                 top_k=check_number("top_k", top_k, 0, MAX_TOP_K, whole=True) or 0,

@@ -12,7 +12,7 @@ from sonolume.utils import paths
 from sonolume.utils.text import collect_messages
 from sonolume.web import uploads
 from sonolume.web.controls import (
-    MAX_SAMPLES,
+    check_samples,
     drawing_options,
     drawing_rows,
     file_name,
@@ -80,7 +80,7 @@ def build(page: Page) -> None:
             check_choice("recipe", recipe, present)
             return recipe_module(recipe).InferenceOptions(
                 audio=[uploads.check_sound(audio, page.settings)],
-                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
+                num_samples=check_samples(num_samples),
                 **drawing_options(prompt, text, mix, span),
                 **storyboard_options(window, hop, page.settings.max_seconds),
                 **sampling_options(preset, num_steps, guidance_scale, negative_text, scheduler),

@@ -8,7 +8,7 @@ import gradio as gr
 from sonolume.utils import paths
 from sonolume.web import uploads
 from sonolume.web.controls import (
-    MAX_SAMPLES,
+    check_samples,
     drawing_options,
     drawing_rows,
     file_name,
@@ -16,7 +16,6 @@ from sonolume.web.controls import (
     sampling_rows,
     seed_row,
 )
-from sonolume.web.limits import check_number
 from sonolume.web.page import Outputs, Page
 
 TITLE = "Speech to picture"
@@ -62,7 +61,7 @@ def build(page: Page) -> None:
 
             return InferenceOptions(
                 audio=[uploads.check_sound(audio, page.settings)],
-                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
+                num_samples=check_samples(num_samples),
                 **drawing_options(prompt, text, mix, span),
                 **sampling_options(preset, num_steps, guidance_scale, negative_text, scheduler),
                 **given,

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from sonolume.web.controls import MAX_SAMPLES, MAX_TEXT, sampling_options, sampling_rows, seed_row
+from sonolume.web.controls import MAX_TEXT, check_samples, sampling_options, sampling_rows, seed_row
 from sonolume.web.limits import check_number, check_text
 from sonolume.web.page import Outputs, Page
 
@@ -48,7 +48,7 @@ def build(page: Page) -> None:
             return InferenceOptions(
                 text=[check_text("text", text, MAX_TEXT, required=True)],
                 duration=duration or None,
-                num_samples=check_number("samples", num_samples, 1, MAX_SAMPLES, whole=True) or 1,
+                num_samples=check_samples(num_samples),
                 **sampling_options(preset, num_steps, guidance_scale, negative_text, scheduler),
                 **given,
             )

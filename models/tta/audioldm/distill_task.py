@@ -100,13 +100,11 @@ class DistillTask(RecipeTask):
 
     def validation_step(self, batch: PathBatch, batch_index: int) -> None:
         draws = validation_draws(self, batch_index)
-        first = batch._replace(x=batch.x, renoised=torch.zeros_like(batch.renoised))
-        loss = self.endpoint_loss(first, draws)
-        samples = self.sample(batch, draws, len(self.times))
-        spread = samples.std() / batch.ends.std()
-        count = len(batch.x)
+        on_path = batch._replace(renoised=torch.zeros_like(batch.renoised))
+        loss, samples = self.endpoint_loss(on_path, draws), self.sample(batch, draws, len(self.times))
+        ratio, count = samples.std() / batch.ends.std(), len(batch.x)
         self.log("val/loss", loss, prog_bar=True, batch_size=count, sync_dist=True)
-        self.log("val/std_ratio", spread, prog_bar=True, batch_size=count, sync_dist=True)
+        self.log("val/std_ratio", ratio, prog_bar=True, batch_size=count, sync_dist=True)
 
     def sample(self, batch: PathBatch, draws: Callable[[Draw], Tensor], calls: int) -> Tensor:
         """Student's samples (B, z, h, w) of the captions of a batch after `calls` of its network calls."""
@@ -195,13 +193,9 @@ class MatchingTask(ManualOptimization, DistillTask):
     def _fake_loss(self, batch: PathBatch, draws: Callable[[Draw], Tensor]) -> Tensor:
         with torch.no_grad():
             clean = self.sample(batch, draws, self._calls(draws))
-        noise = draws(lambda count, random: torch.randn(count, *clean.shape[1:], generator=random)).to(clean)
-        times = self._times(draws).to(clean)
-        x = self.form.noisy(clean, noise, times)
+        x, times = self._noised(clean, draws)
         prediction = self.predict(self.fake, x, times, batch.states, batch.mask)
-        alpha, sigma = self.form.coefficients(times)
-        target = {"flow": noise - clean, "epsilon": noise}.get(self.form.objective, alpha * noise - sigma * clean)
-        loss = torch.nn.functional.mse_loss(prediction, target)
+        loss = torch.nn.functional.mse_loss(prediction, self.form.prediction(x, clean, times))
         self.log("train/fake", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -210,14 +204,11 @@ class MatchingTask(ManualOptimization, DistillTask):
         drawn = draws(lambda count, random: torch.randint(len(self.times), (count,), generator=random))
         return 1 + int(drawn[0])
 
-    def _times(self, draws: Callable[[Draw], Tensor]) -> Tensor:
-        uniform = draws(lambda count, random: torch.rand(count, generator=random))              # (B,)
-        return EARLIEST + (LATEST - EARLIEST) * uniform
-
     def _noised(self, clean: Tensor, draws: Callable[[Draw], Tensor]) -> tuple[Tensor, Tensor]:
         """Clean latents (B, z, h, w) with noise of random times (B,)."""
         noise = draws(lambda count, random: torch.randn(count, *clean.shape[1:], generator=random)).to(clean)
-        times = self._times(draws).to(clean)
+        uniform = draws(lambda count, random: torch.rand(count, generator=random)).to(clean)    # (B,)
+        times = EARLIEST + (LATEST - EARLIEST) * uniform
         return self.form.noisy(clean, noise, times), times
 
     def guided(self, x: Tensor, times: Tensor, batch: PathBatch) -> Tensor:

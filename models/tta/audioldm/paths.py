@@ -65,7 +65,7 @@ def read_captions(config: DistillConfig) -> list[str]:
         name = "model.distill.miniworld_captions"
     least = FEWEST_CAPTIONS + config.valid_paths
     if len(found) < least:
-        raise UserError(f"{name}: {len(found)} different captions: a distillation needs at least {least}, "
+        raise UserError(f"{name}: distinct captions found: {len(found)}; a distillation needs at least {least}, "
                         f"{config.valid_paths} of them for validation (model.distill.valid_paths)")  # fmt: skip
     return found
 
