@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
 from sonolume.models import launch, lightning_internals
 from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
+from sonolume.models.precision import usable
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.cache import content_hash, locked
@@ -249,7 +250,7 @@ def _trainer(
         devices=train.devices,
         num_nodes=train.num_nodes,
         strategy=train.strategy,
-        precision=train.precision,  # type: ignore[arg-type]
+        precision=usable(train.precision, train.accelerator),  # type: ignore[arg-type]
         accumulate_grad_batches=1 if manual else train.accumulate,
         gradient_clip_val=None if manual or not train.gradient_clip else train.gradient_clip,
         max_epochs=1,  # one pass over StepBatches, whose length is max_steps

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sonolume.config.base import TrainConfig
 from sonolume.models.a2i.loading import load_stable_diffusion, load_text_encoder
+from sonolume.models.precision import FULL, usable
 from sonolume.utils import paths
 from sonolume.utils.cache import cached
 from sonolume.utils.text import printable
@@ -63,7 +64,7 @@ def cached_features(
         collate: batches the inputs; by default they are tensors.
         identity: what decides the features besides the inputs; by default the weights of the network.
     """
-    precision = "32-true" if exact else str(train.precision)
+    precision = FULL if exact else usable(str(train.precision), caching_device(train).type)
 
     @torch.no_grad()
     def compute(unfinished: Path) -> None:

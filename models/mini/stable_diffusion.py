@@ -34,6 +34,7 @@ from sonolume.models.latent_diffusion import DiffusionObjective, LatentTask, dif
 from sonolume.models.mini import judges
 from sonolume.models.mini.clip_text import make_text, save_tokenizer
 from sonolume.models.mini.scene_data import draw, split_scenes
+from sonolume.models.precision import usable
 from sonolume.models.training import Draw, Frozen, TrainingData, training_draws, validation_draws
 from sonolume.modules import sampling
 from sonolume.modules.unet import zero_init
@@ -121,7 +122,8 @@ class LatentPictures(Dataset[Item]):
         self.texts = [[make_text(scene, number, held_out=not training) for number in numbers] for scene in scenes]
         different = list(dict.fromkeys(["", *(text for texts in self.texts for text in texts)]))
         self.numbers = {text: number for number, text in enumerate(different)}
-        vae, text_encoder, half = frozen["vae"], frozen["text_encoder"], config.train.precision.startswith("bf16")
+        vae, text_encoder = frozen["vae"], frozen["text_encoder"]
+        half = usable(config.train.precision, "cpu").startswith("bf16")
         key = [half, [scene.to_dict() for scene in scenes], list(vae.parameters())]
         self.moments = _cached(config, f"latents_{split}", key, lambda: encode_pictures(scenes, vae, half))
         key = [different, list(text_encoder.model.parameters())]

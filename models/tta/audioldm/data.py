@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.audioldm import Config, DistillStage
+from sonolume.models.precision import usable
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.features import feature_keys, mel_batches, read_rows
@@ -140,7 +141,7 @@ def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text
         _save_states(split, rows, text, folder)
 
     weights = content_hash(vae.state_dict().values(), text.model.parameters())
-    settings = [CACHE_VERSION, config.preprocess.frames, config.model.text_mask, config.train.precision]
+    settings = [CACHE_VERSION, config.preprocess.frames, config.model.text_mask, usable(config.train.precision, "cpu")]
     key = [weights, settings, feature_keys(config.preprocess, rows), [row.captions for row in rows]]
     return cached(cache_folder(config.preprocess, config.dataset), key, make, "latents and texts")
 
@@ -150,7 +151,7 @@ def _moments(config: Config, split: str, rows: list[Row], vae: AutoencoderKL) ->
     """VAE moments (N, 2z, h, w), float16."""
     parts = []
     for batch in mel_batches(config.preprocess, rows, f"latents of {split}"):
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision.startswith("bf16")):
+        with torch.autocast("cpu", torch.bfloat16, enabled=usable(config.train.precision, "cpu").startswith("bf16")):
             posterior = vae.encode(batch).latent_dist
         parts.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy())
     return np.concatenate(parts)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, Wav2Vec2BertModel
 
 from sonolume.config.load import load_config
-from sonolume.models import training
+from sonolume.models import precision, training
 from sonolume.models.a2i.audio2img.data import Batch, training_data
 from sonolume.models.a2i.audio2img.task import Task, load_frozen
 from sonolume.utils import checkpoint
@@ -239,7 +239,8 @@ def test_gradient_checkpointing_changes_no_gradient(write: Callable[..., Path], 
         torch.testing.assert_close(gradients[name], gradient, msg=name)
 
 
-def test_half_precision_and_skipped_layers(write: Callable[..., Path]) -> None:
+def test_half_precision_and_skipped_layers(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
     path = write(train={"max_steps": 2})
     plain, weights = run(path, name="plain")
     half, _ = run(path, "train.precision=bf16-mixed", name="half")

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 from sonolume.config.load import load_config
 from sonolume.config.tta.audioldm import AudioLDMConfig
-from sonolume.models import training
+from sonolume.models import precision, training
 from sonolume.models.training import step_draws
 from sonolume.models.tta.audioldm.components import build_unet
 from sonolume.models.tta.audioldm.data import training_data
@@ -115,6 +115,7 @@ def test_the_gradient_is_clipped_and_the_precision_is_used(
 
     monkeypatch.setattr(Task, "on_before_zero_grad", before_zero_grad)
     monkeypatch.setattr(Task, "_preview", lambda task: None)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
     path = tiny_config("tta/audioldm", train={"max_steps": 2, "accumulate": 1, "valid_interval": 9})
     for clip, name in ((1e-3, "clipped"), (0, "free")):
         overrides = [f"train.gradient_clip={clip}", f"exp_name={name}", "train.precision=bf16-mixed"]

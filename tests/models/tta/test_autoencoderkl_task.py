@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sonolume.config.load import load_config
-from sonolume.models import training
+from sonolume.models import precision, training
 from sonolume.models.training import Frozen, StepBatches, step_generator
 from sonolume.models.tta.autoencoderkl.data import training_data
 from sonolume.models.tta.autoencoderkl.task import Task
@@ -105,6 +105,7 @@ def test_half_precision_reaches_the_network(tiny_config: Callable[..., Path], mo
         return reconstruct(task, x)
 
     monkeypatch.setattr(Task, "_reconstruct", watched)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
     path = tiny_config("tta/autoencoderkl", train=TRAIN | {"max_steps": 1, "accumulate": 1})
     training.run(load_config(path, ["train.precision=bf16-mixed"]), resume=False)
     assert seen[0] == torch.bfloat16
