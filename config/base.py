@@ -11,7 +11,7 @@ from sonolume.utils import paths
 from sonolume.utils.errors import ConfigError
 
 LRSchedule = StrEnum("LRSchedule", ["constant", "cosine", "linear"])
-LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution"])
+LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution", "projection", "time"])
 
 LARGEST_SIZE = 2**16  # of a whole number that has no other limit, such as channels
 MOST_LAYERS = 256  # of a network

@@ -21,7 +21,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
@@ -126,6 +126,12 @@ def declared(options: type[Options]) -> list[Flag]:
                 kind = next(arg for arg in typing.get_args(hint) if arg is not type(None)) if optional else hint
                 found[name] = replace(flag, name=name, type=kind)
     return list(found.values())
+
+
+def changed(options: Options, names: Iterable[str]) -> list[str]:
+    """Those of the named flags that have another value than their default; a class may lack some of them."""
+    defaults = {one.name: one.default for one in fields(options)}
+    return [name for name in names if name in defaults and getattr(options, name) not in (defaults[name], [], False)]
 
 
 def parse_spans(text: str) -> Spans:
@@ -270,8 +276,8 @@ class SamplingOptions(Options):
         high=MAX_GUIDANCE_SCALE, metavar="SCALE",
     )  # fmt: skip
     preset: str | None = option(
-        help="sampler and number of steps: reference, balanced or fast; turbo of a distilled model (default: the "
-        "model's own)", metavar="NAME", choices=(*PRESETS, TURBO),
+        help="sampler and number of steps: reference, balanced, fast, or turbo, for models that have it (default: "
+        "turbo if the model has it, else its own)", metavar="NAME", choices=(*PRESETS, TURBO),
     )  # fmt: skip
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from sonolume.config.audio_to_image import PLACEHOLDER
-from sonolume.config.options import PRESETS, SCHEDULERS
+from sonolume.config.options import PRESETS, SCHEDULERS, TURBO
 from sonolume.web.limits import MAX_SPAN, check_choice, check_number, check_span, check_text
 
 MAX_SAMPLES, MAX_STEPS = 8, 200  # of one generation
@@ -54,7 +54,7 @@ class Sampling:
 
 def sampling_rows() -> Sampling:
     """Preset, steps, guidance, a negative text and the scheduler."""
-    preset = gr.Radio([OWN, *PRESETS], value=OWN, label="Sampler")
+    preset = gr.Radio([OWN, *PRESETS, TURBO], value=OWN, label="Sampler")
     with gr.Accordion("More settings", open=False):
         with gr.Row():
             steps = gr.Number(0, label="Steps (0: the sampler's)", precision=0)
@@ -69,7 +69,7 @@ def sampling_options(
     scheduler: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fields of `InferenceOptions` for the values of `Sampling.inputs`."""
-    check_choice("preset", preset, (OWN, *PRESETS))
+    check_choice("preset", preset, (OWN, *PRESETS, TURBO))
     check_choice("scheduler", scheduler, (OWN, *SCHEDULERS))
     return {
         "preset": None if preset == OWN else preset,

@@ -69,7 +69,8 @@ def test_new_adapters_change_nothing_and_are_all_that_learns(pipe: Any) -> None:
 def test_targets_choose_layers(pipe: Any, target: LoraTarget) -> None:
     adapters = lora.add(pipe.unet, LoraConfig(rank=2, targets=[target]))
     kinds = {type(pipe.unet.get_submodule(name.replace("/", ".")).base_layer) for name in adapters}
-    assert kinds == {torch.nn.Conv2d if target is LoraTarget.convolution else torch.nn.Linear}
+    convolutions = (LoraTarget.convolution, LoraTarget.projection)
+    assert kinds == {torch.nn.Conv2d if target in convolutions else torch.nn.Linear}
 
 
 def test_a_loaded_file_does_what_the_adapters_did(pipe: Any, adapted: Any, file: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_wrong_file_is_one_line_and_changes_nothing(pipe: Any, file: Path, cha
 
 def test_a_network_without_such_layers(pipe: Any, file: Path) -> None:
     plain = UNet2DConditionModel(
-        block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        in_channels=6, block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
         mid_block_type=None, norm_num_groups=4,
     )  # fmt: skip
     pipe.unet = plain

@@ -34,7 +34,7 @@ def build(page: Page) -> None:
             seed: number of the noise; the same number gives the same sound.
             random_seed: draw another seed instead; it is the second result.
             num_samples: sounds from seed, seed + 1 ...
-            preset: sampler: the model's own, reference, balanced or fast.
+            preset: sampler: the model's own, reference, balanced, fast or turbo.
             num_steps: denoising steps; 0 for the sampler's.
             guidance_scale: strength of the description; 0 for the model's.
             negative_text: what the sound should not contain.

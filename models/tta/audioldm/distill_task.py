@@ -25,7 +25,9 @@ from sonolume.modules import distillation
 from sonolume.modules.distillation import NoiseForm
 from sonolume.modules.sampling import Guidance, preset
 from sonolume.modules.unet import with_positions
+from sonolume.utils import local_paths
 
+LORA = "lora"  # subfolder of an exported pipeline whose student was trained as adapters
 EARLIEST, LATEST = 0.02, 0.98  # noise times at which the scores are compared
 
 
@@ -37,7 +39,7 @@ def load_frozen(config: Config) -> Frozen:
     """
     teacher = inference.load(str(finetune.locate(config.model.pretrained)), "cpu")
     found = Frozen(pipeline=teacher)
-    if config.model.distill.stage is DistillStage.matching:
+    if config.model.distill.stage is DistillStage.matching and config.model.method is Method.full:
         found["student"] = inference.load(str(finetune.locate(config.model.distill.student)), "cpu")
     for pipe in found.values():
         pipe.set_progress_bar_config(disable=True)
@@ -74,6 +76,8 @@ class DistillTask(RecipeTask):
             finetune.check_peft(config)
             self.__dict__["unet"] = unet  # frozen, so outside the state_dict
             self.adapters = lora.add(unet, config.model.lora)
+            if config.model.distill.student:
+                lora.restore(unet, finetune.locate(config.model.distill.student) / LORA / lora.FILE)
         else:
             self.unet = unet.requires_grad_(True)
         self.unet.train()
@@ -122,10 +126,16 @@ class DistillTask(RecipeTask):
         return distilled(teacher, self.unet, facts)
 
     def export(self, folder: Path) -> None:
-        """Write a pipeline folder with the run's config; adapters are merged into the U-Net."""
+        """Write a pipeline folder with the run's config; adapters are a file in it, and merged into the U-Net."""
         pipe = self.pipeline()
         if self.config.model.method is Method.lora:
-            pipe = distilled(pipe, lora.merged(self.unet), dict(pipe.config.distilled))
+            path, facts = folder / LORA / lora.FILE, dict(pipe.config.distilled)
+            path.parent.mkdir(parents=True)
+            base = local_paths.strip(self.config.model.pretrained)
+            lora.save(self.unet, path, self.config.model.lora, base, torch.float16,
+                      **{name: str(value) for name, value in facts.items()})  # fmt: skip
+            pipe = distilled(pipe, copy.deepcopy(self.frozen["pipeline"].unet), facts)
+            lora.load(pipe, path)
         pipe.save_pretrained(folder)
         run_config.save(self.config, folder)
 
@@ -151,7 +161,8 @@ class MatchingTask(ManualOptimization, DistillTask):
 
     def __init__(self, config: Config, frozen: Frozen) -> None:
         super().__init__(config)
-        self.set_up(config, frozen, copy.deepcopy(frozen["student"].unet))
+        start = "pipeline" if config.model.method is Method.lora else "student"  # adapters are read from a file
+        self.set_up(config, frozen, copy.deepcopy(frozen[start].unet))
         self.fake = copy.deepcopy(frozen["pipeline"].unet).requires_grad_(True).train()
 
     def configure_optimizers(self) -> Any:

@@ -24,7 +24,7 @@ from sonolume.models.evaluation.metrics import add_scores_with_baselines
 from sonolume.models.evaluation.report import Report, finish, measurement_conditions
 from sonolume.models.evaluation.samples import SOUND, Files, Samples, generate_files, weights_version
 from sonolume.models.mini import judges
-from sonolume.models.tta.audioldm.inference import SHIPPED, load
+from sonolume.models.tta.audioldm.inference import SHIPPED, default_preset, load
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.modules import sampling
 from sonolume.modules.mel import MelSpectrogram
@@ -47,7 +47,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     in_world = options.reference is None and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED)
     pipe, size = load(where, options.device), options.batch_size
-    settings = sampling_settings(pipe, where, options.preset, options.num_steps, options.guidance_scale)
+    settings = sampling_settings(pipe, where, default_preset(pipe, options), options.num_steps, options.guidance_scale)
     folder, rate = runtime.make_folder(options.output_dir), pipe.mel_settings.sample_rate
     if in_world:
         tests = held_out.scenes_with_files(config.preprocess.miniworld, options.num_samples, folder / "reference")

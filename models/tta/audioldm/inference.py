@@ -13,6 +13,7 @@ import transformers.utils.logging
 from PIL import Image
 from tqdm import tqdm
 
+from sonolume.config.options import TURBO, SamplingOptions, changed
 from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.progress import OnStep, Step
@@ -27,6 +28,10 @@ from sonolume.utils.text import message
 
 SHIPPED = "pretrained/mini/text_to_audio"
 
+NOT_WITH_TURBO = (  # guidance is built in there; editing was not measured with it
+    "guidance_scale", "guidance_rescale", "guidance_interval", "negative_text", "scheduler", "lora", "init_audio",
+)  # fmt: skip
+TURBO_STEPS = (1, 2, 4)
 NOTED_FLAGS = (  # written to the json as they were given
     "negative_text", "guidance_rescale", "guidance_interval", "window_overlap", "init_audio", "continuation", "lora",
     "dtype", "batch_size",
@@ -45,10 +50,28 @@ class LoadedModel:
     num_steps: int
 
     def choose_sampler(self, options: InferenceOptions) -> None:
-        """Switch to the sampler of --preset and --scheduler, or back to the pipeline's own."""
-        self.pipe.scheduler = self.scheduler
-        self.pipe.register_to_config(num_steps=self.num_steps)
-        runtime.choose_sampler(self.pipe, options.preset, options.scheduler)
+        """Switch to the sampler of --preset and --scheduler; by default to turbo, or back to the pipeline's own."""
+        preset = default_preset(self.pipe, options)
+        if preset != TURBO:
+            self.pipe.unload_turbo()
+            self.pipe.scheduler = self.scheduler
+            self.pipe.register_to_config(num_steps=self.num_steps)
+        runtime.choose_sampler(self.pipe, preset, options.scheduler)
+
+
+def default_preset(pipe: TextToAudioPipeline, options: SamplingOptions) -> str | None:
+    """The preset of a command: --preset, else turbo if the pipeline has its LoRA and no flag needs the full sampler.
+
+    None is the pipeline's own sampler. A flag that rules turbo out is named on stderr.
+    """
+    if options.preset or pipe.turbo_file is None:
+        return options.preset
+    given = changed(options, NOT_WITH_TURBO)
+    if options.num_steps not in (None, *TURBO_STEPS):
+        given = [*given, "num_steps"]
+    if given:
+        message(f"--{given[0]}: without the preset {TURBO}, which does not take it")
+    return None if given else TURBO
 
 
 def run(config: Config, options: InferenceOptions) -> None:
@@ -212,7 +235,7 @@ def _describe(
         num_steps=arguments["num_inference_steps"],
         guidance_scale=arguments["guidance_scale"],
         scheduler=type(pipe.scheduler).__name__,
-        preset=None if options.scheduler else options.preset or "balanced",
+        preset=None if options.scheduler else TURBO if pipe.config.distilled else options.preset or "balanced",
         duration=samples / rate,
         strength=None if options.init_audio is None else default_strength(options.strength, mask),
         mask=mask,

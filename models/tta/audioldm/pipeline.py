@@ -5,6 +5,7 @@ the modules that this file itself imports; a module that only another one import
 B sounds, z latent channels, h x w latent size, L text tokens, D text width, M mel bands, T frames, N samples.
 """
 
+import copy
 import inspect
 import math
 import os
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from diffusers import AudioPipelineOutput, AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
@@ -27,6 +28,8 @@ from transformers import T5EncoderModel
 from sonolume.modules.export_code import add_code
 from sonolume.modules.griffin_lim import mel_to_wave
 from sonolume.modules.inpainting import FromAudio, FromNoise, Span, Spans, check_source
+from sonolume.modules.lora import FILE as LORA_FILE
+from sonolume.modules.lora import merge as merge_lora
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 from sonolume.modules.sampling import (
     Guidance,
@@ -47,6 +50,7 @@ from sonolume.utils.model_folder import check_class, find_folder, hub_error
 
 Callback = Callable[["TextToAudioPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 OnWindow = Callable[[int, int], None]  # (finished vocoder windows, all)
+TURBO = "turbo"  # subfolder with the LoRA file of the preset of this name
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
 WINDOW_BATCH_SIZE = 8  # windows in one call of a network
 
@@ -57,6 +61,13 @@ class SoundOutput(AudioPipelineOutput):
 
     mels: Tensor | None = None  # ln mel (B, M, T) as decoded, as long as the sound
     gains: Tensor | None = None  # (B,) factor applied to the generated part, below 1 where it was too loud
+
+
+class _Teacher(NamedTuple):
+    unet: UNet2DConditionModel
+    scheduler: Any
+    num_steps: int
+    guidance_scale: float
 
 
 class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -85,6 +96,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     _optional_components = ["vocoder"]
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
     _lora_loadable_modules = ["unet"]
+    _teacher: "_Teacher | None" = None  # what the preset "turbo" has replaced
     _guidance_scale, _interrupt = 1.0, False  # of the last call, as are the next two; a callback may set these two
     _num_timesteps = 0
     _cross_attention_kwargs: dict[str, Any] | None = None
@@ -229,10 +241,17 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return objective_of(self.scheduler)
 
     def use_preset(self, name: str) -> int:
-        """Switch to a preset's scheduler ("reference", "balanced", "fast"); returns its number of steps.
+        """Switch to a preset's scheduler ("reference", "balanced", "fast", "turbo"); returns its number of steps.
+
+        "turbo" is for distilled pipelines, and for those whose folder has the LoRA of one (`turbo_file`): it is merged
+        into a copy of the U-Net, and any other preset or scheduler brings the original back.
 
         Raises a ValueError if this network's objective has no preset, or scheduler, of this name.
         """
+        if name == "turbo" and not self.config.distilled and self.turbo_file:
+            self._load_turbo(self.turbo_file)
+        elif name != "turbo":
+            self.unload_turbo()
         self._check_sampler(name, is_few_step=name == "turbo")
         self.scheduler, steps = preset(name, self.objective, dict(self.config.noise))
         steps = min(steps, self.config.distilled.get("steps", steps))
@@ -241,8 +260,36 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     def use_scheduler(self, name: str) -> None:
         """Switch to a scheduler by its short name (`modules/sampling.py`); not of a distilled pipeline."""
+        self.unload_turbo()
         self._check_sampler(name, is_few_step=False)
         self.scheduler = scheduler(name, self.objective, dict(self.config.noise))
+
+    @property
+    def turbo_file(self) -> Path | None:
+        """LoRA file for the preset "turbo" in the folder that this pipeline was loaded from."""
+        path = Path(self.name_or_path or os.devnull) / TURBO / LORA_FILE
+        return path if path.is_file() else None
+
+    def _load_turbo(self, path: Path) -> None:
+        """Make this a distilled pipeline, which `unload_turbo` undoes."""
+        unet = copy.deepcopy(self.unet)
+        header = merge_lora(unet, path)
+        try:
+            facts = {"steps": int(header["steps"]), "guidance_scale": float(header["guidance_scale"])}
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: its header lacks the steps and guidance_scale of a distillation") from error
+        config = self.config
+        self._teacher = _Teacher(self.unet, self.scheduler, config.num_steps, config.guidance_scale)
+        self.unet = unet
+        self.register_to_config(distilled=facts | {"teacher": header.get("teacher", "")}, guidance_scale=1.0)
+
+    def unload_turbo(self) -> None:
+        """Go back from the preset "turbo" to the U-Net, scheduler and defaults from before; else do nothing."""
+        if self._teacher is None:
+            return
+        self.unet, self.scheduler, steps, scale = self._teacher
+        self.register_to_config(distilled={}, num_steps=steps, guidance_scale=scale)
+        self._teacher = None
 
     def _check_sampler(self, name: str, is_few_step: bool) -> None:
         """Raise a ValueError for a sampler that does not fit a distilled pipeline, or fits only such a one."""
