@@ -6,8 +6,8 @@ Writes few_steps.json, few_steps.md and the sheet few_steps.png. Rows are sample
 steps and the distilled one. "right": all requested kinds of sound are found by a frozen judge (both judges are given),
 in the decoded mel; "FD": Frechet distance of the first judge's features to real renderings of the same scenes;
 "diversity": mean distance of these features among 8 seeds of each of 40 captions, divided by the teacher's; "detail":
-mean absolute difference of neighbouring mel frames; seconds are processor seconds of one sound, median of several runs,
-in turn, one sound at a time.
+mean absolute difference of neighbouring mel frames; seconds are processor seconds of one sound, medians of several runs
+in turn, with one sound or 16 in a batch; "denoising" has the text encoder in it, "clip" also decoder and vocoder.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from sonolume.utils.image import spectrogram_grid
 
 BATCH_SIZE = 20
 SPREAD_CAPTIONS, SPREAD_SEEDS = 40, 8
-TIMED_RUNS = 5
+TIMED_RUNS, MANY = 5, 16
 TEACHER_STEPS = (20, 8, 4, 2, 1)
 STUDENT_STEPS = (1, 2, 4)
 GROUPS = {"single": "", "then": "then", "over": "over"}  # name -> relation of the scene
@@ -81,7 +81,8 @@ class Row:
     detail: float
     deviation: float  # standard deviation of the mel
     denoising: float = 0.0  # processor seconds of one sound
-    clip: float = 0.0  # with text encoder, decoder and vocoder
+    denoising_many: float = 0.0  # the same in a batch of `MANY`
+    clip: float = 0.0  # with decoder and vocoder
 
 
 class Judges:
@@ -141,13 +142,13 @@ def measure(sampler: Sampler, captions: list[str], scenes: list[Scene], real: Te
 
 def measure_time(samplers: list[Sampler], rows: list[Row], caption: str) -> None:
     """Fill in the processor seconds of one sound: all samplers in turn, `TIMED_RUNS` times after a warm-up."""
-    for field, output in (("denoising", "latent"), ("clip", "np")):
+    for field, output, size in (("denoising", "latent", 1), ("denoising_many", "latent", MANY), ("clip", "np", 1)):
         seconds: list[list[float]] = [[] for _ in samplers]
         for turn in range(1 + TIMED_RUNS):
             for sampler, found in zip(samplers, seconds, strict=True):
                 start = time.process_time()
-                sampler([caption], [turn], output)
-                found.append(time.process_time() - start)
+                sampler([caption] * size, [turn] * size, output)
+                found.append((time.process_time() - start) / size)
         for row, found in zip(rows, seconds, strict=True):
             setattr(row, field, statistics.median(found[1:]))
 
@@ -162,7 +163,7 @@ def table(rows: list[Row], scenes: list[Scene]) -> str:
     first = rows[0]
     lines = [
         "| sampler | calls | right, % (judge 1; 2) | difference from the first row | single / then / over, % | FD "
-        "| diversity | detail | denoising, s | whole clip, s |",
+        "| diversity | detail | denoising, s: alone, in 16 | clip, s |",
         "|" + "---|" * 10,
     ]
     for row in rows:
@@ -177,7 +178,7 @@ def table(rows: list[Row], scenes: list[Scene]) -> str:
             row.name, str(row.calls), "; ".join(_percent(one) for one in row.right),
             "" if row is first else "; ".join(f"{gap:+.1f} ({low:+.1f} to {high:+.1f})" for gap, low, high in gaps),
             " / ".join(groups), f"{row.frechet:.2f}", f"{row.spread / first.spread:.2f}", f"{row.detail:.3f}",
-            f"{row.denoising:.3f}", f"{row.clip:.3f}",
+            f"{row.denoising:.3f}, {row.denoising_many:.3f}", f"{row.clip:.3f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -193,7 +194,8 @@ def sheet(samplers: list[Sampler], captions: list[str], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=str(paths.root() / SHIPPED), help="the teacher")
-    parser.add_argument("--distilled", type=Path, nargs="*", default=[], help="folders of distilled pipelines")
+    parser.add_argument("--distilled", type=Path, nargs="*", default=[],
+                        help="folders of distilled pipelines (default: the preset turbo of the teacher)")  # fmt: skip
     parser.add_argument("--num_samples", type=int, default=600)
     parser.add_argument("--teacher_steps", type=int, nargs="*", default=list(TEACHER_STEPS))
     parser.add_argument("--student_steps", type=int, nargs="*", default=list(STUDENT_STEPS))
@@ -206,10 +208,12 @@ def main() -> None:
     teacher = load(options.checkpoint, "cpu")
     teacher.set_progress_bar_config(disable=True)
     samplers = [Sampler(f"teacher, {steps}", teacher, steps) for steps in options.teacher_steps]
-    for folder in options.distilled:
+    for folder in options.distilled or [options.checkpoint]:
         student = load(str(folder), "cpu")
         student.set_progress_bar_config(disable=True)
-        samplers += [Sampler(f"{folder.parent.name}, {steps}", student, steps) for steps in options.student_steps]
+        student.use_preset("turbo")
+        name = Path(folder).parent.name if options.distilled else "turbo"
+        samplers += [Sampler(f"{name}, {steps}", student, steps) for steps in options.student_steps]
     judges = Judges()
     real = judges.features(real_mels(teacher, scenes))
     known = {} if options.known is None else {one["name"]: Row(**one) for one in json.loads(options.known.read_text())}

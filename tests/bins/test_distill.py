@@ -1,5 +1,6 @@
 """Distillation of a pipeline: both stages resume exactly, the result loads in stock diffusers, mistakes are a line."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,38 @@ def test_a_stage_resumes_exactly(arguments: list[str], trained: tuple[Path, Path
     with pytest.raises(runs.PowerCut):
         runs.train(config, at=(2, runs.cut_power))
     runs.assert_same_training(trained[number], runs.train(config, resume=True))
+
+
+def test_adapters_are_one_file_that_the_teacher_takes_as_turbo(
+    arguments: list[str], teacher: Path, tmp_path: Path
+) -> None:
+    changes = ["train.max_steps=2", "model.distill.matching_steps=3", "exp_name=adapters", "model.lora.rank=2"]
+    assert cli.run(distill.main, [*arguments[:6], "--method", "lora", *arguments[6:], *changes]) == 0
+    merged = Path(arguments[-1].removeprefix("log_dir=").strip("'")) / "adapters" / "pipeline"
+    shutil.copytree(teacher, tmp_path / "pipeline")
+    shutil.copytree(merged / "lora", tmp_path / "pipeline" / "turbo")
+    found = [TextToAudioPipeline.from_pretrained(folder) for folder in (merged, tmp_path / "pipeline")]
+    assert found[1].use_preset("turbo") == 4 and dict(found[0].config.distilled) == dict(found[1].config.distilled)
+    sounds = []
+    for pipe in found:
+        pipe.set_progress_bar_config(disable=True)
+        sounds.append(pipe(["a sound"], generator=generators([3])).audios)
+    assert sounds[0].tobytes() == sounds[1].tobytes()
+    before = TextToAudioPipeline.from_pretrained(teacher).unet.state_dict()
+    assert any(not torch.equal(before[name], weight) for name, weight in found[0].unet.state_dict().items())
+
+
+@pytest.mark.full
+def test_a_stage_with_adapters_resumes_exactly(arguments: list[str], teacher: Path) -> None:
+    changes = [*arguments, "train.max_steps=2", "model.distill.matching_steps=4", "model.lora.rank=2",
+               "model.method=lora"]  # fmt: skip
+    assert cli.run(distill.main, [*changes, "exp_name=adapters_whole"]) == 0
+    first = configs(changes, "adapters_whole")[0]
+    second = configs(changes, "adapters_broken")[1]
+    second.model.distill.student = str(first.run_dir / "pipeline")
+    with pytest.raises(runs.PowerCut):
+        runs.train(second, at=(2, runs.cut_power))
+    runs.assert_same_training(configs(changes, "adapters_whole")[1].run_dir, runs.train(second, resume=True))
 
 
 def test_the_second_stage_updates_both_networks_in_turn(trained: tuple[Path, Path]) -> None:

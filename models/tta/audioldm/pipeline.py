@@ -6,6 +6,7 @@ B sounds, z latent channels, h x w latent size, L text tokens, D text width, M m
 """
 
 import copy
+import functools
 import inspect
 import math
 import os
@@ -63,6 +64,22 @@ class SoundOutput(AudioPipelineOutput):
     gains: Tensor | None = None  # (B,) factor applied to the generated part, below 1 where it was too loud
 
 
+def _finds_device_once(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method look up `_execution_device` once: diffusers searches all modules for offloading, which takes ms."""
+
+    @functools.wraps(method)
+    def wrapper(pipe: "TextToAudioPipeline", *args: Any, **kwargs: Any) -> Any:
+        if pipe._found_device is not None:
+            return method(pipe, *args, **kwargs)
+        pipe._found_device = pipe._execution_device
+        try:
+            return method(pipe, *args, **kwargs)
+        finally:
+            pipe._found_device = None
+
+    return wrapper
+
+
 class _Teacher(NamedTuple):
     unet: UNet2DConditionModel
     scheduler: Any
@@ -96,6 +113,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     _optional_components = ["vocoder"]
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
     _lora_loadable_modules = ["unet"]
+    _found_device: torch.device | None = None  # while a call runs
     _teacher: "_Teacher | None" = None  # what the preset "turbo" has replaced
     _guidance_scale, _interrupt = 1.0, False  # of the last call, as are the next two; a callback may set these two
     _num_timesteps = 0
@@ -298,7 +316,12 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         if is_few_step and not self.config.distilled:
             raise ValueError(f"{name}: this pipeline is not distilled: make a distilled one with run_distill.sh")
 
+    @property
+    def _execution_device(self) -> torch.device:
+        return self._found_device or super()._execution_device
+
     @torch.no_grad()
+    @_finds_device_once
     def __call__(
         self,
         prompt: str | list[str] | None = None,
@@ -420,6 +443,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return SoundOutput(audios=audios, mels=mels, gains=gains)
 
     @torch.no_grad()
+    @_finds_device_once
     def encode_prompt(
         self,
         prompt: str | list[str] | None = None,
