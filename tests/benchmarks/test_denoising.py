@@ -1,8 +1,8 @@
 """What a clip costs by default and the seed's way: pytest -m benchmark -s tests/benchmarks/test_denoising.py
 
-Both presets run in turn on the same networks, with equal type, threads and batch (one clip, two with guidance); that
-`reference` gives the seed's result is tested with the goldens. Times are processor time of one thread, since the wall
-time of a shared machine is noise; on a GPU, wall time.
+All presets run in turn on the same networks, with equal type, threads and batch (one clip, two with guidance; a
+distilled pipeline has none); that `reference` gives the seed's result is tested with the goldens. Times are processor
+time of one thread, since the wall time of a shared machine is noise; on a GPU, wall time.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-CALLS = {"balanced": 20, "reference": 201}  # U-Net calls: PNDM repeats its second step
+CALLS = {"turbo": 4, "balanced": 20, "reference": 201}  # U-Net calls: PNDM repeats its second step
 STAGES = ("text", "denoising", "VAE", "vocoder")
 CAPTION = "A bell rings twice, then rain falls"
 EPSILON_RUN = Path("ckpts/tta/tiny_epsilon/pipeline")  # trained as the recipe's README says under "Speed"
@@ -23,6 +23,7 @@ class Stages:
     """Processor seconds of each stage of one call of the pipeline, and how often the U-Net ran."""
 
     def __init__(self, pipe: Any) -> None:
+        self.batch = 1 if pipe.config.distilled else 2  # with guidance
         self.starts: list[float] = []  # of the U-Net's calls
         self.marks: list[float] = []
         self.handles = [
@@ -35,7 +36,7 @@ class Stages:
         self.marks.append(time.process_time())
 
     def _count(self, _: Any, inputs: tuple[Any, ...]) -> None:
-        assert len(inputs[0]) == 2, "one clip with guidance is a batch of two"
+        assert len(inputs[0]) == self.batch
         if not self.starts:
             self._mark()
         self.starts.append(time.process_time())
@@ -62,9 +63,15 @@ class Stages:
 def one_clip(pipe: Any, preset: str, steps: int | None = None) -> Stages:
     import torch
 
-    pipe.use_preset(preset)
+    if preset == "turbo":
+        from sonolume.models.tta.audioldm.distill_task import distilled
+
+        pipe = distilled(pipe, pipe.unet, {"steps": 4, "guidance_scale": 4.0})
+    else:
+        pipe.use_preset(preset)
+    scale = 1.0 if pipe.config.distilled else 4.0
     with Stages(pipe) as stages:
-        pipe(CAPTION, num_inference_steps=steps, guidance_scale=4.0, generator=torch.Generator().manual_seed(0))
+        pipe(CAPTION, num_inference_steps=steps, guidance_scale=scale, generator=torch.Generator().manual_seed(0))
     return stages
 
 
@@ -87,9 +94,11 @@ def show(title: str, table: dict[str, dict[str, float]], print_table: Callable[.
         [preset, str(CALLS[preset]), *(f"{spans[stage]:.2f}" for stage in STAGES), f"{sum(spans.values()):.2f}"]
         for preset, spans in table.items()
     ]
-    slow, fast = table["reference"], table["balanced"]
-    ratios = [f"{slow['denoising'] / fast['denoising']:.2f}x", f"{sum(slow.values()) / sum(fast.values()):.2f}x"]
-    rows.append(["reference / balanced", f"{201 / 20:.2f}x", "", ratios[0], "", "", ratios[1]])
+    for first, second in (("reference", "balanced"), ("balanced", "turbo"), ("reference", "turbo")):
+        slow, fast = table[first], table[second]
+        ratios = [f"{slow['denoising'] / fast['denoising']:.2f}x", f"{sum(slow.values()) / sum(fast.values()):.2f}x"]
+        calls = f"{CALLS[first] / CALLS[second]:.2f}x"
+        rows.append([f"{first} / {second}", calls, "", ratios[0], "", "", ratios[1]])
     print_table(title, ["preset", "U-Net calls", *STAGES, "whole clip"], rows)
 
 
@@ -142,10 +151,10 @@ def test_published_size(
 ) -> None:
     """Few steps of each, counted up to the preset's calls: a full run takes four minutes of processor time."""
     calls, count = 8, 2
-    done = interleaved(build_pipeline(), count, {"balanced": calls, "reference": calls - 1})
+    done = interleaved(build_pipeline(), count, {"turbo": 4, "balanced": calls, "reference": calls - 1})
     table = {}
     for preset, runs in done.items():
-        assert [len(run.starts) for run in runs] == [calls] * count
+        assert [len(run.starts) for run in runs] == [min(calls, CALLS[preset])] * count
         table[preset] = medians(runs)
         each = [seconds for run in runs for seconds in run.calls()]
         table[preset]["denoising"] = CALLS[preset] * min(each)
