@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -55,6 +55,7 @@ def processes_worth(seconds: Sequence[float], left: int, most: int, start_second
     """Number of processes that finish the items left soonest, at most `most`; 1 is the main process alone.
 
     n processes take start_seconds + work / n, so two pay from twice the start on, and each more for one start more.
+    (The main process works during their start, which only helps.)
 
     Args:
         seconds: times of the latest items; the rest are taken for alike.
@@ -71,32 +72,62 @@ def _results(
 ) -> Iterator[Result]:
     """The results in order: those of the main process, and from some item on those of several processes.
 
-    The decision is made before every item, because those that an earlier run has prepared take no time.
+    The decision is made before every item, because those that an earlier run has prepared take no time. The main
+    process goes on until the others are ready: on a busy machine or a slow disk their start takes long.
     """
     seconds: deque[float] = deque(maxlen=RECENT)
-    for number, item in enumerate(items):
-        left = len(items) - number
-        if most > 1 and (count := processes_worth(seconds, left, most, start_seconds)) > 1:
-            yield from _in_processes(work, items[number:], count)
-            return
-        start = time.perf_counter()
-        result = work(item)
-        if number:  # the first one loads libraries
-            seconds.append(time.perf_counter() - start)
-        yield result
+    workers: Workers | None = None
+    try:
+        for number, item in enumerate(items):
+            left = len(items) - number
+            if workers is None and most > 1 and (count := processes_worth(seconds, left, most, start_seconds)) > 1:
+                workers = Workers(work, count)
+            if workers and workers.are_ready():
+                yield from workers.map(items[number:])
+                return
+            start = time.perf_counter()
+            result = work(item)
+            if number:  # the first one loads libraries
+                seconds.append(time.perf_counter() - start)
+            yield result
+    finally:
+        if workers:
+            workers.close()
 
 
-def _in_processes(work: Callable[[Item], Result], items: Sequence[Item], count: int) -> Iterator[Result]:
-    context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
-    with ProcessPoolExecutor(count, context, initializer=_start_worker) as pool:
+class Workers:
+    """Processes that start in the background, and then apply `work` to items."""
+
+    def __init__(self, work: Callable[[Any], Any], count: int) -> None:
+        context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
+        others = multiprocessing.active_children()
+        self.work, self.count, self.used = work, count, False
+        self.pool = ProcessPoolExecutor(count, context, initializer=_start_worker)
+        with _interrupts_blocked():  # processes start here, and inherit it
+            self.starts = [self.pool.submit(_import, work) for _ in range(count)]
+        self.processes = [one for one in multiprocessing.active_children() if one not in others]
+
+    def are_ready(self) -> bool:
+        return all(start.done() for start in self.starts)
+
+    def map(self, items: Sequence[Any]) -> Iterator[Any]:
+        """Results in order; a MemoryError if the system killed a process."""
+        self.used = True
         try:
-            with _interrupts_blocked():  # processes start here, and inherit it
-                results = pool.map(work, items, chunksize=max(1, min(32, len(items) // (4 * count))))
-            yield from results
+            yield from self.pool.map(self.work, items, chunksize=max(1, min(32, len(items) // (4 * self.count))))
         except BrokenProcessPool as error:
             raise MemoryError("a preprocessing process was killed; try preprocess.num_workers=1") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # an interrupted run waits for the current items only
+
+    def close(self) -> None:
+        """End the processes; an interrupted run waits for the current items only."""
+        if not self.used:
+            for process in self.processes:
+                process.terminate()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _import(work: Callable[[Any], Any]) -> None:
+    """Import what `work` needs: a process does so to receive it."""
 
 
 def _cores() -> int:

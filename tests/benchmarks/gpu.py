@@ -401,7 +401,7 @@ def generation(recipe: Recipe, row: Row, device: Any, peak: dict[str, float]) ->
     dtype, work, weights = getattr(torch, row.dtype), 0.0, 0.0
     for number, part in enumerate(recipe.parts):
         torch.nn.Module.to(part.network, device, dtype).eval()  # diffusers' own warns of a cast
-        with torch.inference_mode() if row.mode == "plain" else torch.no_grad():
+        with torch.no_grad():
             call, inputs = part.bind(row.batch, device, dtype)
             work += part.calls * operations(lambda call=call, inputs=inputs: call(*inputs))
             fast = compiled(call, row.mode if number == 0 else "plain")

@@ -1,6 +1,7 @@
 """When preparation uses several processes; tests of text_audio compare the files that they write."""
 
 import math
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -49,28 +50,53 @@ class Clock:
         return math.sqrt(item)
 
 
-@pytest.mark.parametrize(("items", "alone"), [
-    ([0.1] * 50, 50),  # 5 s of work
-    ([9.0] + [0.1] * 50, 51),  # the first item loads libraries, which says nothing of the others
-    ([0.1] * 200, 5),  # the first one, and four that are measured
-    ([0.0] * 300 + [1.0] * 60, 302),  # an earlier run prepared 300: nothing was known of the others
-    ([0.1] * 30 + [0.0] * 500, 5),  # the first ones promise more than there is
-    ([], 0),
-    ([5.0], 1),
+@pytest.mark.parametrize(("items", "start", "alone"), [
+    ([0.1] * 50, 0, 50),  # 5 s of work
+    ([9.0] + [0.1] * 50, 0, 51),  # the first item loads libraries, which says nothing of the others
+    ([0.1] * 200, 0, 5),  # the first one, and four that are measured
+    ([0.1] * 200, 2.95, 35),  # the main process works until the others are ready
+    ([0.1] * 200, 100, 200),  # a machine on which they are too slow to help
+    ([0.0] * 300 + [1.0] * 60, 0, 302),  # an earlier run prepared 300: nothing was known of the others
+    ([0.1] * 30 + [0.0] * 500, 0, 5),  # the first ones promise more than there is
+    ([], 0, 0),
+    ([5.0], 0, 1),
 ])  # fmt: skip
-def test_the_rest_is_handed_over_when_it_pays(items: list[float], alone: int, monkeypatch: pytest.MonkeyPatch):
-    clock, handed_over = Clock(), []
+def test_the_rest_is_handed_over_when_it_pays(
+    items: list[float], start: float, alone: int, monkeypatch: pytest.MonkeyPatch
+):
+    clock = Clock()
+    handed_over: list[tuple[int, int]] = []
+    events: list[str] = []
 
-    def in_processes(work: Any, rest: Sequence[float], count: int) -> Iterator[float]:
-        handed_over.append((len(rest), count))
-        return map(work, rest)
+    class Workers:
+        def __init__(self, work: Any, count: int) -> None:
+            self.work, self.count, self.ready_at = work, count, clock.now + start
+            events.append("started")
 
-    monkeypatch.setattr(parallel, "_in_processes", in_processes)
+        def are_ready(self) -> bool:
+            return clock.now >= self.ready_at
+
+        def map(self, rest: Sequence[float]) -> Iterator[float]:
+            handed_over.append((len(rest), self.count))
+            return map(self.work, rest)
+
+        def close(self) -> None:
+            events.append("closed")
+
+    monkeypatch.setattr(parallel, "Workers", Workers)
     monkeypatch.setattr(parallel, "_cores", lambda: 2)
     monkeypatch.setattr(parallel.time, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(parallel, "tqdm", lambda results, **_: results)
     assert parallel.run(clock.work, items, 4, "items") == [math.sqrt(item) for item in items]
     assert handed_over == ([(len(items) - alone, 2)] if alone < len(items) else [])
+    assert events in ([], ["started", "closed"]) and bool(events) == (alone < len(items) or start == 100)
+
+
+def test_processes_that_are_not_ready_in_time_are_ended(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "processes_worth", lambda seconds, left, *_: 2 if left == 1 else 1)
+    assert parallel.run(abs, [-1, 2], 2, "items") == [1, 2]
+    assert not multiprocessing.active_children()  # starts, for seconds, of processes that nobody needs
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -307,6 +307,7 @@ def test_processes_give_the_same_outcomes_in_order(tmp_path: Path, source: Path,
     rows = [Row("D", f"clip {n}", source / f"clip {n}.wav") for n in (4, 0, 9, 2)]
     plans = [Plan(tmp_path / name, text_audio.MelSettings(), 64, 1) for name in ("one", "two")]
     monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel.Workers, "are_ready", lambda _: True)
     monkeypatch.setattr(parallel, "processes_worth", lambda seconds, *_: min(2, 1 + len(seconds)))
     one = text_audio.compute(rows, plans[0], {})
     assert one == text_audio.compute(rows, plans[1], {}, num_workers=2)
