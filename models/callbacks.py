@@ -10,7 +10,8 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sonolume.config.base import RunConfig
 from sonolume.models import card, lightning_internals
@@ -47,13 +48,16 @@ class Position(pl.Callback):
         lightning_internals.reopen_epoch(checkpoint)
 
 
-class EMA(EMAWeightAveraging):
-    """Exponential moving average of the weights, used for validation and export.
+class EMA(WeightAveraging):
+    """Exponential moving average of the weights, used for validation and export; one call updates all of them.
 
-    Give `use_buffers=False`: buffers are constants, or statistics with a rule of their own, such as codebooks.
+    Buffers are not averaged: they are constants, or statistics with a rule of their own, such as codebooks.
     The base class swaps weights and average at the start and the end of a validation epoch; here the end is later, so
     that previews, which tasks log in their own hook of the same name, use the average too.
     """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Swap later, in `on_validation_end`."""

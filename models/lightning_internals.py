@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 IGNORED_WARNINGS = (
@@ -52,3 +53,13 @@ def allow_unused_parameters(trainer: pl.Trainer) -> None:
     """
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+
+
+def allow_clipping(optimizer: torch.optim.Optimizer) -> None:
+    """Let gradients be clipped before a fused optimizer: Lightning refuses that with mixed precision.
+
+    A fused optimizer offers to unscale gradients in its step, after clipping. Without the offer, the precision plugin
+    and `torch.amp.GradScaler` unscale them before, as they do for any other optimizer.
+    https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/plugins/precision/amp.py
+    """
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]

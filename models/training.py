@@ -33,6 +33,8 @@ from sonolume.utils.cache import content_hash, locked
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.text import message
 
+FUSED_DEVICES = ("cpu", "cuda")  # where AdamW's fused kernel is used, if all weights are floating-point
+
 Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) -> a row of random numbers for each
 
 
@@ -172,16 +174,19 @@ class Frozen(dict[str, Any]):
 
 
 def optimizer(
-    parameters: Any, config: TrainConfig, start: int = 0
+    parameters: Iterable[Tensor], config: TrainConfig, start: int = 0
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """Build AdamW and its schedule: linear warm-up, then constant, a cosine to zero, or a line to `final_lr`.
 
+    AdamW updates all weights in one fused call where torch can; a resumed run keeps the kind that it began with.
     Training of these parameters and their warm-up begin at the optimizer step `start`; the cosine and the line span the
     whole run and end at max_steps.
     """
-    adam, schedule = config.adam, config.lr_schedule
+    adam, schedule, parameters = config.adam, config.lr_schedule, list(parameters)
     betas = (adam.betas[0], adam.betas[1])
-    adamw = torch.optim.AdamW(parameters, adam.lr, betas, adam.eps, adam.weight_decay)
+    fused = all(one.is_floating_point() and one.device.type in FUSED_DEVICES for one in parameters)
+    adamw = torch.optim.AdamW(parameters, adam.lr, betas, adam.eps, adam.weight_decay, fused=fused or None)
+    lightning_internals.allow_clipping(adamw)
     after = max(1, config.max_steps - config.warmup_steps)  # steps after the warm-up
 
     def rate(step: int) -> float:
@@ -326,7 +331,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     position = Position()
     save = SaveRun(config, train.save_checkpoints_steps, train.accumulate, position)
     callbacks: list[pl.Callback] = [position, ProgressBar(position)]
-    callbacks += [EMA(decay=train.ema_decay, use_buffers=False)] if train.ema_decay else []
+    callbacks += [EMA(train.ema_decay)] if train.ema_decay else []
     if section := _evaluation(config):
         from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
 

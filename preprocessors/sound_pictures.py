@@ -28,7 +28,6 @@ from sonolume.utils.video import VideoError
 
 SETTINGS_FILE = "pairs.json"
 SETTINGS = ("sample_rate", "seconds", "frames", "longest_side", "filter_frames")  # that all pairs of a folder share
-CLIPS_PER_WORKER = 20  # clips for which a process is worth its start
 UID_SUFFIXES = ("", ".wav", ".webp")  # of the folder of pictures, the sound and the film that a Uid names
 STILL = "still"  # name of a picture without a time
 SMALLEST_SIDE = 16  # px; smaller pictures are left out
@@ -119,7 +118,7 @@ def prepare(
             path = folder / SETTINGS_FILE
             prepared.store_settings(path, settings, f"remove {folder}, or choose another --dataset")
         work = functools.partial(_write_pair, folder=folder, config=config, films=films)
-        outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs", CLIPS_PER_WORKER)
+        outcomes = parallel.run(work, pairs, config.num_workers, f"{dataset}: pairs")
         facts = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in ("pictures", "low_rate")}
         counts = prepared.write(config, dataset, outcomes, left_out, renamed, **facts)
     low = f"; {facts['low_rate']} sounds were recorded below {config.sample_rate} Hz" if facts["low_rate"] else ""

@@ -24,7 +24,6 @@ from sonolume.utils.manifest import Row
 
 SETTINGS_FILE = "sounds.json"
 SETTINGS = ("sample_rate", "seconds", "text_field")  # that all sounds of a folder share
-CLIPS_PER_WORKER = 50  # clips for which a process is worth its start
 PARQUET = ".parquet"  # suffix of what the hub stores
 MARGIN = 0.05  # seconds by which a clip may exceed `seconds` before it counts as longer
 # pictures play no role here
@@ -68,7 +67,7 @@ def prepare(
         if rows:
             prepared.store_settings(path, settings, f"remove {folder}, or choose another --dataset")
         work = functools.partial(_write_sound, folder=folder, config=config)
-        outcomes = parallel.run(work, rows, config.num_workers, f"{dataset}: sounds", CLIPS_PER_WORKER)
+        outcomes = parallel.run(work, rows, config.num_workers, f"{dataset}: sounds")
         facts = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in ("longer", "low_rate")}
         texts = {text for outcome in outcomes for row in outcome.examples for text in row.captions}
         counts = prepared.write(config, dataset, outcomes, left_out, renamed, texts=len(texts), **facts)

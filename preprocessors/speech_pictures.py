@@ -29,7 +29,6 @@ from sonolume.utils.video import VideoError
 
 SETTINGS_FILE = "speech.json"
 SETTINGS = ("sample_rate", "seconds", "longest_side")  # that all recordings of a folder share
-PICTURES_PER_WORKER = 20  # for which a process is worth its start
 COUNTED = ("low_rate", "longer")  # recordings, in the report
 MARGIN = 0.05  # seconds by which a recording may exceed `seconds` before it counts as longer
 MISSING = "a recording with a picture"
@@ -81,7 +80,7 @@ def prepare(
         if pictures:
             prepared.store_settings(path, settings, f"remove {folder}, or choose another --dataset")
         work = functools.partial(_write_picture, folder=folder, config=config)
-        done = parallel.run(work, pictures, config.num_workers, f"{dataset}: pictures", PICTURES_PER_WORKER)
+        done = parallel.run(work, pictures, config.num_workers, f"{dataset}: pictures")
         outcomes = [outcome for of_picture in done for outcome in of_picture]
         facts = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in COUNTED}
         facts["pictures"] = len({row.image for outcome in outcomes for row in outcome.examples})

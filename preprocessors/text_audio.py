@@ -28,7 +28,6 @@ from sonolume.utils.manifest import Row, assign_splits, read_manifest
 
 RAW_FOLDER = "raw"  # inside a data set: recordings that are read without --input
 MIN_SECONDS = 0.1  # shorter clips are left out, and so are shorter last windows
-CLIPS_PER_WORKER = 50  # clips for which a process is worth its start
 _extractor = functools.cache(MelSpectrogram)
 
 
@@ -142,7 +141,7 @@ def compute(rows: Sequence[Row], plan: Plan, origin: dict[str, Any], num_workers
     else:
         write_json(plan.folder / prepared.SETTINGS_FILE, plan.settings(origin))
     work = functools.partial(_compute_clip, plan=plan)
-    return parallel.run(work, rows, num_workers, f"{rows[0].dataset}: mel features", CLIPS_PER_WORKER)
+    return parallel.run(work, rows, num_workers, f"{rows[0].dataset}: mel features")
 
 
 def _compute_clip(row: Row, plan: Plan) -> Outcome:

@@ -40,7 +40,7 @@ from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.cache import cached, content_hash
 
 CACHE_VERSION = 1  # bump to invalidate cached pictures and captions
-SCENES_PER_WORKER = 200  # for which a process is worth its start
+START_SECONDS = 10.0  # of a process, which imports Lightning and transformers
 MAX_SCALE = 100.0  # of the cosines in the loss, as in CLIP
 SHIPPED = "pretrained/mini/clip"
 CANDIDATES = 64  # pictures or captions to retrieve from
@@ -86,7 +86,7 @@ class FilmPictures(Dataset[Item]):
         key += [scene.to_dict() for scene in scenes]
 
         def make(folder: Path) -> None:
-            rendered = parallel.run(render, scenes, config.train.num_workers, f"films, {split}", SCENES_PER_WORKER)
+            rendered = parallel.run(render, scenes, config.train.num_workers, f"films, {split}", START_SECONDS)
             np.save(folder / "pictures.npy", np.frombuffer(b"".join(blob for blob, _ in rendered), np.uint8))
             np.save(folder / "ends.npy", np.cumsum([0, *(len(blob) for blob, _ in rendered)]))
             files.write_json(folder / "captions.json", {"captions": [captions for _, captions in rendered]})

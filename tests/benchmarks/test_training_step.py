@@ -100,12 +100,13 @@ def test_training_step(
     assert sides["ours"]["loss"] == pytest.approx(sides["seed"]["loss"], rel=TOLERANCE[precision])
     seconds = {side: min(result["seconds"][1:]) for side, result in sides.items()}  # noise only adds
     print(f"\n{json.dumps(sides)}")
+    updates = {side: min(result["updates"][1:]) for side, result in sides.items()}
     rows = [
-        [side, f"{seconds[side]:.2f}", f"{result['memory']:.2f}", f"{result['loss']:.5f}"]
+        [side, f"{seconds[side]:.2f}", f"{updates[side]:.2f}", f"{result['memory']:.2f}", f"{result['loss']:.5f}"]
         for side, result in sides.items()
     ]
-    ratio = seconds["seed"] / seconds["ours"]
-    rows.append(["seed / ours", f"{ratio:.2f}x (goal {SIZES[size]}x)", "", ""])
+    ratio, faster = seconds["seed"] / seconds["ours"], updates["seed"] / updates["ours"]
+    rows.append(["seed / ours", f"{ratio:.2f}x (goal {SIZES[size]}x)", f"{faster:.2f}x", "", ""])
     where = "one CPU thread, processor seconds" if device == "cpu" else f"{device}, wall seconds"
     title = f"training step, latent {size}, published size, {precision}, batch {BATCHES[device]}, {where}"
-    print_table(title, ["", "s per step", "peak GiB", "first loss"], rows)
+    print_table(title, ["", "s per step", "of it AdamW", "peak GiB", "first loss"], rows)

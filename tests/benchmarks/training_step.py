@@ -1,9 +1,10 @@
 """A few training steps of the latent diffusion model, ours or the seed's way, as one process: its memory is its own.
 
 training_step.py ours|seed CONFIG writes one JSON line: the loss of the first step, processor seconds of every step (on
-a GPU wall seconds), peak memory; training_step.py cache CONFIG fills the cache that ours reads. A step is all from
-reading the files to the optimizer's update. Both sides take the same items in the same order, the same initial weights,
-random numbers, attention, type and optimizer. The seed's way (Amphion's recipe) reads mels and captions, runs T5 (with
+a GPU wall seconds) and of its update by AdamW, peak memory; training_step.py cache CONFIG fills the cache that ours
+reads. A step is all from reading the files to the update. Both sides take the same items in the same order, the same
+initial weights, random numbers, attention and type. Ours builds the recipe's own AdamW, which is fused; the seed's is
+torch's default. The seed's way (Amphion's recipe) reads mels and captions, runs T5 (with
 its mask) and the autoencoder without gradients inside the step, and trains the U-Net with gradient checkpointing.
 """
 
@@ -27,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sonolume.config.load import load_config
 from sonolume.config.tta.audioldm import Config
-from sonolume.models.training import StepBatches, step_generator
+from sonolume.models.training import StepBatches, optimizer, step_generator
 from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.audioldm.data import training_data
 from sonolume.models.tta.audioldm.task import Task, load_frozen
@@ -123,25 +124,31 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return tuple(part.to(device) for part in batch) if isinstance(batch, tuple) else batch.to(device)
 
 
-def train(unet: nn.Module, step: Step, items: Iterator[Any], config: Config, device: torch.device) -> dict[str, Any]:
-    """Loss of the first step, seconds of all, peak memory in GiB."""
+def train(
+    adam: torch.optim.Optimizer, step: Step, items: Iterator[Any], config: Config, device: torch.device
+) -> dict[str, Any]:
+    """Loss of the first step, seconds of all and of their updates, peak memory in GiB."""
     cuda = device.type == "cuda"
-    adam = torch.optim.AdamW(unet.parameters(), lr=config.train.adam.lr, weight_decay=config.train.adam.weight_decay)
+    wait = torch.cuda.synchronize if cuda else lambda: None
     clock = time.perf_counter if cuda else time.process_time
-    losses, seconds = [], []
+    losses, seconds, updates = [], [], []
     for number in range(config.train.max_steps):
         start = clock()
         batch = to_device(next(items), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"):
             loss = step(batch, number)
         loss.backward()
+        losses.append(loss.item())
+        wait()
+        before = clock()
         adam.step()
         adam.zero_grad()
-        losses.append(loss.item())  # waits for the GPU
+        wait()
+        updates.append(clock() - before)
         seconds.append(clock() - start)
     process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     peak = torch.cuda.max_memory_allocated() if cuda else process
-    return {"loss": losses[0], "seconds": seconds, "memory": peak / 2**30}
+    return {"loss": losses[0], "seconds": seconds, "updates": updates, "memory": peak / 2**30}
 
 
 def main(side: str, path: str) -> None:
@@ -153,7 +160,13 @@ def main(side: str, path: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     unet, step, items = ours(config) if side == "ours" else seed(config, device)
     fill(unet)
-    print(json.dumps(train(unet.to(device), step, items, config, device)))
+    unet.to(device)
+    adam = config.train.adam
+    if side == "ours":
+        adamw = optimizer(unet.parameters(), config.train)[0]
+    else:
+        adamw = torch.optim.AdamW(unet.parameters(), lr=adam.lr, weight_decay=adam.weight_decay)
+    print(json.dumps(train(adamw, step, items, config, device)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import itertools
 import os
 import resource
@@ -201,6 +202,86 @@ def test_scaled_gradients_are_clipped_after_unscaling(
     state = last(train(config, "run"))["state_dict"]
     trained = torch.cat([weight.flatten() for name, weight in state.items() if name.startswith("vae.")])
     assert float((trained - weights[0]).norm()) == pytest.approx(clip, rel=0.01)
+
+
+class TestFusedAdamW:
+    """One call for all weights; what it computes is what AdamW computes."""
+
+    @staticmethod
+    def network() -> torch.nn.Sequential:
+        torch.manual_seed(0)
+        layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(36, 2)]
+        return torch.nn.Sequential(*layers)
+
+    @staticmethod
+    def steps(network: torch.nn.Module, adamw: torch.optim.Optimizer, first: int = 0, count: int = 4) -> torch.Tensor:
+        for step in range(first, first + count):
+            x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(step))
+            adamw.zero_grad()
+            network(x.to(memory_format=torch.channels_last)).square().sum().backward()  # gradients of other strides
+            adamw.step()
+        return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+
+    def test_it_computes_the_same(self):
+        one, other = self.network(), self.network()
+        fused, _ = optimizer(one.parameters(), TrainConfig())
+        plain = torch.optim.AdamW(other.parameters(), fused.defaults["lr"], weight_decay=0.01)
+        assert fused.defaults["fused"] and not plain.defaults["fused"]
+        fused.param_groups[0]["lr"] = plain.param_groups[0]["lr"] = 0.01
+        before = torch.nn.utils.parameters_to_vector(one.parameters()).detach()
+        after, expected = self.steps(one, fused), self.steps(other, plain)
+        assert (after - before).abs().max() > 0.01
+        torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.complex64, torch.float32])
+    def test_other_weights_take_the_plain_one(self, dtype: torch.dtype):
+        device = "cpu" if dtype.is_complex else "meta"
+        weight = torch.nn.Parameter(torch.zeros(2, dtype=dtype, device=device))
+        assert not optimizer([weight], TrainConfig())[0].defaults["fused"]
+
+    def test_a_run_that_began_with_the_plain_one_continues_with_it(self):
+        """Bit for bit, as every resumed run."""
+        one, other = self.network(), self.network()
+        plain = torch.optim.AdamW(one.parameters(), 0.01)
+        self.steps(one, plain)
+        other.load_state_dict(one.state_dict())
+        resumed, _ = optimizer(other.parameters(), TrainConfig())
+        resumed.load_state_dict(copy.deepcopy(plain.state_dict()))
+        assert self.steps(other, resumed, first=4).equal(self.steps(one, plain, first=4))
+
+    def test_scaled_gradients_are_unscaled_and_clipped_before_it(self):
+        one, other = self.network(), self.network()
+        for network, scaler in ((one, torch.amp.GradScaler("cpu", 2.0**8)), (other, None)):
+            adamw, _ = optimizer(network.parameters(), TrainConfig())
+            loss = network(torch.ones(2, 3, 5, 5)).square().sum()
+            (scaler.scale(loss) if scaler else loss).backward()
+            if scaler:
+                scaler.unscale_(adamw)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
+            scaler.step(adamw) if scaler else adamw.step()
+        for left, right in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(left, right)
+
+    def test_gradients_are_clipped_with_mixed_precision(self, tiny_config: Callable[..., Path]):
+        """Lightning refuses to clip before an optimizer that unscales gradients itself."""
+        config = tiny_config("tta/audioldm", train={"max_steps": 1, "accumulate": 1, "gradient_clip": 1e-3})
+        found = last(train(config, "run", "train.precision=bf16-mixed"))["optimizer_states"][0]
+        assert found["param_groups"][0]["fused"]
+        moments = torch.cat([state["exp_avg"].flatten() for state in found["state"].values()])
+        assert float(moments.norm()) == pytest.approx(0.1 * 1e-3, rel=0.01)  # 1 - beta_1 of the clipped gradient
+
+
+def test_the_average_is_exponential(tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
+    """It begins with the weights after the first step, and is always `ema_decay` of itself and the rest of them."""
+    weights: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        Task, "on_train_batch_end", lambda task, *_: weights.append(next(task.parameters()).detach().clone()),
+        raising=False,
+    )  # fmt: skip
+    once = {"accumulate": 1, "max_steps": 2, "save_checkpoints_steps": 2, "ema_decay": 0.75}
+    state = last(train(tiny_config("tta/audioldm", train=once), "run"))["state_dict"]
+    assert len(weights) == 2 and not weights[0].equal(weights[1])
+    torch.testing.assert_close(next(iter(state.values())), 0.75 * weights[0] + 0.25 * weights[1])
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])

@@ -27,7 +27,8 @@ def watched(outcomes, **_):
         yield outcome
 
 if __name__ == "__main__":
-    text_audio.CLIPS_PER_WORKER, parallel.tqdm = 1, watched
+    parallel.processes_worth, parallel.tqdm = lambda *_: workers, watched  # however short the work
+    parallel._cores, parallel.Workers.are_ready = lambda: workers, lambda _: True
     config = PreprocessConfig(processed_dir=processed, frames=64, windows=2, num_workers=workers)
     sys.exit(cli.run(lambda argv: text_audio.prepare(config, "mine", source, captions=False)))
 """

@@ -10,7 +10,7 @@ import torch
 
 from sonolume.config.base import MiniworldConfig, PreprocessConfig
 from sonolume.modules.mel import MelSpectrogram
-from sonolume.preprocessors import text_audio
+from sonolume.preprocessors import parallel, text_audio
 from sonolume.preprocessors.prepared import screen
 from sonolume.preprocessors.text_audio import Plan, prepare
 from sonolume.utils.errors import UserError
@@ -303,9 +303,12 @@ def test_the_raw_folder_is_the_default_input(tmp_path: Path, config: PreprocessC
 
 
 def test_processes_give_the_same_outcomes_in_order(tmp_path: Path, source: Path, monkeypatch):
+    """Two processes take over after the first of four clips."""
     rows = [Row("D", f"clip {n}", source / f"clip {n}.wav") for n in (4, 0, 9, 2)]
     plans = [Plan(tmp_path / name, text_audio.MelSettings(), 64, 1) for name in ("one", "two")]
-    monkeypatch.setattr(text_audio, "CLIPS_PER_WORKER", 1)
+    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel.Workers, "are_ready", lambda _: True)
+    monkeypatch.setattr(parallel, "processes_worth", lambda seconds, *_: min(2, 1 + len(seconds)))
     one = text_audio.compute(rows, plans[0], {})
     assert one == text_audio.compute(rows, plans[1], {}, num_workers=2)
     assert [outcome.left_out and outcome.left_out.reason for outcome in one] == [None, None, "missing", None]
