@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import T5EncoderModel
 
 from sonolume.modules.export_code import add_code
-from sonolume.modules.griffin_lim import mel_to_wave
+from sonolume.modules.griffin_lim import griffin_lim_pieces, mel_to_wave
 from sonolume.modules.inpainting import FromAudio, FromNoise, Span, Spans, check_source
 from sonolume.modules.mel import MEL_FLOOR, MelSettings, MelSpectrogram
 from sonolume.modules.sampling import (
@@ -42,7 +42,7 @@ from sonolume.modules.saved_card import FILE as CARD_FILE
 from sonolume.modules.saved_card import PLAIN as PLAIN_CARD
 from sonolume.modules.saved_card import read_card, save_card, weights_hash
 from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions, write_card
-from sonolume.modules.windows import Windows, vocode_in_chunks
+from sonolume.modules.windows import Windows, vocode_in_chunks, vocoder_pieces
 from sonolume.utils.model_folder import check_class, find_folder, hub_error
 
 Callback = Callable[["TextToAudioPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
@@ -312,7 +312,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             callback_on_step_end_tensor_inputs: which of `_callback_tensor_inputs` it gets.
             cross_attention_kwargs: passed to the U-Net.
             callback_on_vocoder_window: called as `callback(number, total)` after each part of the waves that the
-                vocoder has made; an exception that it raises ends the call.
+                vocoder or Griffin-Lim has made; an exception that it raises ends the call.
 
         Raises:
             ValueError: an empty or too long text, a number out of range, a sound or a mask that cannot be used.
@@ -511,12 +511,22 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def vocode(self, mel: Tensor, on_window: OnWindow | None = None) -> Tensor:
         """ln mel (B, M, T) -> wave (B, T * hop), float32; not clipped, it may leave -1..1.
 
-        `on_window(number, total)` is called after each part of a long mel.
+        `on_window(number, total)` is called after each part that the vocoder, then Griffin-Lim, has made.
         """
+        iterations = self.config.refine
         if self.vocoder is None:
-            return mel_to_wave(mel, self.mel_settings)
-        wave, iterations = vocode_in_chunks(mel, self.vocoder, on_chunk=on_window), self.config.refine
-        return mel_to_wave(mel, self.mel_settings, iterations, start=wave) if iterations else wave
+            return mel_to_wave(mel, self.mel_settings, on_chunk=on_window)
+        if not iterations:
+            return vocode_in_chunks(mel, self.vocoder, on_chunk=on_window)
+        counts = len(vocoder_pieces(mel)), len(griffin_lim_pieces(mel, self.mel_settings, iterations))
+
+        def report(number: int, done: int = 0) -> None:
+            if on_window:
+                on_window(done + number, sum(counts))
+
+        wave = vocode_in_chunks(mel, self.vocoder, on_chunk=lambda number, _: report(number))
+        refined = lambda number, _: report(number, counts[0])  # noqa: E731
+        return mel_to_wave(mel, self.mel_settings, iterations, start=wave, on_chunk=refined)
 
     def _check(
         self, steps: int, duration: float | None, output_type: str, batch: int, callback_inputs: Sequence[str]
