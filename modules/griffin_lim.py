@@ -46,15 +46,16 @@ def mel_to_wave(
         raise ValueError(f"start is {tuple(start.shape)}, expected {(len(log_mel), frames * hop)}")
     pieces = griffin_lim_pieces(log_mel, mel.settings, num_iters, size)
     wave = torch.empty(len(log_mel), frames * hop, device=log_mel.device)
-    phase = random_phases(mel.settings.n_fft // 2 + 1, frames, seed).to(wave.device) if start is None else None  # (T, K)
+    angles = None if start is not None else random_phases(mel.settings.n_fft // 2 + 1, frames, seed)  # (T, K)
     with torch.no_grad():
         for number, (sounds, first, end, left, right) in enumerate(pieces, 1):
             magnitude = mel_to_linear(log_mel[sounds, :, left:right].float(), mel.basis)      # (b, K, t)
             if start is not None:
-                spectrum = mel.stft(start[sounds, left * hop : right * hop].float())           # (b, K, t) complex
+                spectrum = mel.stft(start[sounds, left * hop : right * hop].float())          # (b, K, t) complex
             else:
-                assert phase is not None
-                spectrum = torch.polar(torch.ones_like(phase[left:right]), phase[left:right]).T
+                assert angles is not None
+                some = angles[left:right].to(wave.device)
+                spectrum = torch.polar(torch.ones_like(some), some).T                         # (K, t) complex
             part = fast_griffin_lim(magnitude, mel, num_iters, momentum, spectrum)            # (b, t * hop)
             wave[sounds, first * hop : end * hop] = part[:, (first - left) * hop : (end - left) * hop]
             if on_chunk:
@@ -119,7 +120,7 @@ def fast_griffin_lim(magnitude: Tensor, mel: MelSpectrogram, num_iters: int, mom
     """
     magnitude = magnitude.transpose(1, 2).contiguous()                                          # (B, T, K)
     weight = overlap_add(mel.window.expand(1, magnitude.shape[1], -1).square(), mel.settings.hop_size)
-    weight.clamp_(min=1e-8)                                                                     # of a sample, (1, length)
+    weight.clamp_(min=1e-8)                                                                     # (1, length)
     first = phase.transpose(-1, -2).expand(magnitude.shape)
     current = with_magnitude(torch.view_as_real(first.clone(memory_format=torch.contiguous_format)), magnitude)
     previous = torch.zeros(())
