@@ -15,7 +15,8 @@ from sonolume.utils import cli
 
 def main(argv: list[str]) -> None:
     given = command.parse("inference", "InferenceOptions", "generate with a trained model", argv)
-    recipe_code(given.config.recipe, "inference").run(given.config, given.options)  # slow imports
+    unused = () if getattr(given.options, "lora", None) else ("peft",)  # diffusers imports it where it is installed
+    recipe_code(given.config.recipe, "inference", unused).run(given.config, given.options)  # slow imports
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _resample(blocks: Iterator[Block], sample_rate: int, mono: bool, wanted: int
     parts, resampler, count = [np.zeros((0, 1), np.float32)], None, 0
     for rate, block in blocks:
         if mono and block.shape[1] > 1:
-            block = np.ascontiguousarray(block.T).mean(axis=0)[:, None]  # ten times faster than along the last axis
+            block = _mix(block)
         if rate != sample_rate:
             resampler = resampler or soxr.ResampleStream(rate, sample_rate, block.shape[1], dtype="float32")
             block = resampler.resample_chunk(np.ascontiguousarray(block))
@@ -80,6 +80,13 @@ def _resample(blocks: Iterator[Block], sample_rate: int, mono: bool, wanted: int
         if resampler:
             parts.append(resampler.resample_chunk(np.zeros((0, parts[-1].shape[1]), np.float32), last=True))
     return np.concatenate(parts[1:] or parts)[:wanted]
+
+
+def _mix(block: np.ndarray) -> np.ndarray:
+    """Average the channels: (n, channels) -> (n, 1)."""
+    if block.shape[1] == 2:
+        return ((block[:, 0] + block[:, 1]) * np.float32(0.5))[:, None]  # the same bits, three times faster
+    return np.ascontiguousarray(block.T).mean(axis=0)[:, None]  # ten times faster than along the last axis
 
 
 def blocks(path: Path) -> Iterator[Block]:

@@ -1,4 +1,5 @@
 import gc
+import importlib.util
 import json
 import subprocess
 import sys
@@ -25,6 +26,21 @@ def test_garbage_is_not_collected_while_a_recipe_is_imported(monkeypatch: pytest
     with pytest.raises(ModuleNotFoundError):
         recipes.recipe_code("tta/missing", "inference")
     assert during == [False, False] and gc.isenabled()
+
+
+def test_packages_are_hidden_during_the_import_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    during: list[bool] = []
+
+    def load(name: str) -> ModuleType:
+        during.append(importlib.util.find_spec("wave") is None and "json" in sys.modules)
+        return ModuleType(name)
+
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes.importlib, "import_module", load)
+        recipes.recipe_code("tta/audioldm", "inference", without=("wave", "json"))
+    assert during == [True] and sys.modules["json"] is json  # what is in use already stays
+    assert importlib.import_module("wave").Wave_read
 
 
 @pytest.mark.full

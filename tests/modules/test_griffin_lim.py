@@ -4,6 +4,7 @@ from torch import Tensor
 
 from sonolume.modules.griffin_lim import mel_to_linear, mel_to_wave
 from sonolume.modules.mel import MelSettings, MelSpectrogram
+from sonolume.modules.windows import CallSize
 
 FRAMES = 64
 
@@ -97,3 +98,61 @@ def test_phases_of_a_wave_are_a_better_start_than_random_ones(waves: Tensor):
 def test_a_start_of_another_length_is_refused(waves: Tensor):
     with pytest.raises(ValueError, match=r"start is \(3, 16383\), expected \(3, 16384\)"):
         mel_to_wave(MelSpectrogram()(waves), start=waves[:, 1:])
+
+
+@pytest.mark.parametrize("settings", [MelSettings(), MelSettings(n_fft=512, win_size=400, hop_size=160, n_mel=40)])
+@pytest.mark.parametrize("from_wave", [False, True])
+def test_pieces_equal_the_whole(settings: MelSettings, from_wave: bool):
+    """The overlap holds all frames that can reach a piece; from the same phases even the bits are nearly equal."""
+    log_mel = torch.randn(2, settings.n_mel, 150, generator=torch.Generator().manual_seed(0)) - 4
+    start = 0.1 * torch.randn(2, 150 * settings.hop_size) if from_wave else None
+    whole, pieces = (
+        mel_to_wave(log_mel, settings, 6, start=start, size=CallSize(*size)) for size in ((150, 300), (40, 40))
+    )
+    assert whole.std() > 0.01
+    torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
+
+
+def test_it_can_be_stopped_after_each_piece():
+    seen: list[tuple[int, int]] = []
+
+    def stop(number: int, total: int) -> None:
+        seen.append((number, total))
+        if number == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        mel_to_wave(torch.full((1, 80, 100), -4.0), num_iters=2, size=CallSize(30, 30), on_chunk=stop)
+    assert seen == [(1, 4), (2, 4)]
+
+
+def test_the_reference_is_reached_to_rounding(waves: Tensor):
+    """The same algorithm as published: dense products, torch's complex numbers and fold, in float64."""
+    log_mel = MelSpectrogram()(waves)
+    start = waves + 0.05 * torch.randn(waves.shape, generator=torch.Generator().manual_seed(0))
+    expected = reference(log_mel.double(), start.double(), num_iters=8)
+    torch.testing.assert_close(mel_to_wave(log_mel, num_iters=8, start=start).double(), expected, rtol=0, atol=3e-5)
+
+
+def reference(log_mel: Tensor, start: Tensor, num_iters: int, momentum: float = 0.99) -> Tensor:
+    """Plain fast Griffin-Lim of ln mel (B, M, T) from the phases of a wave (B, N)."""
+    mel = MelSpectrogram().double()
+    target = (log_mel.exp() - 1e-5).clamp(min=0)
+    magnitude = (torch.linalg.pinv(mel.basis) @ target).clamp(min=0) + 1e-3 * (mel.basis.T @ target)
+    for _ in range(40):
+        magnitude = magnitude * (mel.basis.T @ target) / (mel.basis.T @ (mel.basis @ magnitude) + 1e-10)
+
+    def fold(columns: Tensor) -> Tensor:
+        length = (columns.shape[-1] - 1) * 256 + 1024
+        return torch.nn.functional.fold(columns, (1, length), (1, 1024), stride=(1, 256)).flatten(1)
+
+    def inverse(spectrum: Tensor) -> Tensor:
+        weight = fold(mel.window.square()[None, :, None].expand(1, -1, spectrum.shape[-1])).clamp(min=1e-8)
+        wave = fold(torch.fft.irfft(spectrum, n=1024, dim=1) * mel.window[:, None]) / weight
+        return wave[:, 384 : 384 + spectrum.shape[-1] * 256]
+
+    spectrum, previous = mel.stft(start), torch.zeros(())
+    for _ in range(num_iters):
+        consistent = mel.stft(inverse(magnitude * spectrum / (spectrum.abs() + 1e-10)))
+        spectrum, previous = consistent + momentum * (consistent - previous), consistent
+    return inverse(magnitude * spectrum / (spectrum.abs() + 1e-10))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from sonolume.modules.windows import Windows, taper, vocode_in_chunks
+from sonolume.modules.windows import CallSize, Windows, cut_pieces, taper, vocode_in_chunks, vocoder_pieces
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,27 @@ def test_chunks_equal_the_whole():
         model_in_dim=8, upsample_initial_channel=16, upsample_rates=[8, 8, 2, 2],
         upsample_kernel_sizes=[16, 16, 4, 4], normalize_before=False, initializer_range=0.3,
     )  # fmt: skip
-    vocoder = SpeechT5HifiGan(config).eval()
-    mel = torch.randn(2, 8, 200)
-    whole = vocode_in_chunks(mel, vocoder)
-    assert whole.shape == (2, 200 * 256) and whole.std() > 1e-3
-    torch.testing.assert_close(vocode_in_chunks(mel, vocoder, chunk=70), whole, rtol=0, atol=1e-4)
-    assert (vocode_in_chunks(mel, vocoder, chunk=70, context=2) - whole).abs().max() > 1e-3
+    vocoder = SpeechT5HifiGan(config).eval().double()  # rounding is then far below the tolerance
+    mel = torch.randn(2, 8, 110)
+    whole = vocode_in_chunks(mel, vocoder, CallSize(110, 220))
+    assert whole.shape == (2, 110 * 256) and whole.std() > 1e-3
+    for size in (CallSize(60, 60), CallSize(60, 120), CallSize(110, 110)):
+        torch.testing.assert_close(vocode_in_chunks(mel, vocoder, size), whole, rtol=0, atol=1e-6)
+    assert (vocode_in_chunks(mel, vocoder, CallSize(60, 60), context=2) - whole).abs().max() > 1e-3
+
+
+def test_pieces_cover_every_frame_of_every_sound_once():
+    for sounds, frames, size in ((1, 37500, (640, 640)), (16, 160, (640, 640)), (5, 624, (2048, 2000)), (2, 7, (3, 1))):
+        seen = torch.zeros(sounds, frames, dtype=torch.int)
+        for some, start, end, left, right in cut_pieces(sounds, frames, 32, CallSize(*size)):
+            seen[some, start:end] += 1
+            assert (left, right) == (max(0, start - 32), min(frames, end + 32))
+            assert end - start <= size[0] and (len(seen[some]) == 1 or len(seen[some]) * (end - start) <= size[1])
+        assert seen.eq(1).all()
+
+
+def test_a_cpu_gets_small_groups_of_clips():
+    groups = [piece.sounds for piece in vocoder_pieces(torch.zeros(9, 80, 160))]
+    assert groups == [slice(0, 4), slice(4, 8), slice(8, 12)]
+    assert len(vocoder_pieces(torch.zeros(1, 80, 624))) == 1  # a published clip is not cut
+    assert len(vocoder_pieces(torch.zeros(16, 80, 160, device="meta"))) == 1

@@ -293,3 +293,10 @@ def test_a_peak_beyond_any_range() -> None:
     with pytest.raises(audio.SoundError) as caught:
         audio.check_wave(np.array([0, 1e30], np.float32), 16000, "a.wav")
     assert caught.value.reason == "out of range"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_mono_is_the_mean_of_the_channels_to_the_bit(tmp_path: Path, channels: int) -> None:
+    samples = np.random.default_rng(0).standard_normal((70_000, channels)).astype(np.float32)  # more than one block
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    assert np.array_equal(audio.load(tmp_path / "a.wav", 16000), np.ascontiguousarray(samples.T).mean(axis=0))

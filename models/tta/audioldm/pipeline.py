@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from transformers import T5EncoderModel
 
 from sonolume.modules.export_code import add_code
-from sonolume.modules.griffin_lim import mel_to_wave
+from sonolume.modules.griffin_lim import griffin_lim_pieces, mel_to_wave
 from sonolume.modules.inpainting import FromAudio, FromNoise, Span, Spans, check_source
 from sonolume.modules.lora import FILE as LORA_FILE
 from sonolume.modules.lora import merge as merge_lora
@@ -46,7 +46,7 @@ from sonolume.modules.saved_card import FILE as CARD_FILE
 from sonolume.modules.saved_card import PLAIN as PLAIN_CARD
 from sonolume.modules.saved_card import read_card, save_card, weights_hash
 from sonolume.modules.unet import denormalise, normalise, use_crop_upsampling, with_positions, write_card
-from sonolume.modules.windows import Windows, vocode_in_chunks
+from sonolume.modules.windows import Windows, vocode_in_chunks, vocoder_pieces
 from sonolume.utils.model_folder import check_class, find_folder, hub_error
 
 Callback = Callable[["TextToAudioPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
@@ -54,6 +54,7 @@ OnWindow = Callable[[int, int], None]  # (finished vocoder windows, all)
 TURBO = "turbo"  # subfolder with the LoRA file of the preset of this name
 SHORTEST, LONGEST = 0.5, 600.0  # seconds of a sound
 WINDOW_BATCH_SIZE = 8  # windows in one call of a network
+DECODED_ON_CPU = 4  # clips that a CPU decodes at once; a clip of the miniature takes 1.5 times as long in a batch of 16
 
 
 @dataclass
@@ -382,7 +383,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             callback_on_step_end_tensor_inputs: which of `_callback_tensor_inputs` it gets.
             cross_attention_kwargs: passed to the U-Net.
             callback_on_vocoder_window: called as `callback(number, total)` after each part of the waves that the
-                vocoder has made; an exception that it raises ends the call.
+                vocoder or Griffin-Lim has made; an exception that it raises ends the call.
 
         Raises:
             ValueError: an empty or too long text, a number out of range, a sound or a mask that cannot be used.
@@ -565,7 +566,8 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """Normalised latents (B, z, h, w) -> ln mel (B, M, T); several windows are cross-faded."""
         windows = windows or Windows(latents.shape[-1], 1, 1)
         latents = denormalise(latents.to(self.vae.dtype), self.vae)
-        decode = lambda some, _: self.vae.decode(some).sample[:, 0]  # noqa: E731
+        at_once = DECODED_ON_CPU if latents.device.type == "cpu" else max(1, len(latents) * windows.count)
+        decode = lambda some, _: torch.cat([self.vae.decode(few).sample[:, 0] for few in some.split(at_once)])  # noqa: E731
         return windows.apply(decode, latents, WINDOW_BATCH_SIZE, out_unit=self.factor)
 
     def encode_wave(self, wave: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
@@ -582,12 +584,22 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def vocode(self, mel: Tensor, on_window: OnWindow | None = None) -> Tensor:
         """ln mel (B, M, T) -> wave (B, T * hop), float32; not clipped, it may leave -1..1.
 
-        `on_window(number, total)` is called after each part of a long mel.
+        `on_window(number, total)` is called after each part that the vocoder, then Griffin-Lim, has made.
         """
+        iterations = self.config.refine
         if self.vocoder is None:
-            return mel_to_wave(mel, self.mel_settings)
-        wave, iterations = vocode_in_chunks(mel, self.vocoder, on_chunk=on_window), self.config.refine
-        return mel_to_wave(mel, self.mel_settings, iterations, start=wave) if iterations else wave
+            return mel_to_wave(mel, self.mel_settings, on_chunk=on_window)
+        if not iterations:
+            return vocode_in_chunks(mel, self.vocoder, on_chunk=on_window)
+        counts = len(vocoder_pieces(mel)), len(griffin_lim_pieces(mel, self.mel_settings, iterations))
+
+        def report(number: int, done: int = 0) -> None:
+            if on_window:
+                on_window(done + number, sum(counts))
+
+        wave = vocode_in_chunks(mel, self.vocoder, on_chunk=lambda number, _: report(number))
+        refined = lambda number, _: report(number, counts[0])  # noqa: E731
+        return mel_to_wave(mel, self.mel_settings, iterations, start=wave, on_chunk=refined)
 
     def _check(
         self, steps: int, duration: float | None, output_type: str, batch: int, callback_inputs: Sequence[str]

@@ -248,3 +248,22 @@ def test_refining_brings_a_poor_vocoder_to_the_levels_of_the_mel(goldens: Simple
     errors = [float((MelSpectrogram()(wave) - mel).abs().mean()) for wave in (raw, refined)]
     assert errors[1] < 0.5 * errors[0]
     assert not torch.allclose(refined, mel_to_wave(mel, num_iters=8), atol=1e-3)  # it starts from the vocoder's phases
+
+
+def test_windows_of_the_vocoder_and_of_griffin_lim_are_reported_and_can_be_stopped(goldens: SimpleNamespace):
+    pipe = official_pipeline(goldens)
+    mel = torch.full((6, 80, 200), -5.0)  # two groups of three for the vocoder, one for Griffin-Lim
+    pipe.register_to_config(refine=2)
+    seen: list[tuple[int, int]] = []
+    pipe.vocode(mel, lambda number, total: seen.append((number, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+    def stop(number: int, total: int) -> None:
+        if number == 3:  # of Griffin-Lim
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        pipe.vocode(mel, stop)
+    pipe.vocoder = None
+    pipe.vocode(mel[:1], lambda number, total: seen.append((number, total)))
+    assert seen[3:] == [(1, 1)]
