@@ -11,6 +11,8 @@ import threading
 import time
 from types import FrameType
 
+from sonolume.utils.allocator import keep_freed_memory
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PARENT_CHECK = 1.0  # seconds between two checks that the parent still lives
 
@@ -42,11 +44,12 @@ def _is_command() -> bool:
 
 
 def start_command() -> None:
-    """Handle signals and the end of the parent in this process, which runs a command."""
+    """Handle signals and the end of the parent in this process, which runs a command, and set its allocator."""
     for number in SIGNALS:
         signal.signal(number, exit_at_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # egs/_run.sh blocks SIGINT until here
     os.register_at_fork(after_in_child=exit_with_parent)  # data loaders, and train.strategy=ddp_fork
+    keep_freed_memory()
     if "LOCAL_RANK" in os.environ:  # started by Lightning or torchrun
         exit_with_parent()
 

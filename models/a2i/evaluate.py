@@ -66,6 +66,7 @@ def run(
     if not of_pictures:
         raise UserError(f"--embedder is needed to score pictures of recordings; customary: {CUSTOMARY}")
     pipe, components = loading.load(where, config.recipe, options.device)
+    runtime.speed_up(pipe.sd.unet)
     folder = runtime.make_folder(options.output_dir)
     painter = Painter(pipe, _sampling_settings(pipe, where, components, options), options, folder)
     real = collect_tests(config, options, folder, pipe, in_world, collect_scenes=collect_scenes)

@@ -90,6 +90,7 @@ def load_model(config: RunConfig, options: InferenceOptions) -> LoadedModel:
     pipe, components = loading.load(
         source, config.recipe, options.device, options.dtype, options.stable_diffusion, not options.no_safety_checker
     )
+    runtime.speed_up(pipe.sd.unet)
     return LoadedModel(pipe, components, pipe.sd.scheduler, pipe.num_steps)
 
 

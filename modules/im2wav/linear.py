@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sonolume.modules import prepacking
 from sonolume.modules.im2wav.transformer import TokenTransformer
 
 COLUMNS = 3  # up to so many rows, weight @ x^T is faster than x @ weight^T
@@ -59,8 +60,7 @@ class PackedLinear(nn.Module):
     @staticmethod
     def is_available() -> bool:
         """Whether this build of PyTorch has the two operators."""
-        names = ("_reorder_linear_weight", "_linear_pointwise")
-        return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+        return prepacking.is_available()
 
 
 def for_rows(transformer: TokenTransformer, rows: int) -> TokenTransformer:

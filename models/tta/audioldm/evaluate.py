@@ -47,6 +47,7 @@ def run(config: Config, options: EvaluationOptions) -> None:
     where = runtime.find_checkpoint(options.checkpoint, config, SHIPPED)
     in_world = options.reference is None and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED)
     pipe, size = load(where, options.device), options.batch_size
+    runtime.speed_up(pipe.unet)
     settings = sampling_settings(pipe, where, default_preset(pipe, options), options.num_steps, options.guidance_scale)
     folder, rate = runtime.make_folder(options.output_dir), pipe.mel_settings.sample_rate
     if in_world:

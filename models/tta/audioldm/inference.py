@@ -88,6 +88,7 @@ def load_model(config: Config, options: InferenceOptions) -> LoadedModel:
         from sonolume.models import lora
 
         lora.load(pipe, options.lora, options.lora_scale)
+    runtime.speed_up(pipe.unet)
     if pipe.vocoder is None:
         message(f"{source} has no vocoder: Griffin-Lim reconstructs the waves, at lower quality")
     return LoadedModel(pipe, source, pipe.scheduler, pipe.config.num_steps)
