@@ -11,7 +11,8 @@ import torch
 
 from sonolume.config.base import RunConfig
 from sonolume.config.options import check_device
-from sonolume.modules.prepacking import is_available, prepack
+from sonolume.models.precision import cpu_has_bfloat16
+from sonolume.modules.prepacking import prepack
 from sonolume.utils import audio, files, model_folder, names, paths
 from sonolume.utils.errors import ModelError, UserError, first_line
 from sonolume.utils.text import message
@@ -105,7 +106,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the precision of --dtype."""
     if name == "float16" and device.type == "cpu":
         raise UserError("--dtype float16 is for GPUs: on a CPU use bfloat16 or float32")
-    if name == "bfloat16" and device.type == "cpu" and not is_available(torch.bfloat16):
+    if name == "bfloat16" and device.type == "cpu" and not cpu_has_bfloat16():
         message("--dtype bfloat16: this processor does not multiply bfloat16, PyTorch emulates it: float32 is faster")
     return DTYPES[name]
 
