@@ -159,7 +159,7 @@ def _sampling_settings(
         "stable_diffusion": components["stable_diffusion"],
         "prompt": pipe.encoder.prompt,
         "num_steps": options.num_steps or pipe.num_steps,
-        "guidance_scale": pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+        "guidance_scale": pipe.default_guidance_scale if options.guidance_scale is None else options.guidance_scale,
         "scheduler": type(pipe.sd.scheduler).__name__,
         "versions": runtime.versions(),
     }

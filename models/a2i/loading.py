@@ -69,7 +69,7 @@ def load_exported(
         raise UserError(f"{key} {sd_source}: {error}") from error
     pipe.guidance_scale = float(settings.get("guidance_scale", pipe.guidance_scale))
     checked = sd.safety_checker is not None
-    return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
+    return pipe, {"model": source, "stable_diffusion": sd_source, "trained_lora": has_lora, "safety_checker": checked}
 
 
 def load_encoders(source: str, recipe: str, device: str = "auto") -> tuple[AudioToImagePipeline, dict[str, Any]]:
