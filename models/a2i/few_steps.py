@@ -1,5 +1,6 @@
 """Few-step sampling of pictures: a LoRA made by distillation, and what a Stable Diffusion with it takes.
 
+It is the file `FOLDER`/pytorch_lora_weights.safetensors in the folder of a Stable Diffusion, or is given by --lora.
 An LCM-LoRA (Luo et al. 2023, arXiv 2311.05556) and one made by our distillation both turn Stable Diffusion into a
 network for `LCMScheduler`, with 1 to 8 steps and little or no guidance.
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from sonolume.modules.lora import FILE, read
 from sonolume.modules.sampling import TURBO_STEPS
 from sonolume.utils.errors import UserError
 
@@ -70,6 +72,19 @@ def of_lora(source: str, header: dict[str, str]) -> FewSteps | None:
         except (KeyError, ValueError) as error:
             raise UserError(f"{source}: its header is damaged: steps or guidance_scale") from error
     return LCM if LCM_NAME.search(source) else None
+
+
+def in_folder(folder: Path) -> "Turbo | None":
+    """The preset of a Stable Diffusion's folder, if it has one; raises a UserError if the file is damaged."""
+    file = folder / FOLDER / FILE
+    if not file.is_file():
+        return None
+    try:
+        header = read(file)[1]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    limits = of_lora(str(file), header)
+    return None if limits is None else Turbo(limits, file)
 
 
 class Turbo:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sonolume.config.audio_to_image import NOISE, PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
-from sonolume.config.options import TURBO
+from sonolume.config.options import TURBO, SamplingOptions, changed
 from sonolume.models import runtime
 from sonolume.models.a2i import few_steps, loading
 from sonolume.models.a2i.clips import Clip, read_clips
@@ -28,6 +28,9 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image, picture_grid, save_png
 from sonolume.utils.text import message
 
+NOT_WITH_TURBO = (  # its guidance is built in; the others were not measured with it
+    "guidance_scale", "negative_text", "negative_audio", "scheduler", "lora", "controlnet", "init_image",
+)  # fmt: skip
 COLUMNS = 6  # pictures in a row of a storyboard
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
 
@@ -62,10 +65,21 @@ class LoadedModel:
         runtime.choose_sampler(self.pipe, options.preset or default_preset(self.pipe, options), options.scheduler)
 
 
-def default_preset(pipe: AudioToImagePipeline, options: InferenceOptions) -> str:
-    """Choose the preset without --preset: "turbo" with a --lora for few steps and no --scheduler, else "balanced"."""
-    is_few_step = pipe.turbo is not None and pipe.turbo.file is None
-    return TURBO if is_few_step and options.scheduler is None else "balanced"
+def default_preset(pipe: AudioToImagePipeline, options: SamplingOptions) -> str:
+    """Choose the preset without --preset: "turbo" if Stable Diffusion has it, and no flag needs another one.
+
+    With a --lora for few steps, only --scheduler does; without one, a flag that does is named on stderr.
+    """
+    if pipe.turbo is None:
+        return "balanced"
+    if pipe.turbo.file is None:
+        return "balanced" if changed(options, ["scheduler"]) else TURBO
+    given = changed(options, NOT_WITH_TURBO)
+    if options.num_steps is not None and not pipe.turbo.limits.takes_steps(options.num_steps):
+        given = [*given, "num_steps"]
+    if given:
+        message(f"--{given[0]}: without the preset {TURBO}, which does not take it")
+    return "balanced" if given else TURBO
 
 
 def run(config: RunConfig, options: InferenceOptions) -> None:

@@ -421,8 +421,8 @@ def test_a_lora_of_the_exported_folder_is_used(infer: Infer, dog: str, exported:
 
 
 @pytest.fixture
-def write_lora(exported: Path) -> Callable[..., dict[str, Any]]:
-    """write_lora(file, scale, kohya): a LoRA of every layer as the LCM-LoRAs of the hub; its weights.
+def write_lora(exported: Path) -> Callable[..., None]:
+    """write_lora(file, scale, kohya, **header): write a LoRA of every layer as the LCM-LoRAs of the hub.
 
     Rank 2, alpha 1; `kohya` false: the same by peft's names, with the factor in its weights.
     """
@@ -433,7 +433,7 @@ def write_lora(exported: Path) -> Callable[..., dict[str, Any]]:
     source = json.loads((exported / "audio_to_image.json").read_text())["stable_diffusion"]
     unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet")
 
-    def write(file: Path, scale: float = 0.1, kohya: bool = True) -> None:
+    def write(file: Path, scale: float = 0.1, kohya: bool = True, **header: str) -> None:
         torch.manual_seed(0)
         weights: dict[str, Any] = {}
         for name, layer in unet.named_modules():
@@ -447,7 +447,7 @@ def write_lora(exported: Path) -> Callable[..., dict[str, Any]]:
                 else:
                     weights |= {f"unet.{name}.lora_A.weight": down / 2, f"unet.{name}.lora_B.weight": up}
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, file)
+        save_file(weights, file, header or None)
 
     return write
 
@@ -513,4 +513,46 @@ def test_loras_that_cannot_be_used(
     if "lcm" in flags:
         write_lora(tmp_path / "lcm.safetensors")
     code, paths, stderr = infer("--audio", dog, *flags.split())
+    assert code == 2 and not paths and message in stderr and len(errors(stderr)) == 1, stderr
+
+
+@pytest.fixture
+def turbo(exported: Path, write_lora: Any, tmp_path: Path) -> str:
+    """A Stable Diffusion with the preset "turbo"."""
+    source = json.loads((exported / "audio_to_image.json").read_text())["stable_diffusion"]
+    folder = Path(shutil.copytree(source, tmp_path / "with turbo"))
+    write_lora(folder / "turbo" / "pytorch_lora_weights.safetensors", kohya=False, steps="4", guidance_scale="4.0")
+    return str(folder)
+
+
+def test_the_preset_turbo_is_the_default_of_a_model_that_has_it(infer: Infer, dog: str, turbo: str) -> None:
+    draw = ["--audio", dog, "--stable_diffusion", turbo]
+    code, (png,), stderr = infer(*draw, "--num_steps", "4")
+    assert code == 0 and "without the preset" not in stderr
+    facts = facts_of(png)
+    names = ("scheduler", "preset", "num_steps", "guidance_scale", "lora")
+    assert [facts[name] for name in names] == ["LCMScheduler", "turbo", 4, 1.0, None]
+    for flags in (["--negative_text", "dull"], ["--guidance_scale", "3"], ["--num_steps", "3"], ["--init_image", dog]):
+        if flags[1] == dog:
+            flags[1] = str(png)
+        code, (other,), stderr = infer(*draw, *flags)
+        assert code == 0 and f"{flags[0]}: without the preset turbo, which does not take it" in stderr
+        assert facts_of(other)["preset"] == "balanced"
+    chosen = ["--preset", "turbo", "--init_image", str(png), "--window", "0.25"]
+    code, paths, stderr = infer(*draw, *chosen)
+    assert code == 0 and len(paths) == 3 and facts_of(paths[0])["preset"] == "turbo", stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--guidance_scale 3", "has guidance of 4 built in, and takes a guidance scale of at most 1, got 3"),
+        ("--num_steps 3", "takes 1, 2, 4 steps, got 3"),
+        ("--negative_audio noise", "takes no negative text or sound"),
+    ],
+)
+def test_flags_that_the_preset_turbo_does_not_take(
+    infer: Infer, dog: str, turbo: str, flags: str, message: str
+) -> None:
+    code, paths, stderr = infer("--audio", dog, "--stable_diffusion", turbo, "--preset", "turbo", *flags.split())
     assert code == 2 and not paths and message in stderr and len(errors(stderr)) == 1, stderr
