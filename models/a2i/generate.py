@@ -66,14 +66,14 @@ class LoadedModel:
 
 
 def default_preset(pipe: AudioToImagePipeline, options: SamplingOptions) -> str:
-    """Choose the preset without --preset: "turbo" if Stable Diffusion has it, and no flag needs another one.
+    """Choose the preset without --preset: "turbo" with a --lora for few steps, unless --scheduler is given.
 
-    With a --lora for few steps, only --scheduler does; without one, a flag that does is named on stderr.
+    Also if Stable Diffusion has it, the model prefers it, and no flag needs another one, which is named on stderr.
     """
-    if pipe.turbo is None:
-        return "balanced"
-    if pipe.turbo.file is None:
+    if pipe.turbo is not None and pipe.turbo.file is None:
         return "balanced" if changed(options, ["scheduler"]) else TURBO
+    if pipe.turbo is None or not pipe.prefers_turbo:
+        return "balanced"
     given = changed(options, NOT_WITH_TURBO)
     if options.num_steps is not None and not pipe.turbo.limits.takes_steps(options.num_steps):
         given = [*given, "num_steps"]

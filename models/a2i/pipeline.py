@@ -75,6 +75,7 @@ class AudioToImagePipeline:
         self.turbo: Turbo | None = None  # the preset "turbo", if the U-Net has it
         self.few_steps: FewSteps | None = None  # limits of the preset "turbo", while it is used
         self.preset = "balanced"
+        self.prefers_turbo = False  # in commands, if Stable Diffusion has it
         if self._head is not None and sd.unet is not None:
             check(self._head, sd.unet)
         self.guidance_scale = 7.5  # as published
@@ -127,6 +128,7 @@ class AudioToImagePipeline:
         if other:
             made.num_steps, made.guidance_scale = other.num_steps, other.guidance_scale
             made.turbo, made.few_steps, made.preset = other.turbo, other.few_steps, other.preset
+            made.prefers_turbo = other.prefers_turbo
         return made
 
     def save_pretrained(self, *_: Any, **__: Any) -> NoReturn:

@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -518,15 +519,20 @@ def test_loras_that_cannot_be_used(
 
 @pytest.fixture
 def turbo(exported: Path, write_lora: Any, tmp_path: Path) -> str:
-    """A Stable Diffusion with the preset "turbo"."""
+    """A Stable Diffusion with the preset "turbo"; next to it "model", which prefers it."""
     source = json.loads((exported / "audio_to_image.json").read_text())["stable_diffusion"]
     folder = Path(shutil.copytree(source, tmp_path / "with turbo"))
     write_lora(folder / "turbo" / "pytorch_lora_weights.safetensors", kohya=False, steps="4", guidance_scale="4.0")
+    settings = json.loads((exported / "audio_to_image.json").read_text()) | {"preset": "turbo"}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "audio_to_image.json").write_text(json.dumps(settings | {"stable_diffusion": str(folder)}))
     return str(folder)
 
 
-def test_the_preset_turbo_is_the_default_of_a_model_that_has_it(infer: Infer, dog: str, turbo: str) -> None:
-    draw = ["--audio", dog, "--stable_diffusion", turbo]
+def test_the_preset_turbo_is_the_default_of_a_model_that_prefers_it(infer: Infer, dog: str, turbo: str) -> None:
+    plain = facts_of(infer("--audio", dog, "--stable_diffusion", turbo)[1][0])
+    assert plain["preset"] == "balanced"
+    infer, draw = partial(infer, checkpoint=Path(turbo).parent / "model"), ["--audio", dog]
     code, (png,), stderr = infer(*draw, "--num_steps", "4")
     assert code == 0 and "without the preset" not in stderr
     facts = facts_of(png)

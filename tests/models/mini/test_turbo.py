@@ -28,7 +28,7 @@ def test_a_short_distillation_exports_the_preset(root: Path, tiny_stable_diffusi
     with safe_open(turbo.file, "pt") as file:
         header = file.metadata()
         learned = [file.get_tensor(name).any() for name in file.keys() if "lora_B" in name]  # noqa: SIM118
-    assert any(learned) and header["base_model"].endswith("tiny") and len(header["teacher"]) == 64
+    assert any(learned) and header["base_model"].endswith("tiny") and header["teacher"]
 
 
 @pytest.mark.parametrize("wrong", ["model.method=full", "model.distill.guidance_scale=1", "model.distill.stage=none"])
