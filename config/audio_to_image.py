@@ -133,6 +133,13 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
     stable_diffusion: str | None = option(
         help="Stable Diffusion that makes the pictures (default: the one used in training)", metavar="FOLDER_OR_ID"
     )
+    lora: str | None = option(
+        help="LoRA for that Stable Diffusion: file, folder or hub id; one with lcm in its name, such as "
+        "latent-consistency/lcm-lora-sdv1-5, uses the preset turbo", metavar="FOLDER_OR_FILE_OR_ID",
+    )  # fmt: skip
+    lora_scale: float = option(
+        1.0, help="strength of --lora, -2 to 2; 0 is none", low=-2, high=2, needs=("lora",), metavar="SCALE"
+    )
     no_safety_checker: bool = option(help="do not run the safety checker of --stable_diffusion")
     init_image: Path | None = option(help="picture to start from, instead of noise", metavar="FILE", must_exist=True)
     strength: float | None = option(
@@ -157,6 +164,8 @@ class InferenceOptions(options.GenerationOptions, options.OutputOptions, options
         super().__post_init__()
         if not self.audio:
             raise UserError("--audio is missing: name a sound file, or a folder of them")
+        if self.lora is not None:
+            paths.locate_weights(self.lora, "--lora")
         if self.prompt is not None and PLACEHOLDER not in self.prompt:
             raise UserError(f'--prompt "{self.prompt}" has no {PLACEHOLDER}: write it where the sound belongs')
         if self.together and self.window is not None:

@@ -31,7 +31,7 @@ from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
 PRESETS = ("reference", "balanced", "fast")
-TURBO = "turbo"  # preset of distilled text-to-audio models
+TURBO = "turbo"  # preset of distilled models
 SCHEDULERS = ("ddim", "pndm", "dpm++", "euler", "unipc", "deis", "flow-euler", "flow-unipc")  # flow-*: for flow models
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")  # examples; any index is accepted
 LARGEST_SEED = 2**62  # torch takes 64 bits; the samples of one run count on from the seed

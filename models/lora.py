@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sonolume.config.base import LoraConfig
-from sonolume.modules import lora
+from sonolume.modules import lora, lora_formats
 from sonolume.modules.lora import FILE, PREFIX, SETTINGS
 from sonolume.utils import cache, files
 from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.paths import download, is_local, locate_weights
+from sonolume.utils.text import message
 
 LAYERS = {  # ends of the names of diffusers' layers
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],
@@ -84,21 +86,51 @@ def base_hash(unet: UNet2DConditionModel) -> str:
     return cache.content_hash(*(weight for name, weight in unet.named_parameters() if ".lora_" not in name))
 
 
-def load(pipe: Any, path: Path, scale: float = 1.0) -> None:
+def find(source: str, key: str) -> Path:
+    """Locate the file or folder of a LoRA for `load`; of a hub id, `FILE` is downloaded.
+
+    Args:
+        source: file, folder or hub id, relative to the working directory; `key` is its flag, for messages.
+
+    Raises:
+        UserError: no such file or folder, or the hub has or sends nothing of this name.
+    """
+    located = locate_weights(source, key)
+    if is_local(located):
+        return Path(located)
+    folder = download(located, key, FILE)
+    if not (folder / FILE).is_file():
+        raise UserError(f"{key} {source}: the hub has no {FILE} there: download the file that you need, and name it")
+    return folder
+
+
+def load(pipe: Any, path: Path, scale: float = 1.0) -> dict[str, str]:
     """Merge a LoRA file into the U-Net of a pipeline; the merged weights are saved by `save_pretrained`.
 
     Args:
-        path: a safetensors file, a folder that holds `FILE`, or the folder of a run of `run_finetune.sh`.
+        path: a safetensors file, also of another tool (modules/lora_formats.py), a folder that holds `FILE`, or the
+            folder of a run of `run_finetune.sh`.
         scale: see `modules.lora.merge`.
+
+    Returns:
+        The header of the file.
 
     Raises:
         UserError: as its ValueError.
     """
     path = next((one for one in (path / FILE, path / "lora" / FILE) if one.is_file()), path)
     try:
-        lora.merge(pipe.unet, path, scale)
+        return lora.merge(pipe.unet, path, scale, _to_peft)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _to_peft(weights: dict[str, Tensor], layers: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """As `lora_formats.to_peft`; notes on stderr what is left out."""
+    found = lora_formats.to_peft(weights, layers)
+    if left_out := len(weights) - len(found[0]) - len(found[1]):
+        message(f"{left_out} weights of the LoRA are left out: those of the text encoder")
+    return found
 
 
 def pair_up(weights: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:

@@ -6,6 +6,7 @@ and a merged network is as fast as before. r rank, i and o inputs and outputs of
 
 import json
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for in a folder
 PREFIX = "unet."  # without it diffusers skips every weight and only logs a warning
 SETTINGS = "lora_adapter_metadata"  # diffusers' key of peft's settings in the file's header
+
+Weights = dict[str, Tensor]
+Rename = Callable[[Weights, Iterable[str]], tuple[Weights, dict[str, float]]]  # with the layers -> alpha by layer
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -27,13 +31,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 @torch.no_grad()
-def merge(unet: nn.Module, path: Path, scale: float = 1.0) -> dict[str, str]:
+def merge(unet: nn.Module, path: Path, scale: float = 1.0, rename: Rename | None = None) -> dict[str, str]:
     """Merge a file into the weights of a network: W + scale * alpha / r * B A. Several files add up.
 
     If it fails, nothing is changed.
 
     Args:
         scale: strength; 0 leaves the weights exactly as they are.
+        rename: changes the names of other tools, given the layers of the network.
 
     Returns:
         The header of the file.
@@ -46,8 +51,13 @@ def merge(unet: nn.Module, path: Path, scale: float = 1.0) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"{path}: no {FILE} in it, nor in lora/" if path.is_dir() else f"{path}: no such LoRA file")
     weights, header = read(path)
+    layers, alphas = dict(unet.named_modules()), dict[str, float]()
+    if rename is not None:
+        try:
+            weights, alphas = rename(weights, layers)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     pairs, alpha = pair_up(weights, path), read_alpha(header, path)
-    layers = dict(unet.named_modules())
     for name, (down, up) in pairs.items():
         weight = getattr(layers.get(name), "weight", None)
         if weight is None:
@@ -60,7 +70,8 @@ def merge(unet: nn.Module, path: Path, scale: float = 1.0) -> dict[str, str]:
         return header
     for name, (down, up) in pairs.items():
         weight: Tensor = layers[name].weight  # type: ignore[assignment]
-        factor = scale if alpha is None else scale * alpha / len(down)
+        strength = alphas.get(name, alpha)
+        factor = scale if strength is None else scale * strength / len(down)
         change = (up.flatten(1).float() @ down.flatten(1).float()).view(weight.shape)  # (o, i) or (o, i, k, k)
         weight.copy_(weight.float() + factor * change.to(weight.device))
     return header

@@ -1,12 +1,16 @@
 """The parts in pretrained/mini: they load, are small enough, and reach the scores on their card."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
-from sonolume.models.mini.judges import load_judge, run_judge, score_judgement
+from sonolume.models.a2i import few_steps
+from sonolume.models.mini.judges import load_judge, picture_shares, run_judge, score_judgement
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
+from sonolume.modules import sampling
 from sonolume.modules.judges import SoundJudge
 from sonolume.modules.mel import MelSpectrogram
 from sonolume.preprocessors.miniworld import WORLD, world
@@ -44,6 +48,25 @@ def test_sounds_match_their_texts(shipped: Path):
     judge = load_judge(SoundJudge, shipped / "sound_judge")
     shares = score_judgement(run_judge(judge, MelSpectrogram()(waves.audios)), scenes)
     assert shares["single"].right >= 0.85 * CAPTIONS
+
+
+def test_the_preset_turbo_of_stable_diffusion(shipped: Path):
+    """Four calls of the network, without guidance, draw the kinds of captions."""
+    folder = shipped / "stable_diffusion"
+    turbo = few_steps.in_folder(folder)
+    assert turbo is not None and turbo.file is not None and turbo.file.stat().st_size <= 0.9e6
+    assert (turbo.limits.most_steps, turbo.limits.built_in) == (4, 4.0)
+    pipe: Any = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    turbo.merge(pipe.unet)
+    config = pipe.scheduler.config
+    noise = {name: config[name] for name in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
+    pipe.scheduler, steps = sampling.preset("turbo", config.prediction_type, noise | {"clip_sample": False})
+    scenes = list(world.scenes("test", 24, seed=4, pairs=False))
+    texts = [world.captions(scene, 1, "test")[0] for scene in scenes]
+    made = pipe(texts, num_inference_steps=steps, guidance_scale=1.0, generator=sampling.generators(range(24)),
+                output_type="pt").images  # fmt: skip
+    assert picture_shares(made, scenes)["single"].right >= 20
 
 
 @pytest.mark.full

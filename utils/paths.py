@@ -95,6 +95,16 @@ def locate(source: str, key: str, remedy: str = "", flag: bool = False) -> str:
     return source if folder is None else str(folder)
 
 
+def locate_weights(source: str, key: str) -> str:
+    """Resolve the name of a safetensors file, or of a folder or hub id as `locate`, from a flag; raises as `locate`."""
+    path = expand(source, key)
+    if path.is_file():
+        return str(path.resolve())
+    if path.suffix == ".safetensors":  # no id of the hub
+        raise ModelError(f"{key} {source}: no such file")
+    return locate(source, key, flag=True)
+
+
 @functools.cache
 def _try_hub() -> None:
     """Find out, once in a process, whether the model hub answers; if not, only use what was downloaded before.

@@ -16,8 +16,9 @@ from sonolume.utils.errors import UserError
 
 MOST_TOKENS = 8
 DRAWING_FLAGS = (  # of inference, which --embed and --search do not use
-    "prompt", "text", "negative_audio", "negative_text", "together", "window", "stable_diffusion", "no_safety_checker",
-    "init_image", "controlnet", "height", "width", "num_steps", "guidance_scale", "preset", "scheduler",
+    "prompt", "text", "negative_audio", "negative_text", "together", "window", "stable_diffusion", "lora",
+    "no_safety_checker", "init_image", "controlnet", "height", "width", "num_steps", "guidance_scale", "preset",
+    "scheduler",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from sonolume.config.audio_to_image import EvaluationOptions
 from sonolume.models import runtime
 from sonolume.models.a2i import from_text, loading
+from sonolume.models.a2i.generate import default_preset
 from sonolume.models.a2i.pipeline import AudioToImagePipeline, fitted
 from sonolume.models.evaluation import figures, held_out
 from sonolume.models.evaluation.embedders.base import Embedder
@@ -153,14 +154,14 @@ def _sampling_settings(
     pipe: AudioToImagePipeline, where: str, components: Mapping[str, Any], options: EvaluationOptions
 ) -> dict[str, Any]:
     """Apply the preset, and collect everything that determines a picture besides its sound and seed."""
-    runtime.choose_sampler(pipe, options.preset)
+    runtime.choose_sampler(pipe, options.preset or default_preset(pipe, options))
     pipe.sd.set_progress_bar_config(disable=True)
     return {
         "model": weights_version(where),
         "stable_diffusion": components["stable_diffusion"],
         "prompt": pipe.encoder.prompt,
         "num_steps": options.num_steps or pipe.num_steps,
-        "guidance_scale": pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+        "guidance_scale": pipe.default_guidance_scale if options.guidance_scale is None else options.guidance_scale,
         "scheduler": type(pipe.sd.scheduler).__name__,
         "versions": runtime.versions(),
     }

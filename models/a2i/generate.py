@@ -12,9 +12,11 @@ from tqdm import tqdm
 
 from sonolume.config.audio_to_image import NOISE, PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
+from sonolume.config.options import TURBO, SamplingOptions, changed
 from sonolume.models import runtime
-from sonolume.models.a2i import loading
+from sonolume.models.a2i import few_steps, loading
 from sonolume.models.a2i.clips import Clip, read_clips
+from sonolume.models.a2i.few_steps import Turbo
 from sonolume.models.a2i.pipeline import STRENGTH, AudioToImagePipeline, remove_placeholder
 from sonolume.models.a2i.sound_encoder import LongSounds, white_noise
 from sonolume.models.progress import OnStep, Step
@@ -26,6 +28,9 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image, picture_grid, save_png
 from sonolume.utils.text import message
 
+NOT_WITH_TURBO = (  # its guidance is built in; the others were not measured with it
+    "guidance_scale", "negative_text", "negative_audio", "scheduler", "lora", "controlnet", "init_image",
+)  # fmt: skip
 COLUMNS = 6  # pictures in a row of a storyboard
 WAVES_IN_MEMORY = 32  # windows that are read before they are encoded
 
@@ -50,17 +55,31 @@ StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]  # as d
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A pipeline for any number of generations, and its own sampler, to which each generation returns."""
+    """A pipeline for any number of generations."""
 
     pipe: AudioToImagePipeline
     components: dict[str, Any]  # description for sidecars
-    scheduler: Any
-    num_steps: int
 
     def choose_sampler(self, options: InferenceOptions) -> None:
         """Switch to the sampler of --preset and --scheduler, or back to the pipeline's own."""
-        self.pipe.sd.scheduler, self.pipe.num_steps = self.scheduler, self.num_steps
-        runtime.choose_sampler(self.pipe, options.preset, options.scheduler)
+        runtime.choose_sampler(self.pipe, options.preset or default_preset(self.pipe, options), options.scheduler)
+
+
+def default_preset(pipe: AudioToImagePipeline, options: SamplingOptions) -> str:
+    """Choose the preset without --preset: "turbo" with a --lora for few steps, unless --scheduler is given.
+
+    Also if Stable Diffusion has it, the model prefers it, and no flag needs another one, which is named on stderr.
+    """
+    if pipe.turbo is not None and pipe.turbo.file is None:
+        return "balanced" if changed(options, ["scheduler"]) else TURBO
+    if pipe.turbo is None or not pipe.prefers_turbo:
+        return "balanced"
+    given = changed(options, NOT_WITH_TURBO)
+    if options.num_steps is not None and not pipe.turbo.limits.takes_steps(options.num_steps):
+        given = [*given, "num_steps"]
+    if given:
+        message(f"--{given[0]}: without the preset {TURBO}, which does not take it")
+    return "balanced" if given else TURBO
 
 
 def run(config: RunConfig, options: InferenceOptions) -> None:
@@ -85,13 +104,30 @@ def check_inputs(options: InferenceOptions) -> None:
 
 
 def load_model(config: RunConfig, options: InferenceOptions) -> LoadedModel:
-    """Load the pipeline of --checkpoint, with --stable_diffusion, --device and --dtype."""
+    """Load the pipeline of --checkpoint, with --stable_diffusion, --lora, --device and --dtype."""
     source = runtime.find_checkpoint(options.checkpoint, config, recipe_code(config.recipe, "encoder").SHIPPED)
     pipe, components = loading.load(
         source, config.recipe, options.device, options.dtype, options.stable_diffusion, not options.no_safety_checker
     )
     runtime.speed_up(pipe.sd.unet)
-    return LoadedModel(pipe, components, pipe.sd.scheduler, pipe.num_steps)
+    if options.lora is not None:
+        load_lora(pipe, options)
+    return LoadedModel(pipe, components | {"lora": options.lora, "lora_scale": options.lora and options.lora_scale})
+
+
+def load_lora(pipe: AudioToImagePipeline, options: InferenceOptions) -> None:
+    """Merge --lora into the U-Net; one for few steps brings the preset "turbo", which is noted on stderr.
+
+    Raises:
+        UserError: no such LoRA, or of another network.
+    """
+    pipe.load_lora(options.lora or "", options.lora_scale, key="--lora")
+    if pipe.turbo is None and options.preset == TURBO:
+        pipe.turbo = Turbo(few_steps.LCM)
+    elif pipe.turbo is not None and pipe.turbo.file is None and options.preset is None and options.scheduler is None:
+        limits = pipe.turbo.limits
+        message(f"--lora {options.lora}: {limits.name}, used with {limits.steps} steps and without guidance, "
+                "as by --preset turbo (another sampler: --preset balanced)")  # fmt: skip
 
 
 def generate(model: LoadedModel, options: InferenceOptions, on_step: OnStep | None = None) -> Iterator[Path]:
@@ -147,7 +183,7 @@ def call_settings(
         "height": height,
         "width": width,
         "num_inference_steps": options.num_steps or pipe.num_steps,
-        "guidance_scale": pipe.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+        "guidance_scale": pipe.default_guidance_scale if options.guidance_scale is None else options.guidance_scale,
     }
 
 
@@ -175,7 +211,7 @@ def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: Inf
         mix=options.mix if options.text else None,
         num_steps=settings["num_inference_steps"],
         scheduler=type(pipe.sd.scheduler).__name__,
-        preset=None if options.scheduler else options.preset or "balanced",
+        preset=None if options.scheduler else pipe.preset,
         init_image=None if options.init_image is None else str(options.init_image),
         **_control(options),
         encoder_window=min(options.window or pipe.encoder.window, pipe.encoder.window),

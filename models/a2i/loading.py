@@ -10,7 +10,9 @@ import transformers.utils.logging
 
 from sonolume.config.audio_to_image import STABLE_DIFFUSION
 from sonolume.config.load import recipes
+from sonolume.config.options import TURBO
 from sonolume.models import pretrained, runtime
+from sonolume.models.a2i import few_steps
 from sonolume.models.a2i.pipeline import LORA, SETTINGS_FILE, AudioToImagePipeline
 from sonolume.models.a2i.sound_encoder import SoundEncoder
 from sonolume.models.recipes import recipe_code
@@ -67,9 +69,12 @@ def load_exported(
         pipe = AudioToImagePipeline(encoder, sd.to(place))
     except ValueError as error:
         raise UserError(f"{key} {sd_source}: {error}") from error
+    if paths.is_local(sd_source):
+        pipe.turbo = few_steps.in_folder(Path(sd_source))
+    pipe.prefers_turbo = settings.get("preset") == TURBO
     pipe.guidance_scale = float(settings.get("guidance_scale", pipe.guidance_scale))
     checked = sd.safety_checker is not None
-    return pipe, {"model": source, "stable_diffusion": sd_source, "lora": has_lora, "safety_checker": checked}
+    return pipe, {"model": source, "stable_diffusion": sd_source, "trained_lora": has_lora, "safety_checker": checked}
 
 
 def load_encoders(source: str, recipe: str, device: str = "auto") -> tuple[AudioToImagePipeline, dict[str, Any]]:

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sonolume.config.audio_to_image import PLACEHOLDER, STABLE_DIFFUSION
-from sonolume.config.options import PRESETS
+from sonolume.config.options import PRESETS, TURBO
+from sonolume.models.a2i.few_steps import FewSteps, Turbo, of_lora
 from sonolume.models.a2i.sound_encoder import SoundEncoder, Span, Wave, encoded_seconds, windows_of
 from sonolume.modules import sampling
 from sonolume.modules.decoupled_attention import AudioAttention, check, installed
@@ -71,6 +72,10 @@ class AudioToImagePipeline:
                              f"{width}: choose another one, such as {known}")  # fmt: skip
         self.sd, self.encoder = sd, encoder
         self.controlnet: Any = None  # a ControlNetModel, for `control_image`
+        self.turbo: Turbo | None = None  # the preset "turbo", if the U-Net has it
+        self.few_steps: FewSteps | None = None  # limits of the preset "turbo", while it is used
+        self.preset = "balanced"
+        self.prefers_turbo = False  # in commands, if Stable Diffusion has it
         if self._head is not None and sd.unet is not None:
             check(self._head, sd.unet)
         self.guidance_scale = 7.5  # as published
@@ -122,6 +127,8 @@ class AudioToImagePipeline:
             same.scheduler = scheduler
         if other:
             made.num_steps, made.guidance_scale = other.num_steps, other.guidance_scale
+            made.turbo, made.few_steps, made.preset = other.turbo, other.few_steps, other.preset
+            made.prefers_turbo = other.prefers_turbo
         return made
 
     def save_pretrained(self, *_: Any, **__: Any) -> NoReturn:
@@ -172,24 +179,70 @@ class AudioToImagePipeline:
                              "choose one for the same version")  # fmt: skip
         self.controlnet = controlnet.to(self.sd.device)
 
+    def load_lora(self, source: str, scale: float = 1.0, key: str = "load_lora") -> None:
+        """Merge a LoRA into the weights of the U-Net; peft is not needed. Several add up.
+
+        With one of few steps, made by distillation or with "lcm" in its name, the pipeline has the preset "turbo".
+
+        Args:
+            source: safetensors file of sonolume, diffusers, peft or kohya, folder, or hub id, of which
+                pytorch_lora_weights.safetensors is downloaded.
+            scale: strength; 0 changes nothing.
+            key: name of `source` in messages.
+
+        Raises:
+            UserError: no such LoRA, damaged, or of another network than this U-Net.
+        """
+        from sonolume.models import lora
+
+        path = lora.find(source, key)
+        if self.turbo is not None:
+            self.turbo.unmerge(self.sd.unet)
+        header = lora.load(self.sd, path, scale)
+        limits = of_lora(source, header) if scale else None
+        if limits is not None:
+            self.turbo = Turbo(limits)
+        self._merge_turbo()
+
     def use_preset(self, name: str) -> int:
         """Switch to the sampler of one of `PRESETS`, or raise a ValueError, and return its number of steps.
 
         "reference" is the published PNDM with 50 steps; "balanced" and "fast" are those of `modules/sampling.py`.
+        "turbo" is `LCMScheduler` with the LoRA of `turbo`, by default 4 steps without guidance.
         """
-        if name not in PRESETS:
+        if name not in (*PRESETS, TURBO):
             raise ValueError(f"no preset {name!r}: {', '.join(PRESETS)}")
-        self.encoder.use_preset(name)
+        if name == TURBO and self.turbo is None:
+            raise ValueError(f"{name}: this Stable Diffusion has no LoRA for few steps: give one, such as "
+                             "--lora latent-consistency/lcm-lora-sdv1-5")  # fmt: skip
+        self.few_steps = self.turbo.limits if self.turbo and name == TURBO else None
+        self.preset = name
+        self._merge_turbo()
+        self.encoder.use_preset("balanced" if name == TURBO else name)
         if name == "reference":
-            self.use_scheduler("pndm")
+            self.sd.scheduler = sampling.scheduler("pndm", *self._noise_schedule())
             self.num_steps = REFERENCE_STEPS
         else:
             self.sd.scheduler, self.num_steps = sampling.preset(name, *self._noise_schedule())
+        if self.few_steps:
+            self.num_steps = self.few_steps.steps
         return self.num_steps
+
+    def _merge_turbo(self) -> None:
+        """Bring the weights of the U-Net, which another pipeline may share, into the state of the preset."""
+        if self.turbo is not None:
+            (self.turbo.merge if self.few_steps else self.turbo.unmerge)(self.sd.unet)
 
     def use_scheduler(self, name: str) -> None:
         """Switch to a sampler by its short name; arguments and errors as `modules.sampling.scheduler`."""
+        if self.few_steps:
+            raise ValueError(f"{name}: the preset {TURBO} has a sampler of its own: choose another preset")
         self.sd.scheduler = sampling.scheduler(name, *self._noise_schedule())
+
+    @property
+    def default_guidance_scale(self) -> float:
+        """`guidance_scale`, or with the preset "turbo" 1, which is none."""
+        return 1.0 if self.few_steps else self.guidance_scale
 
     def _noise_schedule(self) -> tuple[str, dict[str, Any]]:
         """Objective and noise schedule of training; latents are never clipped, although DDIM's default is to clip."""
@@ -383,7 +436,7 @@ class AudioToImagePipeline:
             init_image: start from this picture, cropped to the shape of the result, instead of from noise.
             strength: how far to move away from it, above 0 to 1: the share of the steps that is made. Default 0.8.
             height, width: of the pictures in pixels, multiples of 8; default: the size of training.
-            guidance_scale: 1 or less is no guidance; default: `guidance_scale` of this object.
+            guidance_scale: 1 or less is no guidance; default: `default_guidance_scale` of this object.
             generator: one, or one for each picture, so that a picture does not depend on its batch.
             num_images_per_prompt: pictures of each sound, which follow each other.
             eta: 0 to 1, noise of DDIM.
@@ -412,7 +465,11 @@ class AudioToImagePipeline:
         self._check_control(control_image, init_image)
         sampling.step_arguments(self.sd.scheduler, eta=eta)
         size = self.size(height, width)
-        scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        scale = self.default_guidance_scale if guidance_scale is None else guidance_scale
+        if self.few_steps:
+            words = [negative_prompt] if isinstance(negative_prompt, str) else negative_prompt or []
+            self.few_steps.check(steps, scale, any(words) or negative_sounds is not None)
+        self._merge_turbo()
         if prompt_embeds is None:
             if sounds is None or negative_prompt_embeds is not None:
                 raise ValueError("give sounds, or prompt_embeds (with negative_prompt_embeds), to draw a picture of")

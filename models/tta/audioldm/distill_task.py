@@ -1,12 +1,9 @@
-"""Distillation of a pipeline into one of a few network calls: endpoint regression, then distribution matching.
+"""Distillation of a pipeline into one of a few network calls, by the stages of `models/distillation.py`.
 
-Stage 1 learns the end of the teacher's guided sampling path from any of its points, so guidance is part of the result.
-Stage 2 follows DMD2 (Yin et al. 2024, arXiv 2405.14867) without its discriminator, and keeps stage 1's loss as anchor.
 B items, z latent channels, h x w latent size.
 """
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +11,13 @@ import torch
 from torch import Tensor
 
 from sonolume.config.tta.audioldm import Config, DistillStage, Method
-from sonolume.models import lora
-from sonolume.models.gan import ManualOptimization
-from sonolume.models.latent_diffusion import DiffusionObjective
-from sonolume.models.training import Draw, Frozen, RecipeTask, optimizer, training_draws, validation_draws
+from sonolume.models import distillation, lora
+from sonolume.models.distillation import LORA, PathBatch
+from sonolume.models.training import Frozen
 from sonolume.models.tta.audioldm import finetune, inference, run_config
-from sonolume.models.tta.audioldm.paths import PathBatch
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
-from sonolume.modules import distillation
-from sonolume.modules.distillation import NoiseForm
 from sonolume.modules.sampling import Guidance, preset
-from sonolume.modules.unet import with_positions
 from sonolume.utils import local_paths
-
-LORA = "lora"  # subfolder of an exported pipeline whose student was trained as adapters
-EARLIEST, LATEST = 0.02, 0.98  # noise times at which the scores are compared
 
 
 def load_frozen(config: Config) -> Frozen:
@@ -60,63 +49,8 @@ def distilled(teacher: TextToAudioPipeline, unet: Any, facts: dict[str, Any]) ->
     return pipe
 
 
-class DistillTask(RecipeTask):
-    """Part that both stages share: a student, its estimate of clean latents, its samples, and the export."""
-
-    frozen_keys = ("pretrained",)
-
-    def set_up(self, config: Config, frozen: Frozen, unet: Any) -> None:
-        """Make `unet` the student."""
-        self.frozen = frozen
-        torch.manual_seed(config.train.random_seed)
-        objective = DiffusionObjective.of_scheduler(frozen["pipeline"].scheduler)
-        self.form = NoiseForm(objective.prediction_type, objective.alphas_cumprod)
-        self.times = self.form.times(config.model.distill.steps)
-        if config.model.method is Method.lora:
-            finetune.check_peft(config)
-            self.__dict__["unet"] = unet  # frozen, so outside the state_dict
-            self.adapters = lora.add(unet, config.model.lora)
-            if config.model.distill.student:
-                lora.restore(unet, finetune.locate(config.model.distill.student) / LORA / lora.FILE)
-        else:
-            self.unet = unet.requires_grad_(True)
-        self.unet.train()
-
-    def frozen_weights(self) -> list[Any]:
-        return [self.frozen["pipeline"].unet.state_dict().values()]
-
-    def estimate(self, unet: Any, x: Tensor, times: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
-        """Clean latents (B, z, h, w) that a U-Net estimates from x_t (B, z, h, w), in float32."""
-        return self.form.clean(x, self.predict(unet, x, times, states, mask), times)
-
-    def predict(self, unet: Any, x: Tensor, times: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
-        """Prediction (B, z, h, w) of a U-Net at x_t (B, z, h, w), in float32."""
-        x = with_positions(x, unet.config.in_channels)                                 # (B, z + positions, h, w)
-        return unet(x, self.form.timesteps(times), states, encoder_attention_mask=mask).sample.float()
-
-    def endpoint_loss(self, batch: PathBatch, draws: Callable[[Draw], Tensor]) -> Tensor:
-        """Regression on the ends of paths, a scalar, with the random numbers of `draws`."""
-        noise = draws(lambda count, random: torch.randn(count, *batch.x.shape[1:], generator=random)).to(batch.x)
-        renoised = self.form.noisy(batch.ends, noise, batch.times)                     # (B, z, h, w)
-        x = torch.where(batch.renoised.view(-1, 1, 1, 1), renoised, batch.x)
-        prediction = self.predict(self.unet, x, batch.times, batch.states, batch.mask)
-        return distillation.endpoint_loss(self.form, x, batch.times, prediction, batch.ends)
-
-    def validation_step(self, batch: PathBatch, batch_index: int) -> None:
-        draws = validation_draws(self, batch_index)
-        on_path = batch._replace(renoised=torch.zeros_like(batch.renoised))
-        loss, samples = self.endpoint_loss(on_path, draws), self.sample(batch, draws, len(self.times))
-        ratio, count = samples.std() / batch.ends.std(), len(batch.x)
-        self.log("val/loss", loss, prog_bar=True, batch_size=count, sync_dist=True)
-        self.log("val/std_ratio", ratio, prog_bar=True, batch_size=count, sync_dist=True)
-
-    def sample(self, batch: PathBatch, draws: Callable[[Draw], Tensor], calls: int) -> Tensor:
-        """Student's samples (B, z, h, w) of the captions of a batch after `calls` of its network calls."""
-        shape = batch.x.shape[1:]
-        noises = [draws(lambda count, random: torch.randn(count, *shape, generator=random)).to(batch.x)
-                  for _ in range(calls)]  # fmt: skip
-        estimate = lambda x, times: self.estimate(self.unet, x, times, batch.states, batch.mask)  # noqa: E731
-        return distillation.sample(estimate, self.form, noises, self.times[:calls])
+class SoundStudent(distillation.DistillTask):
+    """Export of a student, and guidance of its teacher."""
 
     def pipeline(self) -> TextToAudioPipeline:
         """The student as it stands, with its few-step sampler."""
@@ -139,89 +73,6 @@ class DistillTask(RecipeTask):
         pipe.save_pretrained(folder)
         run_config.save(self.config, folder)
 
-
-class EndpointTask(DistillTask):
-    """Stage 1: from any point of a path of the teacher to its end."""
-
-    def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__(config, frozen)
-        self.set_up(config, frozen, copy.deepcopy(frozen["pipeline"].unet))
-
-    def training_step(self, batch: PathBatch, batch_index: int) -> Tensor:
-        loss = self.endpoint_loss(batch, training_draws(self, len(batch.x), batch_index))
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return loss
-
-
-class MatchingTask(ManualOptimization, DistillTask):
-    """Stage 2: the student's samples get the scores of the teacher's; a third network follows the student.
-
-    Of `fake_updates + 1` batches, one updates the student, the others that network.
-    """
-
-    def __init__(self, config: Config, frozen: Frozen) -> None:
-        super().__init__(config)
-        start = "pipeline" if config.model.method is Method.lora else "student"  # adapters are read from a file
-        self.set_up(config, frozen, copy.deepcopy(frozen[start].unet))
-        self.fake = copy.deepcopy(frozen["pipeline"].unet).requires_grad_(True).train()
-
-    def configure_optimizers(self) -> Any:
-        student = self.adapters if self.config.model.method is Method.lora else self.unet
-        found = [optimizer(network.parameters(), self.config.train) for network in (student, self.fake)]
-        return [one for one, _ in found], [rate for _, rate in found]
-
-    def on_fit_start(self) -> None:
-        self.frozen["pipeline"].to(self.device)
-
-    def training_step(self, batch: PathBatch, batch_index: int) -> None:
-        draws = training_draws(self, len(batch.x), batch_index)
-        student, fake = self.optimizers()  # type: ignore[misc]
-        is_students = self.optimizer_step_index % (self.config.model.distill.fake_updates + 1) == 0
-        chosen = student if is_students else fake
-        with self.toggled_optimizer(chosen):
-            loss = self._student_loss(batch, draws) if is_students else self._fake_loss(batch, draws)
-            self.manual_backward(loss / self.config.train.accumulate)
-        self.clip_and_step(chosen)
-        self.end_batch()
-
-    def _student_loss(self, batch: PathBatch, draws: Callable[[Draw], Tensor]) -> Tensor:
-        config = self.config.model.distill
-        clean = self.sample(batch, draws, self._calls(draws))                                   # (B, z, h, w)
-        x, times = self._noised(clean, draws)
-        with torch.no_grad():
-            teacher = self.guided(x, times, batch)
-            fake = self.estimate(self.fake, x, times, batch.states, batch.mask)
-        matching = distillation.matching_loss(clean, teacher, fake)
-        loss = matching + config.variation * distillation.variation(clean)
-        if config.anchor:
-            anchor = self.endpoint_loss(batch, draws)
-            loss = loss + config.anchor * anchor
-            self.log("train/anchor", anchor, sync_dist=True)
-        self.log("train/matching", matching, sync_dist=True)
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return loss
-
-    def _fake_loss(self, batch: PathBatch, draws: Callable[[Draw], Tensor]) -> Tensor:
-        with torch.no_grad():
-            clean = self.sample(batch, draws, self._calls(draws))
-        x, times = self._noised(clean, draws)
-        prediction = self.predict(self.fake, x, times, batch.states, batch.mask)
-        loss = torch.nn.functional.mse_loss(prediction, self.form.prediction(x, clean, times))
-        self.log("train/fake", loss, prog_bar=True, sync_dist=True)
-        return loss
-
-    def _calls(self, draws: Callable[[Draw], Tensor]) -> int:
-        """Draw after how many network calls the student's samples of this batch are taken."""
-        drawn = draws(lambda count, random: torch.randint(len(self.times), (count,), generator=random))
-        return 1 + int(drawn[0])
-
-    def _noised(self, clean: Tensor, draws: Callable[[Draw], Tensor]) -> tuple[Tensor, Tensor]:
-        """Clean latents (B, z, h, w) with noise of random times (B,)."""
-        noise = draws(lambda count, random: torch.randn(count, *clean.shape[1:], generator=random)).to(clean)
-        uniform = draws(lambda count, random: torch.rand(count, generator=random)).to(clean)    # (B,)
-        times = EARLIEST + (LATEST - EARLIEST) * uniform
-        return self.form.noisy(clean, noise, times), times
-
     def guided(self, x: Tensor, times: Tensor, batch: PathBatch) -> Tensor:
         """The teacher's guided estimate of clean latents (B, z, h, w)."""
         pipe: TextToAudioPipeline = self.frozen["pipeline"]
@@ -233,3 +84,11 @@ class MatchingTask(ManualOptimization, DistillTask):
         positive = self.predict(pipe.unet, x, times, states, mask)
         unguided = self.predict(pipe.unet, x, times, negative.to(x), negative_mask)
         return self.form.clean(x, guidance.combine(unguided, positive), times)
+
+
+class EndpointTask(SoundStudent, distillation.EndpointTask):
+    """Stage 1."""
+
+
+class MatchingTask(SoundStudent, distillation.MatchingTask):
+    """Stage 2."""

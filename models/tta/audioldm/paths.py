@@ -5,15 +5,15 @@ which needs no recordings. N paths, K points, z latent channels, h x w latent si
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sonolume.config.tta.audioldm import Config, DistillConfig, read_texts
+from sonolume.models.distillation import Item, PathBatch, PathDataset
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm.data import pad_states
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
@@ -28,15 +28,6 @@ FEWEST_CAPTIONS = 8  # besides those of validation
 
 
 Tensors = dict[str, Tensor]
-
-
-class PathBatch(NamedTuple):
-    x: Tensor  # (B, z, h, w) points of paths; the noisier, the nearer `times` is to 1
-    times: Tensor  # (B,) noise times in 0..1
-    ends: Tensor  # (B, z, h, w) clean latents at the ends of the same paths
-    renoised: Tensor  # (B,) 1 for the points that are to be replaced by the end with fresh noise
-    states: Tensor  # (B, L, D) text states
-    mask: Tensor  # (B, L) 1 for text
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -118,33 +109,6 @@ def _save_states(pipe: TextToAudioPipeline, captions: list[str], folder: Path) -
     found = [pipe.encode_text([caption])[0][0].half().cpu().numpy() for caption in captions]    # (L, D) each
     np.save(folder / "states.npy", np.concatenate(found))
     np.save(folder / "state_ends.npy", np.cumsum([len(one) for one in found]))
-
-
-Item = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # x, time, end, renoised, states (L, D)
-
-
-class PathDataset(Dataset[Item]):
-    """Points of the paths with the numbers `rows`; which point is drawn from (seed, epoch, path)."""
-
-    def __init__(self, folder: Path, rows: range, config: Config) -> None:
-        self.points, self.ends = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("points", "ends"))
-        self.times = np.load(folder / "times.npy")
-        self.states, self.state_ends = np.load(folder / "states.npy", mmap_mode="r"), np.load(folder / "state_ends.npy")
-        self.rows, self.seed, self.distill = rows, config.train.random_seed, config.model.distill
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, item: tuple[int, int]) -> Item:
-        epoch, index = item
-        random, row = np.random.default_rng([self.seed, epoch, index]), self.rows[index]
-        is_start = random.uniform() < self.distill.start_share
-        point = 0 if is_start else int(random.integers(len(self.times)))
-        renoised = point > 0 and random.uniform() < self.distill.renoised_share
-        first = self.state_ends[row - 1] if row else 0
-        states = torch.from_numpy(self.states[first : self.state_ends[row]].astype(np.float32))  # (L, D)
-        x, end = (torch.from_numpy(one.astype(np.float32)) for one in (self.points[row, point], self.ends[row]))
-        return x, torch.tensor(self.times[point]), end, torch.tensor(renoised), states
 
 
 def collate(items: list[Item]) -> PathBatch:

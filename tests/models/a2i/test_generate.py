@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_a_picture_and_its_facts(infer: Infer, dog: str, tmp_path: Path, exporte
     assert (facts["audio"], facts["seconds"], facts["seed"]) == (dog, [0.0, 0.5], 3)
     assert (facts["prompt"], facts["text"], facts["mix"], facts["audio_strength"]) == ("a photo of <*>", None, None, 1)
     assert (facts["num_steps"], facts["guidance_scale"], facts["preset"]) == (2, 7.5, "balanced")
-    assert (facts["model"], facts["safety_checker"], facts["lora"]) == (str(exported), False, False)
+    assert (facts["model"], facts["safety_checker"], facts["trained_lora"]) == (str(exported), False, False)
     assert facts["stable_diffusion"].endswith("tiny") and (facts["height"], facts["width"]) == (32, 32)
     assert set(facts["versions"]) == {"sonolume", "torch", "diffusers", "transformers"}
 
@@ -417,4 +418,147 @@ def test_a_lora_of_the_exported_folder_is_used(infer: Infer, dog: str, exported:
     save_file({f"unet.{name}.{key}.weight": value for key, value in pair.items()},
               folder / "lora" / "pytorch_lora_weights.safetensors")  # fmt: skip
     (plain,), (changed,) = infer("--audio", dog)[1], infer("--audio", dog, checkpoint=folder)[1]
-    assert facts_of(changed)["lora"] is True and np.abs(pixels(plain) - pixels(changed)).max() > 0
+    assert facts_of(changed)["trained_lora"] is True and np.abs(pixels(plain) - pixels(changed)).max() > 0
+
+
+@pytest.fixture
+def write_lora(exported: Path) -> Callable[..., None]:
+    """write_lora(file, scale, kohya, **header): write a LoRA of every layer as the LCM-LoRAs of the hub.
+
+    Rank 2, alpha 1; `kohya` false: the same by peft's names, with the factor in its weights.
+    """
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import save_file
+
+    source = json.loads((exported / "audio_to_image.json").read_text())["stable_diffusion"]
+    unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet")
+
+    def write(file: Path, scale: float = 0.1, kohya: bool = True, **header: str) -> None:
+        torch.manual_seed(0)
+        weights: dict[str, Any] = {}
+        for name, layer in unet.named_modules():
+            if type(layer) in (torch.nn.Linear, torch.nn.Conv2d):
+                outputs, inputs, *kernel = layer.weight.shape
+                down, up = torch.randn(2, inputs, *kernel) * scale, torch.randn(outputs, 2, *[1] * len(kernel)) * scale
+                if kohya:
+                    short = f"lora_unet_{name.replace('.', '_')}"
+                    weights |= {f"{short}.lora_down.weight": down, f"{short}.lora_up.weight": up}
+                    weights[f"{short}.alpha"] = torch.tensor(1.0)
+                else:
+                    weights |= {f"unet.{name}.lora_A.weight": down / 2, f"unet.{name}.lora_B.weight": up}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(weights, file, header or None)
+
+    return write
+
+
+def test_lora_formats_of_other_tools(infer: Infer, dog: str, write_lora: Any, tmp_path: Path) -> None:
+    write_lora(tmp_path / "kohya.safetensors")
+    write_lora(tmp_path / "style" / "pytorch_lora_weights.safetensors", kohya=False)
+    plain = infer("--audio", dog)[1][0]
+    code, (kohya,), stderr = infer("--audio", dog, "--lora", str(tmp_path / "kohya.safetensors"))
+    assert code == 0, stderr
+    folder = infer("--audio", dog, "--lora", str(tmp_path / "style"))[1][0]
+    none = infer("--audio", dog, "--lora", str(tmp_path / "style"), "--lora_scale", "0")[1][0]
+    assert np.abs(pixels(plain) - pixels(kohya)).mean() > 1 and np.abs(pixels(plain) - pixels(none)).max() == 0
+    assert np.abs(pixels(kohya) - pixels(folder)).max() <= 1
+    facts = facts_of(folder)
+    assert (facts["lora"], facts["lora_scale"], facts["preset"]) == (str(tmp_path / "style"), 1.0, "balanced")
+
+
+def test_an_lcm_lora_brings_its_sampler(infer: Infer, dog: str, write_lora: Any, tmp_path: Path) -> None:
+    file = tmp_path / "lcm-lora-sdv1-5" / "pytorch_lora_weights.safetensors"
+    write_lora(file)
+    lcm = ["--audio", dog, "--lora", str(file.parent)]
+    code, (png,), stderr = infer(*lcm, "--num_steps", "4")
+    assert code == 0 and "an LCM-LoRA, used with 4 steps and without guidance, as by --preset turbo" in stderr
+    facts = facts_of(png)
+    names = ("scheduler", "preset", "num_steps", "guidance_scale")
+    assert [facts[name] for name in names] == ["LCMScheduler", "turbo", 4, 1.0]
+    again, guided = infer(*lcm, "--preset", "turbo")[1][0], infer(*lcm, "--guidance_scale", "1.5")[1][0]
+    assert np.abs(pixels(again) - pixels(png)).max() <= 1 and facts_of(guided)["guidance_scale"] == 1.5
+    other = facts_of(infer(*lcm, "--preset", "balanced")[1][0])
+    assert [other[name] for name in names[:2]] == ["UniPCMultistepScheduler", "balanced"]
+    drawn = facts_of(infer(*lcm, "--scheduler", "ddim")[1][0])
+    assert [drawn[name] for name in names[:2]] == ["DDIMScheduler", None]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--lora absent.safetensors", "--lora absent.safetensors: no such file"),
+        ("--lora ./absent", "--lora ./absent: no such folder"),
+        ("--lora some-body/no-such-lora", "--lora some-body/no-such-lora: neither a folder nor available from the hub"),
+        ("--lora empty", "empty: no pytorch_lora_weights.safetensors in it"),
+        ("--lora cut.safetensors", "cut.safetensors: cut, damaged or no safetensors file"),
+        ("--lora sdxl.safetensors", "sdxl.safetensors: belongs to another network: this U-Net has no input_blocks_4"),
+        ("--lora lcm.safetensors --guidance_scale 7", "an LCM-LoRA takes a guidance scale of at most 2, got 7"),
+        ("--lora lcm.safetensors --num_steps 60", "an LCM-LoRA takes 1 to 50 steps, got 60"),
+        ("--lora lcm.safetensors --negative_text dull", "takes no negative text or sound without guidance"),
+        ("--lora lcm.safetensors --preset turbo --scheduler ddim", "ddim: the preset turbo has a sampler of its own"),
+        ("--preset turbo", "turbo: this Stable Diffusion has no LoRA for few steps"),
+        ("--lora_scale 0.5", "--lora_scale needs --lora"),
+    ],
+)
+def test_loras_that_cannot_be_used(
+    infer: Infer, dog: str, write_lora: Any, tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.safetensors").write_bytes(b"1234")
+    save_file({"lora_unet_input_blocks_4_0.lora_down.weight": torch.ones(1)}, tmp_path / "sdxl.safetensors")
+    if "lcm" in flags:
+        write_lora(tmp_path / "lcm.safetensors")
+    code, paths, stderr = infer("--audio", dog, *flags.split())
+    assert code == 2 and not paths and message in stderr and len(errors(stderr)) == 1, stderr
+
+
+@pytest.fixture
+def turbo(exported: Path, write_lora: Any, tmp_path: Path) -> str:
+    """A Stable Diffusion with the preset "turbo"; next to it "model", which prefers it."""
+    source = json.loads((exported / "audio_to_image.json").read_text())["stable_diffusion"]
+    folder = Path(shutil.copytree(source, tmp_path / "with turbo"))
+    write_lora(folder / "turbo" / "pytorch_lora_weights.safetensors", kohya=False, steps="4", guidance_scale="4.0")
+    settings = json.loads((exported / "audio_to_image.json").read_text()) | {"preset": "turbo"}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "audio_to_image.json").write_text(json.dumps(settings | {"stable_diffusion": str(folder)}))
+    return str(folder)
+
+
+def test_the_preset_turbo_is_the_default_of_a_model_that_prefers_it(infer: Infer, dog: str, turbo: str) -> None:
+    plain = facts_of(infer("--audio", dog, "--stable_diffusion", turbo)[1][0])
+    assert plain["preset"] == "balanced"
+    infer, draw = partial(infer, checkpoint=Path(turbo).parent / "model"), ["--audio", dog]
+    code, (png,), stderr = infer(*draw, "--num_steps", "4")
+    assert code == 0 and "without the preset" not in stderr
+    facts = facts_of(png)
+    names = ("scheduler", "preset", "num_steps", "guidance_scale", "lora")
+    assert [facts[name] for name in names] == ["LCMScheduler", "turbo", 4, 1.0, None]
+    for flags in (["--negative_text", "dull"], ["--guidance_scale", "3"], ["--num_steps", "3"], ["--init_image", dog]):
+        if flags[1] == dog:
+            flags[1] = str(png)
+        code, (other,), stderr = infer(*draw, *flags)
+        assert code == 0 and f"{flags[0]}: without the preset turbo, which does not take it" in stderr
+        assert facts_of(other)["preset"] == "balanced"
+    chosen = ["--preset", "turbo", "--init_image", str(png), "--window", "0.25"]
+    code, paths, stderr = infer(*draw, *chosen)
+    assert code == 0 and len(paths) == 3 and facts_of(paths[0])["preset"] == "turbo", stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--guidance_scale 3", "has guidance of 4 built in, and takes a guidance scale of at most 1, got 3"),
+        ("--num_steps 3", "takes 1, 2, 4 steps, got 3"),
+        ("--negative_audio noise", "takes no negative text or sound"),
+    ],
+)
+def test_flags_that_the_preset_turbo_does_not_take(
+    infer: Infer, dog: str, turbo: str, flags: str, message: str
+) -> None:
+    code, paths, stderr = infer("--audio", dog, "--stable_diffusion", turbo, "--preset", "turbo", *flags.split())
+    assert code == 2 and not paths and message in stderr and len(errors(stderr)) == 1, stderr

@@ -1,0 +1,34 @@
+"""mini/turbo: the preset "turbo" of the tiny Stable Diffusion, a LoRA made by distillation."""
+
+from dataclasses import dataclass, field
+
+from sonolume.config.base import AdamConfig, LoraConfig, LoraTarget, Strict, TrainConfig
+from sonolume.config.mini import GeneratedDataConfig
+from sonolume.config.mini import PreprocessOptions as PreprocessOptions
+from sonolume.config.tta.audioldm import DistillConfig, DistillStage, Method
+
+
+@dataclass
+class ModelConfig(Strict):
+    pretrained: str = "pretrained/mini/stable_diffusion"  # folder of the Stable Diffusion to distill
+    method: Method = Method.lora  # no other: the result is a file of adapters
+    lora: LoraConfig = field(default_factory=lambda: LoraConfig(targets=list(LoraTarget)))
+    distill: DistillConfig = field(
+        default_factory=lambda: DistillConfig(stage=DistillStage.endpoint, guidance_scale=4.0, matching_steps=0)
+    )
+
+    def __post_init__(self) -> None:
+        self.require(bool(self.pretrained), "model.pretrained must not be empty")
+        self.require(self.method is Method.lora, "model.method must be lora: the result is a file of adapters")
+        endpoint = self.distill.stage is DistillStage.endpoint
+        self.require(endpoint, "model.distill.stage must be endpoint, the only training of this recipe")
+        self.require(not self.distill.captions, "model.distill.captions: this recipe makes its own captions")
+        scale = self.distill.guidance_scale
+        self.require(scale > 1, f"model.distill.guidance_scale must be above 1, got {scale:g}: guidance is built in")
+
+
+@dataclass
+class Config(GeneratedDataConfig):
+    cache_dir: str = "data/miniworld/cache"  # folder of the teacher's sampling paths
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(adam=AdamConfig(lr=1e-3)))
