@@ -277,7 +277,7 @@ class SamplingOptions(Options):
     )  # fmt: skip
     preset: str | None = option(
         help="sampler and number of steps: reference, balanced, fast, or turbo, for models that have it (default: "
-        "turbo if the model has it, else its own)", metavar="NAME", choices=(*PRESETS, TURBO),
+        "the model's own)", metavar="NAME", choices=(*PRESETS, TURBO),
     )  # fmt: skip
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 
