@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -69,7 +70,7 @@ def merge(unet: nn.Module, path: Path, scale: float = 1.0, rename: Rename | None
     if scale == 0:
         return header
     for name, (down, up) in pairs.items():
-        weight: Tensor = layers[name].weight  # type: ignore[assignment]
+        weight: Any = layers[name].weight
         strength = alphas.get(name, alpha)
         factor = scale if strength is None else scale * strength / len(down)
         change = (up.flatten(1).float() @ down.flatten(1).float()).view(weight.shape)  # (o, i) or (o, i, k, k)
