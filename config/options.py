@@ -284,7 +284,7 @@ class SamplingOptions(Options):
 
 @dataclass(kw_only=True)
 class GenerationOptions(SamplingOptions):
-    """Sampling for inference: several samples, another sampler, a negative prompt."""
+    """Sampling for inference: several samples, another sampler, a negative prompt, compilation."""
 
     num_samples: int = option(1, help="samples of each input, from seed, seed + 1, seed + 2 ...", low=1, metavar="N")
     negative_text: str = option("", help="description of what the result should not contain", metavar="TEXT")
@@ -292,6 +292,7 @@ class GenerationOptions(SamplingOptions):
         help="sampler instead of the preset's: ddim, pndm, dpm++, euler, unipc, deis; for flow: flow-euler, flow-unipc",
         metavar="NAME", choices=SCHEDULERS,
     )
+    compile: bool = option(help="compile the U-Net: faster after a slow first call; a CPU needs a C++ compiler")
 
 
 @dataclass(kw_only=True)

@@ -12,6 +12,7 @@ import torch
 from sonolume.config.base import RunConfig
 from sonolume.config.options import check_device
 from sonolume.models.precision import cpu_has_bfloat16
+from sonolume.modules.compiling import check_compiler, compile_network
 from sonolume.modules.prepacking import prepack
 from sonolume.utils import audio, files, model_folder, names, paths
 from sonolume.utils.errors import ModelError, UserError, first_line
@@ -116,6 +117,25 @@ def speed_up(*networks: torch.nn.Module | None) -> None:
     for network in networks:
         if network is not None:
             prepack(network)
+
+
+def require_compiler() -> None:
+    """Raise a UserError if --compile is not possible on this machine."""
+    try:
+        check_compiler()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--compile: PyTorch cannot compile here ({reason}): "
+                        "install a C++ compiler such as g++, or leave --compile out") from error  # fmt: skip
+
+
+def compile_unet(unet: torch.nn.Module, is_wanted: bool, device: torch.device) -> None:
+    """Apply --compile to the U-Net that samples, and say that its first call takes long; a no-op without the flag."""
+    if not is_wanted or unet._compiled_call_impl is not None:
+        return
+    require_compiler()
+    message("--compile: the first call of the U-Net takes one to several minutes, again for each other batch size")
+    compile_network(unet, device)
 
 
 def choose_sampler(pipe: Any, preset: str | None, scheduler: str | None = None) -> None:

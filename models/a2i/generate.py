@@ -134,6 +134,7 @@ def generate(model: LoadedModel, options: InferenceOptions, on_step: OnStep | No
     """Draw `num_samples` pictures of every sound, window or text; yield the path of each, and of the storyboards."""
     pipe, init_image = model.pipe, None if options.init_image is None else open_image(options.init_image)
     model.choose_sampler(options)
+    runtime.compile_unet(pipe.sd.unet, options.compile, pipe.sd.device)
     settings = call_settings(pipe, init_image, options) | control_settings(pipe, options)
     words = [remove_placeholder(text) for text in (settings["prompt"], options.negative_text)]
     runtime.report_unknown_words(pipe.sd.text_encoder, [*words, *options.text])

@@ -66,16 +66,3 @@ def _summed(layer: nn.Linear | Int8Linear) -> SummedLinear:
     if isinstance(layer, Int8Linear):
         return SummedLinear(layer.values, layer.bias, layer.scale)
     return SummedLinear(layer.weight, layer.bias)
-
-
-def check_compiler() -> None:
-    """Compile a small function.
-
-    Raises:
-        RuntimeError: TorchInductor has no working C++ compiler here.
-    """
-    torch.compile(_double, fullgraph=True)(torch.ones(1))
-
-
-def _double(x: Tensor) -> Tensor:
-    return x * 2

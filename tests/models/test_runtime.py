@@ -6,6 +6,7 @@ from torch import nn
 
 from sonolume.models import runtime
 from sonolume.modules.prepacking import SMALLEST, PrepackedConv2d, is_available
+from sonolume.utils.errors import UserError
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -24,3 +25,21 @@ def test_commands_prepack_large_layers_only() -> None:
     large, small = nn.Conv2d(SMALLEST // 4, 1, 1), nn.Conv2d(4, 4, 3)
     runtime.speed_up(nn.Sequential(large, small), None)
     assert isinstance(large, PrepackedConv2d) and type(small) is nn.Conv2d
+
+
+def test_compilation_is_announced_and_needs_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("InvalidCxxCompiler: no C++ compiler found\nmore")
+
+    network, cpu = nn.Linear(2, 2), torch.device("cpu")
+    runtime.compile_unet(network, False, cpu)
+    assert network._compiled_call_impl is None and not capsys.readouterr().err
+    monkeypatch.setattr(runtime, "check_compiler", fail)
+    with pytest.raises(UserError, match=r"--compile: .*no C\+\+ compiler found\): install a C\+\+ compiler"):
+        runtime.compile_unet(network, True, cpu)
+    monkeypatch.setattr(runtime, "check_compiler", lambda: None)
+    runtime.compile_unet(network, True, cpu)
+    runtime.compile_unet(network, True, cpu)
+    assert network._compiled_call_impl is not None and capsys.readouterr().err.count("--compile: the first call") == 1

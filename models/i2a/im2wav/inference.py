@@ -22,7 +22,6 @@ from sonolume.models.i2a.im2wav.image_encoder import ImageEncoder
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
 from sonolume.models.i2a.im2wav.subjects import Subject
 from sonolume.models.progress import OnStep, Step
-from sonolume.modules.im2wav.compiled import check_compiler
 from sonolume.modules.im2wav.quantized import quantize_int8
 from sonolume.modules.im2wav.sampler import TokenSampling
 from sonolume.modules.mel import MelSettings, MelSpectrogram
@@ -143,12 +142,7 @@ def load(where: str, options: GenerationOptions, dtype: str = "float32", with_up
 def _check_compiler(device: torch.device) -> None:
     if device.type != "cpu":
         raise UserError(f"--compile is for the CPU, the device is {device}: leave it out, or add --device cpu")
-    try:
-        check_compiler()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--compile: PyTorch cannot compile here ({reason}): "
-                        "install a C++ compiler such as g++, or leave --compile out") from error  # fmt: skip
+    runtime.require_compiler()
 
 
 def load_clip(where: str, pipe: Im2WavPipeline) -> ImageEncoder:

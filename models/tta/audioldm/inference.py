@@ -34,7 +34,7 @@ NOT_WITH_TURBO = (  # guidance is built in there; editing was not measured with 
 TURBO_STEPS = (1, 2, 4)
 NOTED_FLAGS = (  # written to the json as they were given
     "negative_text", "guidance_rescale", "guidance_interval", "window_overlap", "init_audio", "continuation", "lora",
-    "dtype", "batch_size",
+    "dtype", "batch_size", "compile",
 )  # fmt: skip
 
 Job = tuple[str, int]  # text and seed
@@ -98,6 +98,7 @@ def generate(model: LoadedModel, options: InferenceOptions, on_step: OnStep | No
     """Generate `num_samples` sounds of every text; yield the path of each wav, next to a spectrogram and a json."""
     pipe = model.pipe
     model.choose_sampler(options)
+    runtime.compile_unet(pipe.unet, options.compile, pipe.device)
     if options.lora is None and not _is_fine_tuned(Path(model.source)):
         runtime.report_unknown_words(pipe.text_encoder, [*options.text, options.negative_text])
     arguments = call_arguments(pipe, options)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from sonolume.bins import inference
+from sonolume.models import runtime
 from sonolume.models.i2a.im2wav import inference as im2wav
 from sonolume.models.i2a.im2wav.pipeline import Im2WavPipeline, Request, TokenStore
 from sonolume.modules.im2wav.prior import LowPrior
@@ -79,7 +80,7 @@ def test_no_compiler_is_one_line(
     def fail() -> None:
         raise RuntimeError("InvalidCxxCompiler: no C++ compiler found\nmore")
 
-    monkeypatch.setattr(im2wav, "check_compiler", fail)
+    monkeypatch.setattr(runtime, "check_compiler", fail)
     assert run(root, tiny_im2wav, "--text", "a dog barks", "--compile") == 2
     assert "(InvalidCxxCompiler: no C++ compiler found): install" in capsys.readouterr().err
 

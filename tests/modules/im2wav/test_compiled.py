@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sonolume.modules.im2wav.compiled import MOST_ROWS, SummedLinear, check_compiler, compile_for_rows
+from sonolume.modules.compiling import check_compiler
+from sonolume.modules.im2wav.compiled import MOST_ROWS, SummedLinear, compile_for_rows
 from sonolume.modules.im2wav.quantized import Int8Linear, quantize_int8
 from sonolume.modules.im2wav.sampler import TokenSampler, TokenSampling
 from sonolume.modules.im2wav.transformer import Condition, TokenTransformer
