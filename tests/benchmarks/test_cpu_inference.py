@@ -43,6 +43,7 @@ def test_variants_of_one_call(print_table: Callable[..., None], monkeypatch: pyt
     if prepacking.is_available(torch.bfloat16):
         half = copy.deepcopy(unet).bfloat16()
         variants |= {"bfloat16": half, "bfloat16, prepacked": prepacked(half)}
+    variants["float32, compiled"] = compiled(unet)
     for batch in BATCHES:
         rows = [["float32, default allocator", "", f"{before[batch]:.3f}", "1.00x", "0"]]
         first = {name: call(network, batch) for name, network in variants.items()}
@@ -68,6 +69,17 @@ def build() -> Any:
         if not weight.any() and weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.02)
     return unet
+
+
+def compiled(network: Any) -> Any:
+    """As with --compile; its first call of a size takes minutes."""
+    import torch
+
+    from sonolume.modules.compiling import compile_network
+
+    copied = copy.deepcopy(network).requires_grad_(False)
+    compile_network(copied, torch.device("cpu"))
+    return copied
 
 
 def prepacked(network: Any) -> Any:
