@@ -118,8 +118,6 @@ def collate(items: list[Item]) -> PathBatch:
 
 
 class Task(distillation.EndpointTask):
-    export_folder = "lora"
-
     def export(self, folder: Path) -> None:
         """Write the adapters, in float16, with the facts that the preset "turbo" needs in the header of the file."""
         distill = self.config.model.distill

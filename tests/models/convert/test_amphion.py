@@ -74,7 +74,7 @@ def test_the_vocoder(goldens: SimpleNamespace, published: Path, tmp_path: Path, 
     vocoder = hifigan.load(str(tmp_path / "vocoder"), "--checkpoint", MelSettings())
     golden = goldens.golden("hifigan_small")
     mel = goldens.log_mel_like("voc.mel.32", (2, 80, 32))
-    goldens.assert_close(vocoder(mel.mT), golden["wav_32"][:, 0], 1e-6)
+    goldens.assert_close(vocoder(mel.mT), golden["wav_32"][:, 0], 5e-6)
     assert json.loads((tmp_path / "vocoder/mel.json").read_text()) == MelSettings().__dict__
 
 

@@ -19,7 +19,7 @@ def test_the_vocoder_equals_the_official_one(goldens: SimpleNamespace):
     golden = goldens.golden("hifigan_small")
     for frames in (1, 32):
         mel = goldens.log_mel_like(f"voc.mel.{frames}", (2, 80, frames))
-        goldens.assert_close(vocoder.eval()(mel.mT), golden[f"wav_{frames}"][:, 0], 1e-6)
+        goldens.assert_close(vocoder.eval()(mel.mT), golden[f"wav_{frames}"][:, 0], 5e-6)
 
 
 def test_no_name_is_lost(goldens: SimpleNamespace):
