@@ -129,7 +129,7 @@ def declared(options: type[Options]) -> list[Flag]:
 
 
 def changed(options: Options, names: Iterable[str]) -> list[str]:
-    """Those of the named flags that have another value than their default; a class may lack some of them."""
+    """Return the named flags whose values differ from their defaults; names that the class lacks are ignored."""
     defaults = {one.name: one.default for one in fields(options)}
     return [name for name in names if name in defaults and getattr(options, name) not in (defaults[name], [], False)]
 
