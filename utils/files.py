@@ -29,8 +29,8 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", 
 PARTIAL_WRITE = "requested and"  # numpy: "80000 requested and 1234 written"
 
 
-def _sibling(path: Path) -> Path:
-    """An unused name in the same folder, thus on the same file system; writers choose the format by the suffix.
+def temporary_path(path: Path) -> Path:
+    """Return an unused name in the same folder, thus on the same file system; writers choose the format by the suffix.
 
     It contains the number of the process. The first one in a folder removes what killed processes left there.
     """
@@ -97,7 +97,7 @@ def safetensors_errors() -> tuple[type[Exception], ...]:
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed to `path` when the block succeeds and removed when it fails."""
-    path, temporary = Path(path), _sibling(Path(path))
+    path, temporary = Path(path), temporary_path(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with naming(path):
@@ -121,7 +121,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = _sibling(path), _sibling(path)
+    temporary, old = temporary_path(path), temporary_path(path)
     with naming(path):
         temporary.mkdir()
     try:

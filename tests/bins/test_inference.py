@@ -360,7 +360,7 @@ def test_the_output_folder_must_be_a_folder(infer: Infer, tmp_path: Path):
 
 @pytest.mark.parametrize("part", ["wav", "png", "json"])
 def test_a_full_disk_is_one_line(infer: Infer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str):
-    sibling = files._sibling
+    sibling = files.temporary_path
 
     def on_a_full_disk(path: Path) -> Path:
         temporary = sibling(path)
@@ -368,7 +368,7 @@ def test_a_full_disk_is_one_line(infer: Infer, tmp_path: Path, monkeypatch: pyte
             temporary.symlink_to("/dev/full")
         return temporary
 
-    monkeypatch.setattr(files, "_sibling", on_a_full_disk)
+    monkeypatch.setattr(files, "temporary_path", on_a_full_disk)
     code, printed, stderr = infer("--text", "rain")
     assert (code, printed) == (1, [])
     (line,) = errors(stderr)

@@ -1,0 +1,345 @@
+"""Shards: columns of features in plain .npy files of 10,000 rows each, with one index.
+
+    {folder}/index.json               rows of each shard, columns, checksums, and what made them
+    {folder}/00017.moments.npy        (rows, 8, 5, 39): the values of one shard and column
+    {folder}/00017.tokens.npy         a ragged column: the values of all rows one after the other, (values, ...),
+    {folder}/00017.tokens.ends.npy    and where those of each row end, (rows,) int64
+    {folder}/00017.done.json          the shard is whole: its rows, columns and checksums, and the rows left out
+
+A shard is written under temporary names and ends with its done.json, so that a process may be killed at any moment and
+several may write the same shard. Readers map the files into memory. The values of a row are one range of bytes, which
+suits object stores. A column that is added later is one more file of each shard.
+"""
+
+import hashlib
+import json
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sonolume.utils import files
+from sonolume.utils.errors import UserError
+from sonolume.utils.storage import Storage, open_storage
+
+FORM = 1  # of index.json; raise it when older code cannot read what newer code writes
+SHARD_ROWS = 10_000
+INDEX_FILE = "index.json"
+ENDS = ".ends"  # of the second file of a ragged column
+MOST_OPEN = 64  # files of one column that are mapped at once
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """Type of the values of a column."""
+
+    dtype: str  # of numpy with byte order, such as "<f2"
+    shape: tuple[int, ...]  # of one row; of one value if ragged
+    ragged: bool = False
+
+    def __str__(self) -> str:
+        shape = " x ".join(map(str, self.shape)) or "one value"
+        return f"{np.dtype(self.dtype).name}, {shape}{', ragged' if self.ragged else ''}"
+
+
+def file_name(shard: int, column: str) -> str:
+    """Name of the file of a column."""
+    return f"{shard:05d}.{column}.npy"
+
+
+def done_name(shard: int) -> str:
+    """Name of the file that says that a shard is whole."""
+    return f"{shard:05d}.done.json"
+
+
+class ShardWriter:
+    """Writes one shard: columns grow by `append`, and `finish` makes the shard whole.
+
+    A context manager, at whose end an unfinished shard leaves nothing behind.
+
+    Args:
+        number: of the shard, from 0 on.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder, self.number = folder, number
+        self.left_out: list[dict[str, Any]] = []
+        self._temporary = files.temporary_path(folder / f"{number:05d}")
+        self._files: dict[str, _GrowingFile] = {}  # by column, those of `ENDS` too
+
+    def __enter__(self) -> "ShardWriter":
+        self._temporary.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+        files.remove(self._temporary)
+
+    def append(self, column: str, rows: np.ndarray) -> None:
+        """Append rows (n, ...); those of one column have the same dtype and shape."""
+        if len(rows):
+            self._file(column).append(rows)
+
+    def append_ragged(self, column: str, rows: Sequence[np.ndarray]) -> None:
+        """Append rows of different lengths, each (length, ...)."""
+        if len(rows):
+            values = self._file(column)
+            ends = values.rows + np.cumsum([len(row) for row in rows], dtype=np.int64)
+            values.append(np.concatenate(list(rows)))
+            self._file(column + ENDS).append(ends)
+
+    def append_json(self, column: str, rows: Iterable[Any]) -> None:
+        """Append one value of plain JSON in each row, stored as UTF-8 bytes."""
+        texts = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
+        encoded = [text.encode("utf-8", errors="backslashreplace") for text in texts]
+        self.append_ragged(column, [np.frombuffer(one, np.uint8) for one in encoded])
+
+    def leave_out(self, **facts: Any) -> None:
+        """Note a row that could not be used; done.json lists them."""
+        self.left_out.append(facts)
+
+    def finish(self) -> None:
+        """Give the files their names, and write done.json.
+
+        Raises:
+            ValueError: the columns have different numbers of rows.
+        """
+        ragged = [name for name in self._files if name + ENDS in self._files]
+        rows = {name: file.rows for name, file in self._files.items() if name not in ragged}
+        if len(set(rows.values())) > 1:
+            raise ValueError(f"shard {self.number}: columns of different lengths: {rows}")
+        types = {name: asdict(file.type(name in ragged)) for name, file in self._files.items() if ENDS not in name}
+        for name, file in self._files.items():
+            file.close()
+        checksums = {name: checksum(file.path) for name, file in self._files.items()}
+        for name, file in self._files.items():
+            os.replace(file.path, self.folder / file_name(self.number, name))
+        done = {"rows": max(rows.values(), default=0), "columns": types, "checksums": checksums}
+        files.write_json(self.folder / done_name(self.number), done | {"left_out": self.left_out})
+
+    def _file(self, column: str) -> "_GrowingFile":
+        if column not in self._files:
+            self._files[column] = _GrowingFile(self._temporary / file_name(self.number, column))
+        return self._files[column]
+
+
+class _GrowingFile:
+    """A .npy file to which rows are appended; its header is written again at the end, with the number of rows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, 0
+        self._file = path.open("wb")
+        self._dtype: np.dtype[Any] | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def append(self, rows: np.ndarray) -> None:
+        if self._dtype is None:
+            self._dtype, self._shape = rows.dtype, rows.shape[1:]
+            self._write_header()
+        elif (rows.dtype, rows.shape[1:]) != (self._dtype, self._shape):
+            expected = f"{self._dtype} {self._shape}"
+            raise ValueError(f"{self.path.name}: rows of {rows.dtype} {rows.shape[1:]} after rows of {expected}")
+        self._file.write(np.ascontiguousarray(rows).data)
+        self.rows += len(rows)
+
+    def type(self, ragged: bool) -> ColumnType:
+        assert self._dtype is not None
+        return ColumnType(self._dtype.str, self._shape, ragged)
+
+    def close(self) -> None:
+        if not self._file.closed:
+            if self._dtype is not None:
+                self._file.seek(0)
+                self._write_header()  # as long as the first: numpy leaves room for any number of rows
+            self._file.close()
+
+    def _write_header(self) -> None:
+        assert self._dtype is not None
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.rows, *self._shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_done(folder: Path, shard: int) -> bool:
+    """Whether a shard is whole; its checksums are left to `verify`."""
+    return (folder / done_name(shard)).is_file()
+
+
+def write_index(folder: Path, shards: int, made_by: Mapping[str, Any]) -> None:
+    """Write the index of a folder whose shards are all done.
+
+    Args:
+        made_by: facts on the content, plain JSON.
+
+    Raises:
+        UserError: two shards have different columns.
+    """
+    done = [files.read_json(folder / done_name(number)) for number in range(shards)]
+    filled = [(number, one) for number, one in enumerate(done) if one["rows"]]
+    columns: dict[str, Any] = filled[0][1]["columns"] if filled else {}
+    for number, one in filled:
+        if one["columns"] != columns:
+            raise UserError(f"{folder}: shard {number} has other columns than shard {filled[0][0]}: remove "
+                            f"{done_name(number)} and compute it again")  # fmt: skip
+    listed = [{"rows": one["rows"], "checksums": one["checksums"]} for one in done]
+    index = {"form": FORM, "rows": sum(one["rows"] for one in done), "columns": columns}
+    files.write_json(folder / INDEX_FILE, index | {"made_by": dict(made_by), "shards": listed})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A shard of an opened folder."""
+
+    storage: Storage
+    number: int
+    checksums: Mapping[str, str]  # by column
+
+
+class Shards:
+    """The shards of one or several folders, opened for reading; several are concatenated.
+
+    Only the indices are read: opening takes time and memory for each shard, not for each row.
+
+    Args:
+        places: folders, or addresses such as s3://bucket/folder.
+
+    Raises:
+        UserError: there is no index, it is of another form, or the folders have different columns.
+    """
+
+    def __init__(self, *places: Path | str) -> None:
+        storages = [open_storage(place) for place in places]
+        indices = [_read_index(storage) for storage in storages]
+        self.columns: dict[str, ColumnType] = {}
+        self.parts: list[_Part] = []
+        rows: list[int] = []
+        for storage, index in zip(storages, indices, strict=True):
+            types = {name: ColumnType(one["dtype"], tuple(one["shape"]), one["ragged"])
+                     for name, one in index["columns"].items()}  # fmt: skip
+            if types and self.columns and types != self.columns:
+                raise UserError(f"{storage.name}: has other columns than {storages[0].name}: prepare both alike")
+            self.columns = self.columns or types
+            self.parts += [_Part(storage, number, one["checksums"]) for number, one in enumerate(index["shards"])]
+            rows += [one["rows"] for one in index["shards"]]
+        self.shard_rows = np.array(rows, dtype=np.int64)  # (shards,)
+        self.ends = np.cumsum(self.shard_rows)  # (shards,) number of the row after each shard
+        self.made_by = [index["made_by"] for index in indices]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def column(self, name: str) -> "Column":
+        """Open a column; raises a UserError that lists the columns if there is none of this name."""
+        if name not in self.columns and len(self):
+            raise UserError(f"{self.parts[0].storage.name}: has no column {name!r} (there are: {', '.join(self.columns)})")
+        return Column(self, name)
+
+
+class Column:
+    """Values of one column: `column[3]` is a row, `column[[3, 5]]` an array of rows; read-only, mapped into memory.
+
+    The rows of a ragged column are arrays of different lengths.
+    """
+
+    def __init__(self, shards: Shards, name: str) -> None:
+        self.shards, self.name = shards, name
+        self.type = shards.columns.get(name, ColumnType("<f4", ()))
+        self.dtype = np.dtype(self.type.dtype)
+        self._ends: list[int] = shards.ends.tolist()
+        self._open: OrderedDict[int, tuple[np.ndarray, np.ndarray | None]] = OrderedDict()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array of all rows; of a ragged column (rows,)."""
+        return (len(self),) if self.type.ragged else (len(self), *self.type.shape)
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: Any) -> np.ndarray:
+        if isinstance(row, slice):
+            row = np.arange(len(self))[row]
+        if isinstance(row, list | np.ndarray):
+            if self.type.ragged:
+                raise TypeError(f"column {self.name} is ragged: read its rows one by one")
+            found = [self[int(one)] for one in row]
+            return np.stack(found) if found else np.zeros((0, *self.type.shape), self.dtype)
+        if row < 0:
+            row += len(self)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        shard = bisect_right(self._ends, row)
+        local = row - (self._ends[shard - 1] if shard else 0)
+        values, ends = self._shard(shard)
+        if ends is None:
+            return values[local]
+        return values[ends[local - 1] if local else 0 : ends[local]]
+
+    def json(self, row: int) -> Any:
+        """Value of a row that `ShardWriter.append_json` wrote."""
+        return json.loads(self[row].tobytes())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows in memory."""
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for processes that load data, without mapped files."""
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def _shard(self, shard: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Values and ends of a shard, mapped now or before."""
+        found = self._open.get(shard)
+        if found is None:
+            part, rows, ends = self.shards.parts[shard], int(self.shards.shard_rows[shard]), None
+            if self.type.ragged:
+                ends = _map(part, self.name + ENDS, ColumnType("<i8", ()), rows)
+            found = _map(part, self.name, self.type, rows if ends is None else int(ends[-1])), ends
+            self._open[shard] = found
+            if len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+        return found
+
+
+def _map(part: _Part, column: str, kind: ColumnType, rows: int) -> np.ndarray:
+    """Map a file of (rows, ...) values; a UserError names one that is missing, cut off or of another type."""
+    name = file_name(part.number, column)
+    where = f"{part.storage.name}/{name}"
+    remedy = f"remove it and {done_name(part.number)}, and prepare again"
+    try:
+        values = np.load(part.storage.fetch(name, part.checksums[column]), mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{where}: no such file: {remedy}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{where}: is damaged or cut off: {remedy}") from error
+    expected = (rows, *kind.shape)
+    if values.dtype.str != kind.dtype or values.shape != expected:
+        found = f"{values.dtype.str} {values.shape}"
+        raise UserError(f"{where}: is {found}, the index says {kind.dtype} {expected}: {remedy}")
+    return values.view(np.ndarray)  # whose rows are read faster than those of a memmap
+
+
+def _read_index(storage: Storage) -> dict[str, Any]:
+    path = storage.fetch(INDEX_FILE)
+    where = f"{storage.name}/{INDEX_FILE}"
+    if not path.is_file():
+        raise UserError(f"{where}: no such file: the features are not complete: prepare them to the end")
+    index = files.read_json(path, "the index of shards")
+    if index.get("form") != FORM:
+        raise UserError(f"{where}: of form {index.get('form')!r}, this version reads {FORM}: prepare the features again")
+    return index
