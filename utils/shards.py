@@ -115,7 +115,7 @@ class ShardWriter:
         if len(set(rows.values())) > 1:
             raise ValueError(f"shard {self.number}: columns of different lengths: {rows}")
         types = {name: asdict(file.type(name in ragged)) for name, file in self._files.items() if ENDS not in name}
-        for name, file in self._files.items():
+        for file in self._files.values():
             file.close()
         checksums = {name: checksum(file.path) for name, file in self._files.items()}
         for name, file in self._files.items():
@@ -243,7 +243,8 @@ class Shards:
     def column(self, name: str) -> "Column":
         """Open a column; raises a UserError that lists the columns if there is none of this name."""
         if name not in self.columns and len(self):
-            raise UserError(f"{self.parts[0].storage.name}: has no column {name!r} (there are: {', '.join(self.columns)})")
+            known = ", ".join(self.columns)
+            raise UserError(f"{self.parts[0].storage.name}: has no column {name!r} (there are: {known})")
         return Column(self, name)
 
 
@@ -341,5 +342,6 @@ def _read_index(storage: Storage) -> dict[str, Any]:
         raise UserError(f"{where}: no such file: the features are not complete: prepare them to the end")
     index = files.read_json(path, "the index of shards")
     if index.get("form") != FORM:
-        raise UserError(f"{where}: of form {index.get('form')!r}, this version reads {FORM}: prepare the features again")
+        form = index.get("form")
+        raise UserError(f"{where}: of form {form!r}, this version reads {FORM}: prepare the features again")
     return index
