@@ -11,6 +11,8 @@ from sonolume.utils import paths
 from sonolume.utils.errors import ConfigError
 
 LRSchedule = StrEnum("LRSchedule", ["constant", "cosine", "linear"])
+Storage = StrEnum("Storage", ["files", "shards"])
+Engine = StrEnum("Engine", ["local", "ray"])
 LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution", "projection", "time"])
 
 LARGEST_SIZE = 2**16  # of a whole number that has no other limit, such as channels
@@ -137,6 +139,7 @@ class DataConfig(Strict):
     sample_rate: int = 16000  # Hz
     valid_fraction: float = 0.05  # share of validation Uids if the source has no splits
     num_workers: int = 2  # processes that read files and compute features
+    engine: Engine = Engine.local  # of shards: local = num_workers processes, ray = a Ray cluster
     miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # synthetic data of the miniature world
 
     def __post_init__(self) -> None:
@@ -173,12 +176,17 @@ class PreprocessConfig(DataConfig):
     fmax: float = 8000.0  # Hz
     frames: int = 624  # frames of one item; shorter clips are padded with silence
     windows: int = 1  # largest number of consecutive items from one clip
+    storage: Storage = Storage.files  # of mels: files = one for each clip, shards = one for many
+    shard_rows: int = 10_000  # clips of one shard
+    shuffle_seed: int = 0  # seed of the order in which clips are distributed over shards; 0 = that of the manifest
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_range("preprocess", 1, "n_fft", "win_size", "hop_size", "windows")
         self.check_range("preprocess", 1, "n_mel", maximum=min(self.n_fft // 2 + 1, MOST_BANDS))
         self.check_range("preprocess", 1, "frames", maximum=LONGEST_MEL)
+        self.check_range("preprocess", 1, "shard_rows", maximum=MOST_SCENES)
+        self.check_range("preprocess", 0, "shuffle_seed", maximum=LARGEST_SEED)
         self.check_range("preprocess", 0, "fmin")
         sizes = f"hop_size {self.hop_size} <= win_size {self.win_size} <= n_fft {self.n_fft}"
         self.require(self.hop_size <= self.win_size <= self.n_fft, f"preprocess: {sizes} does not hold")

@@ -95,15 +95,8 @@ def prepare(
             if (plan.folder / prepared.SETTINGS_FILE).is_file():
                 plan.check()
             return prepared.count_examples(config, dataset, lambda row: plan.path(row.uid).is_file(), "features")
-    if source is None:
-        mini = config.miniworld
-        rows, left_out = world_rows(config, dataset), []
-        origin = {"input": "miniworld", "world": WORLD, "seed": mini.seed}
-        origin |= {"kinds": list(mini.kinds), "pairs": mini.pairs}
-    else:
-        prepared.check_input(config, dataset, source)
-        rows, left_out = screen(_recordings(source, dataset, audio_dir), captions)
-        origin = {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
+    rows, left_out = read_input(config, dataset, source, captions, audio_dir)
+    origin = origin_of(config, source, audio_dir)
     renamed = prepared.rename_colliding(rows, (".npy",))
     assign_splits(rows, config.valid_fraction)
     with prepared.cleanup(folder):
@@ -114,6 +107,29 @@ def prepare(
         print(f"{folder}: {longer:,} of {len(rows):,} clips are longer than {plan.seconds:g} s: what follows is left "
               f"out (preprocess.windows={plan.windows + 1} takes more)")  # fmt: skip
     return counts
+
+
+def origin_of(config: PreprocessConfig, source: Path | None, audio_dir: Path | None) -> dict[str, Any]:
+    """Where rows come from, for the settings of their features; without `source`, from the miniature world."""
+    if source is not None:
+        return {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
+    mini = config.miniworld
+    origin = {"input": "miniworld", "world": WORLD, "seed": mini.seed}
+    return origin | {"kinds": list(mini.kinds), "pairs": mini.pairs}
+
+
+def read_input(
+    config: PreprocessConfig, dataset: str, source: Path | None, captions: bool, audio_dir: Path | None
+) -> tuple[list[Row], list[LeftOut]]:
+    """Read the rows to prepare, and those that are left out before any sound is opened.
+
+    Args:
+        source: as of `prepare`; None for the miniature world.
+    """
+    if source is None:
+        return world_rows(config, dataset), []
+    prepared.check_input(config, dataset, source)
+    return screen(_recordings(source, dataset, audio_dir), captions)
 
 
 def _recordings(source: Path, dataset: str, audio_dir: Path | None) -> list[Row]:
@@ -149,19 +165,36 @@ def _compute_clip(row: Row, plan: Plan) -> Outcome:
     lengths, mel = _existing_lengths(row, plan), plan.mel
     reused, is_longer = bool(lengths), False
     if not reused:
-        samples = plan.windows * plan.frames * mel.hop_size + mel.n_fft  # the last frames reach past the last window
         try:
-            wave = load_wave(row, mel.sample_rate, samples / mel.sample_rate)
-            shortest = max(MIN_SECONDS, (mel.padding + 1) / mel.sample_rate)
-            audio.check_wave(wave, mel.sample_rate, str(row.audio or ""), shortest)
+            wave = _load(row, plan)
         except SoundError as error:
             return Outcome(left_out=LeftOut.of(row, error.reason, str(error)))
         lengths = _write_windows(row.uid, wave, plan)
         is_longer = row.audio is not None and len(wave) > plan.seconds * mel.sample_rate + mel.hop_size
-    hop = mel.hop_size / mel.sample_rate  # seconds
-    examples = (replace(row, uid=plan.window_uid(row.uid, index), duration=round(frames * hop, 3))
-                for index, frames in enumerate(lengths))  # fmt: skip
-    return Outcome(tuple(examples), reused=reused, counts={"longer": int(is_longer)})
+    examples = tuple(_example(row, plan, index, frames) for index, frames in enumerate(lengths))
+    return Outcome(examples, reused=reused, counts={"longer": int(is_longer)})
+
+
+def windows(row: Row, plan: Plan) -> list[tuple[Row, np.ndarray]]:
+    """Examples of one clip with their mels (bands, frames); a SoundError says why a clip cannot be used."""
+    wave = _load(row, plan)
+    return [(_example(row, plan, index, stop - start), _window(wave, start, stop, plan.mel))
+            for index, (start, stop) in enumerate(_spans(len(wave), plan))]  # fmt: skip
+
+
+def _load(row: Row, plan: Plan) -> np.ndarray:
+    """Load the wave (n,) of a row as far as it is used; raises a SoundError if it cannot be."""
+    mel = plan.mel
+    samples = plan.windows * plan.frames * mel.hop_size + mel.n_fft  # the last frames reach past the last window
+    wave = load_wave(row, mel.sample_rate, samples / mel.sample_rate)
+    shortest = max(MIN_SECONDS, (mel.padding + 1) / mel.sample_rate)
+    audio.check_wave(wave, mel.sample_rate, str(row.audio or ""), shortest)
+    return wave
+
+
+def _example(row: Row, plan: Plan, index: int, frames: int) -> Row:
+    hop = plan.mel.hop_size / plan.mel.sample_rate  # seconds
+    return replace(row, uid=plan.window_uid(row.uid, index), duration=round(frames * hop, 3))
 
 
 def _existing_lengths(row: Row, plan: Plan) -> list[int]:
@@ -179,10 +212,7 @@ def _existing_lengths(row: Row, plan: Plan) -> list[int]:
 
 def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> list[int]:
     """Write the windows of a clip, the first one last, so that it proves the others; return their lengths in frames."""
-    total = len(wave) // plan.mel.hop_size
-    shortest = min(total, round(MIN_SECONDS / (plan.mel.hop_size / plan.mel.sample_rate)))
-    starts = [start for start in range(0, plan.windows * plan.frames, plan.frames) if total - start >= shortest]
-    spans = [(start, min(start + plan.frames, total)) for start in starts]
+    spans = _spans(len(wave), plan)
     for path in plan.existing(uid, len(spans)):  # windows of an earlier, longer recording
         path.unlink()
     for index, (start, stop) in reversed(list(enumerate(spans))):
@@ -191,6 +221,14 @@ def _write_windows(uid: str, wave: np.ndarray, plan: Plan) -> list[int]:
         with atomic_path(plan.path(plan.window_uid(uid, index))) as temporary:
             temporary.write_bytes(memory.getbuffer())
     return [stop - start for start, stop in spans]
+
+
+def _spans(samples: int, plan: Plan) -> list[tuple[int, int]]:
+    """First and last frame of each window of a wave."""
+    total = samples // plan.mel.hop_size
+    shortest = min(total, round(MIN_SECONDS / (plan.mel.hop_size / plan.mel.sample_rate)))
+    starts = [start for start in range(0, plan.windows * plan.frames, plan.frames) if total - start >= shortest]
+    return [(start, min(start + plan.frames, total)) for start in starts]
 
 
 def _window(wave: np.ndarray, start: int, stop: int, settings: MelSettings) -> np.ndarray:

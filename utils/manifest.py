@@ -124,17 +124,24 @@ def write_manifest(rows: Sequence[Row], path: Path | str) -> None:
     "Captions" holds several captions, "Caption" the first. Paths inside the folder of the manifest become relative.
     """
     folder = Path(path).parent.resolve()
-    records = []
-    for row in rows:
-        values = {name: getattr(row, name.lower(), None) for name in COLUMNS}
-        values["Caption"] = row.captions[0] if row.captions else None
-        values["Captions"] = row.captions if len(row.captions) > 1 else None
-        for name, file in values.items():
-            if isinstance(file, Path):
-                file = file.absolute()
-                values[name] = (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
-        records.append({name: value for name, value in values.items() if value is not None})
-    write_json(path, records)
+    write_json(path, [record(row, folder) for row in rows])
+
+
+def record(row: Row, folder: Path) -> dict[str, Any]:
+    """Return the entry of a row in a json manifest of a folder, which is an absolute path without links."""
+    values = {name: getattr(row, name.lower(), None) for name in COLUMNS}
+    values["Caption"] = row.captions[0] if row.captions else None
+    values["Captions"] = row.captions if len(row.captions) > 1 else None
+    for name, file in values.items():
+        if isinstance(file, Path):
+            file = file.absolute()
+            values[name] = (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def row_of(entry: dict[str, Any], folder: Path, dataset: str) -> Row:
+    """Return the row of an entry that `record` made for `folder`."""
+    return _row(str(folder), {name.lower(): value for name, value in entry.items()}, folder, folder, dataset)
 
 
 def assign_splits(rows: Sequence[Row], valid_fraction: float) -> None:

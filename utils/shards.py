@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -80,6 +80,11 @@ class ShardWriter:
         for file in self._files.values():
             file.close()
         files.remove(self._temporary)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows so far, of the longest column."""
+        return max((file.rows for name, file in self._files.items() if name + ENDS not in self._files), default=0)
 
     def append(self, column: str, rows: np.ndarray) -> None:
         """Append rows (n, ...); those of one column have the same dtype and shape."""
@@ -185,16 +190,21 @@ def write_index(folder: Path, shards: int, made_by: Mapping[str, Any]) -> None:
     Raises:
         UserError: two shards have different columns.
     """
-    done = [files.read_json(folder / done_name(number)) for number in range(shards)]
-    filled = [(number, one) for number, one in enumerate(done) if one["rows"]]
-    columns: dict[str, Any] = filled[0][1]["columns"] if filled else {}
-    for number, one in filled:
-        if one["columns"] != columns:
-            raise UserError(f"{folder}: shard {number} has other columns than shard {filled[0][0]}: remove "
-                            f"{done_name(number)} and compute it again")  # fmt: skip
-    listed = [{"rows": one["rows"], "checksums": one["checksums"]} for one in done]
-    index = {"form": FORM, "rows": sum(one["rows"] for one in done), "columns": columns}
-    files.write_json(folder / INDEX_FILE, index | {"made_by": dict(made_by), "shards": listed})
+    files.write_json(folder / INDEX_FILE, _index_of_done(folder, shards) | {"made_by": dict(made_by)})
+
+
+def _index_of_done(folder: Path, shards: int) -> dict[str, Any]:
+    """Index of a folder from what its shards say; those that are not done have no rows."""
+    listed, columns, first = [], dict[str, Any](), None
+    for number in range(shards):
+        done = files.read_json(folder / done_name(number)) if is_done(folder, number) else {"rows": 0, "checksums": {}}
+        listed.append({"rows": done["rows"], "checksums": done["checksums"]})
+        if done["rows"] and first is None:
+            columns, first = done["columns"], number
+        elif done["rows"] and done["columns"] != columns:
+            raise UserError(f"{folder}: shard {number} has other columns than shard {first}: remove "
+                            f"{done_name(number)} and prepare again")  # fmt: skip
+    return {"form": FORM, "rows": sum(one["rows"] for one in listed), "columns": columns, "shards": listed}
 
 
 @dataclass(frozen=True)
@@ -219,22 +229,51 @@ class Shards:
     """
 
     def __init__(self, *places: Path | str) -> None:
-        storages = [open_storage(place) for place in places]
-        indices = [_read_index(storage) for storage in storages]
         self.columns: dict[str, ColumnType] = {}
         self.parts: list[_Part] = []
-        rows: list[int] = []
-        for storage, index in zip(storages, indices, strict=True):
-            types = {name: ColumnType(one["dtype"], tuple(one["shape"]), one["ragged"])
-                     for name, one in index["columns"].items()}  # fmt: skip
-            if types and self.columns and types != self.columns:
-                raise UserError(f"{storage.name}: has other columns than {storages[0].name}: prepare both alike")
-            self.columns = self.columns or types
-            self.parts += [_Part(storage, number, one["checksums"]) for number, one in enumerate(index["shards"])]
-            rows += [one["rows"] for one in index["shards"]]
-        self.shard_rows = np.array(rows, dtype=np.int64)  # (shards,)
-        self.ends = np.cumsum(self.shard_rows)  # (shards,) number of the row after each shard
-        self.made_by = [index["made_by"] for index in indices]
+        self.shard_rows = np.zeros(0, dtype=np.int64)  # (shards,)
+        self.ends = self.shard_rows  # (shards,) number of the row after each shard
+        self.made_by: list[Mapping[str, Any]] = []
+        for place in places:
+            storage = open_storage(place)
+            self._add(storage, _read_index(storage))
+
+    @classmethod
+    def of_done(cls, folder: Path, shards: int) -> Self:
+        """Open those of a folder's `shards` shards that are done; the others have no rows."""
+        opened = cls()
+        opened._add(open_storage(folder), _index_of_done(folder, shards) | {"made_by": {}})
+        return opened
+
+    @classmethod
+    def joined(cls, several: Sequence[Self]) -> Self:
+        """Concatenate opened shards; raises a UserError if their columns differ."""
+        joined = cls()
+        for one in several:
+            joined._append(one.parts, one.shard_rows.tolist(), one.columns)
+            joined.made_by += one.made_by
+        return joined
+
+    def _add(self, storage: Storage, index: Mapping[str, Any]) -> None:
+        """Append the shards of an index."""
+        types = {name: ColumnType(one["dtype"], tuple(one["shape"]), one["ragged"])
+                 for name, one in index["columns"].items()}  # fmt: skip
+        parts = [_Part(storage, number, one["checksums"]) for number, one in enumerate(index["shards"])]
+        self._append(parts, [one["rows"] for one in index["shards"]], types)
+        self.made_by.append(index["made_by"])
+
+    def _append(self, parts: Sequence["_Part"], rows: Sequence[int], columns: dict[str, ColumnType]) -> None:
+        if columns and self.columns and columns != self.columns:
+            names = f"{parts[0].storage.name}: has other columns than {self.parts[0].storage.name}"
+            raise UserError(f"{names}: prepare both alike")
+        self.columns = self.columns or columns
+        self.parts += parts
+        self.shard_rows = np.concatenate([self.shard_rows, np.array(rows, dtype=np.int64)])
+        self.ends = np.cumsum(self.shard_rows)
+
+    def rows_of(self, shard: int) -> range:
+        """Numbers of the rows of a shard."""
+        return range(int(self.ends[shard] - self.shard_rows[shard]), int(self.ends[shard]))
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -273,6 +312,8 @@ class Column:
         return (self[row] for row in range(len(self)))
 
     def __getitem__(self, row: Any) -> np.ndarray:
+        if isinstance(row, tuple):  # column[3, 5:7] is column[3][5:7]
+            return self[row[0]][row[1:]]
         if isinstance(row, slice):
             row = np.arange(len(self))[row]
         if isinstance(row, list | np.ndarray):

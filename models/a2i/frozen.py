@@ -1,5 +1,6 @@
 """Frozen networks of audio-to-image training: loaded once, features cached."""
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,18 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from sonolume.config.base import TrainConfig
 from sonolume.models.a2i.loading import load_stable_diffusion, load_text_encoder
 from sonolume.models.precision import FULL, usable
+from sonolume.preprocessors.stages import Progress, Stage, compute, device_of, in_threads, on_device, sizes_of
 from sonolume.utils import paths
-from sonolume.utils.cache import cached
+from sonolume.utils.shards import Column, ShardWriter
 from sonolume.utils.text import printable
 
-CACHE_VERSION = 2  # raise it to invalidate all cached features
+CACHE_VERSION = 3  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
+VALUES = "values"  # column of the features
 
 
 def frozen_stable_diffusion(source: str) -> Any:
@@ -48,8 +51,8 @@ def cached_features(
     folder: Path, name: str, inputs: Any, network: torch.nn.Module | None, encode: Callable[[Any], Tensor],
     train: TrainConfig, dtype: type[np.generic] = np.float16, exact: bool = False,
     collate: Callable[[list[Any]], Any] | None = None, identity: Any = None,
-) -> np.ndarray:  # fmt: skip
-    """Features of all inputs by a frozen encoder, (len(inputs), ...), memory-mapped; computed once.
+) -> Column:  # fmt: skip
+    """Features of all inputs by a frozen encoder, (len(inputs), ...), in shards; computed once.
 
     Before they are computed, their size on disk is printed.
 
@@ -64,42 +67,39 @@ def cached_features(
         collate: batches the inputs; by default they are tensors.
         identity: what decides the features besides the inputs; by default the weights of the network.
     """
-    precision = FULL if exact else usable(str(train.precision), caching_device(train).type)
+    precision = FULL if exact else usable(str(train.precision), device_of(train).type)
+    device = device_of(train) if network is not None else torch.device("cpu")
+    sizes = sizes_of(len(inputs))
 
     @torch.no_grad()
-    def compute(unfinished: Path) -> None:
-        path, rows, done = unfinished / f"{name}.npy", None, 0
-        device = caching_device(train) if network is not None else torch.device("cpu")
-        if network is not None:
-            network.to(device)
-        loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers, collate_fn=collate)
-        bar = tqdm(loader, desc=f"caching {name}", unit="batch", disable=not len(inputs))
-        for batch in bar:
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
-                found = encode(batch.to(device) if isinstance(batch, Tensor) else batch)
-            found = (found if dtype != np.float16 else found.half()).cpu().numpy()
-            if rows is None:
-                rows = np.lib.format.open_memmap(path, "w+", dtype, (len(inputs), *found.shape[1:]))
-                shape, size = " x ".join(map(str, rows.shape)), rows.nbytes / 1e9
-                line = f"{name}: {shape} x {rows.itemsize} bytes = {size:.3g} GB of disk in {folder}"
-                bar.write(printable(line), sys.stderr)
-            rows[done : done + len(found)] = found
-            done += len(found)
-        if network is not None:
-            network.to("cpu")
-        if rows is None:  # there are no inputs, such as an empty validation split
-            np.save(path, np.zeros(0, dtype))
-        else:
-            rows.flush()
+    def features(batch: Any) -> np.ndarray:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
+            found = encode(batch.to(device) if isinstance(batch, Tensor) else batch)
+        return (found if dtype != np.float16 else found.half()).cpu().numpy().astype(dtype, copy=False)
+
+    def write(writer: ShardWriter, rows: range, progress: Progress) -> None:
+        some = Subset(inputs, rows)
+        loader = DataLoader(some, BATCH_SIZE, num_workers=train.num_workers, collate_fn=collate)
+        for found in in_threads(features, loader, device):
+            if rows.start == writer.rows == 0:
+                _print_size(name, (len(inputs), *found.shape[1:]), found.itemsize, folder)
+            writer.append(VALUES, found)
+            progress(len(found))
 
     if identity is None:
         assert network is not None, "an encoder without weights needs an identity"
         identity = network.state_dict().values()
     key = CACHE_VERSION, precision, inputs.versions(), identity
-    return np.load(cached(folder, key, compute, name) / f"{name}.npy", mmap_mode="r")
+    return compute(Stage(name, key, sizes, write, lambda: on_device(device, network)), folder).column(VALUES)
 
 
-def cached_moments(folder: Path, split: str, images: Any, vae: Any, train: TrainConfig) -> np.ndarray:
+def _print_size(name: str, shape: tuple[int, ...], itemsize: int, folder: Path) -> None:
+    values, size = " x ".join(map(str, shape)), math.prod(shape) * itemsize / 1e9
+    line = f"{name}: {values} x {itemsize} bytes = {size:.3g} GB of disk in {folder}"
+    tqdm.write(printable(line), sys.stderr)
+
+
+def cached_moments(folder: Path, split: str, images: Any, vae: Any, train: TrainConfig) -> Column:
     """Mean and log-variance of the latents of images, (N, 2z, h, w), by `cached_features`."""
 
     def moments(pictures: Tensor) -> Tensor:
@@ -108,7 +108,3 @@ def cached_moments(folder: Path, split: str, images: Any, vae: Any, train: Train
 
     return cached_features(folder, f"moments of {split}", images, vae, moments, train)
 
-
-def caching_device(train: TrainConfig) -> torch.device:
-    """The device on which features are computed before training."""
-    return torch.device("cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,6 +1,6 @@
 """Mel features: datasets of prepared ones, addressed by (epoch, index), and the settings that a model stores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,34 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from sonolume.config.base import PreprocessConfig
+from sonolume.config.base import PreprocessConfig, Storage
+from sonolume.config.options import PreprocessOptions
 from sonolume.modules.mel import MEL_FLOOR, MelSettings
-from sonolume.preprocessors import prepared
+from sonolume.preprocessors import prepared, sound_shards
+from sonolume.preprocessors.sound_shards import Rows
+from sonolume.preprocessors.stages import sizes_of
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
+from sonolume.utils.shards import Shards
 
 MEL_FILE = "mel.json"  # of a model: fields of `MelSettings`; of an autoencoder also "frames"
 BATCH_SIZE = 16  # clips in one forward pass of the VAE
 SILENCE = float(np.log(MEL_FLOOR))  # pads short clips
+
+
+def prepare_mels(config: PreprocessConfig, options: PreprocessOptions, captions: bool) -> None:
+    """Recordings or scenes -> manifest and mel features, in files or shards; clips without a caption may be left out.
+
+    Raises:
+        UserError: as `text_audio.prepare`.
+    """
+    from sonolume.preprocessors import text_audio  # training does not need it
+
+    assert options.dataset is not None
+    in_shards = config.storage is Storage.shards or sound_shards.is_sharded(config, options.dataset)
+    prepare = sound_shards.prepare if in_shards else text_audio.prepare
+    prepare(config, options.dataset, options.input, captions, options.audio_dir)
 
 
 def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
@@ -44,7 +62,7 @@ def mel_path(config: PreprocessConfig, row: Row) -> Path:
     return paths.resolve(config.processed_dir) / str(row.dataset) / config.melspec_dir / f"{row.uid}.npy"
 
 
-def feature_keys(config: PreprocessConfig, rows: list[Row]) -> list[Any]:
+def feature_keys(config: PreprocessConfig, rows: Sequence[Row]) -> list[Any]:
     """Build the cache key of the features of `rows`, which changes when they are prepared anew."""
     return [[row.dataset, row.uid, modified(mel_path(config, row))] for row in rows]
 
@@ -73,18 +91,89 @@ def mel_batches(config: PreprocessConfig, rows: list[Row], title: str) -> Iterat
         yield torch.stack([load_mel(mel_path(config, row), config.n_mel, config.frames) for row in some])
 
 
+class MelFiles:
+    """Log-mels of a split in one file for each clip.
+
+    rows: the clips. shard_rows: sizes of shards of what is computed from them. key: everything that determines them.
+    """
+
+    def __init__(self, config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> None:
+        self.config = config
+        self.rows: Sequence[Row] = read_rows(config, datasets, split, captions)
+
+    @property
+    def shard_rows(self) -> list[int]:
+        return sizes_of(len(self.rows))
+
+    @property
+    def key(self) -> list[Any]:
+        return feature_keys(self.config, self.rows)
+
+    def captions(self) -> Iterator[str]:
+        """All captions of the split."""
+        return (caption for row in self.rows for caption in row.captions)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Log-mel (1, bands, frames) of a clip."""
+        return load_mel(mel_path(self.config, self.rows[index]), self.config.n_mel, self.config.frames)
+
+
+class MelShards:
+    """Log-mels of a split in shards, with the attributes of `MelFiles`; those that are missing are computed."""
+
+    def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
+        self.config, self.folder = config, paths.resolve(config.processed_dir).resolve()
+        with_split = [dataset for dataset in datasets if split in sound_shards.splits(config, dataset)]
+        self.shards = Shards.joined([sound_shards.mels(config, dataset, split) for dataset in with_split])
+        self.rows: Sequence[Row] = Rows(self.shards.column(sound_shards.ROW), self.folder)
+        self.manifests = [sound_shards.manifest(config, dataset, split) for dataset in with_split]
+        self.shard_rows: list[int] = self.shards.shard_rows.tolist()
+        self.key: list[Any] = [sound_shards.mel_key(config, dataset, split) for dataset in with_split]
+        self.mels = self.shards.column(sound_shards.MEL)
+
+    def captions(self) -> Iterator[str]:
+        """All captions of the split, also of clips that cannot be used."""
+        return (caption for rows in self.manifests for row in rows for caption in row.captions)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Log-mel (1, bands, frames) of a clip."""
+        mel = torch.from_numpy(self.mels[index][: self.config.frames].T.astype(np.float32))[None]
+        return F.pad(mel, (0, self.config.frames - mel.shape[-1]), value=SILENCE)
+
+
+def open_mels(
+    config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False
+) -> MelFiles | MelShards:
+    """Open the log-mels of a split as they were prepared; `captions` skips clips without one (not in shards).
+
+    Raises:
+        UserError: as `read_rows`; or some of the data sets are in shards and others are not.
+    """
+    sharded = [dataset for dataset in datasets if sound_shards.is_sharded(config, dataset)]
+    if not sharded:
+        return MelFiles(config, datasets, split, captions)
+    if others := [dataset for dataset in datasets if dataset not in sharded]:
+        raise UserError(f"dataset: {sharded[0]} is in shards and {others[0]} is not: prepare both with the same "
+                        "preprocess.storage")  # fmt: skip
+    return MelShards(config, datasets, split)
+
+
 class MelDataset(Dataset[Tensor]):
     """Log-mels (1, bands, frames) of one split."""
 
     def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
-        self.config = config
-        self.rows = read_rows(config, datasets, split)
+        self.mels = open_mels(config, datasets, split)
+        self.rows = self.mels.rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def shard_rows(self) -> list[int]:
+        """Number of rows of each shard, for the order of training."""
+        return self.mels.shard_rows
+
     def __getitem__(self, item: tuple[int, int]) -> Tensor:
-        return load_mel(mel_path(self.config, self.rows[item[1]]), self.config.n_mel, self.config.frames)
+        return self.mels[item[1]]
 
 
 def save_with_mel(model: Any, folder: Path, mel: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from sonolume.models.training import Draw, Frozen, RecipeTask, training_draws, v
 from sonolume.modules.decoupled_attention import AudioAttention, cross_attention_sizes, install
 from sonolume.preprocessors import prepared
 from sonolume.utils.errors import UserError
+from sonolume.utils.shards import Column
 
 
 class Batch(NamedTuple):
@@ -48,7 +49,7 @@ class SoundPictures(PairDataset):
         self.words = remove_placeholder(config.model.prompt)
         folder = prepared.cache_folder(config.preprocess, config.dataset)
         self.moments = cached_moments(folder, split, self.images, frozen["sd"].vae, config.train)
-        self.states: np.ndarray | None = None
+        self.states: Column | None = None
         if config.preprocess.cache_features:
             identity = [*sounds.network.state_dict().values(), sounds.encoder.window]
             name = f"states of {split}"

@@ -25,6 +25,7 @@ from sonolume.models.a2i.text_states import Tokens, encode
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.preprocessors import sound_pictures, sound_text
 from sonolume.utils import paths
+from sonolume.utils.shards import Column
 
 
 class Batch(NamedTuple):
@@ -62,7 +63,7 @@ class SoundTexts(Dataset[Batch]):
         self.rows = sound_text.read_split(config.preprocess, config.dataset, split)
         self.windows = Windows(self.rows, config.preprocess, SAMPLE_RATE, repeat=False)
         folder = paths.resolve(config.preprocess.processed_dir) / config.dataset[0] / "cache"
-        self.features: np.ndarray | None = None
+        self.features: Column | None = None
         if config.preprocess.cache_features:
             self.features = self._cached_features(folder, split, config.train)
         self.texts = list(dict.fromkeys(text for row in self.rows for text in row.captions))
@@ -72,7 +73,7 @@ class SoundTexts(Dataset[Batch]):
         states = partial(encode, text_encoder)
         self.states = cached_features(folder, f"text states of {split}", tokens, text_encoder, states, config.train)
 
-    def _cached_features(self, folder: Path, split: str, train: TrainConfig) -> np.ndarray:
+    def _cached_features(self, folder: Path, split: str, train: TrainConfig) -> Column:
         """(windows, T, F + 1) float16; the last value is the mask."""
 
         def compute(waves: list[Tensor]) -> Tensor:

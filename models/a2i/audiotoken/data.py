@@ -20,6 +20,7 @@ from sonolume.models.training import Frozen, TrainingData
 from sonolume.modules.audiotoken import label_vector
 from sonolume.modules.beats.beats import SAMPLE_RATE
 from sonolume.preprocessors import prepared, sound_pictures
+from sonolume.utils.shards import Column
 
 
 class Batch(NamedTuple):
@@ -49,7 +50,7 @@ class AudioTokenDataset(PairDataset):
         sd, beats = frozen["sd"], frozen["beats"]
         folder = prepared.cache_folder(config.preprocess, config.dataset)
         self.moments = cached_moments(folder, split, self.images, sd.vae, config.train)
-        self.features: np.ndarray | None = None
+        self.features: Column | None = None
         if config.preprocess.cache_features:
             name = f"features of {split}"
             features = partial(beats_features, beats)                                         # (b, n) -> (b, T, C)

@@ -25,6 +25,7 @@ from sonolume.preprocessors import prepared, sound_pictures
 from sonolume.preprocessors.sound_pictures import Films
 from sonolume.utils import audio, paths
 from sonolume.utils.manifest import Row
+from sonolume.utils.shards import Column
 
 CLIP_SECONDS = 10.0  # longest sound of an evaluation of the VQ-VAE
 MARGIN = 0.01  # seconds by which a sound is shorter than the range of the Low prior's time tables
@@ -121,7 +122,7 @@ class PriorDataset(WaveDataset, Dataset[Batch]):  # type: ignore[misc]
         self.vectors = ImageVectors(rows, data, config.train, frozen["clip"], folder, split)
         super().__init__(config, split, self.vectors.rows)
         levels = {} if self.augmented else {"low": 1} if config.stage is Stage.low else {"low": 1, "up": 0}
-        self.tokens: dict[str, np.ndarray] = {}
+        self.tokens: dict[str, Column] = {}
         for name, level in levels.items():
             encode = partial(vqvae.encode, level=level)  # (b, W) -> (b, T)
             self.tokens[name] = cached_features(

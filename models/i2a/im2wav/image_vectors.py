@@ -15,11 +15,12 @@ from torch.utils.data import Dataset
 
 from sonolume.config.base import TrainConfig
 from sonolume.config.i2a.im2wav import FilmsConfig
-from sonolume.models.a2i.frozen import cached_features, caching_device
+from sonolume.models.a2i.frozen import cached_features
 from sonolume.models.i2a.im2wav.features import encode_videos, load_features, read_video_pickle
 from sonolume.models.i2a.im2wav.windows import Draws, Place
 from sonolume.modules.im2wav.windows import window_frames
 from sonolume.preprocessors.sound_pictures import VECTORS_SUFFIX, pictures_of
+from sonolume.preprocessors.stages import device_of
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
@@ -68,7 +69,7 @@ class ImageVectors:
             read_video_pickle(path, clip.width)
         films = [] if config.clip_features else [row for row in rows if row.video and row_key(row) not in given]
         needed = {row_key(row): row.video for row in films if row.video}
-        clip.vision.to(caching_device(train))
+        clip.vision.to(device_of(train))
         encoded = encode_videos(needed, clip, folder, config.fps)
         clip.vision.to("cpu")
         lost = {one.uid for one in encoded.left_out}

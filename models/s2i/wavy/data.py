@@ -34,6 +34,7 @@ from sonolume.preprocessors.sound_pictures import pictures_of
 from sonolume.utils import audio, files
 from sonolume.utils.errors import UserError
 from sonolume.utils.image import open_image
+from sonolume.utils.shards import Column
 from sonolume.utils.text import message
 
 GB = 10**9
@@ -138,7 +139,7 @@ class Recordings(Dataset[Any]):
     def cached_speech(
         self, what: str, hubert: Hubert, network: Any, compute: Callable[[list[Tensor]], Tensor], train: Any,
         states: int = 1,
-    ) -> np.ndarray | None:  # fmt: skip
+    ) -> Column | None:  # fmt: skip
         """Cache `states` arrays of frames of every window, unless `preprocess.cache_features` says otherwise."""
         size = len(self.windows) * states * hubert.frames_of(self.length) * hubert.width * 2 / GB
         policy, limit = self.config.cache_features, self.config.cache_limit
@@ -182,8 +183,8 @@ class SpeechImages(Recordings):
         images: ImageEncoder = frozen["images"]
         self.pictures = Pictures(self.files, images)
         self.groups = self._groups(config.model.loss)
-        self.states: np.ndarray | None = None
-        self.vectors: np.ndarray | None = None
+        self.states: Column | None = None
+        self.vectors: Column | None = None
         if not config.model.speech_encoder.train:
             hidden = lambda waves: self.hubert.layers(waves, self.length)[0]                  # noqa: E731
             more = config.train, self.hubert.num_states

@@ -8,8 +8,8 @@ depend on the text. They are cached as well, up to the longest caption of the sp
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,22 +17,26 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.audioldm import Config, DistillStage
+from sonolume.models import previews
 from sonolume.models.precision import usable
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
-from sonolume.models.tta.features import feature_keys, mel_batches, read_rows
-from sonolume.preprocessors.prepared import cache_folder
+from sonolume.models.tta.features import BATCH_SIZE, MelFiles, MelShards, open_mels, prepare_mels
+from sonolume.preprocessors.prepared import LeftOut, cache_folder
+from sonolume.preprocessors.sound_shards import ROW, Rows
+from sonolume.preprocessors.stages import Progress, Stage, compute, device_of, in_threads, on_device
 from sonolume.utils import paths
-from sonolume.utils.cache import cached, content_hash
+from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
-from sonolume.utils.manifest import Row
+from sonolume.utils.manifest import Row, record
+from sonolume.utils.shards import ShardWriter
 from sonolume.utils.text import message
 
-CACHE_VERSION = 3  # bump to invalidate cached moments and states
+CACHE_VERSION = 4  # bump to invalidate cached moments and states
+MOMENTS, STATES, LENGTHS, COUNTS = "moments", "states", "lengths", "counts"  # columns
 TEXT_BATCH_SIZE = 64  # captions in one forward pass of T5
 
 
@@ -44,10 +48,7 @@ class Batch(NamedTuple):
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:
     """Recordings or scenes -> manifest and mel features; then moments and text states if the VAE is there."""
-    from sonolume.preprocessors import text_audio  # training does not need it
-
-    assert options.dataset is not None
-    text_audio.prepare(config.preprocess, options.dataset, options.input, audio_dir=options.audio_dir)
+    prepare_mels(config.preprocess, options, captions=True)
     if (paths.resolve(config.model.autoencoder_path) / "config.json").is_file():
         training_data(config, components.load_encoders(config))
     else:
@@ -73,21 +74,29 @@ class LatentDataset(Dataset[Item]):
     """Items of one split; captions alternate, some are emptied in training."""
 
     def __init__(self, config: Config, split: str, frozen: Frozen) -> None:
-        rows = read_rows(config.preprocess, config.dataset, split, captions=True)
-        self.rows = _without_long_captions(rows, split, frozen["text"])
-        self.texts = [row.captions[0] for row in self.rows]  # for previews
-        folder = _cache(config, split, self.rows, frozen["vae"], frozen["text"])
-        self.moments = np.load(folder / "moments.npy", mmap_mode="r")  # (N, 2z, h, w)
-        self.states = np.load(folder / "states.npy", mmap_mode="r")  # (all tokens, D)
-        self.ends = np.load(folder / "ends.npy")  # (captions,) end of each caption's states
-        self.counts = np.load(folder / "counts.npy")  # (captions,) tokens of each caption, without padding
-        self.firsts = np.load(folder / "firsts.npy")  # (N + 1,) first caption of each clip
-        self.empty = frozen["text"]([""], length=int(self.counts.max(initial=1)))[0]  # (L, D)
+        text: components.TextEncoder = frozen["text"]
+        mels = open_mels(config.preprocess, config.dataset, split, captions=True)
+        if isinstance(mels, MelFiles):
+            mels.rows = _without_long_captions(list(mels.rows), split, text)
+        stage = _stage(config, split, mels, frozen["vae"], text)
+        self.shards = compute(stage, cache_folder(config.preprocess, config.dataset))
+        self.rows = mels.rows if isinstance(mels, MelFiles) else Rows(self.shards.column(ROW), mels.folder)
+        self.texts = [row.captions[0] for row in self.rows[: previews.COUNT]]
+        self.moments = self.shards.column(MOMENTS)  # (N, 2z, h, w)
+        self.states = self.shards.column(STATES)  # (tokens of all captions of a clip, D)
+        self.lengths = self.shards.column(LENGTHS)  # (captions of a clip,) states of each
+        self.counts = self.shards.column(COUNTS)  # (captions of a clip,) tokens of each, without padding
+        padded = 0 if text.masked or not len(self.rows) else int(self.lengths[0][0])
+        self.empty = text([""], length=padded)[0]  # (L, D)
         self.seed = config.train.random_seed
         self.drop = config.preprocess.cond_mask_prob if split == "train" else 0.0
 
     def __len__(self) -> int:
         return len(self.moments)
+
+    def shard_rows(self) -> list[int]:
+        """Number of rows of each shard, for the order of training."""
+        return self.shards.shard_rows.tolist()
 
     def __getitem__(self, item: tuple[int, int]) -> Item:
         epoch, index = item
@@ -95,10 +104,11 @@ class LatentDataset(Dataset[Item]):
         moments = torch.from_numpy(self.moments[index].astype(np.float32))
         if random.uniform() < self.drop:
             return moments, self.empty, 1
-        number = int(random.integers(self.firsts[index], self.firsts[index + 1]))
-        start = self.ends[number - 1] if number else 0
-        states = torch.from_numpy(self.states[start : self.ends[number]].astype(np.float32))  # (L, D)
-        return moments, states, int(self.counts[number])
+        counts, ends = self.counts[index], np.cumsum(self.lengths[index])
+        number = int(random.integers(0, len(counts)))
+        start = ends[number - 1] if number else 0
+        states = torch.from_numpy(self.states[index][start : ends[number]].astype(np.float32))  # (L, D)
+        return moments, states, int(counts[number])
 
 
 def collate(items: list[Item]) -> Batch:
@@ -120,58 +130,85 @@ def _without_long_captions(rows: list[Row], split: str, text: components.TextEnc
     Raises:
         UserError: no clip is left.
     """
+    short = [replace(row, captions=captions) for row, captions in zip(rows, _short_captions(rows, text), strict=True)]
+    kept = [row for row in short if row.captions]
+    long = sum(len(row.captions) for row in rows) - sum(len(row.captions) for row in kept)
+    if not long:
+        return rows
+    what = f"of more than {text.max_tokens} tokens, which the text encoder cannot read"
+    if not kept:
+        raise UserError(f"{split}: has no captions but {what}: shorten them")
+    message(f"{split}: {long} captions {what}, and {len(rows) - len(kept)} clips without another are left out")
+    return kept
+
+
+def _short_captions(rows: Sequence[Row], text: components.TextEncoder) -> list[list[str]]:
+    """Captions of each row that the text encoder can read."""
     # a character has at most four tokens (bytes), and the tokenizer adds two at most
     unsure = [caption for row in rows for caption in row.captions if 4 * len(caption) + 2 > text.max_tokens]
     counts = zip(unsure, text.count(unsure), strict=True)
     long = {caption for caption, count in counts if count > text.max_tokens}
-    if not long:
-        return rows
-    kept = [replace(row, captions=[caption for caption in row.captions if caption not in long]) for row in rows]
-    kept = [row for row in kept if row.captions]
-    what = f"of more than {text.max_tokens} tokens, which the text encoder cannot read"
-    if not kept:
-        raise UserError(f"{split}: has no captions but {what}: shorten them")
-    message(f"{split}: {len(long)} captions {what}, and {len(rows) - len(kept)} clips without another are left out")
-    return kept
+    return [[caption for caption in row.captions if caption not in long] for row in rows]
 
 
-def _cache(config: Config, split: str, rows: list[Row], vae: AutoencoderKL, text: components.TextEncoder) -> Path:
-    def make(folder: Path) -> None:
-        np.save(folder / "moments.npy", _moments(config, split, rows, vae))
-        _save_states(split, rows, text, folder)
+def _stage(
+    config: Config, split: str, mels: MelFiles | MelShards, vae: AutoencoderKL, text: components.TextEncoder
+) -> Stage:
+    """Stage of the VAE moments of a split and the text states of its captions; with mels in shards, of its rows too."""
+    device = device_of(config.train)
+    precision = usable(config.train.precision, device.type)
+    padded = 0 if text.masked else max([1, *text.count(list(mels.captions()))])
+
+    @torch.no_grad()
+    def encode(batch: list[Tensor]) -> np.ndarray:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
+            posterior = vae.encode(torch.stack(batch).to(device)).latent_dist
+        return torch.cat([posterior.mean, posterior.logvar], dim=1).half().cpu().numpy()          # (b, 2z, h, w)
+
+    def write(writer: ShardWriter, some: range, progress: Progress) -> None:
+        rows = [mels.rows[number] for number in some]
+        if isinstance(mels, MelShards):
+            rows = [replace(row, captions=kept) for row, kept in zip(rows, _short_captions(rows, text), strict=True)]
+            for row in rows:
+                if not row.captions:
+                    writer.leave_out(**asdict(LeftOut.of(row, "no caption", "or only captions that are too long")))
+            writer.append_json(ROW, (record(row, mels.folder) for row in rows if row.captions))
+        numbers = [number for number, row in zip(some, rows, strict=True) if row.captions]
+        batches = (numbers[start : start + BATCH_SIZE] for start in range(0, len(numbers), BATCH_SIZE))
+        for found in in_threads(encode, ([mels[number] for number in batch] for batch in batches), device):
+            writer.append(MOMENTS, found)
+            progress(len(found))
+        _write_states(writer, [row.captions for row in rows if row.captions], text, padded)
 
     weights = content_hash(vae.state_dict().values(), text.model.parameters())
-    settings = [CACHE_VERSION, config.preprocess.frames, config.model.text_mask, usable(config.train.precision, "cpu")]
-    key = [weights, settings, feature_keys(config.preprocess, rows), [row.captions for row in rows]]
-    return cached(cache_folder(config.preprocess, config.dataset), key, make, "latents and texts")
+    settings = [CACHE_VERSION, config.preprocess.frames, config.model.text_mask, padded, precision]
+    key = [weights, settings, mels.key]
+    if isinstance(mels, MelFiles):
+        key += [[row.captions for row in mels.rows]]
+    networks = partial(on_device, device, vae, text.model)
+    return Stage(f"latents and texts of {split}", key, mels.shard_rows, write, networks)
 
 
-@torch.no_grad()
-def _moments(config: Config, split: str, rows: list[Row], vae: AutoencoderKL) -> np.ndarray:
-    """VAE moments (N, 2z, h, w), float16."""
-    parts = []
-    for batch in mel_batches(config.preprocess, rows, f"latents of {split}"):
-        with torch.autocast("cpu", torch.bfloat16, enabled=usable(config.train.precision, "cpu").startswith("bf16")):
-            posterior = vae.encode(batch).latent_dist
-        parts.append(torch.cat([posterior.mean, posterior.logvar], dim=1).half().numpy())
-    return np.concatenate(parts)
-
-
-def _save_states(split: str, rows: list[Row], text: components.TextEncoder, folder: Path) -> None:
-    """Write the text states of all captions one after the other, float16, with their index."""
-    captions = [caption for row in rows for caption in row.captions]
-    counts = np.array(text.count(captions), dtype=np.int64)
-    lengths = counts if text.masked else np.full_like(counts, counts.max(initial=1))
-    ends = np.cumsum(lengths)
-    np.save(folder / "firsts.npy", np.cumsum([0] + [len(row.captions) for row in rows]))
-    np.save(folder / "counts.npy", counts)
-    np.save(folder / "ends.npy", ends)
-    shape = (int(lengths.sum()), text.model.config.d_model)
-    states = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float16, shape)
+def _write_states(writer: ShardWriter, captions: list[list[str]], text: components.TextEncoder, padded: int) -> None:
+    """Write the text states of the captions of some clips, float16, with the numbers of states and tokens of each."""
+    flat = [caption for some in captions for caption in some]
+    counts = np.array(text.count(flat), dtype=np.int64)
+    lengths = np.full_like(counts, padded) if padded else counts
     order = np.argsort(counts, kind="stable")  # neighbours of similar length need little padding
-    for start in tqdm(range(0, len(order), TEXT_BATCH_SIZE), desc=f"texts of {split}", unit="batch"):
-        numbers = order[start : start + TEXT_BATCH_SIZE]
-        found = text([captions[number] for number in numbers], length=int(lengths[numbers].max()))
+    batches = [order[start : start + TEXT_BATCH_SIZE] for start in range(0, len(order), TEXT_BATCH_SIZE)]
+
+    def encode(numbers: np.ndarray) -> list[np.ndarray]:
+        found = text([flat[number] for number in numbers], length=int(lengths[numbers].max()))
+        return [state.half().cpu().numpy() for state in found]
+
+    states: list[np.ndarray] = [np.zeros(0)] * len(flat)
+    for numbers, found in zip(batches, in_threads(encode, batches, text.model.device), strict=True):
         for number, state in zip(numbers, found, strict=True):
-            states[ends[number] - lengths[number] : ends[number]] = state.half().cpu().numpy()
-    states.flush()
+            states[number] = state
+    start = 0
+    for some in captions:
+        stop = start + len(some)
+        writer.append_ragged(STATES, [np.concatenate(states[start:stop])])
+        writer.append_ragged(LENGTHS, [lengths[start:stop]])
+        writer.append_ragged(COUNTS, [counts[start:stop]])
+        start = stop

@@ -5,15 +5,13 @@ import torch
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.autoencoderkl import Config
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.models.tta.features import MelDataset
+from sonolume.models.tta.features import MelDataset, prepare_mels
 
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:
     """Recordings or scenes -> manifest and mel features, of the autoencoder or the vocoder."""
-    from sonolume.preprocessors import text_audio  # training does not need it
-
     assert options.dataset is not None
-    text_audio.prepare(config.preprocess, options.dataset, options.input, captions=False, audio_dir=options.audio_dir)
+    prepare_mels(config.preprocess, options, captions=False)
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:

@@ -1,0 +1,187 @@
+"""Sounds with captions in shards, for data sets that are too large for one file per clip.
+
+    {processed_dir}/{dataset}/shards.json             settings, and the folders of each split
+    .../shards/rows_of_train-{hash}/                  the manifest, column `row`
+    .../shards/mels_of_train-{hash}/                  `row` and `mel`, (frames, bands) of each clip, ragged
+
+The manifest is divided first, by one process. The mels are a stage: any number of processes compute them, each its part
+of the shards. Clips are not renamed: no file has the name of one.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sonolume.config.base import PreprocessConfig
+from sonolume.modules.mel import MelSettings
+from sonolume.preprocessors import prepared, stages, text_audio
+from sonolume.preprocessors.prepared import LeftOut
+from sonolume.preprocessors.stages import Part, Progress, Stage, compute, in_threads, sizes_of
+from sonolume.preprocessors.text_audio import Plan
+from sonolume.utils import files
+from sonolume.utils.audio import SoundError
+from sonolume.utils.cache import locked
+from sonolume.utils.errors import UserError
+from sonolume.utils.manifest import Row, assign_splits, record, row_of
+from sonolume.utils.shards import Column, Shards, ShardWriter
+
+SETTINGS_FILE = "shards.json"
+FOLDER = "shards"
+ROW, MEL = "row", "mel"  # columns
+CACHE_VERSION = 1  # raise it to compute all mels again
+
+
+class Rows(Sequence[Row]):
+    """Rows of a column `row`, parsed when they are read.
+
+    Args:
+        folder: {processed_dir}, from which the paths in rows start.
+    """
+
+    def __init__(self, column: Column, folder: Path) -> None:
+        self.column, self.folder = column, folder.resolve()
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        entry = self.column.json(index)
+        return row_of(entry, self.folder, entry["Dataset"])
+
+
+def is_sharded(config: PreprocessConfig, dataset: str) -> bool:
+    """Whether a data set was prepared in shards."""
+    return (prepared.dataset_folder(config, dataset) / SETTINGS_FILE).is_file()
+
+
+def prepare(
+    config: PreprocessConfig, dataset: str, source: Path | None = None, captions: bool = True,
+    audio_dir: Path | None = None,
+) -> None:  # fmt: skip
+    """Divide a manifest into shards, unless an earlier run did, and compute the mels of the current part.
+
+    Args: as of `text_audio.prepare`.
+
+    Raises:
+        UserError: there is no input or no usable row, or the data set was prepared with other settings.
+    """
+    folder = prepared.dataset_folder(config, dataset)
+    if source is None and not config.miniworld.train_scenes and not is_sharded(config, dataset):
+        source = folder / text_audio.RAW_FOLDER
+    with locked(folder / ".lock", f"reading the manifest of {folder}"):
+        if source is not None or config.miniworld.train_scenes:
+            _divide(config, dataset, source, captions, audio_dir)
+    counts = {split: len(mels(config, dataset, split)) for split in splits(config, dataset)}
+    if stages.unfinished():
+        return
+    if not counts.get("train"):
+        raise UserError(f"{folder}: not one usable clip to train on: `sonolume shards info` counts the reasons")
+    print(f"{folder}: {', '.join(f'{count:,} {split}' for split, count in sorted(counts.items()))}")
+
+
+def mels(config: PreprocessConfig, dataset: str, split: str) -> Shards:
+    """Open the mels of a split, and compute those that are missing: columns `row` and `mel` (frames, bands), ragged.
+
+    Raises:
+        UserError: the data set was prepared with other mel settings.
+    """
+    folder = prepared.dataset_folder(config, dataset)
+    prepared.check_stored(config, folder / SETTINGS_FILE, _settings(config))
+    return compute(_mel_stage(config, dataset, split), folder / FOLDER)
+
+
+def manifest(config: PreprocessConfig, dataset: str, split: str) -> Rows:
+    """Open the manifest of a split, with clips that cannot be used."""
+    folder = prepared.dataset_folder(config, dataset)
+    return Rows(Shards(folder / FOLDER / splits(config, dataset)[split]).column(ROW), folder.parent)
+
+
+def mel_key(config: PreprocessConfig, dataset: str, split: str) -> str:
+    """Everything that determines the mels of a split, for the key of features computed from them."""
+    return _mel_stage(config, dataset, split).folder(Path()).name
+
+
+def _divide(
+    config: PreprocessConfig, dataset: str, source: Path | None, captions: bool, audio_dir: Path | None
+) -> None:
+    """Write the manifest of each split in shards, and then the settings; nothing if an earlier run did."""
+    folder = prepared.dataset_folder(config, dataset)
+    settings = _settings(config) | {"shard_rows": config.shard_rows, "shuffle_seed": config.shuffle_seed}
+    settings |= text_audio.origin_of(config, source, audio_dir)
+    if source is not None and source.is_file():
+        settings["modified"] = source.stat().st_mtime_ns
+    if is_sharded(config, dataset):
+        remedy = f"remove {folder}, or choose another name of the data set"
+        prepared.check_settings(folder / SETTINGS_FILE, settings, remedy)
+        return
+    if (folder / config.train_file).is_file():
+        raise UserError(f"{folder}: was prepared with preprocess.storage=files: choose another name of the data set")
+    rows, left_out = text_audio.read_input(config, dataset, source, captions, audio_dir)
+    assign_splits(rows, config.valid_fraction)
+    if config.shuffle_seed:
+        random.Random(config.shuffle_seed).shuffle(rows)
+    by_split: dict[str, list[Row]] = {}
+    for row in rows:
+        by_split.setdefault(str(row.split), []).append(row)
+    places = {}
+    for split, some in by_split.items():
+        stage = _row_stage(some, left_out if split == "train" else [], split, settings, folder)
+        with stages.only(Part()):  # all of it
+            compute(stage, folder / FOLDER)
+        places[split] = stage.folder(folder / FOLDER).name
+    files.write_json(folder / SETTINGS_FILE, settings | {"rows": places})
+
+
+def _row_stage(rows: list[Row], left_out: list[LeftOut], split: str, settings: dict[str, Any], folder: Path) -> Stage:
+    """Stage of the manifest: one value of JSON for each row."""
+    root = folder.parent.resolve()
+
+    def write(writer: ShardWriter, some: range, progress: Progress) -> None:
+        writer.append_json(ROW, (record(rows[number], root) for number in some))
+        if some.start == 0:
+            writer.left_out += [asdict(one) for one in left_out]
+        progress(len(some))
+
+    key = [CACHE_VERSION, settings, [row.uid for row in rows]]
+    return Stage(f"rows of {split}", key, sizes_of(len(rows), settings["shard_rows"]), write)
+
+
+def _mel_stage(config: PreprocessConfig, dataset: str, split: str) -> Stage:
+    """Stage of the log-mels of one split; those of clips that cannot be used are left out."""
+    folder = prepared.dataset_folder(config, dataset)
+    plan = Plan(folder, MelSettings.of(config), config.frames, config.windows)
+    rows = manifest(config, dataset, split)
+
+    def load(row: Row) -> tuple[Row, list[tuple[Row, np.ndarray]] | SoundError]:
+        try:
+            return row, text_audio.windows(row, plan)
+        except SoundError as error:
+            return row, error
+
+    def write(writer: ShardWriter, some: range, progress: Progress) -> None:
+        for row, found in in_threads(load, (rows[number] for number in some)):
+            if isinstance(found, SoundError):
+                writer.leave_out(**asdict(LeftOut.of(row, found.reason, str(found))))
+            else:
+                writer.append_json(ROW, (record(example, rows.folder) for example, _ in found))
+                writer.append_ragged(MEL, [np.ascontiguousarray(mel.T) for _, mel in found])
+            progress(1)
+
+    key = [CACHE_VERSION, splits(config, dataset)[split], _settings(config)]
+    return Stage(f"mels of {split}", key, rows.column.shards.shard_rows.tolist(), write)
+
+
+def splits(config: PreprocessConfig, dataset: str) -> dict[str, str]:
+    """Splits of a data set in shards -> names of the folders with their rows."""
+    return files.read_json(prepared.dataset_folder(config, dataset) / SETTINGS_FILE)["rows"]
+
+
+def _settings(config: PreprocessConfig) -> dict[str, Any]:
+    """Settings of the mels."""
+    return asdict(MelSettings.of(config)) | {"frames": config.frames, "windows": config.windows}

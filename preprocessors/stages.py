@@ -1,0 +1,202 @@
+"""Stages of preprocessing: features that are computed shard by shard, by one process or by several that share them.
+
+A stage is run by `compute`, which skips the shards that are done. Under `only(part)` a process computes every n-th
+shard and leaves the others to processes with other parts; whoever finds all shards done writes the index. The bytes of
+a shard depend on none of this: each network call has one thread and the same batch.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from sonolume.config.base import TrainConfig
+from sonolume.utils import files, shards
+from sonolume.utils.cache import content_hash, locked
+from sonolume.utils.errors import UserError
+from sonolume.utils.shards import SHARD_ROWS, Shards, ShardWriter
+
+Progress = Callable[[int], Any]  # counts rows
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Shards of one of `count` processes: those whose number leaves the remainder `index` when divided by `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Parse "3/64"; a UserError says what is wrong with any other text."""
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            raise UserError(f"--part {text}: expected INDEX/COUNT, such as 0/64 for the first of 64 parts")
+        if int(index) >= int(count):
+            last = f"{int(count) - 1}/{int(count)}" if int(count) else "0/1"
+            raise UserError(f"--part {text}: parts are numbered from 0, the last one is {last}")
+        return cls(int(index), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def has(self, shard: int) -> bool:
+        return shard % self.count == self.index
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Features of many rows.
+
+    Args:
+        name: such as "latents of train"; begins the name of the folder, and appears in messages.
+        key: everything that determines the content; any argument of `content_hash`.
+        sizes: number of input rows of each shard; see `sizes_of`.
+        write: computes one shard of a range of input rows; calls `progress(n)` after every n rows.
+        setup: a context for all shards of one process, such as a network on its device.
+    """
+
+    name: str
+    key: Any
+    sizes: Sequence[int]
+    write: Callable[[ShardWriter, range, Progress], None]
+    setup: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
+
+    def folder(self, parent: Path) -> Path:
+        """Folder of the shards: {parent}/{name}-{hash of the key}."""
+        return parent / f"{files.safe_name(self.name)}-{content_hash(self.key)}"
+
+
+@dataclass
+class Report:
+    """What the process with a part has found: stages with shards that other parts have not finished."""
+
+    part: Part = field(default_factory=Part)
+    unfinished: dict[str, tuple[int, int]] = field(default_factory=dict)  # stage -> (shards done, all shards)
+
+
+_report: ContextVar[Report | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def only(part: Part) -> Iterator[Report]:
+    """Inside the block, `compute` computes the shards of one part."""
+    report = Report(part)
+    token = _report.set(report)
+    try:
+        yield report
+    finally:
+        _report.reset(token)
+
+
+def unfinished() -> bool:
+    """Whether shards of other parts were missing so far."""
+    report = _report.get()
+    return bool(report and report.unfinished)
+
+
+def sizes_of(rows: int, shard_rows: int = SHARD_ROWS) -> list[int]:
+    """Divide rows into shards: all of `shard_rows` rows but the last."""
+    return [min(shard_rows, rows - start) for start in range(0, rows, shard_rows)]
+
+
+def compute(stage: Stage, parent: Path) -> Shards:
+    """Compute the shards of a stage that are not done, and open all of them.
+
+    Other processes that compute all shards wait for this one. Under `only`, nobody waits, and shards of other parts
+    that are not done have no rows.
+    """
+    place, report = stage.folder(parent), _report.get() or Report()
+    if (place / shards.INDEX_FILE).is_file():
+        return Shards(place)
+    if report.part.count > 1:
+        _compute(stage, place, report.part)
+    else:
+        with locked(parent / ".lock", f"computing {stage.name} in {parent}"):
+            _compute(stage, place, report.part)
+    done = sum(shards.is_done(place, number) for number in range(len(stage.sizes)))
+    if done < len(stage.sizes):
+        report.unfinished[stage.name] = done, len(stage.sizes)
+        return Shards.of_done(place, len(stage.sizes))
+    if not (place / shards.INDEX_FILE).is_file():
+        shards.write_index(place, len(stage.sizes), {"stage": stage.name})
+    return Shards(place)
+
+
+def _compute(stage: Stage, place: Path, part: Part) -> None:
+    """Compute the shards of a part that are not done."""
+    ends = list(itertools.accumulate(stage.sizes))
+    numbers = [number for number in range(len(ends)) if part.has(number) and not shards.is_done(place, number)]
+    if not numbers:
+        return
+    rows = sum(stage.sizes[number] for number in numbers)
+    with stage.setup(), one_thread(), tqdm(total=rows, desc=stage.name, unit="row") as bar:
+        for number in numbers:
+            with ShardWriter(place, number) as writer:
+                stage.write(writer, range(ends[number] - stage.sizes[number], ends[number]), bar.update)
+                writer.finish()
+
+
+_threads: ContextVar[int] = ContextVar("threads", default=1)  # of `in_threads`
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside the block, torch computes with one thread, and `in_threads` with as many as torch had before."""
+    threads = torch.get_num_threads()
+    token = _threads.set(threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _threads.reset(token)
+
+
+def in_threads(
+    function: Callable[[Input], Output], items: Iterable[Input], device: torch.device | str = "cpu"
+) -> Iterator[Output]:
+    """Apply a function that computes with torch to all items, several at once on a CPU; the results in order.
+
+    Each call has one thread of torch, so that results do not depend on the number of cores.
+    """
+    count = _threads.get() if torch.device(device).type == "cpu" else 1
+    if count == 1:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[Output]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def device_of(train: TrainConfig) -> torch.device:
+    """The device on which frozen networks compute features before training."""
+    return torch.device("cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def on_device(device: torch.device, *networks: torch.nn.Module | None) -> Iterator[None]:
+    """Keep networks on a device inside the block, and on the CPU afterwards."""
+    for network in filter(None, networks):
+        network.to(device)
+    yield
+    for network in filter(None, networks):
+        network.to("cpu")
