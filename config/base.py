@@ -139,7 +139,8 @@ class DataConfig(Strict):
     sample_rate: int = 16000  # Hz
     valid_fraction: float = 0.05  # share of validation Uids if the source has no splits
     num_workers: int = 2  # processes that read files and compute features
-    engine: Engine = Engine.local  # of shards: local = num_workers processes, ray = a Ray cluster
+    engine: Engine = Engine.local  # of shards and --features: local = num_workers processes, ray = Ray Data
+    ray_address: str = ""  # of a Ray cluster, such as auto; empty = start Ray on this machine
     miniworld: MiniworldConfig = field(default_factory=MiniworldConfig)  # synthetic data of the miniature world
 
     def __post_init__(self) -> None:

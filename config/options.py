@@ -27,6 +27,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
+from sonolume.config.part import Part
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
 
@@ -341,6 +342,13 @@ class PreprocessOptions(Options):
     dataset: str | None = option(
         help="name of the prepared data set (default: the first `dataset` of the config)", metavar="NAME"
     )
+
+    features: bool = option(help="compute also the features of frozen networks, with which training begins otherwise")
+    part: Part | None = option(
+        help="compute only one of several parts of the shards and features, such as 3/64: the others are for processes "
+        "elsewhere, in any order; run once more without --part at the end",
+        metavar="INDEX/COUNT", parse=Part.parse,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

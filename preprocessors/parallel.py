@@ -102,8 +102,8 @@ class Workers:
         context = multiprocessing.get_context("spawn")  # forking after torch has started its threads can hang
         others = multiprocessing.active_children()
         self.work, self.count, self.used = work, count, False
-        self.pool = ProcessPoolExecutor(count, context, initializer=_start_worker)
-        with _interrupts_blocked():  # processes start here, and inherit it
+        self.pool = ProcessPoolExecutor(count, context, initializer=start_worker)
+        with interrupts_blocked():  # processes start here, and inherit it
             self.starts = [self.pool.submit(_import, work) for _ in range(count)]
         self.processes = [one for one in multiprocessing.active_children() if one not in others]
 
@@ -136,7 +136,7 @@ def _cores() -> int:
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Hold Ctrl-C back inside the block; processes started there never get it: the main process handles it."""
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -145,7 +145,8 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Prepare a process: it computes with one thread, and ends with its parent."""
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

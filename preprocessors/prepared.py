@@ -21,8 +21,10 @@ from sonolume.utils.text import printable
 
 REPORT_FILE, FAILED_FILE = "report.json", "report_failed.json"
 SETTINGS_FILE = "settings.json"  # of features, in their folder
+SHARDS_FILE = "shards.json"  # of a data set whose clips are in shards: settings, and the folder of each split
 RESERVED = (  # no Split gets one of these names: written by preparations, or read from a folder of recordings
-    REPORT_FILE, FAILED_FILE, SETTINGS_FILE, "pairs.json", "sounds.json", "speech.json", *manifest.FOLDER_MANIFESTS,
+    REPORT_FILE, FAILED_FILE, SETTINGS_FILE, SHARDS_FILE, "pairs.json", "sounds.json", "speech.json",
+    *manifest.FOLDER_MANIFESTS,
 )  # fmt: skip
 PROGRESS_DELAY = 2.0  # seconds after which a bar appears
 LISTED_SPLITS = 10  # in a message
@@ -57,6 +59,11 @@ def dataset_folder(config: DataConfig, dataset: str) -> Path:
     if dataset != Path(dataset).name or dataset in ("", ".."):
         raise UserError(f"dataset: {dataset!r} is not the name of a folder")
     return paths.resolve(config.processed_dir) / dataset
+
+
+def is_sharded(config: DataConfig, dataset: str) -> bool:
+    """Whether a data set was prepared in shards."""
+    return (dataset_folder(config, dataset) / SHARDS_FILE).is_file()
 
 
 def cache_folder(config: DataConfig, datasets: Sequence[str]) -> Path:
@@ -285,6 +292,9 @@ def read_split(
     name = _manifest_names(config).get(split, f"{split}.json")
     rows: list[Row] = []
     for dataset in datasets:
+        if is_sharded(config, dataset):
+            raise UserError(f"{dataset_folder(config, dataset)}: is in shards, which this recipe cannot read: prepare "
+                            "the data with preprocess.storage=files under another name")  # fmt: skip
         path = _manifest_path(config, dataset, name)
         found = [row for row in manifest.read_manifest(path, dataset) if row.captions or not captions]
         unsafe = next((row.uid for row in found if not files.is_safe_uid(row.uid)), None)
@@ -304,7 +314,7 @@ def read_split(
 def check_prepared(config: DataConfig, datasets: Sequence[str]) -> None:
     """Raise a UserError, as `read_split`, if one of the data sets lacks a manifest for training or validation."""
     for dataset in datasets:
-        for name in _manifest_names(config).values():
+        for name in () if is_sharded(config, dataset) else _manifest_names(config).values():
             _manifest_path(config, dataset, name)
 
 

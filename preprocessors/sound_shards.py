@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from sonolume.config.base import PreprocessConfig
+from sonolume.config.part import Part
 from sonolume.modules.mel import MelSettings
 from sonolume.preprocessors import prepared, stages, text_audio
-from sonolume.preprocessors.prepared import LeftOut
-from sonolume.preprocessors.stages import Part, Progress, Stage, compute, in_threads, sizes_of
+from sonolume.preprocessors.prepared import SHARDS_FILE, LeftOut, is_sharded
+from sonolume.preprocessors.stages import Progress, Stage, compute, in_threads, sizes_of
 from sonolume.preprocessors.text_audio import Plan
 from sonolume.utils import files
 from sonolume.utils.audio import SoundError
@@ -29,7 +30,6 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, assign_splits, record, row_of
 from sonolume.utils.shards import Column, Shards, ShardWriter
 
-SETTINGS_FILE = "shards.json"
 FOLDER = "shards"
 ROW, MEL = "row", "mel"  # columns
 CACHE_VERSION = 1  # raise it to compute all mels again
@@ -55,11 +55,6 @@ class Rows(Sequence[Row]):
         return row_of(entry, self.folder, entry["Dataset"])
 
 
-def is_sharded(config: PreprocessConfig, dataset: str) -> bool:
-    """Whether a data set was prepared in shards."""
-    return (prepared.dataset_folder(config, dataset) / SETTINGS_FILE).is_file()
-
-
 def prepare(
     config: PreprocessConfig, dataset: str, source: Path | None = None, captions: bool = True,
     audio_dir: Path | None = None,
@@ -78,7 +73,7 @@ def prepare(
         if source is not None or config.miniworld.train_scenes:
             _divide(config, dataset, source, captions, audio_dir)
     counts = {split: len(mels(config, dataset, split)) for split in splits(config, dataset)}
-    if stages.unfinished():
+    if stages.is_partial():
         return
     if not counts.get("train"):
         raise UserError(f"{folder}: not one usable clip to train on: `sonolume shards info` counts the reasons")
@@ -92,7 +87,7 @@ def mels(config: PreprocessConfig, dataset: str, split: str) -> Shards:
         UserError: the data set was prepared with other mel settings.
     """
     folder = prepared.dataset_folder(config, dataset)
-    prepared.check_stored(config, folder / SETTINGS_FILE, _settings(config))
+    prepared.check_stored(config, folder / SHARDS_FILE, _settings(config))
     return compute(_mel_stage(config, dataset, split), folder / FOLDER)
 
 
@@ -118,7 +113,7 @@ def _divide(
         settings["modified"] = source.stat().st_mtime_ns
     if is_sharded(config, dataset):
         remedy = f"remove {folder}, or choose another name of the data set"
-        prepared.check_settings(folder / SETTINGS_FILE, settings, remedy)
+        prepared.check_settings(folder / SHARDS_FILE, settings, remedy)
         return
     if (folder / config.train_file).is_file():
         raise UserError(f"{folder}: was prepared with preprocess.storage=files: choose another name of the data set")
@@ -135,7 +130,7 @@ def _divide(
         with stages.only(Part()):  # all of it
             compute(stage, folder / FOLDER)
         places[split] = stage.folder(folder / FOLDER).name
-    files.write_json(folder / SETTINGS_FILE, settings | {"rows": places})
+    files.write_json(folder / SHARDS_FILE, settings | {"rows": places})
 
 
 def _row_stage(rows: list[Row], left_out: list[LeftOut], split: str, settings: dict[str, Any], folder: Path) -> Stage:
@@ -179,7 +174,7 @@ def _mel_stage(config: PreprocessConfig, dataset: str, split: str) -> Stage:
 
 def splits(config: PreprocessConfig, dataset: str) -> dict[str, str]:
     """Splits of a data set in shards -> names of the folders with their rows."""
-    return files.read_json(prepared.dataset_folder(config, dataset) / SETTINGS_FILE)["rows"]
+    return files.read_json(prepared.dataset_folder(config, dataset) / SHARDS_FILE)["rows"]
 
 
 def _settings(config: PreprocessConfig) -> dict[str, Any]:

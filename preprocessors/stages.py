@@ -19,39 +19,14 @@ import torch
 from tqdm import tqdm
 
 from sonolume.config.base import TrainConfig
+from sonolume.config.part import Part
 from sonolume.utils import files, shards
 from sonolume.utils.cache import content_hash, locked
-from sonolume.utils.errors import UserError
 from sonolume.utils.shards import SHARD_ROWS, Shards, ShardWriter
 
 Progress = Callable[[int], Any]  # counts rows
 Input = TypeVar("Input")
 Output = TypeVar("Output")
-
-
-@dataclass(frozen=True)
-class Part:
-    """Shards of one of `count` processes: those whose number leaves the remainder `index` when divided by `count`."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "Part":
-        """Parse "3/64"; a UserError says what is wrong with any other text."""
-        index, slash, count = text.partition("/")
-        if not (slash and index.isdecimal() and count.isdecimal()):
-            raise UserError(f"--part {text}: expected INDEX/COUNT, such as 0/64 for the first of 64 parts")
-        if int(index) >= int(count):
-            last = f"{int(count) - 1}/{int(count)}" if int(count) else "0/1"
-            raise UserError(f"--part {text}: parts are numbered from 0, the last one is {last}")
-        return cls(int(index), int(count))
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-    def has(self, shard: int) -> bool:
-        return shard % self.count == self.index
 
 
 @dataclass(frozen=True)
@@ -82,6 +57,7 @@ class Report:
     """What the process with a part has found: stages with shards that other parts have not finished."""
 
     part: Part = field(default_factory=Part)
+    quiet: bool = False  # without progress bars
     unfinished: dict[str, tuple[int, int]] = field(default_factory=dict)  # stage -> (shards done, all shards)
 
 
@@ -89,9 +65,9 @@ _report: ContextVar[Report | None] = ContextVar("report", default=None)
 
 
 @contextmanager
-def only(part: Part) -> Iterator[Report]:
-    """Inside the block, `compute` computes the shards of one part."""
-    report = Report(part)
+def only(part: Part, quiet: bool = False) -> Iterator[Report]:
+    """Inside the block, `compute` computes the shards of one part; `quiet` hides its progress bars."""
+    report = Report(part, quiet)
     token = _report.set(report)
     try:
         yield report
@@ -99,10 +75,10 @@ def only(part: Part) -> Iterator[Report]:
         _report.reset(token)
 
 
-def unfinished() -> bool:
-    """Whether shards of other parts were missing so far."""
+def is_partial() -> bool:
+    """Whether this process computes one of several parts."""
     report = _report.get()
-    return bool(report and report.unfinished)
+    return report is not None and report.part.count > 1
 
 
 def sizes_of(rows: int, shard_rows: int = SHARD_ROWS) -> list[int]:
@@ -120,10 +96,10 @@ def compute(stage: Stage, parent: Path) -> Shards:
     if (place / shards.INDEX_FILE).is_file():
         return Shards(place)
     if report.part.count > 1:
-        _compute(stage, place, report.part)
+        _compute(stage, place, report)
     else:
         with locked(parent / ".lock", f"computing {stage.name} in {parent}"):
-            _compute(stage, place, report.part)
+            _compute(stage, place, report)
     done = sum(shards.is_done(place, number) for number in range(len(stage.sizes)))
     if done < len(stage.sizes):
         report.unfinished[stage.name] = done, len(stage.sizes)
@@ -133,14 +109,14 @@ def compute(stage: Stage, parent: Path) -> Shards:
     return Shards(place)
 
 
-def _compute(stage: Stage, place: Path, part: Part) -> None:
+def _compute(stage: Stage, place: Path, report: Report) -> None:
     """Compute the shards of a part that are not done."""
     ends = list(itertools.accumulate(stage.sizes))
-    numbers = [number for number in range(len(ends)) if part.has(number) and not shards.is_done(place, number)]
+    numbers = [number for number in range(len(ends)) if report.part.has(number) and not shards.is_done(place, number)]
     if not numbers:
         return
     rows = sum(stage.sizes[number] for number in numbers)
-    with stage.setup(), one_thread(), tqdm(total=rows, desc=stage.name, unit="row") as bar:
+    with stage.setup(), one_thread(), tqdm(total=rows, desc=stage.name, unit="row", disable=report.quiet) as bar:
         for number in numbers:
             with ShardWriter(place, number) as writer:
                 stage.write(writer, range(ends[number] - stage.sizes[number], ends[number]), bar.update)

@@ -37,7 +37,7 @@ def prepare_mels(config: PreprocessConfig, options: PreprocessOptions, captions:
     from sonolume.preprocessors import text_audio  # training does not need it
 
     assert options.dataset is not None
-    in_shards = config.storage is Storage.shards or sound_shards.is_sharded(config, options.dataset)
+    in_shards = config.storage is Storage.shards or prepared.is_sharded(config, options.dataset)
     prepare = sound_shards.prepare if in_shards else text_audio.prepare
     prepare(config, options.dataset, options.input, captions, options.audio_dir)
 
@@ -149,7 +149,7 @@ def open_mels(
     Raises:
         UserError: as `read_rows`; or some of the data sets are in shards and others are not.
     """
-    sharded = [dataset for dataset in datasets if sound_shards.is_sharded(config, dataset)]
+    sharded = [dataset for dataset in datasets if prepared.is_sharded(config, dataset)]
     if not sharded:
         return MelFiles(config, datasets, split, captions)
     if others := [dataset for dataset in datasets if dataset not in sharded]:
