@@ -78,6 +78,7 @@ class TrainConfig(Strict):
     adam: AdamConfig = field(default_factory=AdamConfig)
     batch_size: int = 12  # items of one forward pass on one device
     max_steps: int = 1_000_000  # optimizer steps (of the model; a GAN's discriminator is not counted)
+    dataset_weights: list[float] = field(default_factory=list)  # share of each entry of `dataset`; [] = concatenated
     random_seed: int = 12345  # seeds the weights, the order of items and the noise
     save_summary_steps: int = 1000  # optimizer steps between two log entries
     save_checkpoints_steps: int = 5000  # optimizer steps between two saves of last.ckpt
@@ -109,6 +110,8 @@ class TrainConfig(Strict):
         order = f"train.final_lr {self.final_lr:g} must be at most train.adam.lr {self.adam.lr:g}"
         self.require(self.final_lr <= self.adam.lr, order)
         self.fraction("train", "ema_decay")
+        valid = all(weight > 0 for weight in self.dataset_weights)
+        self.require(valid, f"train.dataset_weights must be above 0, got {self.dataset_weights}")
         is_spawned = "spawn" in self.strategy  # whose processes cannot be given the task
         self.require(not is_spawned, f"train.strategy {self.strategy} is not supported: choose ddp or ddp_fork")
 
@@ -246,6 +249,10 @@ class RunConfig(Strict):
     def __post_init__(self) -> None:
         valid = self.exp_name not in ("", ".", "..") and "/" not in self.exp_name
         self.require(valid, f"exp_name must be the name of a folder in log_dir, got {self.exp_name!r}")
+        train: TrainConfig | None = getattr(self, "train", None)
+        weights = train.dataset_weights if train else []
+        found = f"train.dataset_weights: has {len(weights)} numbers for {len(self.dataset)} entries of dataset"
+        self.require(not weights or len(weights) == len(self.dataset), found)
 
     @property
     def run_dir(self) -> Path:

@@ -31,21 +31,57 @@ class Stopped(Exception):
 
 
 class Position(pl.Callback):
-    """Counts finished training batches; part of the checkpoint. First in the list: others read the new count."""
+    """Counts finished training batches; part of the checkpoint. First in the list: others read the new count.
+
+    The settings of the order of items are saved with it, unless it is the `EpochOrder`, which has none.
+    """
 
     batches: int = 0
+    order: dict[str, Any] | None = None  # None: of a new run, whose order is not built yet
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.batches += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"batches": self.batches}
+        return {"batches": self.batches} | ({"order": self.order} if self.order else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.batches = state_dict["batches"]
+        self.batches, self.order = state_dict["batches"], state_dict.get("order", {})
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         lightning_internals.reopen_epoch(checkpoint)
+
+
+class DataWait(pl.Callback):
+    """Logs "train/data_wait", the share of its time that training waited for the next batch, from 0 to 1.
+
+    The time since the last entry counts, without validation and saving: second in the list, before other callbacks work
+    at the end of a batch. The first process measures on its own clock; a GPU may still compute while it waits.
+    """
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self.waited = self.trained = 0.0  # seconds since the last entry
+        self._fetched = 0.0  # time of the last fetch
+
+    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Iterate over batches and measure the time of each fetch."""
+        start = time.perf_counter()
+        for batch in batches:
+            self._fetched = time.perf_counter()
+            self.waited += self._fetched - start
+            yield batch
+            start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self.trained += time.perf_counter() - self._fetched
+        steps, rest = divmod(self.position.batches, trainer.accumulate_grad_batches)
+        if rest or steps % trainer.log_every_n_steps:
+            return
+        share = self.waited / max(self.waited + self.trained, 1e-9)
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/data_wait": share}, steps - 1)  # the step of the losses that are logged now
+        self.waited = self.trained = 0.0
 
 
 class EMA(WeightAveraging):

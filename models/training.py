@@ -6,7 +6,7 @@ run equals an unbroken one, and several processes compute the same as one proces
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
-from sonolume.models import launch, lightning_internals
-from sonolume.models.callbacks import EMA, Position, ProgressBar, SaveRun, Stopped
+from sonolume.models import data_order, launch, lightning_internals
+from sonolume.models.callbacks import EMA, DataWait, Position, ProgressBar, SaveRun, Stopped
+from sonolume.models.data_order import Order
 from sonolume.models.precision import usable
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
@@ -40,7 +41,13 @@ Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) 
 
 @dataclasses.dataclass
 class TrainingData:
-    """Data sets of a recipe and the function that batches their items."""
+    """Data sets of a recipe and the function that batches their items.
+
+    `train` may have two methods that decide the order of its items, both in the order of its indices:
+    `shard_rows()`, the number of items of each shard (S,), of which training then reads few at a time; and
+    `dataset_sizes()`, the number of items of each entry of `dataset`, for `train.dataset_weights`. Without the latter,
+    the data sets are those of its manifest rows `rows`, if it has one for each item.
+    """
 
     train: Dataset[Any]  # indexed by (epoch, index)
     valid: Dataset[Any]
@@ -53,33 +60,36 @@ class TrainingData:
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) for the steps from `start` to `steps`, reshuffled each epoch.
+    """Batches of (epoch, index) for the steps from `start` to `steps`, in the order of a run.
 
     The processes of a distributed run share each global batch: together they train on the items that one process with
     `world * batch_size` items would.
     """
 
     def __init__(
-        self, size: int, batch_size: int, steps: int, seed: int, start: int = 0, rank: int = 0, world: int = 1
+        self, order: Order, batch_size: int, steps: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        self.size, self.batch_size, self.steps, self.seed = size, batch_size, steps, seed
+        self.order, self.batch_size, self.steps = order, batch_size, steps
         self.start, self.rank, self.world = start, rank, world
-        self._order: tuple[int, list[int]] = (-1, [])
-
-    def _item(self, position: int) -> tuple[int, int]:
-        epoch, offset = divmod(position, self.size)
-        if self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._order = (epoch, torch.randperm(self.size, generator=generator).tolist())
-        return epoch, self._order[1][offset]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.steps):
             first = (step * self.world + self.rank) * self.batch_size
-            yield [self._item(first + offset) for offset in range(self.batch_size)]
+            yield [self.order.item(first + offset) for offset in range(self.batch_size)]
 
     def __len__(self) -> int:
         return self.steps
+
+
+class TimedLoader(DataLoader[Any]):
+    """A data loader that tells how long training waits for each batch."""
+
+    def __init__(self, items: Dataset[Any], wait: DataWait, **options: Any) -> None:
+        super().__init__(items, **options)
+        self.wait = wait
+
+    def __iter__(self) -> Any:
+        return self.wait.timed(super().__iter__())  # which starts the workers now, not with the first batch
 
 
 class Loaders(pl.LightningDataModule):
@@ -88,27 +98,35 @@ class Loaders(pl.LightningDataModule):
     Every process validates on all items: the mean over processes with unequal shares is not the mean over items.
     """
 
-    def __init__(self, data: TrainingData, config: TrainConfig, position: Position) -> None:
+    def __init__(
+        self, data: TrainingData, config: TrainConfig, datasets: Sequence[str], position: Position, wait: DataWait
+    ) -> None:
         super().__init__()
-        self.data, self.config, self.position = data, config, position
+        self.data, self.config, self.datasets, self.position, self.wait = data, config, datasets, position, wait
         items, size = [(0, index) for index in range(len(data.valid))], config.batch_size  # type: ignore[arg-type]
         self.valid_batches = [items[start : start + size] for start in range(0, len(items), size)]
 
-    def _loader(self, items: Dataset[Any], batches: Any) -> DataLoader[Any]:
-        workers, collate = self.config.num_workers, self.data.collate
-        return DataLoader(
-            items, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, collate_fn=collate
-        )
+    def _options(self) -> dict[str, Any]:
+        workers = self.config.num_workers
+        return {"num_workers": workers, "persistent_workers": workers > 0, "collate_fn": self.data.collate}
+
+    def _order(self) -> Order:
+        """Build the order of the run, that of its checkpoint if it is resumed, and save it with the position."""
+        weights = self.config.dataset_weights
+        shards = data_order.count_rows(self.data.train, self.datasets, len(weights) > 1)
+        order = data_order.make_order(shards, weights, self.config.random_seed, self.position.order)
+        self.position.order = order.settings()
+        return order
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        train, steps = self.config, self.config.max_steps * self.config.accumulate
+        steps = self.config.max_steps * self.config.accumulate
         place = (self.position.batches, self.trainer.global_rank, self.trainer.world_size)
-        size = len(self.data.train)  # type: ignore[arg-type]
-        return self._loader(self.data.train, StepBatches(size, train.batch_size, steps, train.random_seed, *place))
+        batches = StepBatches(self._order(), self.config.batch_size, steps, *place)
+        return TimedLoader(self.data.train, self.wait, batch_sampler=batches, **self._options())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.data.valid, self.valid_batches)
+        return DataLoader(self.data.valid, batch_sampler=self.valid_batches, **self._options())
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
@@ -329,8 +347,9 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         torch.set_num_threads(train.num_threads)
     lightning_internals.silence()
     position = Position()
+    wait = DataWait(position)
     save = SaveRun(config, train.save_checkpoints_steps, train.accumulate, position)
-    callbacks: list[pl.Callback] = [position, ProgressBar(position)]
+    callbacks: list[pl.Callback] = [position, wait, ProgressBar(position)]
     callbacks += [EMA(train.ema_decay)] if train.ema_decay else []
     if section := _evaluation(config):
         from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
@@ -356,7 +375,7 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         with _lock_run(config.run_dir) if trainer.is_global_zero else nullcontext():
             if trainer.is_global_zero:
                 files.write_json(config.run_dir / "config.json", config.to_dict())
-            loaders = Loaders(data, train, position)
+            loaders = Loaders(data, train, config.dataset, position, wait)
             trainer.fit(task, datamodule=loaders, ckpt_path=str(last) if resume else None, weights_only=True)
     except Stopped as stopped:
         if trainer.is_global_zero:

@@ -112,6 +112,7 @@ def _scalars(folder: Path) -> dict[str, Any]:
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag.split("/")[0] in ("train", "val", "eval")]
+    tags = [tag for tag in tags if tag != "train/data_wait"]  # a time
     return {tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in sorted(tags)}
 
 

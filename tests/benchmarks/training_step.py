@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sonolume.config.load import load_config
 from sonolume.config.tta.audioldm import Config
+from sonolume.models.data_order import EpochOrder
 from sonolume.models.training import StepBatches, optimizer, step_generator
 from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.audioldm.data import training_data
@@ -50,7 +51,8 @@ def fill(unet: nn.Module) -> None:
 
 
 def batches(dataset: Dataset[Any], size: int, collate: Callable[[list[Any]], Any], config: Config) -> Iterator[Any]:
-    sampler = StepBatches(size, config.train.batch_size, config.train.max_steps, config.train.random_seed)
+    order = EpochOrder(size, config.train.random_seed)
+    sampler = StepBatches(order, config.train.batch_size, config.train.max_steps)
     return iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate))
 
 

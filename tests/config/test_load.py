@@ -99,6 +99,8 @@ def test_numbers_may_stand_for_texts_and_interpolations_for_values() -> None:
         ('"train": {"batch_size": 0}', "train.batch_size must be at least 1, got 0"),
         ('"train": {"ema_decay": 1.0}', "train.ema_decay must be at least 0 and below 1, got 1.0"),
         ('"train": {"adam": {"betas": [0.9]}}', "train.adam.betas must be two numbers in [0, 1), got [0.9]"),
+        ('"train": {"dataset_weights": [1, 2]}', "train.dataset_weights: has 2 numbers for 1 entries of dataset"),
+        ('"train": {"dataset_weights": [0]}', "train.dataset_weights must be above 0, got [0.0]"),
         ('"train": {"strategy": "ddp_spawn"}', "train.strategy ddp_spawn is not supported: choose ddp"),
         ('"preprocess": {"hop_size": 4096}', "hop_size 4096 <= win_size 1024 <= n_fft 1024 does not hold"),
         ('"preprocess": {"fmax": 9000}', "fmax 9000.0 <= half of sample_rate 16000 does not hold"),

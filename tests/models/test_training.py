@@ -23,6 +23,7 @@ from sonolume.config.base import LRSchedule, TrainConfig
 from sonolume.config.load import load_config
 from sonolume.models import training
 from sonolume.models.callbacks import EMA, SaveRun
+from sonolume.models.data_order import EpochOrder
 from sonolume.models.training import Frozen, StepBatches, build, optimizer, step_draws, step_generator
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.models.tta.audioldm.task import Task
@@ -461,22 +462,23 @@ def test_the_discriminator_begins_at_disc_start(tiny_config: Callable[..., Path]
 
 
 def test_every_item_comes_once_an_epoch_in_new_order():
-    batches = list(StepBatches(size=10, batch_size=4, steps=10, seed=1))
+    batches = list(StepBatches(EpochOrder(10, seed=1), batch_size=4, steps=10))
     items = [item for batch in batches for item in batch]
     assert Counter(items) == Counter((epoch, index) for epoch in range(4) for index in range(10))
     orders = [[index for epoch, index in items if epoch == number] for number in range(4)]
     assert len({tuple(order) for order in orders}) == 4 and sorted(orders[0]) != orders[0]
-    assert batches == list(StepBatches(10, 4, 10, seed=1)) != list(StepBatches(10, 4, 10, seed=2))
+    again, other = (list(StepBatches(EpochOrder(10, seed=seed), 4, 10)) for seed in (1, 2))
+    assert batches == again != other
 
 
 def test_batches_begin_where_the_run_stopped():
-    whole = list(StepBatches(10, 4, 10, seed=1))
-    assert list(StepBatches(10, 4, 10, seed=1, start=7)) == whole[7:]
+    whole = list(StepBatches(EpochOrder(10, seed=1), 4, 10))
+    assert list(StepBatches(EpochOrder(10, seed=1), 4, 10, start=7)) == whole[7:]
 
 
 def test_two_processes_share_the_batches_of_one():
-    one = list(StepBatches(10, 4, 10, seed=1))
-    ranks = [list(StepBatches(10, 2, 10, seed=1, rank=rank, world=2)) for rank in (0, 1)]
+    one = list(StepBatches(EpochOrder(10, seed=1), 4, 10))
+    ranks = [list(StepBatches(EpochOrder(10, seed=1), 2, 10, rank=rank, world=2)) for rank in (0, 1)]
     assert [left + right for left, right in zip(*ranks, strict=True)] == one
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sonolume.config.load import load_config
 from sonolume.models import precision, training
+from sonolume.models.data_order import EpochOrder
 from sonolume.models.training import Frozen, StepBatches, step_generator
 from sonolume.models.tta.autoencoderkl.data import training_data
 from sonolume.models.tta.autoencoderkl.task import Task
@@ -86,7 +87,7 @@ def test_three_steps_are_those_written_out(
 
     reference = Reference(config)
     data = training_data(config, Frozen()).train
-    items = list(StepBatches(10, 2, 6, config.train.random_seed))
+    items = list(StepBatches(EpochOrder(10, config.train.random_seed), 2, 6))
     for number, turn in enumerate(turns):
         pair = items[2 * number : 2 * number + 2]
         reference.step(number, [torch.stack([data[item] for item in batch]) for batch in pair], *turn)
