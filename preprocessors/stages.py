@@ -36,14 +36,14 @@ class Stage:
     Args:
         name: such as "latents of train"; begins the name of the folder, and appears in messages.
         key: everything that determines the content; any argument of `content_hash`.
-        sizes: number of input rows of each shard; see `sizes_of`.
+        sizes: returns the number of input rows of each shard; called only if shards are missing.
         write: computes one shard of a range of input rows; calls `progress(n)` after every n rows.
         setup: a context for all shards of one process, such as a network on its device.
     """
 
     name: str
     key: Any
-    sizes: Sequence[int]
+    sizes: Callable[[], Sequence[int]]
     write: Callable[[ShardWriter, range, Progress], None]
     setup: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
 
@@ -96,30 +96,35 @@ def compute(stage: Stage, parent: Path) -> Shards:
     if (place / shards.INDEX_FILE).is_file():
         return Shards(place)
     if report.part.count > 1:
-        _compute(stage, place, report)
-    else:
-        with locked(parent / ".lock", f"computing {stage.name} in {parent}"):
-            _compute(stage, place, report)
-    done = sum(shards.is_done(place, number) for number in range(len(stage.sizes)))
-    if done < len(stage.sizes):
-        report.unfinished[stage.name] = done, len(stage.sizes)
-        return Shards.of_done(place, len(stage.sizes))
-    if not (place / shards.INDEX_FILE).is_file():
-        shards.write_index(place, len(stage.sizes), {"stage": stage.name})
+        return _compute(stage, place, report)
+    with locked(parent / ".lock", f"computing {stage.name} in {parent}"):
+        if (place / shards.INDEX_FILE).is_file():  # another process has computed them meanwhile
+            return Shards(place)
+        return _compute(stage, place, report)
+
+
+def _compute(stage: Stage, place: Path, report: Report) -> Shards:
+    """Compute the shards of a part, write the index if all are done, and open them."""
+    sizes = stage.sizes()
+    _compute_missing(stage, sizes, place, report)
+    done = sum(shards.is_done(place, number) for number in range(len(sizes)))
+    if done < len(sizes):
+        report.unfinished[stage.name] = done, len(sizes)
+        return Shards.of_done(place, len(sizes))
+    shards.write_index(place, len(sizes), {"stage": stage.name})
     return Shards(place)
 
 
-def _compute(stage: Stage, place: Path, report: Report) -> None:
-    """Compute the shards of a part that are not done."""
-    ends = list(itertools.accumulate(stage.sizes))
+def _compute_missing(stage: Stage, sizes: Sequence[int], place: Path, report: Report) -> None:
+    ends = list(itertools.accumulate(sizes))
     numbers = [number for number in range(len(ends)) if report.part.has(number) and not shards.is_done(place, number)]
     if not numbers:
         return
-    rows = sum(stage.sizes[number] for number in numbers)
+    rows = sum(sizes[number] for number in numbers)
     with stage.setup(), one_thread(), tqdm(total=rows, desc=stage.name, unit="row", disable=report.quiet) as bar:
         for number in numbers:
             with ShardWriter(place, number) as writer:
-                stage.write(writer, range(ends[number] - stage.sizes[number], ends[number]), bar.update)
+                stage.write(writer, range(ends[number] - sizes[number], ends[number]), bar.update)
                 writer.finish()
 
 

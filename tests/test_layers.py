@@ -49,7 +49,7 @@ def requirements() -> set[str]:
     values = {one.arg: one.value for one in call.keywords}
     extras = ast.literal_eval(values["extras_require"])
     lists = [ast.literal_eval(values["install_requires"]), *(extras[extra] for extra in extras.keys() - {"dev"})]
-    names = {re.split(r"[<>=]", requirement)[0] for names in lists for requirement in names}
+    names = {re.split(r"[<>=\[]", requirement)[0] for names in lists for requirement in names}
     return {IMPORT_NAMES.get(name, name) for name in names}
 
 

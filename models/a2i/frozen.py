@@ -69,7 +69,6 @@ def cached_features(
     """
     precision = FULL if exact else usable(str(train.precision), device_of(train).type)
     device = device_of(train) if network is not None else torch.device("cpu")
-    sizes = sizes_of(len(inputs))
 
     @torch.no_grad()
     def features(batch: Any) -> np.ndarray:
@@ -90,7 +89,8 @@ def cached_features(
         assert network is not None, "an encoder without weights needs an identity"
         identity = network.state_dict().values()
     key = CACHE_VERSION, precision, inputs.versions(), identity
-    return compute(Stage(name, key, sizes, write, lambda: on_device(device, network)), folder).column(VALUES)
+    stage = Stage(name, key, lambda: sizes_of(len(inputs)), write, lambda: on_device(device, network))
+    return compute(stage, folder).column(VALUES)
 
 
 def _print_size(name: str, shape: tuple[int, ...], itemsize: int, folder: Path) -> None:

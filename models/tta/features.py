@@ -1,7 +1,9 @@
 """Mel features: datasets of prepared ones, addressed by (epoch, index), and the settings that a model stores."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from sonolume.preprocessors.stages import sizes_of
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
-from sonolume.utils.shards import Shards
+from sonolume.utils.shards import Column, Shards
 
 MEL_FILE = "mel.json"  # of a model: fields of `MelSettings`; of an autoencoder also "frames"
 BATCH_SIZE = 16  # clips in one forward pass of the VAE
@@ -92,21 +94,31 @@ def mel_batches(config: PreprocessConfig, rows: list[Row], title: str) -> Iterat
 
 
 class MelFiles:
-    """Log-mels of a split in one file for each clip.
-
-    rows: the clips. shard_rows: sizes of shards of what is computed from them. key: everything that determines them.
-    """
+    """Log-mels of a split in one file for each clip. `rows` are the clips; a shard holds those of one data set."""
 
     def __init__(self, config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> None:
-        self.config = config
+        self.config, self.datasets = config, datasets
         self.rows: Sequence[Row] = read_rows(config, datasets, split, captions)
 
     @property
+    def dataset_sizes(self) -> list[int]:
+        """Number of rows of each data set."""
+        counts = Counter(row.dataset for row in self.rows)
+        return [counts[dataset] for dataset in self.datasets]
+
+    @property
     def shard_rows(self) -> list[int]:
-        return sizes_of(len(self.rows))
+        """Number of rows of each shard of what is computed from them."""
+        return [size for rows in self.dataset_sizes for size in sizes_of(rows)]
+
+    @property
+    def shards_of_datasets(self) -> list[int]:
+        """Number of shards of each data set."""
+        return [len(sizes_of(rows)) for rows in self.dataset_sizes]
 
     @property
     def key(self) -> list[Any]:
+        """Everything that determines the mels."""
         return feature_keys(self.config, self.rows)
 
     def captions(self) -> Iterator[str]:
@@ -119,26 +131,56 @@ class MelFiles:
 
 
 class MelShards:
-    """Log-mels of a split in shards, with the attributes of `MelFiles`; those that are missing are computed."""
+    """Log-mels of a split in shards, with the attributes of `MelFiles`.
+
+    The mels are opened, and those that are missing computed, when they are read first: what was computed from them
+    can be used without them.
+    """
 
     def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
-        self.config, self.folder = config, paths.resolve(config.processed_dir).resolve()
-        with_split = [dataset for dataset in datasets if split in sound_shards.splits(config, dataset)]
-        self.shards = Shards.joined([sound_shards.mels(config, dataset, split) for dataset in with_split])
-        self.rows: Sequence[Row] = Rows(self.shards.column(sound_shards.ROW), self.folder)
-        self.manifests = [sound_shards.manifest(config, dataset, split) for dataset in with_split]
-        self.shard_rows: list[int] = self.shards.shard_rows.tolist()
-        self.key: list[Any] = [sound_shards.mel_key(config, dataset, split) for dataset in with_split]
-        self.mels = self.shards.column(sound_shards.MEL)
+        self.config, self.split, self.folder = config, split, paths.resolve(config.processed_dir).resolve()
+        self.datasets = [dataset for dataset in datasets if split in sound_shards.splits(config, dataset)]
+        self.manifests = [sound_shards.manifest(config, dataset, split) for dataset in self.datasets]
+        self.shards_of_datasets = [len(rows.column.shards.shard_rows) for rows in self.manifests]
+        self.key: list[Any] = [sound_shards.mel_key(config, dataset, split) for dataset in self.datasets]
+
+    @cached_property
+    def shards(self) -> Shards:
+        return Shards.joined([sound_shards.mels(self.config, dataset, self.split) for dataset in self.datasets])
+
+    @cached_property
+    def rows(self) -> Sequence[Row]:
+        """The clips, without those that cannot be used."""
+        return Rows(self.shards.column(sound_shards.ROW), self.folder)
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """Number of rows of each shard."""
+        return self.shards.shard_rows.tolist()
+
+    @property
+    def dataset_sizes(self) -> list[int]:
+        """Number of rows of each data set."""
+        return rows_of_groups(self.shard_rows, self.shards_of_datasets)
 
     def captions(self) -> Iterator[str]:
         """All captions of the split, also of clips that cannot be used."""
         return (caption for rows in self.manifests for row in rows for caption in row.captions)
 
+    @cached_property
+    def _mels(self) -> Column:
+        return self.shards.column(sound_shards.MEL)
+
     def __getitem__(self, index: int) -> Tensor:
         """Log-mel (1, bands, frames) of a clip."""
-        mel = torch.from_numpy(self.mels[index][: self.config.frames].T.astype(np.float32))[None]
+        mel = torch.from_numpy(self._mels[index][: self.config.frames].T.astype(np.float32))[None]
         return F.pad(mel, (0, self.config.frames - mel.shape[-1]), value=SILENCE)
+
+
+def rows_of_groups(shard_rows: Sequence[int], groups: Sequence[int]) -> list[int]:
+    """Number of rows of consecutive groups of shards, such as data sets; `groups` are their numbers of shards."""
+    ends = np.cumsum([0, *shard_rows])[np.cumsum(groups)]
+    return np.diff(ends, prepend=0).tolist()
 
 
 def open_mels(
@@ -171,6 +213,10 @@ class MelDataset(Dataset[Tensor]):
     def shard_rows(self) -> list[int]:
         """Number of rows of each shard, for the order of training."""
         return self.mels.shard_rows
+
+    def dataset_sizes(self) -> list[int]:
+        """Number of rows of each data set, for the order of training."""
+        return self.mels.dataset_sizes
 
     def __getitem__(self, item: tuple[int, int]) -> Tensor:
         return self.mels[item[1]]

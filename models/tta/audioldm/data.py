@@ -24,7 +24,7 @@ from sonolume.models import previews
 from sonolume.models.precision import usable
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
-from sonolume.models.tta.features import BATCH_SIZE, MelFiles, MelShards, open_mels, prepare_mels
+from sonolume.models.tta.features import BATCH_SIZE, MelFiles, MelShards, open_mels, prepare_mels, rows_of_groups
 from sonolume.preprocessors.prepared import LeftOut, cache_folder
 from sonolume.preprocessors.sound_shards import ROW, Rows
 from sonolume.preprocessors.stages import Progress, Stage, compute, device_of, in_threads, on_device
@@ -78,6 +78,7 @@ class LatentDataset(Dataset[Item]):
         mels = open_mels(config.preprocess, config.dataset, split, captions=True)
         if isinstance(mels, MelFiles):
             mels.rows = _without_long_captions(list(mels.rows), split, text)
+        self.shards_of_datasets = mels.shards_of_datasets
         stage = _stage(config, split, mels, frozen["vae"], text)
         self.shards = compute(stage, cache_folder(config.preprocess, config.dataset))
         self.rows = mels.rows if isinstance(mels, MelFiles) else Rows(self.shards.column(ROW), mels.folder)
@@ -97,6 +98,10 @@ class LatentDataset(Dataset[Item]):
     def shard_rows(self) -> list[int]:
         """Number of rows of each shard, for the order of training."""
         return self.shards.shard_rows.tolist()
+
+    def dataset_sizes(self) -> list[int]:
+        """Number of rows of each data set, for the order of training."""
+        return rows_of_groups(self.shard_rows(), self.shards_of_datasets)
 
     def __getitem__(self, item: tuple[int, int]) -> Item:
         epoch, index = item
@@ -132,13 +137,13 @@ def _without_long_captions(rows: list[Row], split: str, text: components.TextEnc
     """
     short = [replace(row, captions=captions) for row, captions in zip(rows, _short_captions(rows, text), strict=True)]
     kept = [row for row in short if row.captions]
-    long = sum(len(row.captions) for row in rows) - sum(len(row.captions) for row in kept)
+    long = {text for row in rows for text in row.captions} - {text for row in kept for text in row.captions}
     if not long:
         return rows
     what = f"of more than {text.max_tokens} tokens, which the text encoder cannot read"
     if not kept:
         raise UserError(f"{split}: has no captions but {what}: shorten them")
-    message(f"{split}: {long} captions {what}, and {len(rows) - len(kept)} clips without another are left out")
+    message(f"{split}: {len(long)} captions {what}, and {len(rows) - len(kept)} clips without another are left out")
     return kept
 
 
@@ -186,7 +191,7 @@ def _stage(
     if isinstance(mels, MelFiles):
         key += [[row.captions for row in mels.rows]]
     networks = partial(on_device, device, vae, text.model)
-    return Stage(f"latents and texts of {split}", key, mels.shard_rows, write, networks)
+    return Stage(f"latents and texts of {split}", key, lambda: mels.shard_rows, write, networks)
 
 
 def _write_states(writer: ShardWriter, captions: list[list[str]], text: components.TextEncoder, padded: int) -> None:
