@@ -362,7 +362,7 @@ def _map(part: _Part, column: str, kind: ColumnType, rows: int) -> np.ndarray:
     """Map a file of (rows, ...) values; a UserError names one that is missing, cut off or of another type."""
     name = file_name(part.number, column)
     where = f"{part.storage.name}/{name}"
-    remedy = f"remove it and {done_name(part.number)}, and prepare again"
+    remedy = f"remove it, {done_name(part.number)} and {INDEX_FILE}, and prepare again"
     try:
         values = np.load(part.storage.fetch(name, part.checksums[column]), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:

@@ -49,7 +49,8 @@ class Batch(NamedTuple):
 def preprocess(config: Config, options: PreprocessOptions) -> None:
     """Recordings or scenes -> manifest and mel features; then moments and text states if the VAE is there."""
     prepare_mels(config.preprocess, options, captions=True)
-    if (paths.resolve(config.model.autoencoder_path) / "config.json").is_file():
+    folder = paths.resolve(config.model.autoencoder_path)  # of a VAE, or of a pipeline that contains one
+    if (folder / "config.json").is_file() or (folder / "vae" / "config.json").is_file():
         training_data(config, components.load_encoders(config))
     else:
         print(f"{config.model.autoencoder_path}: not trained yet: its latents are cached when training starts")

@@ -1,0 +1,146 @@
+"""Preprocessing with every engine, and training on shards: the same bytes and losses as from files."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from sonolume.bins import preprocess
+from sonolume.config.load import load_config
+from sonolume.models import training
+from sonolume.models.tta.audioldm.components import load_encoders
+from sonolume.models.tta.audioldm.data import training_data
+from sonolume.utils.errors import UserError
+
+SHARDS = ["preprocess.storage=shards", "preprocess.shard_rows=4"]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Fourteen clips of a third of a second, with a caption each."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for number in range(14):
+        wave = 0.2 * np.random.default_rng(number).standard_normal(5000).astype(np.float32)
+        soundfile.write(folder / f"clip{number}.wav", wave, 16000)
+        (folder / f"clip{number}.txt").write_text(" ".join(["noise"] * (1 + number % 3)) + f" {number}")
+    return folder
+
+
+@pytest.fixture
+def prepare(tiny_config: Callable[..., Path], source: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """prepare(name, *arguments) prepares a data set in a folder of this name, and returns the overrides of its use."""
+    more = {"valid_fraction": 0.3, "num_workers": 0}
+    path = tiny_config("tta/audioldm", preprocess=more)
+
+    def run(name: str, *arguments: str) -> list[str]:
+        overrides = [f"preprocess.processed_dir={tmp_path / name}"]
+        preprocess.main(["--config", str(path), "--input", str(source), *arguments, *overrides])
+        return [*overrides, f"exp_name={name.replace(' ', '_')}"]
+
+    return run
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob("*") if path.is_file() and path.suffix in (".npy", ".json")}  # fmt: skip
+
+
+def items(overrides: list[str], tmp_path: Path) -> list[Any]:
+    """Training items of one epoch by Uid."""
+    config = load_config(tmp_path / "tta_audioldm.json", overrides)
+    data: Any = training_data(config, load_encoders(config)).train
+    found = {row.uid: data[0, index] for index, row in enumerate(data.rows)}
+    return [found[uid] for uid in sorted(found)]
+
+
+def test_training_on_shards_equals_training_on_files(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
+    """With the same order of clips and the same batches of captions, bit for bit."""
+    weights = []
+    for name, arguments in (("in files", []), ("in shards", ["preprocess.storage=shards"])):
+        config = load_config(tmp_path / "tta_audioldm.json", prepare(name, *arguments))
+        training.run(config, resume=False)
+        state = torch.load(config.run_dir / "checkpoints/last.ckpt", weights_only=True)
+        weights.append((state["state_dict"], state["callbacks"]["Position"]))
+    assert weights[0][1] == weights[1][1]
+    for one, other in zip(weights[0][0].values(), weights[1][0].values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_small_shards_hold_the_same_items(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
+    files, shards = items(prepare("in files"), tmp_path), items(prepare("in shards", *SHARDS), tmp_path)
+    assert len(files) == len(shards) > 8
+    for (moments, _, _), (others, states, count) in zip(files, shards, strict=True):
+        torch.testing.assert_close(moments, others, rtol=0, atol=2e-3)  # kept in half precision
+        assert states.shape == (count, 16)
+
+
+def test_parts_in_any_order_write_the_same_bytes(prepare: Callable[..., list[str]], tmp_path: Path, capsys) -> None:
+    prepare("whole", *SHARDS)
+    capsys.readouterr()
+    for part in ("2/3", "0/3", "0/3", "1/3"):
+        prepare("parts", *SHARDS, "--part", part)
+    printed = capsys.readouterr()
+    assert "part 0/3 is done; run once more without --part when all parts are" in printed.out
+    assert "part 1/3 is done, and so are all others" in printed.out
+    assert "latents and texts of train: 2 of 3 shards are done" in printed.err
+    assert checksums(tmp_path / "parts") == checksums(tmp_path / "whole")
+
+
+@pytest.mark.full
+def test_processes_write_the_same_bytes(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
+    prepare("whole", *SHARDS)
+    prepare("by processes", *SHARDS, "preprocess.num_workers=2")
+    assert checksums(tmp_path / "by processes") == checksums(tmp_path / "whole")
+
+
+@pytest.mark.full
+def test_ray_writes_the_same_bytes(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install '.[ray]'")
+    prepare("whole", *SHARDS)
+    prepare("by ray", *SHARDS, "preprocess.num_workers=1", "preprocess.engine=ray")
+    assert checksums(tmp_path / "by ray") == checksums(tmp_path / "whole")
+
+
+def test_features_of_one_set_are_prepared_for_another_network(
+    prepare: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """The mels are computed once; another VAE has its own latents."""
+    overrides = prepare("data", *SHARDS)
+    before = checksums(tmp_path / "data")
+    config = load_config(tmp_path / "tta_audioldm.json", overrides)
+    frozen = load_encoders(config)
+    frozen["vae"].encoder.conv_in.bias.data += 1
+    training_data(config, frozen)
+    after = checksums(tmp_path / "data")
+    assert {name: after[name] for name in before} == before and not {n for n in after.keys() - before if "mels" in n}
+
+
+def test_wrong_use(prepare: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="--part: needs preprocess.storage=shards"):
+        prepare("in files", "--part", "0/2")
+    with pytest.raises(UserError, match="preprocess.engine=ray: needs preprocess.storage=shards"):
+        prepare("in files", "preprocess.engine=ray")
+    with pytest.raises(UserError, match="--part 2/2: parts are numbered from 0, so the last one is 1/2"):
+        prepare("in shards", *SHARDS, "--part", "2/2")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="Ray is not installed: pip install"):
+        prepare("in shards", *SHARDS, "preprocess.engine=ray")
+
+
+def test_a_damaged_shard_is_named(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
+    overrides = prepare("data", *SHARDS)
+    (path,) = (tmp_path / "data").glob("*/cache/*train*/00001.moments.npy")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="00001.moments.npy: is damaged or cut off: remove it, 00001.done.json and index.json"):
+        items(overrides, tmp_path)
+    path.with_name("00001.done.json").unlink()
+    path.with_name("index.json").unlink()
+    assert json.dumps(items(overrides, tmp_path), default=str)
