@@ -24,7 +24,7 @@ from sonolume.models import lora, runtime
 from sonolume.models.evaluation.report import Score, score_table
 from sonolume.modules import unet
 from sonolume.modules.saved_card import END_LICENCE, END_MEASURED, FILE, LICENCE, MARK, MEASURED
-from sonolume.preprocessors.prepared import REPORT_FILE, dataset_folder
+from sonolume.preprocessors.prepared import REPORT_FILE, SHARDS_FILE, dataset_folder, is_sharded
 from sonolume.utils import files, local_paths, paths
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.model_folder import COMPONENTS, HUB_ID, PIPELINES, SETTINGS, WHOLE_MODELS, class_in
@@ -226,7 +226,9 @@ def _data(config: RunConfig, dataset: str) -> tuple[str, ...]:
         folder = dataset_folder(data, dataset)
         examples = _read(folder / REPORT_FILE).get("examples")
         counts = {"valid": 0, **examples} if isinstance(examples, dict) and examples else {}
-        if (manifest := folder / data.train_file).is_file():
+        if is_sharded(data, dataset):
+            origin = WORLD if _read(folder / SHARDS_FILE).get("input") == "miniworld" else "recordings"
+        elif (manifest := folder / data.train_file).is_file():
             hours, origin = _content(manifest, manifest.stat().st_mtime_ns)
     rows = [f"{counts[split]:,}" if isinstance(counts.get(split), int) else UNKNOWN for split in ("train", "valid")]
     return markdown(dataset), *rows, hours, origin, "none needed" if origin == WORLD else UNKNOWN

@@ -9,7 +9,8 @@ of the shards. Clips are not renamed: no file has the name of one.
 """
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sonolume.config.base import PreprocessConfig
 from sonolume.config.part import Part
 from sonolume.modules.mel import MelSettings
 from sonolume.preprocessors import prepared, stages, text_audio
-from sonolume.preprocessors.prepared import SHARDS_FILE, LeftOut, is_sharded
+from sonolume.preprocessors.prepared import REPORT_FILE, SHARDS_FILE, LeftOut, is_sharded
 from sonolume.preprocessors.stages import Progress, Stage, compute, in_threads, sizes_of
 from sonolume.preprocessors.text_audio import Plan
 from sonolume.utils import files
@@ -29,6 +30,7 @@ from sonolume.utils.cache import locked
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, assign_splits, record, row_of
 from sonolume.utils.shards import Column, Shards, ShardWriter
+from sonolume.utils.text import printable
 
 FOLDER = "shards"
 ROW, MEL = "row", "mel"  # columns
@@ -72,12 +74,26 @@ def prepare(
     with locked(folder / ".lock", f"reading the manifest of {folder}"):
         if source is not None or config.miniworld.train_scenes:
             _divide(config, dataset, source, captions, audio_dir)
-    counts = {split: len(mels(config, dataset, split)) for split in splits(config, dataset)}
-    if stages.is_partial():
-        return
+    opened = {split: mels(config, dataset, split) for split in splits(config, dataset)}
+    if not stages.is_partial():
+        _report(config, dataset, opened)
+
+
+def _report(config: PreprocessConfig, dataset: str, opened: Mapping[str, Shards]) -> None:
+    """Write and print the number of examples, and of clips that are left out, with the reasons."""
+    folder = prepared.dataset_folder(config, dataset)
+    counts = {split: len(shards) for split, shards in opened.items()}
+    reasons = Counter(reason for shards in opened.values() for reason in shards.left_out.elements())
+    for split in opened:
+        reasons += manifest(config, dataset, split).column.shards.left_out
+    files.write_json(folder / REPORT_FILE, {"examples": counts, "refused": dict(reasons.most_common())})
     if not counts.get("train"):
-        raise UserError(f"{folder}: not one usable clip to train on: `sonolume shards info` counts the reasons")
-    print(f"{folder}: {', '.join(f'{count:,} {split}' for split, count in sorted(counts.items()))}")
+        summary = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise UserError(f"{folder}: not one usable clip to train on ({summary or 'all are for validation'})")
+    print(printable(f"{folder}: {', '.join(f'{count:,} {split}' for split, count in sorted(counts.items()))}"))
+    if reasons:
+        summary = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        print(f"{folder}: left out {reasons.total():,}: {summary}; each is listed in the done.json of its shard")
 
 
 def mels(config: PreprocessConfig, dataset: str, split: str) -> Shards:

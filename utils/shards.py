@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -198,7 +198,8 @@ def _index_of_done(folder: Path, shards: int) -> dict[str, Any]:
     listed, columns, first = [], dict[str, Any](), None
     for number in range(shards):
         done = files.read_json(folder / done_name(number)) if is_done(folder, number) else {"rows": 0, "checksums": {}}
-        listed.append({"rows": done["rows"], "checksums": done["checksums"]})
+        reasons = Counter(str(one.get("reason", "")) for one in done.get("left_out", []))
+        listed.append({"rows": done["rows"], "checksums": done["checksums"], "left_out": dict(reasons)})
         if done["rows"] and first is None:
             columns, first = done["columns"], number
         elif done["rows"] and done["columns"] != columns:
@@ -233,6 +234,7 @@ class Shards:
         self.parts: list[_Part] = []
         self.shard_rows = np.zeros(0, dtype=np.int64)  # (shards,)
         self.ends = self.shard_rows  # (shards,) number of the row after each shard
+        self.left_out = Counter[str]()  # reason -> rows
         self.made_by: list[Mapping[str, Any]] = []
         for place in places:
             storage = open_storage(place)
@@ -251,6 +253,7 @@ class Shards:
         joined = cls()
         for one in several:
             joined._append(one.parts, one.shard_rows.tolist(), one.columns)
+            joined.left_out.update(one.left_out)
             joined.made_by += one.made_by
         return joined
 
@@ -260,6 +263,8 @@ class Shards:
                  for name, one in index["columns"].items()}  # fmt: skip
         parts = [_Part(storage, number, one["checksums"]) for number, one in enumerate(index["shards"])]
         self._append(parts, [one["rows"] for one in index["shards"]], types)
+        for one in index["shards"]:
+            self.left_out.update(one["left_out"])
         self.made_by.append(index["made_by"])
 
     def _append(self, parts: Sequence["_Part"], rows: Sequence[int], columns: dict[str, ColumnType]) -> None:

@@ -139,7 +139,7 @@ def test_a_damaged_shard_is_named(prepare: Callable[..., list[str]], tmp_path: P
     overrides = prepare("data", *SHARDS)
     (path,) = (tmp_path / "data").glob("*/cache/*train*/00001.moments.npy")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="00001.moments.npy: is damaged or cut off: remove it, 00001.done.json and index.json"):
+    with pytest.raises(UserError, match="00001.moments.npy: is damaged .*, 00001.done.json and index.json"):
         items(overrides, tmp_path)
     path.with_name("00001.done.json").unlink()
     path.with_name("index.json").unlink()

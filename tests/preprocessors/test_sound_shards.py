@@ -104,5 +104,5 @@ def test_wrong_use(config: PreprocessConfig, source: Path, tmp_path: Path) -> No
         prepare(config, "in files", source)
     for path in source.glob("*.wav"):
         path.write_text("no sound")
-    with pytest.raises(UserError, match="not one usable clip to train on"):
+    with pytest.raises(UserError, match="not one usable clip to train on .13 unreadable"):
         prepare(config, "useless", source)
