@@ -182,6 +182,7 @@ class PreprocessConfig(DataConfig):
     windows: int = 1  # largest number of consecutive items from one clip
     storage: Storage = Storage.files  # of mels: files = one for each clip, shards = one for many
     shard_rows: int = 10_000  # clips of one shard
+    keep_mels: bool = True  # false: mels in shards are not stored, where only latents are computed from them
     shuffle_seed: int = 0  # seed of the order in which clips are distributed over shards; 0 = that of the manifest
 
     def __post_init__(self) -> None:

@@ -10,7 +10,8 @@ of the shards. Clips are not renamed: no file has the name of one.
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,11 @@ class Rows(Sequence[Row]):
 
 def prepare(
     config: PreprocessConfig, dataset: str, source: Path | None = None, captions: bool = True,
-    audio_dir: Path | None = None,
+    audio_dir: Path | None = None, keep_mels: bool = True,
 ) -> None:  # fmt: skip
     """Divide a manifest into shards, unless an earlier run did, and compute the mels of the current part.
 
-    Args: as of `text_audio.prepare`.
+    Args: as of `text_audio.prepare`; `keep_mels` false computes no mels.
 
     Raises:
         UserError: there is no input or no usable row, or the data set was prepared with other settings.
@@ -74,6 +75,8 @@ def prepare(
     with locked(folder / ".lock", f"reading the manifest of {folder}"):
         if source is not None or config.miniworld.train_scenes:
             _divide(config, dataset, source, captions, audio_dir)
+    if not keep_mels:
+        return
     opened = {split: mels(config, dataset, split) for split in splits(config, dataset)}
     if not stages.is_partial():
         _report(config, dataset, opened)
@@ -111,6 +114,24 @@ def manifest(config: PreprocessConfig, dataset: str, split: str) -> Rows:
     """Open the manifest of a split, with clips that cannot be used."""
     folder = prepared.dataset_folder(config, dataset)
     return Rows(Shards(folder / FOLDER / splits(config, dataset)[split]).column(ROW), folder.parent)
+
+
+@contextmanager
+def mels_of_shard(
+    config: PreprocessConfig, dataset: str, split: str, shard: int, writer: ShardWriter
+) -> Iterator[Shards]:
+    """Compute the mels of one shard for the block only; `writer` gets the rows that are left out."""
+    stage = _mel_stage(config, dataset, split)
+    temporary = files.temporary_path(prepared.dataset_folder(config, dataset) / FOLDER / "mels")
+    rows = manifest(config, dataset, split).column.shards.rows_of(shard)
+    try:
+        with ShardWriter(temporary, 0) as mel_writer:
+            stage.write(mel_writer, rows, lambda count: None)
+            mel_writer.finish()
+            writer.left_out += mel_writer.left_out
+        yield Shards.of_done(temporary, 1)
+    finally:
+        files.remove(temporary)
 
 
 def mel_key(config: PreprocessConfig, dataset: str, split: str) -> str:

@@ -1,7 +1,10 @@
 """Mel features: datasets of prepared ones, addressed by (epoch, index), and the settings that a model stores."""
 
+import itertools
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +26,7 @@ from sonolume.preprocessors.stages import sizes_of
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
-from sonolume.utils.shards import Column, Shards
+from sonolume.utils.shards import Shards, ShardWriter
 
 MEL_FILE = "mel.json"  # of a model: fields of `MelSettings`; of an autoencoder also "frames"
 BATCH_SIZE = 16  # clips in one forward pass of the VAE
@@ -40,8 +43,11 @@ def prepare_mels(config: PreprocessConfig, options: PreprocessOptions, captions:
 
     assert options.dataset is not None
     in_shards = config.storage is Storage.shards or prepared.is_sharded(config, options.dataset)
-    prepare = sound_shards.prepare if in_shards else text_audio.prepare
-    prepare(config, options.dataset, options.input, captions, options.audio_dir)
+    given = options.dataset, options.input, captions, options.audio_dir
+    if in_shards:
+        sound_shards.prepare(config, *given, keep_mels=config.keep_mels or not captions)
+    else:
+        text_audio.prepare(config, *given)
 
 
 def read_rows(config: PreprocessConfig, datasets: list[str], split: str, captions: bool = False) -> list[Row]:
@@ -134,7 +140,7 @@ class MelShards:
     """Log-mels of a split in shards, with the attributes of `MelFiles`.
 
     The mels are opened, and those that are missing computed, when they are read first: what was computed from them
-    can be used without them.
+    can be used without them. With `keep_mels` false they are computed for each shard and not stored.
     """
 
     def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
@@ -155,8 +161,10 @@ class MelShards:
 
     @property
     def shard_rows(self) -> list[int]:
-        """Number of rows of each shard."""
-        return self.shards.shard_rows.tolist()
+        """Number of rows of each shard; without stored mels, of the manifest."""
+        if self.config.keep_mels:
+            return self.shards.shard_rows.tolist()
+        return [rows for one in self.manifests for rows in one.column.shards.shard_rows.tolist()]
 
     @property
     def dataset_sizes(self) -> list[int]:
@@ -167,14 +175,38 @@ class MelShards:
         """All captions of the split, also of clips that cannot be used."""
         return (caption for rows in self.manifests for row in rows for caption in row.captions)
 
-    @cached_property
-    def _mels(self) -> Column:
-        return self.shards.column(sound_shards.MEL)
+    @contextmanager
+    def clips(self, writer: ShardWriter) -> Iterator["Clips"]:
+        """The clips of the shard that `writer` writes."""
+        if self.config.keep_mels:
+            yield Clips(self, self.shards, self.shards.rows_of(writer.number))
+            return
+        dataset = bisect_right(list(itertools.accumulate(self.shards_of_datasets)), writer.number)
+        shard = writer.number - sum(self.shards_of_datasets[:dataset])
+        with sound_shards.mels_of_shard(self.config, self.datasets[dataset], self.split, shard, writer) as shards:
+            yield Clips(self, shards, range(len(shards)))
 
     def __getitem__(self, index: int) -> Tensor:
         """Log-mel (1, bands, frames) of a clip."""
-        mel = torch.from_numpy(self._mels[index][: self.config.frames].T.astype(np.float32))[None]
-        return F.pad(mel, (0, self.config.frames - mel.shape[-1]), value=SILENCE)
+        return self._clips[index]
+
+    @cached_property
+    def _clips(self) -> "Clips":
+        return Clips(self, self.shards, range(len(self.shards)))
+
+
+class Clips:
+    """Clips of one shard with their log-mels; `rows` are those of the clips."""
+
+    def __init__(self, mels: MelShards, shards: Shards, numbers: range) -> None:
+        self.numbers, self.frames = numbers, mels.config.frames
+        self.rows: Sequence[Row] = Rows(shards.column(sound_shards.ROW), mels.folder)[numbers.start : numbers.stop]
+        self.mels = shards.column(sound_shards.MEL)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Log-mel (1, bands, frames) of a clip."""
+        mel = torch.from_numpy(self.mels[self.numbers[index]][: self.frames].T.astype(np.float32))[None]
+        return F.pad(mel, (0, self.frames - mel.shape[-1]), value=SILENCE)
 
 
 def rows_of_groups(shard_rows: Sequence[int], groups: Sequence[int]) -> list[int]:

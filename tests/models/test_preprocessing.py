@@ -91,7 +91,22 @@ def test_parts_in_any_order_write_the_same_bytes(prepare: Callable[..., list[str
     assert "part 0/3 is done; run once more without --part when all parts are" in printed.out
     assert "part 1/3 is done, and so are all others" in printed.out
     assert "latents and texts of train: 2 of 3 shards are done" in printed.err
+    prepare("parts", *SHARDS)
     assert checksums(tmp_path / "parts") == checksums(tmp_path / "whole")
+
+
+def test_latents_without_stored_mels(prepare: Callable[..., list[str]], tmp_path: Path, source: Path) -> None:
+    """The same latents, and nothing left behind; clips that cannot be used are left out here, too."""
+    (source / "clip3.wav").write_text("no sound")
+    prepare("with mels", *SHARDS)
+    overrides = prepare("without", *SHARDS, "preprocess.keep_mels=false")
+    latents = [checksums(tmp_path / name / "noise/cache") for name in ("with mels", "without")]
+    assert latents[0].keys() == latents[1].keys()
+    assert {name for name in latents[0] if latents[0][name] != latents[1][name] and name.endswith(".npy")} == set()
+    assert not list((tmp_path / "without").rglob("*.mel.npy")) and not list((tmp_path / "without").rglob(".tmp-*"))
+    (index,) = (tmp_path / "without").glob("noise/cache/*train*/index.json")
+    assert {"unreadable": 1} in [shard["left_out"] for shard in json.loads(index.read_text())["shards"]]
+    assert len(items(overrides, tmp_path)) == json.loads(index.read_text())["rows"]
 
 
 @pytest.mark.full

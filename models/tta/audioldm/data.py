@@ -7,7 +7,7 @@ With `model.text_mask` false the U-Net attends to padding, as the official weigh
 depend on the text. They are cached as well, up to the longest caption of the split; a batch takes its own longest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import NamedTuple
@@ -171,20 +171,26 @@ def _stage(
             posterior = vae.encode(torch.stack(batch).to(device)).latent_dist
         return torch.cat([posterior.mean, posterior.logvar], dim=1).half().cpu().numpy()          # (b, 2z, h, w)
 
+    def write_clips(writer: ShardWriter, rows: Sequence[Row], get: Callable[[int], Tensor], progress: Progress) -> None:
+        numbers = [number for number, row in enumerate(rows) if row.captions]
+        batches = (numbers[start : start + BATCH_SIZE] for start in range(0, len(numbers), BATCH_SIZE))
+        for found in in_threads(encode, ([get(number) for number in batch] for batch in batches), device):
+            writer.append(MOMENTS, found)
+            progress(len(found))
+        _write_states(writer, [rows[number].captions for number in numbers], text, padded)
+
     def write(writer: ShardWriter, some: range, progress: Progress) -> None:
-        rows = [mels.rows[number] for number in some]
-        if isinstance(mels, MelShards):
-            rows = [replace(row, captions=kept) for row, kept in zip(rows, _short_captions(rows, text), strict=True)]
+        if isinstance(mels, MelFiles):
+            write_clips(writer, mels.rows[some.start : some.stop], lambda number: mels[some[number]], progress)
+            return
+        with mels.clips(writer) as clips:
+            captions = _short_captions(clips.rows, text)
+            rows = [replace(row, captions=kept) for row, kept in zip(clips.rows, captions, strict=True)]
             for row in rows:
                 if not row.captions:
                     writer.leave_out(**asdict(LeftOut.of(row, "no caption", "or only captions that are too long")))
             writer.append_json(ROW, (record(row, mels.folder) for row in rows if row.captions))
-        numbers = [number for number, row in zip(some, rows, strict=True) if row.captions]
-        batches = (numbers[start : start + BATCH_SIZE] for start in range(0, len(numbers), BATCH_SIZE))
-        for found in in_threads(encode, ([mels[number] for number in batch] for batch in batches), device):
-            writer.append(MOMENTS, found)
-            progress(len(found))
-        _write_states(writer, [row.captions for row in rows if row.captions], text, padded)
+            write_clips(writer, rows, clips.__getitem__, progress)
 
     weights = content_hash(vae.state_dict().values(), text.model.parameters())
     settings = [CACHE_VERSION, config.preprocess.frames, config.model.text_mask, padded, precision]
