@@ -113,26 +113,26 @@ class ShardedEMA(EMA):
     def state_key(self) -> str:
         return EMA.__qualname__
 
-    def setup(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Wait for the weights to be split, see `on_fit_start`."""
 
-    def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
-        self.shards = Shards(task, self.rule)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.shards = Shards(pl_module, self.rule)
         self._average_model: Any = self.shards
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, task: Any, checkpoint: dict[str, Any]) -> None:
-        with self.averaged(trainer, task):
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
+        with self.averaged(trainer, pl_module):
             average = trainer.strategy.lightning_module_state_dict()
         checkpoint["current_model_state"], checkpoint["state_dict"] = checkpoint["state_dict"], average
         checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self.shards.updates)}
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, task: Any, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Load the weights; those that the strategy has loaded are the average, if the checkpoint has one."""
-        self.shards.weights = [weight.detach().clone() for weight in task.parameters()]
+        self.shards.weights = [weight.detach().clone() for weight in pl_module.parameters()]
         if "current_model_state" in checkpoint:
             self.shards.updates = int(checkpoint["averaging_state"]["n_averaged"])
             whole = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-            set_model_state_dict(task, checkpoint["current_model_state"], options=whole)
+            set_model_state_dict(pl_module, checkpoint["current_model_state"], options=whole)
 
 
 class ProgressBar(TQDMProgressBar):

@@ -81,7 +81,7 @@ def is_communication_error(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
 
 
-def environments() -> list[SLURMEnvironment]:
+def environments() -> list[Any]:
     """SLURM's environment where `srun` has started this process, without Lightning's own requeueing.
 
     That would handle SIGUSR1 and write checkpoints of its own; `SaveRun` saves at SIGTERM and egs/_slurm.sh requeues.

@@ -101,8 +101,8 @@ def whole_weights(trainer: pl.Trainer, task: pl.LightningModule) -> Iterator[Non
         yield
         return
     kinds = [(module, type(module)) for module in task.modules() if isinstance(module, FSDPModule)]
-    parts = [(prefix, module, *part) for prefix, module in task.named_modules()
-             for part in module.named_parameters(recurse=False)]  # fmt: skip
+    parts = [(prefix, module, name, weight) for prefix, module in task.named_modules()
+             for name, weight in module.named_parameters(recurse=False)]  # fmt: skip
     known = dict[int, nn.Parameter]()  # shared weights stay shared
     try:
         for module, kind in kinds:
