@@ -16,11 +16,13 @@ from sonolume.utils import cli
 def main(argv: list[str]) -> None:
     given = command.parse("train", "TrainOptions", "train a model; its folder is {log_dir}/{exp_name}", argv)
     launch.check_nodes(given.config.train.num_nodes)
-    launch.check_run(given.config.run_dir, given.options.resume)
+    run_dir, options = given.config.run_dir, given.options
+    resume = options.resume or (options.auto_resume and launch.last_checkpoint(run_dir).exists())
+    launch.check_run(run_dir, resume)
     launch.check_data(given.config)
     from sonolume.models import training  # slow imports
 
-    print(training.run(given.config, given.options.resume))
+    print(training.run(given.config, resume))
 
 
 if __name__ == "__main__":

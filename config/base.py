@@ -26,6 +26,7 @@ LONGEST = 2**24  # samples of one item
 LONGEST_MEL = 2**17  # frames of one item; more than half an hour
 LONGEST_SECONDS = 86_400  # of a clip
 MOST_BANDS = 1024  # of a mel spectrogram
+MODEL_PARALLEL = "model_parallel"  # strategy: fully sharded data parallelism (FSDP2)
 
 
 class Strict:
@@ -89,7 +90,8 @@ class TrainConfig(Strict):
     accelerator: str = "auto"  # Lightning: auto, cpu, gpu, mps ...
     devices: str = "auto"  # Lightning: auto, a count, or a list such as "0,1"
     num_nodes: int = 1  # number of machines, started by torchrun or SLURM
-    strategy: str = "auto"  # Lightning: auto, ddp, fsdp ...
+    strategy: str = "auto"  # Lightning: auto, ddp ...; model_parallel splits the weights over all devices (FSDP2)
+    timeout: float = 1800.0  # seconds that processes wait for one that does not answer; then the run ends
     precision: str = "32-true"  # Lightning: 32-true, bf16-mixed, 16-mixed ...
     accumulate: int = 1  # batches per optimizer step
     gradient_clip: float = 0.0  # largest gradient norm; 0 = off
@@ -107,6 +109,8 @@ class TrainConfig(Strict):
         self.check_range("train", 0, "num_workers", "num_threads", maximum=MOST_WORKERS)
         self.check_range("train", 0, "random_seed", maximum=LARGEST_SEED)
         self.check_range("train", 0, "gradient_clip", "final_lr")
+        self.require(0 < self.timeout <= LONGEST_SECONDS, f"train.timeout must be in (0, {LONGEST_SECONDS}] seconds, "
+                                                          f"got {self.timeout}")  # fmt: skip
         order = f"train.final_lr {self.final_lr:g} must be at most train.adam.lr {self.adam.lr:g}"
         self.require(self.final_lr <= self.adam.lr, order)
         self.fraction("train", "ema_decay")

@@ -361,3 +361,4 @@ class TrainOptions(Options):
     """Start of a training run."""
 
     resume: bool = option(help="continue the run from checkpoints/last.ckpt")
+    auto_resume: bool = option(help="continue the run if it has a checkpoint, else start it (for schedulers)")

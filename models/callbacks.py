@@ -10,11 +10,13 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sonolume.config.base import RunConfig
-from sonolume.models import card, lightning_internals
+from sonolume.models import card, lightning_internals, sharding
 from sonolume.utils import checkpoint
 from sonolume.utils.files import TEMPORARY, atomic_folder, naming
 
@@ -93,7 +95,12 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.rule = get_ema_multi_avg_fn(decay)
+        super().__init__(use_buffers=False, multi_avg_fn=self.rule)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """As the base class, which warns of every task that has the hook `configure_model`."""
+        self._average_model = AveragedModel(pl_module, pl_module.device, multi_avg_fn=self.rule, use_buffers=False)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Swap later, in `on_validation_end`."""
@@ -109,6 +116,59 @@ class EMA(WeightAveraging):
             yield
         finally:
             self.on_validation_end(trainer, task)
+
+
+class Shards:
+    """Average of the parts of weights that this process holds, with the methods of `AveragedModel` that are needed."""
+
+    def __init__(self, task: pl.LightningModule, rule: Any) -> None:
+        self.weights, self.rule, self.updates = [weight.detach().clone() for weight in task.parameters()], rule, 0
+        self.module = self  # whose parameters are the average
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        return iter(self.weights)
+
+    def buffers(self) -> Iterator[torch.Tensor]:
+        return iter(())
+
+    @torch.no_grad()
+    def update_parameters(self, task: pl.LightningModule) -> None:
+        """Average element by element, which is exact: no process needs the parts of another."""
+        mine, new = ([weight.to_local() for weight in some] for some in (self.weights, task.parameters()))  # type: ignore[attr-defined]
+        if self.updates:
+            self.rule(mine, new, self.updates)
+        else:
+            torch._foreach_copy_(mine, new)
+        self.updates += 1
+
+
+class ShardedEMA(EMA):
+    """`EMA` of weights that `sharding.shard` has split over the processes; its checkpoints are those of `EMA`."""
+
+    @property
+    def state_key(self) -> str:
+        return EMA.__qualname__
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Wait for the weights to be split, see `on_fit_start`."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.shards = Shards(pl_module, self.rule)
+        self._average_model: Any = self.shards
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
+        with self.averaged(trainer, pl_module):
+            average = trainer.strategy.lightning_module_state_dict()
+        checkpoint["current_model_state"], checkpoint["state_dict"] = checkpoint["state_dict"], average
+        checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self.shards.updates)}
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
+        """Load the weights; those that the strategy has loaded are the average, if the checkpoint has one."""
+        self.shards.weights = [weight.detach().clone() for weight in pl_module.parameters()]
+        if "current_model_state" in checkpoint:
+            self.shards.updates = int(checkpoint["averaging_state"]["n_averaged"])
+            whole = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+            set_model_state_dict(pl_module, checkpoint["current_model_state"], options=whole)
 
 
 class ProgressBar(TQDMProgressBar):
@@ -210,15 +270,20 @@ class SaveRun(pl.Callback):
         try:
             with naming(folder / name):
                 trainer.save_checkpoint(unfinished)
+            ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
+            average = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
+            with average, sharding.whole_weights(trainer, task):
+                if trainer.is_global_zero:
+                    self._export(trainer, task)
             if trainer.is_global_zero:
-                ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
-                weights = ema.averaged(trainer, task) if ema else contextlib.nullcontext()
-                with weights, atomic_folder(self.run_dir / task.export_folder) as export:
-                    task.export(export)
-                    step = self.position.batches // self.accumulate
-                    card.write(export, card.Run(self.config, step, trainer.world_size, self.validation))
                 unfinished.replace(folder / name)  # after the export, which a run that is killed here repeats
             trainer.strategy.barrier()  # a launcher takes a process that ends early for a failure
         finally:
             if trainer.is_global_zero:
                 unfinished.unlink(missing_ok=True)
+
+    def _export(self, trainer: pl.Trainer, task: Any) -> None:
+        with atomic_folder(self.run_dir / task.export_folder) as export:
+            task.export(export)
+            step = self.position.batches // self.accumulate
+            card.write(export, card.Run(self.config, step, trainer.world_size, self.validation))

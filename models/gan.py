@@ -8,6 +8,8 @@ from sonolume.models.training import RecipeTask
 class ManualOptimization(RecipeTask):
     """Base of a task that steps its optimizers itself: accumulation, clipping, schedules and the count of batches."""
 
+    sharding_obstacle = "the recipe trains several networks in turns"
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.automatic_optimization = False

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from sonolume.models import sharding
 from sonolume.utils.text import markdown
 
 COUNT = 4  # samples of a preview
@@ -15,8 +16,13 @@ QUIET, LOUD = float(np.log(1e-5)), 2.0  # ln mel that is drawn black and white
 
 
 def is_due(task: pl.LightningModule) -> bool:
-    """True in the process that writes previews, after the first training step."""
-    return _step(task) > 0 and task.logger is not None and task.trainer.is_global_zero
+    """True in the process that writes previews, after the first training step.
+
+    True in all processes if the weights are split over them, as they can only generate together; the others write
+    nothing.
+    """
+    has_part = task.trainer.is_global_zero or sharding.is_sharded(task.trainer)
+    return _step(task) > 0 and task.logger is not None and has_part
 
 
 def log_sounds(

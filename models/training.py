@@ -8,6 +8,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
@@ -23,15 +24,15 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from sonolume.config.base import EvaluationConfig, LRSchedule, RunConfig, TrainConfig
-from sonolume.models import data_order, launch, lightning_internals
-from sonolume.models.callbacks import EMA, DataWait, Position, ProgressBar, SaveRun, Stopped
+from sonolume.config.base import MODEL_PARALLEL, EvaluationConfig, LRSchedule, RunConfig, TrainConfig
+from sonolume.models import data_order, launch, lightning_internals, sharding
+from sonolume.models.callbacks import EMA, DataWait, Position, ProgressBar, SaveRun, ShardedEMA, Stopped
 from sonolume.models.data_order import Order
 from sonolume.models.precision import usable
 from sonolume.models.recipes import recipe_code
 from sonolume.utils import checkpoint, files, paths
 from sonolume.utils.cache import content_hash, locked
-from sonolume.utils.errors import UserError, first_line
+from sonolume.utils.errors import LostProcessError, UserError, first_line
 from sonolume.utils.text import message
 
 FUSED_DEVICES = ("cpu", "cuda")  # where AdamW's fused kernel is used, if all weights are floating-point
@@ -230,6 +231,7 @@ class RecipeTask(pl.LightningModule):
 
     export_folder = "pipeline"  # inside the folder of the run
     frozen_keys: tuple[str, ...] = ()  # in config.model, of the frozen networks on which the trained weights depend
+    sharding_obstacle = ""  # reason why the weights of such a task cannot be split over processes
 
     def __init__(self, config: Any, frozen: Frozen | None = None) -> None:
         super().__init__()
@@ -238,6 +240,11 @@ class RecipeTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         adamw, rate = optimizer(self.parameters(), self.config.train)
         return [adamw], [{"scheduler": rate, "interval": "step"}]
+
+    def configure_model(self) -> None:
+        """Split the weights over all processes if `train.strategy` asks for it."""
+        if sharding.is_sharded(self.trainer):
+            sharding.shard(self)
 
     def log_losses(self, stage: str, losses: Mapping[str, Tensor], count: int) -> None:
         """Log the losses of a batch of `count` items as {stage}/{name}; the stages are "train" and "val"."""
@@ -268,11 +275,13 @@ class RecipeTask(pl.LightningModule):
 def _trainer(
     config: RunConfig, train: TrainConfig, callbacks: list[pl.Callback], manual: bool, validate_every: int
 ) -> pl.Trainer:
+    timeout, is_sharded = timedelta(seconds=train.timeout), train.strategy == MODEL_PARALLEL
     trainer = pl.Trainer(
         accelerator=train.accelerator,
         devices=train.devices,
         num_nodes=train.num_nodes,
-        strategy=train.strategy,
+        strategy=lightning_internals.FullyShardedStrategy(timeout) if is_sharded else train.strategy,
+        plugins=lightning_internals.environments(),
         precision=usable(train.precision, train.accelerator),  # type: ignore[arg-type]
         accumulate_grad_batches=1 if manual else train.accumulate,
         gradient_clip_val=None if manual or not train.gradient_clip else train.gradient_clip,
@@ -285,9 +294,11 @@ def _trainer(
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        inference_mode=not is_sharded,  # FSDP2 gathers weights into tensors that later need gradients
         callbacks=callbacks,
         logger=TensorBoardLogger(config.run_dir, name="", version="tensorboard"),
     )
+    lightning_internals.set_up_processes(trainer, timeout)
     if manual:
         lightning_internals.allow_unused_parameters(trainer)
     return trainer
@@ -323,6 +334,7 @@ def build(config: RunConfig) -> tuple[pl.LightningModule, TrainingData]:
     """
     transformers.utils.logging.disable_progress_bar()  # of loading, which takes a second
     module = recipe_code(config.recipe, "task")
+    sharding.check_config(config, config.train, getattr(module, "Task", None))
     frozen = module.load_frozen(config) if hasattr(module, "load_frozen") else Frozen()
     data = recipe_code(config.recipe, "data").training_data(config, frozen)
     torch.manual_seed(config.train.random_seed)
@@ -339,6 +351,8 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     """
     launch.check_run(config.run_dir, resume)
     launch.check_nodes(train.num_nodes)
+    if is_sharded := train.strategy == MODEL_PARALLEL:
+        sharding.check_task(task)
     last = launch.last_checkpoint(config.run_dir)
     validate_every = min(train.valid_interval, train.max_steps) * train.accumulate  # batches
     if resume and _is_finished(task, last, train, validate_every):
@@ -350,7 +364,8 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
     wait = DataWait(position)
     save = SaveRun(config, train.save_checkpoints_steps, train.accumulate, position)
     callbacks: list[pl.Callback] = [position, wait, ProgressBar(position)]
-    callbacks += [EMA(train.ema_decay)] if train.ema_decay else []
+    if train.ema_decay:
+        callbacks.append((ShardedEMA if is_sharded else EMA)(train.ema_decay))
     if section := _evaluation(config):
         from sonolume.models.evaluation.validation import Evaluation  # slow, and rarely needed
 
@@ -381,6 +396,13 @@ def fit(task: pl.LightningModule, data: TrainingData, config: RunConfig, train: 
         if trainer.is_global_zero:
             message(str(stopped))
         raise SystemExit(stopped.exit_code) from None
+    except RuntimeError as error:
+        if not lightning_internals.is_communication_error(error):
+            raise
+        reason = f"has ended, or did not answer within train.timeout {train.timeout:g} s"
+        raise LostProcessError(
+            f"another process of this run {reason}: see its message, then continue with --resume"
+        ) from error
     finally:
         save.restore_signals()
     return config.run_dir

@@ -25,6 +25,10 @@ class ComputationError(Exception):
     """An unusable result (NaN, black pictures). The message names the result and a remedy; exit code 1."""
 
 
+class LostProcessError(ComputationError):
+    """Another process of a run has ended, or did not answer in time; exit code 1."""
+
+
 def first_line(error: BaseException, length: int = 200) -> str:
     """The first line of an error message, or the name of the exception class if the message is empty."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from tqdm import tqdm
 
 from sonolume.config.base import EvaluationConfig
+from sonolume.models import sharding
 from sonolume.models.callbacks import Position
 from sonolume.models.evaluation.embedders.base import Embedder, batched
 from sonolume.models.evaluation.embedders.cache import EMBEDDINGS, reference_moments
@@ -86,6 +87,9 @@ class Evaluation(pl.Callback):
                 else:
                     for logger in trainer.loggers:
                         logger.log_metrics(found, trainer.global_step)
+        elif sharding.is_sharded(trainer):  # processes can only generate together
+            with isolate_rng(), tempfile.TemporaryDirectory() as scratch:
+                self._generate(pl_module, Path(scratch))
         trainer.strategy.barrier("evaluation")
 
     def scores(self, task: Any, scratch: Path) -> dict[str, float]:

@@ -10,15 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from sonolume.config.load import load_config
+from sonolume.models import training
 from sonolume.models.training import step_draws
 from sonolume.utils import checkpoint
+from tests.runs import assert_same_training, last
 
 PROCESSES = Path(__file__).parent / "processes.py"
 TRAIN = {"max_steps": 3, "valid_interval": 3, "save_checkpoints_steps": 3, "adam": {"lr": 1e-3}}
@@ -58,8 +62,9 @@ def test_two_processes_train_as_one(tiny_config: Callable[..., Path], tiny_data:
         assert len(losses) == 6 and len(set(losses)) == 6
         for rank in ranks:
             assert rank[name][0] == pytest.approx(losses, rel=1e-5)
+            assert name != "latent" or rank["sharded"][0] == pytest.approx(losses, rel=1e-5)
         assert best(config, name) == pytest.approx(best(config, f"one_{name}"), rel=1e-5)
-    for name in ("latent", "vae", "gan"):
+    for name in ("latent", "vae", "gan", "sharded"):
         assert ranks[0][name][1] == ranks[1][name][1]  # the same weights
 
     assert all(math.isfinite(loss) for loss in ranks[0]["gan"][0])
@@ -117,6 +122,50 @@ def test_no_process_outlives_the_one_that_was_killed(
     finally:
         for process in filter(is_running, started):
             os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.full
+def test_a_lost_process_ends_the_run_and_resume_is_exact(tiny_config: Callable[..., Path], root: Path):
+    """SIGKILL for one of two processes in the middle of an epoch and of an accumulation, with an average."""
+    config = tiny_config("tta/audioldm", train={"devices": 2, "strategy": "ddp", "timeout": 60})
+    drill = [sys.executable, str(PROCESSES), "lost", "11", str(config)]
+    done = subprocess.run(drill, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: another process of this run has ended") and line.endswith("continue with --resume")
+    folder = load_config(config, ["exp_name=lost"]).run_dir
+    assert last(folder)["callbacks"]["Position"] == {"batches": 8}
+
+    command = [sys.executable, str(root / "bins" / "train.py"), "--config", str(config), "--auto_resume"]
+    for name in ("lost", "whole"):
+        subprocess.run([*command, f"exp_name={name}"], check=True, capture_output=True, timeout=200)
+    assert_same_training(folder, folder.with_name("whole"))
+    assert not list(folder.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "model_parallel"])
+def test_processes_wait_no_longer_than_the_timeout(strategy: str, tiny_config: Callable[..., Path]):
+    config = load_config(tiny_config("tta/audioldm"), [f"train.strategy={strategy}", "train.timeout=7.5"])
+    trainer: Any = training._trainer(config, config.train, [], False, 1)
+    assert trainer.strategy._timeout == timedelta(seconds=7.5)
+
+
+def test_slurm_does_not_requeue_through_lightning(tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
+    """Under srun the environment is SLURM's; a launcher inside of it, such as torchrun, comes first."""
+    config = load_config(tiny_config("tta/audioldm"))
+
+    def environment() -> Any:
+        trainer: Any = training._trainer(config, config.train, [], False, 1)
+        return trainer._accelerator_connector.cluster_environment
+
+    assert not isinstance(environment(), SLURMEnvironment)
+    for name in ("NTASKS=1", "NTASKS_PER_NODE=1", "JOB_NAME=train", "PROCID=0", "LOCALID=0"):
+        monkeypatch.setenv("SLURM_" + name.partition("=")[0], name.partition("=")[2])
+    found = environment()
+    assert isinstance(found, SLURMEnvironment) and not found.auto_requeue
+    for name in ("RANK", "GROUP_RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "0")
+    assert isinstance(environment(), TorchElasticEnvironment)
 
 
 def test_processes_share_the_draws_of_a_batch():
