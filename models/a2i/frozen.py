@@ -1,25 +1,30 @@
 """Frozen networks of audio-to-image training: loaded once, features cached."""
 
+import math
 import sys
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from sonolume.config.base import TrainConfig
 from sonolume.models.a2i.loading import load_stable_diffusion, load_text_encoder
 from sonolume.models.precision import FULL, usable
+from sonolume.preprocessors import parallel
 from sonolume.utils import paths
 from sonolume.utils.cache import cached
 from sonolume.utils.text import printable
 
 CACHE_VERSION = 2  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
+START_SECONDS = 0.5  # of a process that loads data, a copy of this one
 
 
 def frozen_stable_diffusion(source: str) -> Any:
@@ -72,8 +77,9 @@ def cached_features(
         device = caching_device(train) if network is not None else torch.device("cpu")
         if network is not None:
             network.to(device)
-        loader = DataLoader(inputs, BATCH_SIZE, num_workers=train.num_workers, collate_fn=collate)
-        bar = tqdm(loader, desc=f"caching {name}", unit="batch", disable=not len(inputs))
+        total = math.ceil(len(inputs) / BATCH_SIZE)
+        read = batches(inputs, train.num_workers, collate)
+        bar = tqdm(read, f"caching {name}", total, unit="batch", disable=not total)
         for batch in bar:
             with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
                 found = encode(batch.to(device) if isinstance(batch, Tensor) else batch)
@@ -97,6 +103,23 @@ def cached_features(
         identity = network.state_dict().values()
     key = CACHE_VERSION, precision, inputs.versions(), identity
     return np.load(cached(folder, key, compute, name) / f"{name}.npy", mmap_mode="r")
+
+
+def batches(inputs: Any, num_workers: int, collate: Callable[[list[Any]], Any] | None) -> Iterator[Any]:
+    """Batches of a data set in order; `num_workers` processes take over the rest when that is faster."""
+    seconds: deque[float] = deque(maxlen=parallel.RECENT)
+    alone = iter(DataLoader(inputs, BATCH_SIZE, collate_fn=collate))
+    for first in range(0, len(inputs), BATCH_SIZE):
+        left = math.ceil((len(inputs) - first) / BATCH_SIZE)
+        if num_workers and parallel.processes_worth(seconds, left, max(2, num_workers), START_SECONDS) > 1:
+            rest = Subset(inputs, range(first, len(inputs)))
+            yield from DataLoader(rest, BATCH_SIZE, num_workers=num_workers, collate_fn=collate)
+            return
+        start = time.perf_counter()
+        batch = next(alone)
+        if first:  # the first batch loads libraries
+            seconds.append(time.perf_counter() - start)
+        yield batch
 
 
 def cached_moments(folder: Path, split: str, images: Any, vae: Any, train: TrainConfig) -> np.ndarray:
