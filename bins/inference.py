@@ -15,8 +15,8 @@ from sonolume.utils import cli
 
 def main(argv: list[str]) -> None:
     given = command.parse("inference", "InferenceOptions", "generate with a trained model", argv)
-    unused = () if getattr(given.options, "lora", None) else ("peft",)  # diffusers imports it where it is installed
-    recipe_code(given.config.recipe, "inference", unused).run(given.config, given.options)  # slow imports
+    code = recipe_code(given.config.recipe, "inference", without=("peft",))  # slow imports; diffusers would import peft
+    code.run(given.config, given.options)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from sonolume.utils.errors import FileError, UserError, first_line
 from sonolume.utils.files import PYAV_SUFFIXES, atomic_path
 from sonolume.utils.text import message
 
-BLOCK_FRAMES = 65536  # read at a time, so that hours of sound are never in memory at their original rate
+BLOCK_FRAMES = 131072  # read at a time, so that hours of sound are never in memory at their original rate
 MIN_SAMPLE_RATE = 1000  # Hz; a header with a lower rate is wrong
 LENGTH_TOLERANCE = 0.1  # seconds that a file may be shorter than its header announces
 SPAN_TOLERANCE = 0.01  # seconds that a span may end after the sound, whose length depends on the sample rate
@@ -89,10 +89,17 @@ def _mix(block: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(block.T).mean(axis=0)[:, None]  # ten times faster than along the last axis
 
 
+class _Sequential(soundfile.SoundFile):
+    """A file read from start to end. soundfile seeks after each block, which costs time and changes samples of mp3."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 def blocks(path: Path) -> Iterator[Block]:
     """Decode a sound file block by block with libsndfile, else with PyAV; raises as `load`."""
     try:
-        file = soundfile.SoundFile(encoded(path))
+        file = _Sequential(encoded(path))
     except soundfile.SoundFileError as error:
         yield from _pyav_blocks(path, _reason(error))
         return

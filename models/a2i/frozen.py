@@ -2,7 +2,9 @@
 
 import math
 import sys
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from sonolume.config.base import TrainConfig
 from sonolume.models.a2i.loading import load_stable_diffusion, load_text_encoder
 from sonolume.models.precision import FULL, usable
+from sonolume.preprocessors import parallel
 from sonolume.preprocessors.stages import Progress, Stage, compute, device_of, in_threads, on_device, sizes_of
 from sonolume.utils import paths
 from sonolume.utils.shards import Column, ShardWriter
@@ -23,6 +26,7 @@ from sonolume.utils.text import printable
 CACHE_VERSION = 3  # raise it to invalidate all cached features
 BATCH_SIZE = 8  # inputs of one forward pass
 VALUES = "values"  # column of the features
+START_SECONDS = 0.5  # of a process that loads data, a copy of this one
 
 
 def frozen_stable_diffusion(source: str) -> Any:
@@ -77,9 +81,8 @@ def cached_features(
         return (found if dtype != np.float16 else found.half()).cpu().numpy().astype(dtype, copy=False)
 
     def write(writer: ShardWriter, rows: range, progress: Progress) -> None:
-        some = Subset(inputs, rows)
-        loader = DataLoader(some, BATCH_SIZE, num_workers=train.num_workers, collate_fn=collate)
-        for found in in_threads(features, loader, device):
+        read = batches(Subset(inputs, rows), train.num_workers, collate)
+        for found in in_threads(features, read, device):
             if rows.start == writer.rows == 0:
                 _print_size(name, (len(inputs), *found.shape[1:]), found.itemsize, folder)
             writer.append(VALUES, found)
@@ -97,6 +100,23 @@ def _print_size(name: str, shape: tuple[int, ...], itemsize: int, folder: Path) 
     values, size = " x ".join(map(str, shape)), math.prod(shape) * itemsize / 1e9
     line = f"{name}: {values} x {itemsize} bytes = {size:.3g} GB of disk in {folder}"
     tqdm.write(printable(line), sys.stderr)
+
+
+def batches(inputs: Any, num_workers: int, collate: Callable[[list[Any]], Any] | None) -> Iterator[Any]:
+    """Batches of a data set in order; `num_workers` processes take over the rest when that is faster."""
+    seconds: deque[float] = deque(maxlen=parallel.RECENT)
+    alone = iter(DataLoader(inputs, BATCH_SIZE, collate_fn=collate))
+    for first in range(0, len(inputs), BATCH_SIZE):
+        left = math.ceil((len(inputs) - first) / BATCH_SIZE)
+        if num_workers and parallel.processes_worth(seconds, left, max(2, num_workers), START_SECONDS) > 1:
+            rest = Subset(inputs, range(first, len(inputs)))
+            yield from DataLoader(rest, BATCH_SIZE, num_workers=num_workers, collate_fn=collate)
+            return
+        start = time.perf_counter()
+        batch = next(alone)
+        if first:  # the first batch loads libraries
+            seconds.append(time.perf_counter() - start)
+        yield batch
 
 
 def cached_moments(folder: Path, split: str, images: Any, vae: Any, train: TrainConfig) -> Column:

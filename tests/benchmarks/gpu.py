@@ -15,8 +15,11 @@ its own; a row that fails, or for which no time is left, says so.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -459,7 +462,8 @@ def measure(name: str, options: argparse.Namespace) -> None:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     peak = json.loads(options.floors)
-    recipe = RECIPES[name](options.size == "published")
+    with device:  # a CPU draws a billion random weights in ten seconds
+        recipe = RECIPES[name](options.size == "published")
     for row in planned(name, options.batches, options.modes, options.size):
         row.batch = row.batch or recipe.batch
         if device.type == "cuda":
@@ -479,12 +483,17 @@ def measure(name: str, options: argparse.Namespace) -> None:
 
 
 def child(options: argparse.Namespace, recipe: str, seconds: float, peak: str) -> Iterator[dict[str, Any]]:
-    """Lines of json of another process, which is killed some seconds after its time."""
+    """Lines of json of another process, which is killed with its compiler's processes some seconds after its time."""
     command = [sys.executable, __file__, "--recipe", recipe, "--device", options.device, "--size", options.size,
                "--seconds", f"{seconds:.0f}", "--floors", peak,
                "--batches", *map(str, options.batches), "--modes", *options.modes]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        timer = threading.Timer(seconds + 5, process.kill)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):  # they have ended
+                os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(seconds + 5, kill)  # processes that are left would hold its stdout open
         timer.start()
         try:
             for line in process.stdout or ():
@@ -492,12 +501,12 @@ def child(options: argparse.Namespace, recipe: str, seconds: float, peak: str) -
                     yield json.loads(line)
         finally:
             timer.cancel()
-            process.kill()
+            kill()
 
 
 def table(rows: Iterable[dict[str, Any]], device: str, peak: dict[str, float]) -> str:
     """The markdown table with the floors."""
-    speeds = ", ".join(f"{dtype} {peak[dtype] / 1e12:.1f} TFLOP/s" for dtype in DTYPES)
+    speeds = ", ".join(f"{dtype} {peak[dtype] / 1e12:.3g} TFLOP/s" for dtype in DTYPES)
     lines = [f"{device}: {speeds}, copy {peak['bandwidth'] / 1e9:.0f} GB/s", "",
              f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]  # fmt: skip
     for row in rows:

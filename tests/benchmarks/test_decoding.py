@@ -1,6 +1,7 @@
 """Seconds of sound that a core decodes in a second: pytest -m benchmark -s tests/benchmarks/test_decoding.py
 
-`load` (decode, mix, resample to 16 kHz) in turn with libsndfile's decoder alone, which is its floor.
+`load` (decode, mix, resample to 16 kHz) in turn with libsndfile's decoder alone, which is its floor: of a second of
+stereo flac or mp3 it takes about 1.45 ms of 1.9 ms, soxr 0.2 to 0.3 ms, and the mix 0.05 ms.
 """
 
 import time

@@ -3,6 +3,17 @@
 What each side does, and that it is the same work, is in training_step.py. Each runs in a process of its own, one after
 the other, so peak memory is a side's own. Weights and clips are random; captions have 20 tokens (bytes here), about as
 many as a batch of AudioCaps captions is padded to.
+
+Where our step goes, by torch.profiler (latent 4x5x39, float32, batch 2, one thread of a CPU with 73 GFLOP/s in matrix
+products and 81 in 3x3 convolutions; 84 GFLOP a clip, so the floor of a step is 2.2 s, and 2.6 s with AdamW, which waits
+for memory; measured 5.1 s, and 7.0 s at batch 4 with a floor of 4.8 s):
+
+    convolutions, backward                48 %
+    convolutions, forward                 13 %
+    matrix products                       27 %
+    AdamW and zero_grad                    6 %
+    copies: copy_, cat                   0.6 %
+    norms, activations, softmax, Python    5 %
 """
 
 import json

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -122,10 +123,6 @@ def seed(config: Config, device: torch.device) -> tuple[nn.Module, Step, Iterato
     return step.unet, step, batches(data, len(data.rows), collate, config)
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    return tuple(part.to(device) for part in batch) if isinstance(batch, tuple) else batch.to(device)
-
-
 def train(
     adam: torch.optim.Optimizer, step: Step, items: Iterator[Any], config: Config, device: torch.device
 ) -> dict[str, Any]:
@@ -136,7 +133,7 @@ def train(
     losses, seconds, updates = [], [], []
     for number in range(config.train.max_steps):
         start = clock()
-        batch = to_device(next(items), device)
+        batch = move_data_to_device(next(items), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"):
             loss = step(batch, number)
         loss.backward()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -274,6 +275,18 @@ def test_silence_is_reported(infer: Infer, tmp_path: Path, monkeypatch: pytest.M
     assert "rain_0-2.wav: the generated part is silent" in masked
     monkeypatch.undo()
     assert "silent" not in infer("--text", "rain")[2]
+
+
+@pytest.mark.parametrize("flags", [[], ["--lora", "."]])
+def test_peft_is_never_imported(infer: Infer, flags: list[str], monkeypatch: pytest.MonkeyPatch):
+    hidden: list[tuple[str, ...]] = []
+
+    def recipe_code(recipe: str, part: str, without: tuple[str, ...] = ()) -> Any:
+        hidden.append(without)
+        return SimpleNamespace(run=lambda config, options: None)
+
+    monkeypatch.setattr(inference, "recipe_code", recipe_code)
+    assert infer("--text", "rain", *flags)[0] == 0 and hidden == [("peft",)]
 
 
 def test_a_lora_file_changes_the_sound_by_its_scale(infer: Infer, tmp_path: Path, tiny_checkpoint: Path):
