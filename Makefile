@@ -14,6 +14,10 @@ dev: .venv/dev-ready ## create the environment for tests and checks (.venv, unle
 	@if [ -n "$$PYTHON" ]; then exit 0; fi; \
 	root=$$(pwd) && . ./egs/_run.sh && make_venv '[dev]' && touch .venv/dev-ready
 
+.venv/full-ready: .venv/dev-ready
+	@if [ -n "$$PYTHON" ]; then exit 0; fi; \
+	root=$$(pwd) && . ./egs/_run.sh && make_venv '[dev,full]' && touch .venv/full-ready
+
 check: dev ## run ruff and basedpyright
 	@mkdir -p .typing && ln -sfn .. .typing/sonolume
 	$(python) -m ruff check .
@@ -25,7 +29,7 @@ docs: dev ## check that all links, anchors and pictures of the pages exist
 test: check ## run the checks and all but the longest tests, as in CI
 	$(python) -m pytest -q -n 2 --dist worksteal
 
-test-full: check browser ## run the checks and all tests, which train all shipped parts from scratch
+test-full: check browser .venv/full-ready ## run the checks and all tests, which train all shipped parts from scratch
 	$(python) -m pytest -q -n 2 --dist worksteal -m 'not benchmark'
 
 browser: dev ## install Chromium for the tests of the app, where that is allowed; they are skipped without it

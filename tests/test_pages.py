@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sonolume.bins import build, compare, convert, converters, web
+from sonolume.bins import build, compare, convert, converters, shards, web
 from sonolume.config import command
 from sonolume.models import publish
 from sonolume.utils import audio
@@ -108,6 +108,9 @@ def parse(script: str, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(publish, "plan", lambda *_: publish.Plan(Path()))
         monkeypatch.setattr(publish, "upload", lambda *_: "")
         importlib.import_module("sonolume.bins.publish").main(argv)
+    elif script == "shards":
+        monkeypatch.setattr(shards, "ACTIONS", dict.fromkeys(shards.ACTIONS, lambda _: None))
+        shards.main(argv)
     elif script in ("configs", "info"):
         importlib.import_module(f"sonolume.bins.{script}").main(argv)
     else:

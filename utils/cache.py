@@ -69,12 +69,12 @@ def _update(digest: Any, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, doing: str, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, doing: str, wait: bool = True, quiet: bool = False) -> Iterator[None]:
     """Let one process at a time into the block; the others print a line and wait, or are refused.
 
     The lock ends with the process that holds it: its children do not inherit it, as they would that of `flock`. On a
     file system without locks a warning is printed and nobody waits. The file `path` is never removed. `doing` is the
-    work of the holder, such as "computing latents", for the message.
+    work of the holder, such as "computing latents", for the message. With `quiet`, nothing is printed.
 
     Raises:
         UserError: another process is in the block, and `wait` is false.
@@ -87,8 +87,10 @@ def locked(path: Path, doing: str, wait: bool = True) -> Iterator[None]:
         except (BlockingIOError, PermissionError) as error:
             if not wait:
                 raise UserError(f"another process is {doing}: wait for it, stop it or choose another name") from error
-            message(f"another process is {doing}: waiting for it")
+            if not quiet:
+                message(f"another process is {doing}: waiting for it")
             fcntl.lockf(file, fcntl.LOCK_EX)  # type: ignore[union-attr]
         except OSError as error:  # some cluster file systems
-            message(f"{path}: cannot be locked ({error.strerror}): {doing} without a lock")
+            if not quiet:
+                message(f"{path}: cannot be locked ({error.strerror}): {doing} without a lock")
         yield  # closing the file releases the lock

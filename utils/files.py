@@ -1,6 +1,7 @@
 """Atomic writing of files and folders, JSON files, portable file names, and the sounds and pictures in a folder."""
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -139,6 +140,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.rename(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: str | Path, content: Any) -> None:

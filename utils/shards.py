@@ -11,7 +11,7 @@ several may write the same shard. Readers map the files into memory. The values 
 suits object stores. A column that is added later is one more file of each shard.
 """
 
-import hashlib
+import contextlib
 import json
 import os
 from bisect import bisect_right
@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 
 from sonolume.utils import files
+from sonolume.utils.cache import locked
 from sonolume.utils.errors import UserError
 from sonolume.utils.storage import Storage, open_storage
 
@@ -31,6 +32,7 @@ FORM = 1  # of index.json; raise it when older code cannot read what newer code 
 SHARD_ROWS = 10_000
 INDEX_FILE = "index.json"
 ENDS = ".ends"  # of the second file of a ragged column
+TEXT = "|S1"  # type of the values of a column of JSON: bytes of UTF-8
 MOST_OPEN = 64  # files of one column that are mapped at once
 
 
@@ -42,7 +44,13 @@ class ColumnType:
     shape: tuple[int, ...]  # of one row; of one value if ragged
     ragged: bool = False
 
+    @property
+    def is_json(self) -> bool:
+        return self.ragged and self.dtype == TEXT
+
     def __str__(self) -> str:
+        if self.is_json:
+            return "JSON"
         shape = " x ".join(map(str, self.shape)) or "one value"
         return f"{np.dtype(self.dtype).name}, {shape}{', ragged' if self.ragged else ''}"
 
@@ -64,10 +72,12 @@ class ShardWriter:
 
     Args:
         number: of the shard, from 0 on.
+        add: write further columns of a shard that is done; its other files stay as they are. Several processes may
+            add different columns at once.
     """
 
-    def __init__(self, folder: Path, number: int) -> None:
-        self.folder, self.number = folder, number
+    def __init__(self, folder: Path, number: int, add: bool = False) -> None:
+        self.folder, self.number, self.add = folder, number, add
         self.left_out: list[dict[str, Any]] = []
         self._temporary = files.temporary_path(folder / f"{number:05d}")
         self._files: dict[str, _GrowingFile] = {}  # by column, those of `ENDS` too
@@ -103,7 +113,7 @@ class ShardWriter:
         """Append one value of plain JSON in each row, stored as UTF-8 bytes."""
         texts = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
         encoded = [text.encode("utf-8", errors="backslashreplace") for text in texts]
-        self.append_ragged(column, [np.frombuffer(one, np.uint8) for one in encoded])
+        self.append_ragged(column, [np.frombuffer(one, TEXT) for one in encoded])
 
     def leave_out(self, **facts: Any) -> None:
         """Note a row that could not be used; done.json lists them."""
@@ -113,7 +123,8 @@ class ShardWriter:
         """Give the files their names, and write done.json.
 
         Raises:
-            ValueError: the columns have different numbers of rows.
+            ValueError: the columns have different numbers of rows, or a column is added and rows are left out.
+            UserError: a column is added to a shard that is not done or has another number of rows.
         """
         ragged = [name for name in self._files if name + ENDS in self._files]
         rows = {name: file.rows for name, file in self._files.items() if name not in ragged}
@@ -122,16 +133,38 @@ class ShardWriter:
         types = {name: asdict(file.type(name in ragged)) for name, file in self._files.items() if ENDS not in name}
         for file in self._files.values():
             file.close()
-        checksums = {name: checksum(file.path) for name, file in self._files.items()}
-        for name, file in self._files.items():
-            os.replace(file.path, self.folder / file_name(self.number, name))
+        checksums = {name: files.checksum(file.path) for name, file in self._files.items()}
         done = {"rows": max(rows.values(), default=0), "columns": types, "checksums": checksums}
-        files.write_json(self.folder / done_name(self.number), done | {"left_out": self.left_out})
+        self._rename(done | {"left_out": self.left_out})
+
+    def _rename(self, done: dict[str, Any]) -> None:
+        """Give the files their names, and write or complete done.json."""
+        path = self.folder / done_name(self.number)
+        lock = locked(self.folder / ".lock", f"completing {path.name}", quiet=True)
+        with lock if self.add else contextlib.nullcontext():
+            if self.add:
+                done = _merged(path, done)
+            elif path.exists() and files.read_json(path).get("checksums") != done["checksums"]:
+                path.unlink()  # it does not describe the new files
+            for name, file in self._files.items():
+                os.replace(file.path, self.folder / file_name(self.number, name))
+            files.write_json(path, done)
 
     def _file(self, column: str) -> "_GrowingFile":
         if column not in self._files:
             self._files[column] = _GrowingFile(self._temporary / file_name(self.number, column))
         return self._files[column]
+
+
+def _merged(path: Path, added: dict[str, Any]) -> dict[str, Any]:
+    """Content of a done.json with further columns."""
+    done = files.read_json(path, "a shard that is done")
+    if added["left_out"]:
+        raise ValueError(f"{path}: rows are left out of a column that is added")
+    if added["rows"] != done["rows"]:
+        raise UserError(f"{path}: has {done['rows']} rows, the new columns {', '.join(added['columns'])} "
+                        f"{added['rows']}: prepare the features again")  # fmt: skip
+    return done | {key: done[key] | added[key] for key in ("columns", "checksums")}
 
 
 class _GrowingFile:
@@ -168,12 +201,6 @@ class _GrowingFile:
         assert self._dtype is not None
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.rows, *self._shape)}
         np.lib.format.write_array_header_1_0(self._file, header)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_done(folder: Path, shard: int) -> bool:
@@ -291,6 +318,13 @@ class Shards:
             raise UserError(f"{self.parts[0].storage.name}: has no column {name!r} (there are: {known})")
         return Column(self, name)
 
+    def prefetch(self, shards: Iterable[int], columns: Iterable[str]) -> None:
+        """Start to download files that are needed soon, if they are in an object store, and return at once."""
+        columns = [file for name in columns for file in ([name, name + ENDS] if self.columns[name].ragged else [name])]
+        for part in (self.parts[shard] for shard in shards if self.shard_rows[shard]):
+            for column in columns:
+                part.storage.prefetch(file_name(part.number, column), part.checksums[column])
+
 
 class Column:
     """Values of one column: `column[3]` is a row, `column[[3, 5]]` an array of rows; read-only, mapped into memory.
@@ -367,9 +401,9 @@ def _map(part: _Part, column: str, kind: ColumnType, rows: int) -> np.ndarray:
     """Map a file of (rows, ...) values; a UserError names one that is missing, cut off or of another type."""
     name = file_name(part.number, column)
     where = f"{part.storage.name}/{name}"
-    remedy = f"remove it, {done_name(part.number)} and {INDEX_FILE}, and prepare again"
+    remedy = part.storage.remedy.replace("{done}", done_name(part.number))
     try:
-        values = np.load(part.storage.fetch(name, part.checksums[column]), mmap_mode="r", allow_pickle=False)
+        values = _load(part.storage, name, part.checksums[column])
     except FileNotFoundError as error:
         raise UserError(f"{where}: no such file: {remedy}") from error
     except (OSError, ValueError, EOFError) as error:
@@ -379,6 +413,13 @@ def _map(part: _Part, column: str, kind: ColumnType, rows: int) -> np.ndarray:
         found = f"{values.dtype.str} {values.shape}"
         raise UserError(f"{where}: is {found}, the index says {kind.dtype} {expected}: {remedy}")
     return values.view(np.ndarray)  # whose rows are read faster than those of a memmap
+
+
+def _load(storage: Storage, name: str, checksum: str) -> np.ndarray:
+    try:
+        return np.load(storage.fetch(name, checksum), mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:  # another process may have deleted it from a full cache meanwhile
+        return np.load(storage.fetch(name, checksum), mmap_mode="r", allow_pickle=False)
 
 
 def _read_index(storage: Storage) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Protocol
 
+from sonolume.utils.download_cache import CacheSettings
+
 
 class Storage(Protocol):
-    """A folder of files that are read as local files."""
+    """A folder of files that are read as local files. Instances can be pickled and survive a fork."""
 
     name: str  # path or address, for messages
+    remedy: str  # for a damaged file; {done} is replaced by the name of the done.json of its shard
 
     def fetch(self, file: str, checksum: str = "") -> Path:
         """Return a local path with the content of a file of the folder; it may not exist.
@@ -17,9 +20,15 @@ class Storage(Protocol):
         """
         ...
 
+    def prefetch(self, file: str, checksum: str) -> None:
+        """Start in the background what makes a later `fetch` fast, and return at once."""
+        ...
+
 
 class LocalStorage:
     """A folder of this machine."""
+
+    remedy = "remove it, {done} and index.json, and prepare again"
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, str(folder)
@@ -27,7 +36,23 @@ class LocalStorage:
     def fetch(self, file: str, checksum: str = "") -> Path:
         return self.folder / file
 
+    def prefetch(self, file: str, checksum: str) -> None:
+        """Nothing: the file is read where it lies."""
 
-def open_storage(place: Path | str) -> Storage:
-    """Open a folder, or an address such as s3://bucket/folder."""
-    return LocalStorage(Path(place))
+
+def is_address(place: Path | str) -> bool:
+    """Whether this is an address such as s3://bucket/folder, not a path."""
+    return isinstance(place, str) and "://" in place
+
+
+def open_storage(place: Path | str, cache: CacheSettings | None = None) -> Storage:
+    """Open a folder, or an address such as s3://bucket/folder, whose files are cached.
+
+    Args:
+        cache: default: `CacheSettings.from_environment()`; not used for folders.
+    """
+    if not is_address(place):
+        return LocalStorage(Path(place))
+    from sonolume.utils.remote_storage import RemoteStorage
+
+    return RemoteStorage(str(place), cache or CacheSettings.from_environment())

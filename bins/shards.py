@@ -1,0 +1,129 @@
+"""Check, export or upload prepared features (shards), pack or extract sounds: python bins/shards.py info FOLDER"""
+
+import argparse
+import sys
+from pathlib import Path
+
+try:
+    import sonolume.utils.startup  # noqa: F401  # first, for Ctrl-C during the other imports
+except ModuleNotFoundError as error:
+    import environment  # of this folder
+
+    environment.explain(error)
+from sonolume.utils import cli, paths
+from sonolume.utils.errors import UserError
+
+ABOUT = (
+    "Check, export or upload prepared features: folders of shards with an index.json. "
+    "Pack sounds with captions into WebDataset tars, or extract them."
+)
+PLACE = "folder of shards, or an address such as s3://bucket/folder"
+MOST_LINES = 100  # damaged files that are named
+
+
+def main(argv: list[str]) -> None:
+    parser = cli.parser(cli.program("shards"), ABOUT)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name: str, about: str, place: str = PLACE) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
+        added.add_argument("place", metavar="FOLDER", help=place)
+        return added
+
+    add("info", "print rows, columns with their types and bytes, and rows left out")
+    verify = add("verify", "compare every file with its checksum, and name the damaged ones")
+    verify.add_argument("--remove", action="store_true", help="let the next preparation compute damaged shards again")
+    export = add("export", "write each shard as a WebDataset tar or a Parquet file")
+    export.add_argument("--format", choices=("wds", "parquet"), default="wds", help="default: %(default)s")
+    export.add_argument("--output_dir", type=Path, required=True, metavar="FOLDER", help="for the exported files")
+    upload = add("upload", "copy shards to an object store; files that are there already are skipped", "of shards")
+    upload.add_argument("address", metavar="ADDRESS", help="such as s3://bucket/folder")
+    pack = add("pack", "write sounds and captions as WebDataset tars", "of sounds, or a manifest, as of --input")
+    pack.add_argument("--output_dir", type=Path, required=True, metavar="FOLDER", help="for the tars")
+    about = "extract WebDataset tars of sounds and captions into a folder for --input"
+    extract = actions.add_parser("extract", help=about, description=about, allow_abbrev=False)
+    extract.add_argument("tars", nargs="+", type=Path, metavar="TAR", help="with sounds and .txt or .json files")
+    extract.add_argument("--output_dir", type=Path, required=True, metavar="FOLDER", help="for the sounds")
+    args = parser.parse_args(argv)
+    ACTIONS[args.action](args)
+
+
+def print_info(args: argparse.Namespace) -> None:
+    from sonolume.utils.shard_check import summary  # imports numpy, like the imports below
+
+    print(*summary(args.place), sep="\n")
+
+
+def verify_files(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from sonolume.utils import shard_check
+    from sonolume.utils.shards import INDEX_FILE
+    from sonolume.utils.storage import is_address
+
+    if args.remove and is_address(args.place):
+        raise UserError(f"--remove {args.place}: is for folders; upload the damaged shards again")
+    listed, damaged = shard_check.checks(args.place)
+    found = shard_check.find_damage(args.place, listed)
+    damaged += filter(None, tqdm(found, "files", len(listed), unit="file", delay=1))
+    if not damaged:
+        is_complete = is_address(args.place) or (Path(args.place) / INDEX_FILE).is_file()
+        rest = "" if is_complete else f"; the features are not complete: there is no {INDEX_FILE}"
+        print(f"{args.place}: all {len(listed):,} files are as they were written{rest}")
+        return
+    print(*(f"{damage.file}: {damage.what}" for damage in damaged[:MOST_LINES]), sep="\n")
+    if args.remove:
+        shard_check.remove(Path(args.place), damaged)
+    remedy = "upload them again" if is_address(args.place) else "run it with --remove, and prepare again"
+    done = "their shards were marked as not done: prepare again" if args.remove else remedy
+    raise UserError(f"{args.place}: {len(damaged):,} of {len(listed):,} files are damaged or missing: {done}")
+
+
+def export_files(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from sonolume.utils.shard_export import export
+
+    paths.check_folder(args.output_dir, "--output_dir")
+    count = sum(1 for _ in tqdm(export(args.place, args.output_dir, args.format), "shards", unit="shard", delay=1))
+    print(f"{args.output_dir}: {count:,} files")
+
+
+def upload_files(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from sonolume.utils.shard_upload import upload
+
+    with tqdm(desc="shards", unit="shard", delay=1) as bar:
+        done = upload(Path(args.place), args.address, bar.update)
+    print(f"{args.address}: {done.sent:,} files sent ({done.bytes / 1e6:,.1f} MB), {done.present:,} were there already")
+
+
+def pack_sounds(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from sonolume.preprocessors.webdataset import pack
+    from sonolume.utils.manifest import read_manifest
+
+    paths.check_folder(args.output_dir, "--output_dir")
+    rows = read_manifest(args.place, require=["Audio"])
+    count = sum(1 for _ in tqdm(pack(rows, args.output_dir), "tars", unit="tar", delay=1))
+    print(f"{args.output_dir}: {len(rows):,} sounds in {count:,} tars")
+
+
+def extract_tars(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from sonolume.preprocessors.webdataset import extract
+
+    paths.check_folder(args.output_dir, "--output_dir")
+    with tqdm(total=len(args.tars), desc="tars", unit="tar", delay=1) as bar:
+        count = extract(args.tars, args.output_dir, bar.update)
+    print(f"{args.output_dir}: {count:,} sounds; prepare them with --input {args.output_dir}")
+
+
+ACTIONS = {"info": print_info, "verify": verify_files, "export": export_files, "upload": upload_files,
+           "pack": pack_sounds, "extract": extract_tars}  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
