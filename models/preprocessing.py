@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from sonolume.config.base import Engine, PreprocessConfig, Storage
+from sonolume.config.base import DataConfig, Engine, PreprocessConfig, Storage
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.part import Part
 from sonolume.models.recipes import recipe_code
@@ -33,7 +33,10 @@ def run(config: Any, options: PreprocessOptions) -> None:
     Raises:
         UserError: as the recipe's `preprocess`; or a part of files is asked for, or Ray is not installed.
     """
-    data = config.preprocess
+    data = getattr(config, "preprocess", None)
+    if not isinstance(data, DataConfig):  # a recipe that makes its own data
+        recipe_code(config.recipe, "data").preprocess(config, options)
+        return
     in_shards = not isinstance(data, PreprocessConfig) or data.storage is Storage.shards
     in_shards = in_shards or is_sharded(data, options.dataset or config.dataset[0])
     if not in_shards and (options.part or data.engine is Engine.ray):

@@ -67,8 +67,8 @@ def _npy(values: np.ndarray) -> bytes:
 def _write_parquet(path: Path, shards: Shards, columns: dict[str, Column], rows: range) -> None:
     """Write fixed-size lists, lists and JSON strings; the metadata of a field holds the shape of its rows or values."""
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"--format parquet needs pyarrow: {paths.pip_install('parquet')}") from error
     arrays, fields = [], []

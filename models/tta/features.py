@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from sonolume.config.base import PreprocessConfig, Storage
 from sonolume.config.options import PreprocessOptions
@@ -90,13 +89,6 @@ def load_mel(path: Path, bands: int, frames: int) -> Tensor:
         raise UserError(f"{path}: is {mel.shape}, not ({bands}, frames): it was prepared with other settings")
     mel = torch.from_numpy(mel[None, :, :frames].astype(np.float32))
     return F.pad(mel, (0, frames - mel.shape[-1]), value=SILENCE)
-
-
-def mel_batches(config: PreprocessConfig, rows: list[Row], title: str) -> Iterator[Tensor]:
-    """Read the log-mels of `rows` in batches (B, 1, bands, frames), with a progress bar."""
-    for start in tqdm(range(0, len(rows), BATCH_SIZE), desc=title, unit="batch"):
-        some = rows[start : start + BATCH_SIZE]
-        yield torch.stack([load_mel(mel_path(config, row), config.n_mel, config.frames) for row in some])
 
 
 class MelFiles:

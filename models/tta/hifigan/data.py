@@ -1,26 +1,31 @@
 """Training data of the vocoder: waves and the mel features that were computed from them.
 
-Waves are cached in {processed_dir}/{dataset}/cache/ as one memory-mapped array of 16-bit samples that workers share.
+Waves are cached in {processed_dir}/{dataset}/cache/ in shards of 16-bit samples, which workers share.
 """
 
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from sonolume.config.tta.hifigan import Config, HifiGanPreprocessConfig
+from sonolume.config.tta.hifigan import Config
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta import features
 from sonolume.models.tta.autoencoderkl.data import preprocess as preprocess
 from sonolume.modules.mel import MelSettings
+from sonolume.preprocessors import stages
 from sonolume.preprocessors.prepared import cache_folder, load_wave
-from sonolume.utils.cache import cached, content_hash
+from sonolume.preprocessors.stages import Progress, Stage, compute, device_of, in_threads, on_device, sizes_of
+from sonolume.utils.cache import content_hash
+from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
+from sonolume.utils.shards import ShardWriter
 
 SCALE = 32767.0  # full scale of 16-bit samples
+CACHE_VERSION = 2  # raise it to compute all waves and reconstructions again
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
@@ -33,16 +38,69 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, config: Config, split: str) -> None:
         self.config, self.split = config.preprocess, split
-        self.rows = features.read_rows(self.config, config.dataset, split)
+        if stages.is_partial():
+            raise UserError("--part: the vocoder's waves are not computed in parts: leave out --features")
+        self.mels = features.open_mels(self.config, config.dataset, split)
+        self.rows, self.numbers = self.mels.rows, np.arange(len(self.mels.rows))  # numbers in `mels`
         if split == "train" and 0 < self.config.train_clips < len(self.rows):
-            chosen = np.linspace(0, len(self.rows) - 1, self.config.train_clips).astype(int)
-            self.rows = [self.rows[index] for index in chosen]
+            self.numbers = np.linspace(0, len(self.rows) - 1, self.config.train_clips).astype(int)
+            self.rows = [self.mels.rows[number] for number in self.numbers]
         folder = cache_folder(self.config, config.dataset)
-        self.waves = np.load(_waves(self.config, self.rows, folder) / "waves.npy", mmap_mode="r")  # (N, samples)
+        self.waves = compute(self._wave_stage(), folder).column("wave")  # (N, samples)
         self.seed, self.share, self.reconstructed = config.train.random_seed, config.model.reconstruct_prob, None
         if split == "train" and config.model.reconstruct:
-            mels = _reconstructed(config, self.rows, folder) / "mels.npy"
-            self.reconstructed = np.load(mels, mmap_mode="r")  # (N, M, frames)
+            self.reconstructed = compute(self._reconstruction_stage(config), folder).column("mel")  # (N, M, frames)
+
+    def _wave_stage(self) -> Stage:
+        """Stage of the samples of each row's mel as preprocessing loaded them, (frames * hop_size,) int16."""
+        config = self.config
+        size = config.frames * config.hop_size
+        seconds = (config.windows * size + config.n_fft) / config.sample_rate
+
+        def load(row: Row) -> np.ndarray:
+            window = int(row.uid.rpartition("_w")[2]) if config.windows > 1 else 0  # of Uids with _w0, _w1 ...
+            wave = load_wave(row, config.sample_rate, seconds)[window * size : (window + 1) * size]
+            samples = np.zeros((1, size), np.int16)
+            samples[0, : len(wave)] = np.round(wave.clip(-1, 1) * SCALE)
+            return samples
+
+        def write(writer: ShardWriter, some: range, progress: Progress) -> None:
+            for samples in in_threads(load, (self.rows[number] for number in some)):
+                writer.append("wave", samples)
+                progress(1)
+
+        sources: Any = [self.mels.key, self.numbers]
+        if isinstance(self.mels, features.MelFiles):  # whose key knows the mels only
+            sources = [[row.dataset, row.uid, str(row.audio), features.modified(row.audio), row.scene]
+                       for row in self.rows]  # fmt: skip
+        key = [CACHE_VERSION, config.sample_rate, config.hop_size, config.frames, config.windows, sources]
+        return Stage(f"waves of {self.split}", key, lambda: sizes_of(len(self.rows)), write)
+
+    def _reconstruction_stage(self, config: Config) -> Stage:
+        """Stage of the mels after encoding and decoding by the VAE, (M, frames) float16."""
+        from sonolume.models.tta.autoencoderkl import model as autoencoder  # only model.reconstruct needs it
+
+        mel = MelSettings.of(config.preprocess)
+        vae = autoencoder.load(config.model.reconstruct, "model.reconstruct", settings=mel)
+        device = device_of(config.train)
+
+        @torch.no_grad()
+        def reconstruct(batch: list[Tensor]) -> np.ndarray:
+            recon = vae.decode(vae.encode(torch.stack(batch).to(device)).latent_dist.mode()).sample[:, 0]
+            return recon.clamp(min=features.SILENCE).half().cpu().numpy()                          # (b, M, frames)
+
+        def write(writer: ShardWriter, some: range, progress: Progress) -> None:
+            numbers = self.numbers[some.start : some.stop]
+            size = features.BATCH_SIZE
+            batches = (numbers[start : start + size] for start in range(0, len(some), size))
+            mels = ([self.mels[number] for number in batch] for batch in batches)
+            for found in in_threads(reconstruct, mels, device):
+                writer.append("mel", found)
+                progress(len(found))
+
+        key = [CACHE_VERSION, self.config.frames, content_hash(vae.state_dict().values()), self.mels.key, self.numbers]
+        networks = partial(on_device, device, vae)
+        return Stage(f"reconstructed mels of {self.split}", key, lambda: sizes_of(len(self.rows)), write, networks)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,44 +119,6 @@ class WaveDataset(Dataset[tuple[Tensor, Tensor]]):
         if is_reconstructed and self.reconstructed is not None:
             mel = torch.from_numpy(self.reconstructed[index].astype(np.float32))
         else:
-            mel = features.load_mel(features.mel_path(config, row), config.n_mel, config.frames)[0]
+            mel = self.mels[self.numbers[index]][0]
         wave = self.waves[index, start * config.hop_size : (start + frames) * config.hop_size]
         return mel[:, start : start + frames], torch.from_numpy(wave.astype(np.float32) / SCALE)
-
-
-def _waves(config: HifiGanPreprocessConfig, rows: list[Row], folder: Path) -> Path:
-    """Folder of waves.npy: the samples of each row's mel as preprocessing loaded them, (N, frames * hop_size) int16."""
-    size = config.frames * config.hop_size
-    seconds = (config.windows * size + config.n_fft) / config.sample_rate
-
-    def make(unfinished: Path) -> None:
-        waves = np.lib.format.open_memmap(unfinished / "waves.npy", "w+", np.int16, (len(rows), size))
-        for index, row in enumerate(tqdm(rows, desc="waves", unit="clip")):
-            window = int(row.uid.rpartition("_w")[2]) if config.windows > 1 else 0  # of Uids with _w0, _w1 ...
-            wave = load_wave(row, config.sample_rate, seconds)[window * size : (window + 1) * size]
-            waves[index, : len(wave)] = np.round(wave.clip(-1, 1) * SCALE)
-        waves.flush()
-
-    sources = [[row.dataset, row.uid, str(row.audio), features.modified(row.audio), row.scene] for row in rows]
-    return cached(folder, [config.sample_rate, config.hop_size, config.frames, config.windows, sources], make, "waves")
-
-
-@torch.no_grad()
-def _reconstructed(config: Config, rows: list[Row], folder: Path) -> Path:
-    """Folder of mels.npy: the mels of `rows` after encoding and decoding by the VAE, (N, M, frames) float16."""
-    from sonolume.models.tta.autoencoderkl import model as autoencoder  # only model.reconstruct needs it
-
-    vae = autoencoder.load(config.model.reconstruct, "model.reconstruct", settings=MelSettings.of(config.preprocess))
-    size, frames = config.preprocess.n_mel, config.preprocess.frames
-
-    def make(unfinished: Path) -> None:
-        mels = np.lib.format.open_memmap(unfinished / "mels.npy", "w+", np.float16, (len(rows), size, frames))
-        start = 0
-        for x in features.mel_batches(config.preprocess, rows, "mels through the VAE"):
-            recon = vae.decode(vae.encode(x).latent_dist.mode()).sample[:, 0]
-            mels[start : start + len(x)] = recon.clamp(min=features.SILENCE).numpy()
-            start += len(x)
-        mels.flush()
-
-    key = [frames, content_hash(vae.state_dict().values()), features.feature_keys(config.preprocess, rows)]
-    return cached(folder, key, make, "reconstructed mels")
