@@ -36,8 +36,13 @@ def main(argv: list[str]) -> None:
     export = add("export", "write each shard as a WebDataset tar or a Parquet file")
     export.add_argument("--format", choices=("wds", "parquet"), default="wds", help="default: %(default)s")
     export.add_argument("--output_dir", type=Path, required=True, metavar="FOLDER", help="for the exported files")
-    upload = add("upload", "copy shards to an object store; files that are there already are skipped", "of shards")
+    about = "copy shards, or a data set in shards, to an object store; files that are there already are skipped"
+    upload = add("upload", about, "of shards, or {processed_dir}/{dataset}")
     upload.add_argument("address", metavar="ADDRESS", help="such as s3://bucket/folder")
+    about = "make a folder from which a data set in an object store is read, as if it were on this machine"
+    link = actions.add_parser("link", help=about, description=about, allow_abbrev=False)
+    link.add_argument("place", metavar="ADDRESS", help="to which a data set was uploaded, such as s3://bucket/folder")
+    link.add_argument("folder", type=Path, metavar="FOLDER", help="new folder: {processed_dir}/{dataset}")
     pack = add("pack", "write sounds and captions as WebDataset tars", "of sounds, or a manifest, as of --input")
     pack.add_argument("--output_dir", type=Path, required=True, metavar="FOLDER", help="for the tars")
     about = "extract WebDataset tars of sounds and captions into a folder for --input"
@@ -92,11 +97,20 @@ def export_files(args: argparse.Namespace) -> None:
 def upload_files(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from sonolume.utils.shard_link import shard_folders, upload_all
     from sonolume.utils.shard_upload import upload
 
+    folder = Path(args.place)
+    copy = upload_all if "." not in (found := shard_folders(folder)) and found else upload
     with tqdm(desc="shards", unit="shard", delay=1) as bar:
-        done = upload(Path(args.place), args.address, bar.update)
+        done = copy(folder, args.address, bar.update)
     print(f"{args.address}: {done.sent:,} files sent ({done.bytes / 1e6:,.1f} MB), {done.present:,} were there already")
+
+
+def link_folder(args: argparse.Namespace) -> None:
+    from sonolume.utils.shard_link import link
+
+    print(f"{args.folder}: {len(list(link(args.place, args.folder))):,} folders of shards are read from {args.place}")
 
 
 def pack_sounds(args: argparse.Namespace) -> None:
@@ -123,7 +137,7 @@ def extract_tars(args: argparse.Namespace) -> None:
 
 
 ACTIONS = {"info": print_info, "verify": verify_files, "export": export_files, "upload": upload_files,
-           "pack": pack_sounds, "extract": extract_tars}  # fmt: skip
+           "link": link_folder, "pack": pack_sounds, "extract": extract_tars}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(cli.run(main))

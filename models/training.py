@@ -4,6 +4,7 @@ The random numbers of a step are drawn from (seed, step) and the order of items 
 run equals an unbroken one, and several processes compute the same as one process with the same global batch.
 """
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,10 +45,11 @@ Draw = Callable[[int, torch.Generator], Tensor]  # (number of items, generator) 
 class TrainingData:
     """Data sets of a recipe and the function that batches their items.
 
-    `train` may have two methods that decide the order of its items, both in the order of its indices:
+    `train` may have methods for the order of its items, the first two in the order of its indices:
     `shard_rows()`, the number of items of each shard (S,), of which training then reads few at a time; and
     `dataset_sizes()`, the number of items of each entry of `dataset`, for `train.dataset_weights`. Without the latter,
-    the data sets are those of its manifest rows `rows`, if it has one for each item.
+    the data sets are those of its manifest rows `rows`, if it has one for each item. `prefetch(order)` returns an
+    object whose method `at(position)` is called before each step, such as `Prefetch`.
     """
 
     train: Dataset[Any]  # indexed by (epoch, index)
@@ -65,17 +67,23 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
     The processes of a distributed run share each global batch: together they train on the items that one process with
     `world * batch_size` items would.
+
+    Args:
+        before_step: called with the position of each step, such as `Prefetch.at`.
     """
 
     def __init__(
-        self, order: Order, batch_size: int, steps: int, start: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
+        self, order: Order, batch_size: int, steps: int, start: int = 0, rank: int = 0, world: int = 1,
+        before_step: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
         self.order, self.batch_size, self.steps = order, batch_size, steps
-        self.start, self.rank, self.world = start, rank, world
+        self.start, self.rank, self.world, self.before_step = start, rank, world, before_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.steps):
             first = (step * self.world + self.rank) * self.batch_size
+            if self.before_step:
+                self.before_step(first)
             yield [self.order.item(first + offset) for offset in range(self.batch_size)]
 
     def __len__(self) -> int:
@@ -123,7 +131,9 @@ class Loaders(pl.LightningDataModule):
         assert self.trainer is not None
         steps = self.config.max_steps * self.config.accumulate
         place = (self.position.batches, self.trainer.global_rank, self.trainer.world_size)
-        batches = StepBatches(self._order(), self.config.batch_size, steps, *place)
+        order, prefetch = self._order(), getattr(self.data.train, "prefetch", None)
+        before_step = prefetch(copy.deepcopy(order)).at if prefetch else None
+        batches = StepBatches(order, self.config.batch_size, steps, *place, before_step)
         return TimedLoader(self.data.train, self.wait, batch_sampler=batches, **self._options())
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from sonolume.utils.shards import SHARD_ROWS, Shards
+from sonolume.utils.storage import LocalStorage
 
 SAMPLES = 512  # positions of the stretch ahead that are looked up
 
@@ -25,12 +26,15 @@ class Prefetch:
     ) -> None:
         self.shards, self.columns, self.order, self.ahead = shards, list(columns), order, ahead
         self.step = max(1, ahead // SAMPLES)
+        self.is_local = all(isinstance(part.storage, LocalStorage) for part in shards.parts)
         self._ends = shards.ends.tolist()
         self._next = -1  # position looked up next
         self._asked: dict[int, int] = {}  # shard -> position for which it was asked for
 
     def at(self, position: int) -> None:
         """Say which position is read now; returns at once."""
+        if self.is_local:
+            return
         if not position <= self._next <= position + self.ahead + self.step:  # at the start, and after a jump
             self._next = position
         while self._next <= position + self.ahead:

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Protocol
 
+from sonolume.utils import files
 from sonolume.utils.download_cache import CacheSettings
+
+ADDRESS_FILE = "address.json"  # of a folder whose shards are elsewhere
 
 
 class Storage(Protocol):
@@ -40,6 +43,20 @@ class LocalStorage:
         """Nothing: the file is read where it lies."""
 
 
+class LinkedStorage:
+    """A folder of this machine with some of the files, and the address of the others."""
+
+    def __init__(self, folder: Path, remote: Storage) -> None:
+        self.folder, self.remote = folder, remote
+        self.name, self.remedy = remote.name, remote.remedy
+
+    def fetch(self, file: str, checksum: str = "") -> Path:
+        return self.folder / file if (self.folder / file).is_file() else self.remote.fetch(file, checksum)
+
+    def prefetch(self, file: str, checksum: str) -> None:
+        self.remote.prefetch(file, checksum)
+
+
 def is_address(place: Path | str) -> bool:
     """Whether this is an address such as s3://bucket/folder, not a path."""
     return isinstance(place, str) and "://" in place
@@ -48,11 +65,20 @@ def is_address(place: Path | str) -> bool:
 def open_storage(place: Path | str, cache: CacheSettings | None = None) -> Storage:
     """Open a folder, or an address such as s3://bucket/folder, whose files are cached.
 
+    A folder with `ADDRESS_FILE`, as `sonolume shards link` makes it, reads the files that it lacks from there.
+
     Args:
         cache: default: `CacheSettings.from_environment()`; not used for folders.
     """
-    if not is_address(place):
-        return LocalStorage(Path(place))
+    if is_address(place):
+        return _open_address(str(place), cache)
+    if (link := Path(place) / ADDRESS_FILE).is_file():
+        address = files.read_json(link, "the address of shards").get("address")
+        return LinkedStorage(Path(place), _open_address(str(address), cache))
+    return LocalStorage(Path(place))
+
+
+def _open_address(address: str, cache: CacheSettings | None) -> Storage:
     from sonolume.utils.remote_storage import RemoteStorage
 
-    return RemoteStorage(str(place), cache or CacheSettings.from_environment())
+    return RemoteStorage(address, cache or CacheSettings.from_environment())

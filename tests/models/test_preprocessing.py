@@ -7,16 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from sonolume.bins import preprocess
+from sonolume.bins import preprocess, shards
 from sonolume.config.load import load_config
 from sonolume.models import training
 from sonolume.models.tta.audioldm.components import load_encoders
 from sonolume.models.tta.audioldm.data import training_data
+from sonolume.utils import background
 from sonolume.utils.errors import UserError
 
 SHARDS = ["preprocess.storage=shards", "preprocess.shard_rows=4"]
@@ -74,10 +76,39 @@ def test_training_on_shards_equals_training_on_files(prepare: Callable[..., list
         assert torch.equal(one, other)
 
 
+def test_training_on_an_object_store(
+    prepare: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data set is uploaded, linked where nothing else of it is, and trained on: the same weights."""
+    monkeypatch.setenv("SONOLUME_SHARD_CACHE", str(tmp_path / "downloads"))
+    memory = fsspec.filesystem("memory")
+    overrides = prepare("here", *SHARDS)
+    try:
+        shards.main(["upload", str(tmp_path / "here/noise"), "memory://bucket/noise"])
+        shards.main(["link", "memory://bucket/noise", str(tmp_path / "there/noise")])
+        weights = []
+        for name in ("here", "there"):
+            given = [*overrides[:-2], f"preprocess.processed_dir={tmp_path / name}", f"exp_name={name}"]
+            config = load_config(tmp_path / "tta_audioldm.json", given)
+            training.run(config, resume=False)
+            state = torch.load(config.run_dir / "checkpoints/last.ckpt", weights_only=True)
+            weights.append(list(state["state_dict"].values()))
+        assert not list((tmp_path / "there").rglob("*.npy")) and list((tmp_path / "downloads").rglob("*.npy"))
+        assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))
+        with pytest.raises(UserError, match="there/noise: exists already"):
+            shards.main(["link", "memory://bucket/noise", str(tmp_path / "there/noise")])
+        with pytest.raises(UserError, match="memory://bucket/other/folders.json: no such file"):
+            shards.main(["link", "memory://bucket/other", str(tmp_path / "nowhere")])
+    finally:
+        background.wait()
+        memory.store.clear()
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_small_shards_hold_the_same_items(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
-    files, shards = items(prepare("in files"), tmp_path), items(prepare("in shards", *SHARDS), tmp_path)
-    assert len(files) == len(shards) > 8
-    for (moments, _, _), (others, states, count) in zip(files, shards, strict=True):
+    files, sharded = items(prepare("in files"), tmp_path), items(prepare("in shards", *SHARDS), tmp_path)
+    assert len(files) == len(sharded) > 8
+    for (moments, _, _), (others, states, count) in zip(files, sharded, strict=True):
         torch.testing.assert_close(moments, others, rtol=0, atol=2e-3)  # kept in half precision
         assert states.shape == (count, 16)
 

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.audioldm import Config, DistillStage
 from sonolume.models import previews
+from sonolume.models.data_order import Order
 from sonolume.models.precision import usable
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
@@ -32,6 +33,7 @@ from sonolume.utils import paths
 from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, record
+from sonolume.utils.prefetch import Prefetch
 from sonolume.utils.shards import ShardWriter
 from sonolume.utils.text import message
 
@@ -99,6 +101,10 @@ class LatentDataset(Dataset[Item]):
     def shard_rows(self) -> list[int]:
         """Number of rows of each shard, for the order of training."""
         return self.shards.shard_rows.tolist()
+
+    def prefetch(self, order: Order) -> Prefetch:
+        """Download the shards that a training needs next, if they are in an object store."""
+        return Prefetch(self.shards, [MOMENTS, STATES, LENGTHS, COUNTS], lambda position: order.item(position)[1])
 
     def dataset_sizes(self) -> list[int]:
         """Number of rows of each data set, for the order of training."""
