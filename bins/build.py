@@ -29,7 +29,7 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
     "clip": ("mini/clip.json",),
     "stable_diffusion": ("mini/clip_text.json", "mini/picture_vae.json", "mini/stable_diffusion.json"),
     # distilled from the shipped stable_diffusion, with the sounds of the shipped audiotoken, audio2img and wavy
-    "stable_diffusion/turbo": ("mini/turbo.json", "mini/turbo_matching.json"),
+    "stable_diffusion/turbo": ("mini/turbo.json",),
     "text_to_audio": (
         "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",
     ),
@@ -43,7 +43,6 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
 }  # fmt: skip
 COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the run that trains this component
     "mini/stable_diffusion.json": {"vae": "mini/picture_vae", "text_encoder": "mini/clip_text"},
-    "mini/turbo_matching.json": {"distill.student": "mini/turbo"},
     "tta/audioldm/tiny.json": {
         "autoencoder_path": "tta/tiny_autoencoderkl",
         "text_encoder": "mini/text_encoder",

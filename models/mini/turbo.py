@@ -82,7 +82,7 @@ def make_paths(pipe: Any, scenes: list[Scene], config: Config) -> Path:
             some, scale = [scenes[row] for row in rows], distill.guidance_scale
             found = conditions.of_sounds(encoder, some, scale) if encoder else conditions.of_texts(pipe, some)
             states |= dict(zip(rows, found[0].half(), strict=True))
-            points |= dict(zip(rows, sample_paths(pipe, *found, rows, config), strict=True))
+            points |= dict(zip(rows, sample_paths(pipe, found[0], found[1], rows, config), strict=True))
         ordered = [states[row] for row in range(len(scenes))]                                # (L, D) each
         arrays = torch.stack([points[row] for row in range(len(scenes))]).numpy()            # (N, 2, K, z, h, w)
         np.save(folder / "points.npy", arrays[:, 0])
