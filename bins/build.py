@@ -28,7 +28,8 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
     "beats": ("mini/beats.json",),
     "clip": ("mini/clip.json",),
     "stable_diffusion": ("mini/clip_text.json", "mini/picture_vae.json", "mini/stable_diffusion.json"),
-    "stable_diffusion/turbo": ("mini/turbo.json",),  # distilled from the shipped stable_diffusion
+    # distilled from the shipped stable_diffusion, with the sounds of the shipped audiotoken, audio2img and wavy
+    "stable_diffusion/turbo": ("mini/turbo.json",),
     "text_to_audio": (
         "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",
     ),

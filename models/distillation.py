@@ -61,7 +61,9 @@ class PathDataset(Dataset[Item]):
         renoised = point > 0 and random.uniform() < self.distill.renoised_share
         first = self.state_ends[row - 1] if row else 0
         states = torch.from_numpy(self.states[first : self.state_ends[row]].astype(np.float32))  # (L, D)
-        x, end = (torch.from_numpy(one.astype(np.float32)) for one in (self.points[row, point], self.ends[row]))
+        ends = self.ends[row]  # (z, h, w), or (K, z, h, w)
+        end = ends[point] if ends.ndim == self.points.ndim - 1 else ends
+        x, end = (torch.from_numpy(one.astype(np.float32)) for one in (self.points[row, point], end))
         return x, torch.tensor(self.times[point]), end, torch.tensor(renoised), states
 
 
@@ -85,7 +87,7 @@ class DistillTask(RecipeTask):
             self.__dict__["unet"] = unet  # frozen, so outside the state_dict
             self.adapters = lora.add(unet, config.model.lora)
             if config.model.distill.student:
-                lora.restore(unet, paths.resolve(config.model.distill.student) / LORA / lora.FILE)
+                lora.restore(unet, paths.resolve(config.model.distill.student))
         else:
             self.unet = unet.requires_grad_(True)
         self.unet.train()

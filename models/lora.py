@@ -72,9 +72,10 @@ def save(
 
 
 def restore(unet: UNet2DConditionModel, path: Path) -> None:
-    """Give the adapters of `unet` the weights of a file that `save` wrote for the same layers and rank."""
+    """Give the adapters of `unet` the weights that `save` wrote for the same layers and rank; `path` as for `load`."""
     from peft.utils import set_peft_model_state_dict
 
+    path = _file_in(path)
     weights = {name.removeprefix(PREFIX): weight for name, weight in load_file(path).items()}
     found = set_peft_model_state_dict(unet, weights)
     if found.unexpected_keys:
@@ -118,11 +119,16 @@ def load(pipe: Any, path: Path, scale: float = 1.0) -> dict[str, str]:
     Raises:
         UserError: as its ValueError.
     """
-    path = next((one for one in (path / FILE, path / "lora" / FILE) if one.is_file()), path)
+    path = _file_in(path)
     try:
         return lora.merge(pipe.unet, path, scale, _to_peft)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _file_in(path: Path) -> Path:
+    """Find the file in the folder of a LoRA or of a run; a file stays as it is."""
+    return next((one for one in (path / FILE, path / "lora" / FILE) if one.is_file()), path)
 
 
 def _to_peft(weights: dict[str, Tensor], layers: Any) -> tuple[dict[str, Tensor], dict[str, float]]:

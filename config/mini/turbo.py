@@ -11,18 +11,23 @@ from sonolume.config.tta.audioldm import DistillConfig, DistillStage, Method
 @dataclass
 class ModelConfig(Strict):
     pretrained: str = "pretrained/mini/stable_diffusion"  # folder of the Stable Diffusion to distill
+    sound_encoders: list[str] = field(default_factory=list)  # audio-to-image folders that make conditions, too
     method: Method = Method.lora  # no other: the result is a file of adapters
     lora: LoraConfig = field(default_factory=lambda: LoraConfig(targets=list(LoraTarget)))
     distill: DistillConfig = field(
-        default_factory=lambda: DistillConfig(stage=DistillStage.endpoint, guidance_scale=4.0, matching_steps=0)
+        default_factory=lambda: DistillConfig(
+            stage=DistillStage.endpoint, guidance_scale=4.0, path_steps=8, matching_steps=0, renoised_share=0.0
+        )
     )
 
     def __post_init__(self) -> None:
         self.require(bool(self.pretrained), "model.pretrained must not be empty")
         self.require(self.method is Method.lora, "model.method must be lora: the result is a file of adapters")
-        endpoint = self.distill.stage is DistillStage.endpoint
-        self.require(endpoint, "model.distill.stage must be endpoint, the only training of this recipe")
+        self.require(self.distill.stage is not DistillStage.none, "model.distill.stage must be endpoint or matching")
         self.require(not self.distill.captions, "model.distill.captions: this recipe makes its own captions")
+        steps, path_steps = self.distill.steps, self.distill.path_steps
+        is_whole = path_steps % steps == 0
+        self.require(is_whole, f"model.distill.path_steps {path_steps} is not divisible by model.distill.steps {steps}")
         scale = self.distill.guidance_scale
         self.require(scale > 1, f"model.distill.guidance_scale must be above 1, got {scale:g}: guidance is built in")
 
