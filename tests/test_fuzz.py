@@ -251,6 +251,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = SimpleNamespace(run=start, preprocess=lambda config, options: None)
     for module in (inference, evaluate, preprocess):
         monkeypatch.setattr(module, "recipe_code", lambda recipe, part: nothing)
+    monkeypatch.setattr("sonolume.models.preprocessing.run", lambda config, options: None)
     monkeypatch.setattr(training, "run", lambda config, resume: config.run_dir)
     monkeypatch.setattr(finetuning, "prepare", lambda config, options: None)
     monkeypatch.setattr(build, "build", lambda part, output_dir, work_dir: output_dir)

@@ -176,9 +176,9 @@ def test_tokens_are_cached_once(
     assert (item.up_tokens is None) == (stage == "low")
     batch = data.collate([item, data.train[0, 4]])
     assert batch.low_tokens.shape == (2, 64) and batch.waves is None
-    files = sorted((tmp_path / "data/mine/cache").rglob("* tokens of *.npy"))
-    expected = [f"{name} tokens of {split}" for name in levels for split in ("train", "valid")]
-    assert [path.stem for path in files] == expected
+    files = sorted((tmp_path / "data/mine/cache").glob("*_tokens_of_*/*.npy"))
+    expected = [f"{name}_tokens_of_{split}" for name in levels for split in ("train", "valid")]
+    assert [path.parent.name.rpartition("-")[0] for path in files] == expected
     assert {np.load(path).dtype for path in files} == {np.dtype(np.int16)}
 
     monkeypatch.setattr(vqvae, "encode", lambda *_, **__: 1 / 0)
