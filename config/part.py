@@ -28,3 +28,6 @@ class Part:
     def has(self, shard: int) -> bool:
         """Whether a shard belongs to this part."""
         return shard % self.count == self.index
+
+
+NO_PART = Part(index=-1, count=2)  # has no shard: to find out what is missing

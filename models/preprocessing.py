@@ -4,6 +4,7 @@ All of them call the same function, `prepare`, with another part; what is done i
 continues the work of every other, also of one that was killed.
 """
 
+import contextlib
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from sonolume.config.base import DataConfig, Engine, PreprocessConfig, Storage
 from sonolume.config.options import PreprocessOptions
-from sonolume.config.part import Part
+from sonolume.config.part import NO_PART, Part
 from sonolume.models.recipes import recipe_code
 from sonolume.models.training import Frozen
 from sonolume.preprocessors import parallel, stages
@@ -24,6 +25,7 @@ from sonolume.utils.errors import UserError
 from sonolume.utils.text import message
 
 RAY_CPUS = 0.5  # of a Ray worker; with whole ones Ray waits for ever on a machine of one or two cores
+ROWS_OF_PROCESS = 3000  # at least: one process reads and computes with several threads, and others start in 8 s
 PARTS_OF_WORKER = 4  # under Ray, so that fast workers can take more
 
 
@@ -65,17 +67,26 @@ def prepare(config: Any, options: PreprocessOptions) -> None:
         code.training_data(config, task.load_frozen(config) if hasattr(task, "load_frozen") else Frozen())
 
 
-def compute_part(config: Any, options: PreprocessOptions, part: Part) -> None:
-    """Compute one part in a process of its own, without progress bars except that of the first part."""
+def compute_part(config: Any, options: PreprocessOptions, part: Part) -> stages.Report:
+    """Compute one part in a process of its own, which prints nothing but the progress bars of the first part."""
     torch.set_num_threads(1)
-    with stages.only(part, quiet=part.index > 0):
+    with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        if part.index:
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        report = stack.enter_context(stages.only(part, quiet=part.index != 0))
         prepare(config, options)
+    return report
 
 
 def _with_processes(config: Any, options: PreprocessOptions) -> None:
-    """Share the shards between processes of this machine, one for each GPU if there are any."""
+    """Share the shards between processes of this machine, one for each GPU if there are any, where they pay."""
     gpus = torch.cuda.device_count() if config.train.accelerator != "cpu" else 0
     count = max(min(config.preprocess.num_workers, os.cpu_count() or 1), gpus)
+    if count < 2:
+        return
+    if not gpus:
+        count = min(count, compute_part(config, options, NO_PART).missing_rows // ROWS_OF_PROCESS)
     if count < 2:
         return
     with parallel.interrupts_blocked():

@@ -59,6 +59,7 @@ class Report:
     part: Part = field(default_factory=Part)
     quiet: bool = False  # without progress bars
     unfinished: dict[str, tuple[int, int]] = field(default_factory=dict)  # stage -> (shards done, all shards)
+    missing_rows: int = 0  # of the shards that are not done
 
 
 _report: ContextVar[Report | None] = ContextVar("report", default=None)
@@ -107,9 +108,10 @@ def _compute(stage: Stage, place: Path, report: Report) -> Shards:
     """Compute the shards of a part, write the index if all are done, and open them."""
     sizes = stage.sizes()
     _compute_missing(stage, sizes, place, report)
-    done = sum(shards.is_done(place, number) for number in range(len(sizes)))
-    if done < len(sizes):
-        report.unfinished[stage.name] = done, len(sizes)
+    missing = [number for number in range(len(sizes)) if not shards.is_done(place, number)]
+    if missing:
+        report.unfinished[stage.name] = len(sizes) - len(missing), len(sizes)
+        report.missing_rows += sum(sizes[number] for number in missing)
         return Shards.of_done(place, len(sizes))
     shards.write_index(place, len(sizes), {"stage": stage.name})
     return Shards(place)

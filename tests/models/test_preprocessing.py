@@ -15,13 +15,27 @@ import torch
 
 from sonolume.bins import preprocess, shards
 from sonolume.config.load import load_config
-from sonolume.models import training
+from sonolume.models import preprocessing, training
 from sonolume.models.tta.audioldm.components import load_encoders
 from sonolume.models.tta.audioldm.data import training_data
+from sonolume.preprocessors import stages
 from sonolume.utils import background
 from sonolume.utils.errors import UserError
 
 SHARDS = ["preprocess.storage=shards", "preprocess.shard_rows=4"]
+
+
+class Computing:
+    """Counts the shards that this process computes."""
+
+    def __init__(self, compute: Callable[..., None]) -> None:
+        self.compute, self.shards = compute, 0
+
+    def __call__(self, stage: Any, sizes: Any, place: Path, report: Any) -> None:
+        before = len(list(place.glob("*.done.json")))
+        self.compute(stage, sizes, place, report)
+        if not stage.name.startswith("rows"):
+            self.shards += len(list(place.glob("*.done.json"))) - before
 
 
 @pytest.fixture
@@ -141,9 +155,14 @@ def test_latents_without_stored_mels(prepare: Callable[..., list[str]], tmp_path
 
 
 @pytest.mark.full
-def test_processes_write_the_same_bytes(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_processes_write_the_same_bytes(
+    prepare: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepare("whole", *SHARDS)
+    monkeypatch.setattr(preprocessing, "ROWS_OF_PROCESS", 5)
+    monkeypatch.setattr(stages, "_compute_missing", computing := Computing(stages._compute_missing))
     prepare("by processes", *SHARDS, "preprocess.num_workers=2")
+    assert computing.shards == 0  # by this process, after the others
     assert checksums(tmp_path / "by processes") == checksums(tmp_path / "whole")
 
 
