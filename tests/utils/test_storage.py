@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -383,6 +384,7 @@ class Asked:
 
     def __init__(self, count: int) -> None:
         self.ends, self.asked = 10 * np.arange(1, count + 1), list[int]()
+        self.parts = [SimpleNamespace(storage=None)]  # not of this machine
 
     def prefetch(self, shards: list[int], columns: list[str]) -> None:
         assert columns == ["latents"]
