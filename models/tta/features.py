@@ -142,6 +142,10 @@ class MelShards:
         self.shards_of_datasets = [len(rows.column.shards.shard_rows) for rows in self.manifests]
         self.key: list[Any] = [sound_shards.mel_key(config, dataset, split) for dataset in self.datasets]
 
+    def by_dataset(self) -> list["MelShards"]:
+        """Those of each data set."""
+        return [MelShards(self.config, [dataset], self.split) for dataset in self.datasets]
+
     @cached_property
     def shards(self) -> Shards:
         return Shards.joined([sound_shards.mels(self.config, dataset, self.split) for dataset in self.datasets])

@@ -190,6 +190,22 @@ def test_features_of_one_set_are_prepared_for_another_network(
     assert {name: after[name] for name in before} == before and not {n for n in after.keys() - before if "mels" in n}
 
 
+def test_data_sets_are_prepared_one_by_one_and_concatenated(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Each keeps its latents; the concatenation computes nothing again."""
+    overrides = prepare("data", *SHARDS)
+    prepare("data", *SHARDS, "--dataset", "more", "preprocess.shuffle_seed=1")
+    before = checksums(tmp_path / "data")
+    assert [name for name in before if name.startswith("more/cache") and name.endswith("index.json")]
+    config = load_config(tmp_path / "tta_audioldm.json", [*overrides, "dataset=[noise,more]"])
+    data: Any = training_data(config, load_encoders(config)).train
+    assert checksums(tmp_path / "data") == before
+    assert data.dataset_sizes() == [len(data) // 2] * 2 and {row.dataset for row in data.rows} == {"noise", "more"}
+    assert sum(data.shard_rows()) == len(data)
+    uids = [row.uid for row in data.rows]
+    one, other = (data[0, index] for index in (0, uids.index(uids[0], 1)))
+    torch.testing.assert_close(one[0], other[0], rtol=0, atol=2e-3)
+
+
 def test_wrong_use(prepare: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--part: needs preprocess.storage=shards"):
         prepare("in files", "--part", "0/2")

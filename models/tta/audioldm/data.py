@@ -10,7 +10,7 @@ depend on the text. They are cached as well, up to the longest caption of the sp
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from sonolume.models.precision import usable
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.features import BATCH_SIZE, MelFiles, MelShards, open_mels, prepare_mels, rows_of_groups
+from sonolume.preprocessors import stages
 from sonolume.preprocessors.prepared import LeftOut, cache_folder
 from sonolume.preprocessors.sound_shards import ROW, Rows
 from sonolume.preprocessors.stages import Progress, Stage, compute, device_of, in_threads, on_device
@@ -34,7 +35,7 @@ from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, record
 from sonolume.utils.prefetch import Prefetch
-from sonolume.utils.shards import ShardWriter
+from sonolume.utils.shards import Shards, ShardWriter
 from sonolume.utils.text import message
 
 CACHE_VERSION = 4  # bump to invalidate cached moments and states
@@ -50,10 +51,15 @@ class Batch(NamedTuple):
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:
     """Recordings or scenes -> manifest and mel features; then moments and text states if the VAE is there."""
+    assert options.dataset is not None
     prepare_mels(config.preprocess, options, captions=True)
+    if options.dataset not in config.dataset:
+        config = replace(config, dataset=[options.dataset])
     folder = paths.resolve(config.model.autoencoder_path)  # of a VAE, or of a pipeline that contains one
     if (folder / "config.json").is_file() or (folder / "vae" / "config.json").is_file():
-        training_data(config, components.load_encoders(config))
+        data: Any = training_data(config, components.load_encoders(config))
+        if not config.preprocess.keep_mels and not stages.is_partial():  # otherwise the mels are counted
+            print(f"{', '.join(config.dataset)}: {len(data.train):,} train, {len(data.valid):,} valid")
     else:
         print(f"{config.model.autoencoder_path}: not trained yet: its latents are cached when training starts")
 
@@ -82,8 +88,11 @@ class LatentDataset(Dataset[Item]):
         if isinstance(mels, MelFiles):
             mels.rows = _without_long_captions(list(mels.rows), split, text)
         self.shards_of_datasets = mels.shards_of_datasets
-        stage = _stage(config, split, mels, frozen["vae"], text)
-        self.shards = compute(stage, cache_folder(config.preprocess, config.dataset))
+        padded = 0 if text.masked else max([1, *text.count(list(mels.captions()))])
+        groups = [mels] if isinstance(mels, MelFiles) else mels.by_dataset()
+        to_compute = [_stage(config, split, group, frozen["vae"], text, padded) for group in groups]
+        folders = [cache_folder(config.preprocess, group.datasets) for group in groups]
+        self.shards = Shards.joined([compute(*pair) for pair in zip(to_compute, folders, strict=True)])
         self.rows = mels.rows if isinstance(mels, MelFiles) else Rows(self.shards.column(ROW), mels.folder)
         self.texts = [row.captions[0] for row in self.rows[: previews.COUNT]]
         self.moments = self.shards.column(MOMENTS)  # (N, 2z, h, w)
@@ -164,12 +173,16 @@ def _short_captions(rows: Sequence[Row], text: components.TextEncoder) -> list[l
 
 
 def _stage(
-    config: Config, split: str, mels: MelFiles | MelShards, vae: AutoencoderKL, text: components.TextEncoder
-) -> Stage:
-    """Stage of the VAE moments of a split and the text states of its captions; with mels in shards, of its rows too."""
+    config: Config, split: str, mels: MelFiles | MelShards, vae: AutoencoderKL, text: components.TextEncoder,
+    padded: int,
+) -> Stage:  # fmt: skip
+    """Stage of the VAE moments of a split and the text states of its captions; with mels in shards, of its rows too.
+
+    Args:
+        padded: number of states of each caption, with padding; 0 for those of its tokens.
+    """
     device = device_of(config.train)
     precision = usable(config.train.precision, device.type)
-    padded = 0 if text.masked else max([1, *text.count(list(mels.captions()))])
 
     @torch.no_grad()
     def encode(batch: list[Tensor]) -> np.ndarray:
