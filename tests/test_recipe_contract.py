@@ -39,6 +39,7 @@ CONFIGS = {file: load_config(file) for file in FILES}
 RECIPES = list({CONFIGS[file].recipe: file for file in FILES}.values())  # a file of each recipe
 MAKERS = {config.run_dir / "pipeline": file for file, config in CONFIGS.items()}  # exported folder -> its file
 SCENES = {"train_scenes": 6, "valid_scenes": 3}
+PATHS = {"miniworld_captions": 8, "valid_paths": 2}  # of a teacher
 TRAIN = {
     "max_steps": 2, "batch_size": 2, "save_checkpoints_steps": 1, "save_summary_steps": 1, "valid_interval": 2,
     "valid_batches": 1, "num_workers": 0, "num_threads": 1, "accelerator": "cpu", "devices": 1,
@@ -88,6 +89,8 @@ class Workshop:
         for key, value in leaves(CONFIGS[file]):
             if (field := key.rpartition(".")[2]) in SCENES:
                 found.append(f"{key}={SCENES[field]}")
+            elif field in PATHS and CONFIGS[file].recipe == "mini/turbo":
+                found.append(f"{key}={PATHS[field]}")
             elif field in ("processed_dir", "cache_dir"):
                 found.append(f"{key}='{self.folder}/data'")
             elif key == "evaluation.num_samples":
