@@ -54,7 +54,7 @@ class Stage:
 
 @dataclass
 class Report:
-    """What the process with a part has found: stages with shards that other parts have not finished."""
+    """Part of this process, and the stages with shards that other parts have not finished."""
 
     part: Part = field(default_factory=Part)
     quiet: bool = False  # without progress bars
@@ -151,7 +151,8 @@ def in_threads(
 ) -> Iterator[Output]:
     """Apply a function that computes with torch to all items, several at once on a CPU; the results in order.
 
-    Each call has one thread of torch, so that results do not depend on the number of cores.
+    The items are read in this thread. Each call has one thread of torch, so that results do not depend on the number
+    of cores.
     """
     count = _threads.get() if torch.device(device).type == "cpu" else 1
     if count == 1:

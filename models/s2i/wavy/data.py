@@ -213,8 +213,9 @@ class SpeechImages(Recordings):
         captions = Captions(sorted({text for row in self.rows for text in row.captions}))
         name, network = f"caption vectors of {self.split}", images.text_encoder()
         found = cached_features(
-            self.folder, name, captions, network, images.encode_texts, config.train, dtype=np.float32, collate=list
-        )
+            self.folder, name, captions, network, images.encode_tokens, config.train, dtype=np.float32,
+            collate=images.tokenize,
+        )  # fmt: skip
         return {text: torch.from_numpy(np.array(row)) for text, row in zip(captions.texts, found, strict=True)}
 
     def __getitem__(self, item: tuple[int, int]) -> SpeechBatch:

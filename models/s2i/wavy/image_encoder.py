@@ -11,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 from torch import Tensor
+from transformers import BatchEncoding
 
 from sonolume.models import pretrained
 from sonolume.utils import checkpoint, paths
@@ -58,16 +59,24 @@ class ImageEncoder:
         """Image vectors (B, V) of pictures, as `vectors`."""
         return self.vectors(self.pixels(pictures))
 
-    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Vectors (B, J) of texts by the text encoder of the same CLIP, not normalised; long ones are cut.
 
         Raises:
             UserError: the image encoder is no CLIP with a text encoder.
         """
+        return self.encode_tokens(self.tokenize(texts))
+
+    def tokenize(self, texts: Sequence[str]) -> BatchEncoding:
+        """Tokens of texts, padded to the longest; long ones are cut. Not safe in several threads at once."""
         model, tokenizer = self._load_text()
-        tokens = tokenizer(list(texts), padding=True, truncation=True,
-                           max_length=model.config.max_position_embeddings, return_tensors="pt")  # fmt: skip
+        size = model.config.max_position_embeddings
+        return tokenizer(list(texts), padding=True, truncation=True, max_length=size, return_tensors="pt")
+
+    @torch.no_grad()
+    def encode_tokens(self, tokens: BatchEncoding) -> Tensor:
+        """Vectors (B, J) of tokens, as of `encode_texts`; safe in several threads at once."""
+        model, _ = self._load_text()
         found = model(tokens.input_ids.to(model.device), attention_mask=tokens.attention_mask.to(model.device))
         return found.text_embeds.float()
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
-from transformers import AutoTokenizer, SpeechT5HifiGan, T5EncoderModel
+from transformers import AutoTokenizer, BatchEncoding, SpeechT5HifiGan, T5EncoderModel
 
 from sonolume.config.tta.audioldm import AudioLDMConfig, Config, NoiseSchedulerConfig
 from sonolume.models.training import Frozen
@@ -108,12 +108,20 @@ class TextEncoder:
         """Number of tokens of each text."""
         return [len(ids) for ids in self.tokenizer(texts, verbose=False).input_ids] if texts else []
 
-    @torch.no_grad()
     def __call__(self, texts: list[str], length: int = 0) -> list[Tensor]:
         """Hidden states of each text (L, D); (length, D), with T5's outputs at padding, if not `masked`."""
+        return self.encode(self.tokenize(texts, length), length)
+
+    def tokenize(self, texts: list[str], length: int = 0) -> BatchEncoding:
+        """Tokens of texts, padded to the longest; to `length` if not `masked`. Not safe in several threads at once."""
+        to_length = length > 0 and not self.masked
+        padding, size = ("max_length", length) if to_length else (True, self.max_tokens)
+        return self.tokenizer(texts, return_tensors="pt", truncation=True, padding=padding, max_length=size)
+
+    @torch.no_grad()
+    def encode(self, tokens: BatchEncoding, length: int = 0) -> list[Tensor]:
+        """Hidden states of tokens, as of `__call__`; safe in several threads at once."""
         keep = 0 if self.masked else length
-        padding, size = ("max_length", keep) if keep else (True, self.max_tokens)
-        tokens = self.tokenizer(texts, return_tensors="pt", truncation=True, padding=padding, max_length=size)
         mask = tokens.attention_mask.to(self.model.device)
         states = self.model(tokens.input_ids.to(self.model.device), attention_mask=mask).last_hidden_state
         return [state[: keep or int(count)] for state, count in zip(states, mask.sum(1), strict=True)]

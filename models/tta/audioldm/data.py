@@ -17,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import BatchEncoding
 
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.audioldm import Config, DistillStage
@@ -228,12 +229,17 @@ def _write_states(writer: ShardWriter, captions: list[list[str]], text: componen
     order = np.argsort(counts, kind="stable")  # neighbours of similar length need little padding
     batches = [order[start : start + TEXT_BATCH_SIZE] for start in range(0, len(order), TEXT_BATCH_SIZE)]
 
-    def encode(numbers: np.ndarray) -> list[np.ndarray]:
-        found = text([flat[number] for number in numbers], length=int(lengths[numbers].max()))
-        return [state.half().cpu().numpy() for state in found]
+    def encode(batch: tuple[BatchEncoding, int]) -> list[np.ndarray]:
+        return [state.half().cpu().numpy() for state in text.encode(*batch)]
 
+    longest = [int(lengths[numbers].max()) for numbers in batches]
+    # in this thread: a tokenizer cannot be used by several at once
+    tokens = (
+        (text.tokenize([flat[number] for number in numbers], length), length)
+        for numbers, length in zip(batches, longest, strict=True)
+    )
     states: list[np.ndarray] = [np.zeros(0)] * len(flat)
-    for numbers, found in zip(batches, in_threads(encode, batches, text.model.device), strict=True):
+    for numbers, found in zip(batches, in_threads(encode, tokens, text.model.device), strict=True):
         for number, state in zip(numbers, found, strict=True):
             states[number] = state
     start = 0
