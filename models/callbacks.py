@@ -118,7 +118,7 @@ class EMA(WeightAveraging):
             self.on_validation_end(trainer, task)
 
 
-class Shards:
+class ShardedAverage:
     """Average of the parts of weights that this process holds, with the methods of `AveragedModel` that are needed."""
 
     def __init__(self, task: pl.LightningModule, rule: Any) -> None:
@@ -153,7 +153,7 @@ class ShardedEMA(EMA):
         """Wait for the weights to be split, see `on_fit_start`."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.shards = Shards(pl_module, self.rule)
+        self.shards = ShardedAverage(pl_module, self.rule)
         self._average_model: Any = self.shards
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:

@@ -91,7 +91,7 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
 
 class TimedLoader(DataLoader[Any]):
-    """A data loader that tells how long training waits for each batch."""
+    """A data loader that measures how long training waits for each batch."""
 
     def __init__(self, items: Dataset[Any], wait: DataWait, **options: Any) -> None:
         super().__init__(items, **options)

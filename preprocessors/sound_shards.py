@@ -92,11 +92,19 @@ def _report(config: PreprocessConfig, dataset: str, opened: Mapping[str, Shards]
     files.write_json(folder / REPORT_FILE, {"examples": counts, "refused": dict(reasons.most_common())})
     if not counts.get("train"):
         summary = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        raise UserError(f"{folder}: not one usable clip to train on ({summary or 'all are for validation'})")
+        first = next((f", the first: {detail}" for detail in _details_of_left_out(folder)), "")
+        raise UserError(f"{folder}: not one usable clip to train on ({summary or 'all are for validation'}{first}): "
+                        "mend the recordings, remove this folder, and prepare again")  # fmt: skip
     print(printable(f"{folder}: {', '.join(f'{count:,} {split}' for split, count in sorted(counts.items()))}"))
     if reasons:
         summary = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         print(f"{folder}: left out {reasons.total():,}: {summary}; each is listed in the done.json of its shard")
+
+
+def _details_of_left_out(folder: Path) -> Iterator[str]:
+    """Why each clip of a data set was left out."""
+    for path in sorted((folder / FOLDER).glob("*/*.done.json")):
+        yield from (one["detail"] for one in files.read_json(path)["left_out"] if one["detail"])
 
 
 def mels(config: PreprocessConfig, dataset: str, split: str) -> Shards:

@@ -110,7 +110,7 @@ def prepare(
 
 
 def origin_of(config: PreprocessConfig, source: Path | None, audio_dir: Path | None) -> dict[str, Any]:
-    """Where rows come from, for the settings of their features; without `source`, from the miniature world."""
+    """Source of the rows, stored with the settings of their features; without `source`, the miniature world."""
     if source is not None:
         return {"input": str(source.resolve()), "audio_dir": str(audio_dir.resolve()) if audio_dir else None}
     mini = config.miniworld

@@ -25,7 +25,7 @@ from sonolume.preprocessors.stages import sizes_of
 from sonolume.utils import files, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
-from sonolume.utils.shards import Shards, ShardWriter
+from sonolume.utils.shards import Column, Shards, ShardWriter
 
 MEL_FILE = "mel.json"  # of a model: fields of `MelSettings`; of an autoencoder also "frames"
 BATCH_SIZE = 16  # clips in one forward pass of the VAE
@@ -102,7 +102,7 @@ class MelFiles:
     def dataset_sizes(self) -> list[int]:
         """Number of rows of each data set."""
         counts = Counter(row.dataset for row in self.rows)
-        return [counts[dataset] for dataset in self.datasets]
+        return [counts[dataset] // self.datasets.count(dataset) for dataset in self.datasets]
 
     @property
     def shard_rows(self) -> list[int]:
@@ -143,7 +143,7 @@ class MelShards:
         self.key: list[Any] = [sound_shards.mel_key(config, dataset, split) for dataset in self.datasets]
 
     def by_dataset(self) -> list["MelShards"]:
-        """Those of each data set."""
+        """Split into one object for each data set."""
         return [MelShards(self.config, [dataset], self.split) for dataset in self.datasets]
 
     @cached_property
@@ -184,11 +184,11 @@ class MelShards:
 
     def __getitem__(self, index: int) -> Tensor:
         """Log-mel (1, bands, frames) of a clip."""
-        return self._clips[index]
+        return padded_mel(self._mels[index], self.config.frames)
 
     @cached_property
-    def _clips(self) -> "Clips":
-        return Clips(self, self.shards, range(len(self.shards)))
+    def _mels(self) -> Column:
+        return self.shards.column(sound_shards.MEL)
 
 
 class Clips:
@@ -201,8 +201,13 @@ class Clips:
 
     def __getitem__(self, index: int) -> Tensor:
         """Log-mel (1, bands, frames) of a clip."""
-        mel = torch.from_numpy(self.mels[self.numbers[index]][: self.frames].T.astype(np.float32))[None]
-        return F.pad(mel, (0, self.frames - mel.shape[-1]), value=SILENCE)
+        return padded_mel(self.mels[self.numbers[index]], self.frames)
+
+
+def padded_mel(mel: np.ndarray, frames: int) -> Tensor:
+    """Log-mel (1, bands, frames), float32, cut or padded with silence, of one in shards (any frames, bands)."""
+    found = torch.from_numpy(mel[:frames].T.astype(np.float32))[None]
+    return F.pad(found, (0, frames - found.shape[-1]), value=SILENCE)
 
 
 def rows_of_groups(shard_rows: Sequence[int], groups: Sequence[int]) -> list[int]:

@@ -62,14 +62,13 @@ def test_what_is_left_out_is_listed(config: PreprocessConfig, source: Path, tmp_
     }  # fmt: skip
 
 
-def test_parts_are_computed_in_any_order(config: PreprocessConfig, source: Path, tmp_path: Path, capsys) -> None:
+def test_parts_are_computed_in_any_order(config: PreprocessConfig, source: Path, tmp_path: Path) -> None:
     for index in (2, 0, 1):
         with stages.only(Part(index, 3), quiet=True) as report:
             prepare(config, "mine", source)
         assert bool(report.unfinished) == (index != 1)
     whole = replace(config, processed_dir=str(tmp_path / "whole"))
     prepare(whole, "mine", source)
-    assert "shards" not in capsys.readouterr().err
     for path in (tmp_path / "whole").rglob("*.npy"):
         assert path.read_bytes() == (tmp_path / "data" / path.relative_to(tmp_path / "whole")).read_bytes()
 
@@ -104,5 +103,5 @@ def test_wrong_use(config: PreprocessConfig, source: Path, tmp_path: Path) -> No
         prepare(config, "in files", source)
     for path in source.glob("*.wav"):
         path.write_text("no sound")
-    with pytest.raises(UserError, match="not one usable clip to train on .13 unreadable"):
+    with pytest.raises(UserError, match="train on .13 unreadable, the first: .*wav.*: mend .*, remove this"):
         prepare(config, "useless", source)

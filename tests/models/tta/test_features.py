@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sonolume.config.base import PreprocessConfig
-from sonolume.models.tta.features import check_mel, read_rows
+from sonolume.models.tta.features import MelFiles, check_mel, read_rows
 from sonolume.modules.mel import MelSettings
 from sonolume.utils.errors import UserError
 
@@ -25,6 +25,11 @@ def test_rows_without_features_are_left_out_and_counted(config: PreprocessConfig
     (tmp_path / "noise/mel/train3.npy").unlink()
     assert "train3" not in {row.uid for row in read_rows(config, ["noise"], "train")}
     assert "train.json: left out 1 of 10 rows without features, such as" in capsys.readouterr().out
+
+
+def test_a_data_set_may_be_named_twice(config: PreprocessConfig):
+    mels = MelFiles(config, ["noise", "noise"], "train")
+    assert mels.dataset_sizes == [10, 10] and sum(mels.shard_rows) == len(mels.rows) == 20
 
 
 def test_a_uid_that_leads_out_of_the_folder_is_refused(config: PreprocessConfig, tmp_path: Path):
