@@ -29,6 +29,14 @@ MOST_BANDS = 1024  # of a mel spectrogram
 MODEL_PARALLEL = "model_parallel"  # strategy: fully sharded data parallelism (FSDP2)
 
 
+class CacheFeatures(StrEnum):
+    """Storage of what a frozen network computes from the training data."""
+
+    auto = "auto"  # on disk, unless it is larger than `cache_limit`; else computed in each step
+    always = "always"  # on disk
+    never = "never"  # computed in each step
+
+
 class Strict:
     """Base of every section: checks of its values. `key` is the dotted path of the section in the file."""
 

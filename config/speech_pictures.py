@@ -1,20 +1,12 @@
 """Config section and flags of prepared spoken captions with pictures."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from sonolume.config import options
 from sonolume.config.audio_to_image import PicturesConfig, TrainingPicturesConfig
+from sonolume.config.base import CacheFeatures
 from sonolume.config.options import option
-
-
-class CacheFeatures(StrEnum):
-    """Storage of the hidden states of the speech encoder."""
-
-    auto = "auto"  # on disk, if they take at most half of its free space and `cache_limit`; else computed in each step
-    always = "always"  # on disk
-    never = "never"  # computed in each step
 
 
 @dataclass
@@ -30,8 +22,8 @@ class SpeechPicturesConfig(PicturesConfig, TrainingPicturesConfig):
     starts: int = 3  # windows of that length in a longer recording, evenly spaced; each epoch draws one
     espeak_voices: list[str] = field(default_factory=list)  # of espeak-ng, such as en-us+f3, for generated captions
     subset_images: int = 0  # train on the captions of this many pictures only, always the same ones; 0 = all
-    cache_features: CacheFeatures = CacheFeatures.auto  # auto, always or never, as above
-    cache_limit: float = 50.0  # GB on disk, of cache_features auto
+    cache_features: CacheFeatures = CacheFeatures.auto  # storage of the speech encoder's states: auto, always or never
+    cache_limit: float = 50.0  # GB on disk, of cache_features auto, which also leaves half of the free space
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,16 @@ from enum import StrEnum
 from pathlib import Path
 
 from sonolume.config import base, options
-from sonolume.config.base import MOST_BLOCKS, MOST_LAYERS, AdamConfig, LoraConfig, RunConfig, Strict, TrainConfig
+from sonolume.config.base import (
+    MOST_BLOCKS,
+    MOST_LAYERS,
+    AdamConfig,
+    CacheFeatures,
+    LoraConfig,
+    RunConfig,
+    Strict,
+    TrainConfig,
+)  # fmt: skip
 from sonolume.config.card import Card
 from sonolume.config.options import Options, Spans, option, parse_spans
 from sonolume.utils.errors import UserError
@@ -30,10 +39,13 @@ class DistillStage(StrEnum):
 @dataclass
 class AudioLDMPreprocessConfig(base.PreprocessConfig):
     cond_mask_prob: float = 0.1  # share of captions replaced by "" in training, for classifier-free guidance
+    cache_texts: CacheFeatures = CacheFeatures.auto  # storage of text states: auto, always or never
+    cache_limit: float = 50.0  # GB on disk, of cache_texts auto, for the text states of a data set's split
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.fraction("preprocess", "cond_mask_prob")
+        self.check_range("preprocess", 0, "cache_limit", maximum=10**9)
 
 
 @dataclass

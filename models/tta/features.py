@@ -115,6 +115,11 @@ class MelFiles:
         return [len(sizes_of(rows)) for rows in self.dataset_sizes]
 
     @property
+    def all_rows(self) -> Sequence[Row]:
+        """The clips, as `rows`."""
+        return self.rows
+
+    @property
     def key(self) -> list[Any]:
         """Everything that determines the mels."""
         return feature_keys(self.config, self.rows)
@@ -156,6 +161,12 @@ class MelShards:
         return Rows(self.shards.column(sound_shards.ROW), self.folder)
 
     @property
+    def all_rows(self) -> Sequence[Row]:
+        """The clips of the manifests, also those that cannot be used."""
+        shards = Shards.joined([rows.column.shards for rows in self.manifests])
+        return Rows(shards.column(sound_shards.ROW), self.folder)
+
+    @property
     def shard_rows(self) -> list[int]:
         """Number of rows of each shard; without stored mels, of the manifest."""
         if self.config.keep_mels:
@@ -169,7 +180,7 @@ class MelShards:
 
     def captions(self) -> Iterator[str]:
         """All captions of the split, also of clips that cannot be used."""
-        return (caption for rows in self.manifests for row in rows for caption in row.captions)
+        return (caption for row in self.all_rows for caption in row.captions)
 
     @contextmanager
     def clips(self, writer: ShardWriter) -> Iterator["Clips"]:

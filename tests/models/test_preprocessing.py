@@ -19,9 +19,11 @@ from sonolume.models import preprocessing, training
 from sonolume.models.data_order import EpochOrder
 from sonolume.models.tta.audioldm.components import load_encoders
 from sonolume.models.tta.audioldm.data import training_data
+from sonolume.models.tta.audioldm.task import Task
 from sonolume.preprocessors import stages
 from sonolume.utils import background
 from sonolume.utils.errors import UserError
+from tests import runs
 
 SHARDS = ["preprocess.storage=shards", "preprocess.shard_rows=4"]
 
@@ -65,6 +67,12 @@ def prepare(tiny_config: Callable[..., Path], source: Path, tmp_path: Path) -> C
     return run
 
 
+@pytest.fixture
+def no_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings do not draw sounds, which takes longer than the training here."""
+    monkeypatch.setattr(Task, "_preview", lambda _: None)
+
+
 def checksums(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in folder.rglob("*") if path.is_file() and path.suffix in (".npy", ".json")}  # fmt: skip
@@ -78,6 +86,7 @@ def items(overrides: list[str], tmp_path: Path) -> list[Any]:
     return [found[uid] for uid in sorted(found)]
 
 
+@pytest.mark.usefixtures("no_preview")
 def test_training_on_shards_equals_training_on_files(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
     """With the same order of clips and the same batches of captions, bit for bit."""
     weights = []
@@ -204,6 +213,52 @@ def test_data_sets_are_prepared_one_by_one_and_concatenated(prepare: Callable[..
     uids = [row.uid for row in data.rows]
     one, other = (data[0, index] for index in (0, uids.index(uids[0], 1)))
     torch.testing.assert_close(one[0], other[0], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("text_mask", [True, False])
+def test_texts_that_the_training_step_encodes(
+    text_mask: bool, prepare: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """The same states, up to the rounding to half precision."""
+    batches = []
+    for policy in ("always", "never"):
+        chosen = [f"preprocess.cache_texts={policy}", f"model.text_mask={str(text_mask).lower()}"]
+        config = load_config(tmp_path / "tta_audioldm.json", [*prepare("data", *SHARDS, *chosen), *chosen])
+        frozen = load_encoders(config)
+        data = training_data(config, frozen)
+        items = [data.train[0, index] for index in range(len(data.train))]  # type: ignore[arg-type]
+        batch = data.collate(items)
+        batches.append(batch if policy == "always" else batch.encode(frozen["text"]))
+    stored, encoded = batches
+    assert encoded.mask.equal(stored.mask) and encoded.moments.equal(stored.moments)
+    assert not encoded.mask.all()
+    torch.testing.assert_close(encoded.states, stored.states, rtol=1e-3, atol=1e-3)
+
+
+def test_large_text_states_are_not_stored(prepare: Callable[..., list[str]], tmp_path: Path, capsys) -> None:
+    """They are stored up to `cache_limit`, and wherever they already are."""
+    limits = {"stored": 1.0, "limited": 1e-9}
+    for name, limit in limits.items():
+        prepare(name, *SHARDS, f"preprocess.cache_limit={limit}")
+        columns = {path.name.split(".")[1] for path in (tmp_path / name).glob("noise/cache/*/*.npy")}
+        assert ("tokens" in columns, "states" in columns) == (name == "limited", name == "stored")
+    assert "noise: the text states of train would take" in capsys.readouterr().err
+    overrides = prepare("stored", *SHARDS, "--dataset", "more", "preprocess.cache_limit=1e-9")
+    assert len(list((tmp_path / "stored/noise/cache").glob("*train*"))) == 1
+    config = load_config(tmp_path / "tta_audioldm.json", [*overrides, "dataset=[noise,more]"])
+    config.preprocess.cache_limit = 1e-9
+    with pytest.raises(UserError, match="the text states of noise are within .*those of more are not: choose"):
+        training_data(config, load_encoders(config))
+
+
+@pytest.mark.usefixtures("no_preview")
+def test_training_with_texts_encoded_in_the_step(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
+    best = []
+    for policy in ("always", "never"):
+        chosen = [*prepare("data", *SHARDS), f"preprocess.cache_texts={policy}", f"exp_name={policy}"]
+        config = load_config(tmp_path / "tta_audioldm.json", [*chosen, "train.max_steps=2"])
+        best.append(runs.last(runs.train(config))["callbacks"]["SaveRun"]["best"])
+    assert best[0] == pytest.approx(best[1], rel=1e-3)
 
 
 def test_wrong_use(prepare: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sonolume.config.base import CacheFeatures
 from sonolume.config.s2i.wavy import Config, Head, LossConfig, PreprocessOptions, Stage
-from sonolume.config.speech_pictures import CacheFeatures, SpeechPicturesConfig
+from sonolume.config.speech_pictures import SpeechPicturesConfig
 from sonolume.models.a2i.frozen import cached_features, cached_moments
 from sonolume.models.a2i.pairs import Images
 from sonolume.models.a2i.sound_windows import Windows

@@ -3,6 +3,8 @@
 The cache is a folder of flat arrays in {processed_dir}/{dataset}/cache/, which are memory-mapped, so that many workers
 and large data sets share them.
 
+Text states that are too large for the disk are computed in the training step; the cache then holds tokens.
+
 With `model.text_mask` false the U-Net attends to padding, as the official weights do: to T5's outputs there, which
 depend on the text. They are cached as well, up to the longest caption of the split; a batch takes its own longest.
 """
@@ -10,7 +12,8 @@ depend on the text. They are cached as well, up to the longest caption of the sp
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import BatchEncoding
 
+from sonolume.config.base import CacheFeatures
 from sonolume.config.options import PreprocessOptions
 from sonolume.config.tta.audioldm import Config, DistillStage
 from sonolume.models import previews
@@ -26,6 +30,7 @@ from sonolume.models.data_order import Order
 from sonolume.models.precision import usable
 from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
+from sonolume.models.tta.audioldm.batches import Item, collate
 from sonolume.models.tta.features import BATCH_SIZE, MelFiles, MelShards, open_mels, prepare_mels, rows_of_groups
 from sonolume.preprocessors import stages
 from sonolume.preprocessors.prepared import LeftOut, cache_folder
@@ -36,18 +41,15 @@ from sonolume.utils.cache import content_hash
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, record
 from sonolume.utils.prefetch import Prefetch
-from sonolume.utils.shards import Shards, ShardWriter
+from sonolume.utils.shards import INDEX_FILE, Shards, ShardWriter
 from sonolume.utils.text import message
 
 CACHE_VERSION = 4  # bump to invalidate cached moments and states
 MOMENTS, STATES, LENGTHS, COUNTS = "moments", "states", "lengths", "counts"  # columns
+TOKENS = "tokens"  # column, in the place of states and lengths, if states are computed in the training step
 TEXT_BATCH_SIZE = 64  # captions in one forward pass of T5
-
-
-class Batch(NamedTuple):
-    moments: Tensor  # (B, 2z, h, w) mean and log-variance of the latents
-    states: Tensor  # (B, L, D) text states; at padding zeros, or T5's outputs with `text_mask` off
-    mask: Tensor  # (B, L) 1 for text
+SAMPLED_ROWS = 1000  # from whose captions the size of all text states is estimated
+GB = 10**9  # bytes
 
 
 def preprocess(config: Config, options: PreprocessOptions) -> None:
@@ -66,7 +68,7 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
-    """Datasets of both splits in batches of `Batch`; `frozen` "vae" and "text" fill the cache where needed.
+    """Datasets of both splits in batches of `Batch` or `TokenBatch`; `frozen` "vae" and "text" fill the cache.
 
     Those of a distillation are sampling paths of the teacher, `frozen["pipeline"]`.
     """
@@ -74,10 +76,8 @@ def training_data(config: Config, frozen: Frozen) -> TrainingData:
         from sonolume.models.tta.audioldm import paths as sampling_paths
 
         return sampling_paths.training_data(config, frozen)
-    return TrainingData.of(lambda split: LatentDataset(config, split, frozen), collate)
-
-
-Item = tuple[Tensor, Tensor, int]  # moments (2z, h, w), text states (L, D), number of tokens without padding
+    padding = frozen["text"].tokenizer.pad_token_id
+    return TrainingData.of(lambda split: LatentDataset(config, split, frozen), partial(collate, padding=padding))
 
 
 class LatentDataset(Dataset[Item]):
@@ -89,24 +89,28 @@ class LatentDataset(Dataset[Item]):
         if isinstance(mels, MelFiles):
             mels.rows = _without_long_captions(list(mels.rows), split, text)
         self.shards_of_datasets = mels.shards_of_datasets
-        padded = 0 if text.masked else max([1, *text.count(list(mels.captions()))])
-        groups = [mels] if isinstance(mels, MelFiles) else mels.by_dataset()
-        to_compute = [_stage(config, split, group, frozen["vae"], text, padded) for group in groups]
-        folders = [cache_folder(config.preprocess, group.datasets) for group in groups]
-        self.shards = Shards.joined([compute(*pair) for pair in zip(to_compute, folders, strict=True)])
+        self.shards = Shards.joined([compute(*place) for place in _stages(config, split, mels, frozen["vae"], text)])
         self.rows = mels.rows if isinstance(mels, MelFiles) else Rows(self.shards.column(ROW), mels.folder)
         self.texts = [row.captions[0] for row in self.rows[: previews.COUNT]]
         self.moments = self.shards.column(MOMENTS)  # (N, 2z, h, w)
-        self.states = self.shards.column(STATES)  # (tokens of all captions of a clip, D)
-        self.lengths = self.shards.column(LENGTHS)  # (captions of a clip,) states of each
+        self.has_states = TOKENS not in self.shards.columns  # otherwise the training step encodes tokens
+        # (tokens of all captions of a clip, D), or (tokens of all captions of a clip,)
+        self.encoded = self.shards.column(STATES if self.has_states else TOKENS)
         self.counts = self.shards.column(COUNTS)  # (captions of a clip,) tokens of each, without padding
-        padded = 0 if text.masked or not len(self.rows) else int(self.lengths[0][0])
-        self.empty = text([""], length=padded)[0]  # (L, D)
+        self.lengths = self.shards.column(LENGTHS) if self.has_states else self.counts  # of each in `encoded`
+        self.empty = self._empty(text)  # (L, D) or (L,)
         self.seed = config.train.random_seed
         self.drop = config.preprocess.cond_mask_prob if split == "train" else 0.0
 
     def __len__(self) -> int:
         return len(self.moments)
+
+    def _empty(self, text: components.TextEncoder) -> Tensor:
+        """The empty text, as `encoded`."""
+        if not self.has_states:
+            return text.tokenize([""]).input_ids[0]
+        padded = 0 if text.masked or not len(self.rows) else int(self.lengths[0][0])
+        return text([""], length=padded)[0]
 
     def shard_rows(self) -> list[int]:
         """Number of rows of each shard, for the order of training."""
@@ -114,7 +118,8 @@ class LatentDataset(Dataset[Item]):
 
     def prefetch(self, order: Order) -> Prefetch:
         """Download the shards that a training needs next, if they are in an object store."""
-        return Prefetch(self.shards, [MOMENTS, STATES, LENGTHS, COUNTS], lambda position: order.item(position)[1])
+        columns = [name for name in self.shards.columns if name != ROW]
+        return Prefetch(self.shards, columns, lambda position: order.item(position)[1])
 
     def dataset_sizes(self) -> list[int]:
         """Number of rows of each data set, for the order of training."""
@@ -129,21 +134,9 @@ class LatentDataset(Dataset[Item]):
         counts, ends = self.counts[index], np.cumsum(self.lengths[index])
         number = int(random.integers(0, len(counts)))
         start = ends[number - 1] if number else 0
-        states = torch.from_numpy(self.states[index][start : ends[number]].astype(np.float32))  # (L, D)
-        return moments, states, int(counts[number])
-
-
-def collate(items: list[Item]) -> Batch:
-    """Pad to the longest caption of the batch."""
-    moments, states, counts = zip(*items, strict=True)
-    return Batch(torch.stack(moments), *pad_states(states, counts))
-
-
-def pad_states(states: Sequence[Tensor], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Text states (l, D) of texts with `counts` tokens each -> padded (B, L, D), and mask (B, L), 1 for text."""
-    longest = max(counts)
-    mask = torch.arange(longest)[None] < torch.tensor(counts)[:, None]
-    return torch.nn.utils.rnn.pad_sequence([state[:longest] for state in states], batch_first=True), mask.long()
+        encoded = self.encoded[index][start : ends[number]]                                       # (L, D) or (L,)
+        text = torch.from_numpy(encoded.astype(np.float32 if self.has_states else np.int64))
+        return moments, text, int(counts[number])
 
 
 def _without_long_captions(rows: list[Row], split: str, text: components.TextEncoder) -> list[Row]:
@@ -173,14 +166,55 @@ def _short_captions(rows: Sequence[Row], text: components.TextEncoder) -> list[l
     return [[caption for caption in row.captions if caption not in long] for row in rows]
 
 
+def _stages(
+    config: Config, split: str, mels: MelFiles | MelShards, vae: AutoencoderKL, text: components.TextEncoder
+) -> list[tuple[Stage, Path]]:
+    """Stages with their folders: one for each data set in shards, one for all data sets in files.
+
+    Raises:
+        UserError: text states are to be stored for some of the data sets only.
+    """
+    padded = 0 if text.masked else max([1, *text.count(list(mels.captions()))])
+    found: list[tuple[Stage, Path]] = []
+    names: dict[bool, str] = {}  # whether text states are stored -> data set
+    for group in [mels] if isinstance(mels, MelFiles) else mels.by_dataset():
+        folder = cache_folder(config.preprocess, group.datasets)
+        stage = _stage(config, split, group, vae, text, padded)
+        exists = (stage.folder(folder) / INDEX_FILE).is_file()
+        is_stored = _stores_states(config, split, group, text, padded, exists)
+        found.append((stage if is_stored else _stage(config, split, group, vae, text, None), folder))
+        names[is_stored] = group.datasets[0]
+    if len(names) > 1:
+        raise UserError(f"preprocess.cache_texts auto: the text states of {names[True]} are within "
+                        f"preprocess.cache_limit, those of {names[False]} are not: choose always or never")  # fmt: skip
+    return found
+
+
+def _stores_states(
+    config: Config, split: str, mels: MelFiles | MelShards, text: components.TextEncoder, padded: int, exists: bool
+) -> bool:
+    """Whether the text states of a split are stored; if none `exists`, their size is estimated from its first rows."""
+    policy, limit = config.preprocess.cache_texts, config.preprocess.cache_limit
+    if policy is not CacheFeatures.auto or exists:
+        return policy is not CacheFeatures.never
+    captions = [caption for row in mels.all_rows[:SAMPLED_ROWS] for caption in row.captions]
+    tokens = padded * len(captions) or sum(text.count(captions))  # of the sampled rows
+    size = tokens * max(1, len(mels.all_rows) / SAMPLED_ROWS) * text.model.config.d_model * 2 / GB
+    if size > limit:
+        message(f"{mels.datasets[0]}: the text states of {split} would take {size:.3g} GB of disk: computed in each "
+                f"training step instead (preprocess.cache_limit {limit:g} GB)")  # fmt: skip
+    return size <= limit
+
+
 def _stage(
     config: Config, split: str, mels: MelFiles | MelShards, vae: AutoencoderKL, text: components.TextEncoder,
-    padded: int,
+    padded: int | None,
 ) -> Stage:  # fmt: skip
     """Stage of the VAE moments of a split and the text states of its captions; with mels in shards, of its rows too.
 
     Args:
-        padded: number of states of each caption, with padding; 0 for those of its tokens.
+        padded: number of states of each caption, with padding; 0 for those of its tokens; None for the tokens in the
+            place of states.
     """
     device = device_of(config.train)
     precision = usable(config.train.precision, device.type)
@@ -197,7 +231,11 @@ def _stage(
         for found in in_threads(encode, ([get(number) for number in batch] for batch in batches), device):
             writer.append(MOMENTS, found)
             progress(len(found))
-        _write_states(writer, [rows[number].captions for number in numbers], text, padded)
+        captions = [rows[number].captions for number in numbers]
+        if padded is None:
+            _write_tokens(writer, captions, text)
+        else:
+            _write_states(writer, captions, text, padded)
 
     def write(writer: ShardWriter, some: range, progress: Progress) -> None:
         if isinstance(mels, MelFiles):
@@ -212,13 +250,27 @@ def _stage(
             writer.append_json(ROW, (record(row, mels.folder) for row in rows if row.captions))
             write_clips(writer, rows, clips.__getitem__, progress)
 
-    weights = content_hash(vae.state_dict().values(), text.model.parameters())
-    settings = [CACHE_VERSION, config.preprocess.frames, config.model.text_mask, padded, precision]
+    settings: list[Any] = [CACHE_VERSION, config.preprocess.frames]
+    if padded is None:
+        weights = content_hash(vae.state_dict().values())
+        settings += [precision, sorted(text.tokenizer.get_vocab().items())]
+    else:
+        weights = content_hash(vae.state_dict().values(), text.model.parameters())
+        settings += [config.model.text_mask, padded, precision]
     key = [weights, settings, mels.key]
     if isinstance(mels, MelFiles):
         key += [[row.captions for row in mels.rows]]
-    networks = partial(on_device, device, vae, text.model)
-    return Stage(f"latents and texts of {split}", key, lambda: mels.shard_rows, write, networks)
+    networks = partial(on_device, device, vae, None if padded is None else text.model)
+    name = f"latents and {'tokens' if padded is None else 'texts'} of {split}"
+    return Stage(name, key, lambda: mels.shard_rows, write, networks)
+
+
+def _write_tokens(writer: ShardWriter, captions: list[list[str]], text: components.TextEncoder) -> None:
+    """Write the tokens of the captions of some clips, and their numbers."""
+    for some in captions:
+        tokens = text.tokenizer(some, verbose=False).input_ids
+        writer.append_ragged(TOKENS, [np.concatenate(tokens).astype(np.int32)])
+        writer.append_ragged(COUNTS, [np.array([len(one) for one in tokens], np.int64)])
 
 
 def _write_states(writer: ShardWriter, captions: list[list[str]], text: components.TextEncoder, padded: int) -> None:

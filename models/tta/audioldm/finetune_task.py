@@ -37,12 +37,14 @@ class FinetuneTask(Task):
     """Training of all weights of the U-Net of `frozen["pipeline"]`."""
 
     frozen_keys = ("pretrained",)
+    has_latents = True  # the pipeline's normalisation of latents is kept
 
     def set_unet(self) -> None:
         self.unet = self.frozen["pipeline"].unet.train()
 
     def on_fit_start(self) -> None:
-        self.unet.to(self.device)  # type: ignore[arg-type]  # the pipeline's normalisation of latents is kept
+        super().on_fit_start()
+        self.unet.to(self.device)  # type: ignore[arg-type]
 
     def frozen_weights(self) -> list[Any]:
         return [*super().frozen_weights(), latents_of(self.frozen["vae"])]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sonolume.config.tta.audioldm import Config, DistillConfig, read_texts
 from sonolume.models.distillation import Item, PathBatch, PathDataset
 from sonolume.models.training import Frozen, TrainingData
-from sonolume.models.tta.audioldm.data import pad_states
+from sonolume.models.tta.audioldm.batches import pad_states
 from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 from sonolume.modules import sampling
 from sonolume.utils import paths

@@ -19,12 +19,12 @@ from sonolume.models import previews
 from sonolume.models.latent_diffusion import DiffusionObjective, LatentTask, diffusion_loss, draw_target
 from sonolume.models.training import Draw, Frozen, training_draws, validation_draws
 from sonolume.models.tta.audioldm import components
+from sonolume.models.tta.audioldm.batches import Batch, TokenBatch
 from sonolume.modules import sampling
 from sonolume.modules.mel import MelSettings
 from sonolume.modules.unet import with_positions, zero_init
 
-if TYPE_CHECKING:  # a training step runs neither of them
-    from sonolume.models.tta.audioldm.data import Batch
+if TYPE_CHECKING:  # a training step does not run it
     from sonolume.models.tta.audioldm.pipeline import TextToAudioPipeline
 
 MEASURED_CLIPS = 2048  # clips on which the latents' mean and deviation are measured
@@ -86,17 +86,24 @@ class Task(LatentTask):
     def frozen_weights(self) -> list[Any]:
         return [self.frozen["vae"].state_dict().values(), self.frozen["text"].model.parameters()]
 
-    def training_step(self, batch: "Batch", batch_index: int) -> Tensor:
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if not self.trainer.datamodule.data.train.has_states:  # type: ignore[attr-defined]
+            self.frozen["text"].model.to(self.device)
+
+    def training_step(self, batch: Batch | TokenBatch, batch_index: int) -> Tensor:
         loss = self.loss(batch, training_draws(self, len(batch.mask), batch_index))
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: "Batch", batch_index: int) -> None:
+    def validation_step(self, batch: Batch | TokenBatch, batch_index: int) -> None:
         loss = self.loss(batch, validation_draws(self, batch_index))
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.mask), sync_dist=True)
 
-    def loss(self, batch: "Batch", draws: Callable[[Draw], Tensor]) -> Tensor:
+    def loss(self, batch: Batch | TokenBatch, draws: Callable[[Draw], Tensor]) -> Tensor:
         """Diffusion loss of a batch, a scalar, with the random numbers of `draws`."""
+        if not isinstance(batch, Batch):
+            batch = batch.encode(self.frozen["text"])
         target = draw_target(batch.moments, self.frozen["vae"], self.objective, draws)
         x = with_positions(target.noisy, self.unet.config.in_channels)                       # (B, z + positions, h, w)
         mask = batch.mask if self.config.model.text_mask else None
