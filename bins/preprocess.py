@@ -26,13 +26,14 @@ def main(argv: list[str]) -> None:
     if not config.dataset:
         raise UserError(f"{given.path}: dataset: the list is empty, name at least one data set")
     options.dataset = options.dataset or config.dataset[0]
+    complete = True
     if hasattr(recipe_code(config.recipe, "data"), "preprocess"):  # slow: imports torch
         from sonolume.models import preprocessing
 
-        preprocessing.run(config, options)
+        complete = preprocessing.run(config, options)
     else:
         print(f"{config.recipe}: training data are generated during training; there is nothing to prepare")
-    if options.dataset not in config.dataset:
+    if complete and options.dataset not in config.dataset:
         print(f"to train on it: dataset=[{options.dataset}]")
 
 

@@ -17,7 +17,7 @@ ABOUT = (
     "Check, export or upload prepared features: folders of shards with an index.json. "
     "Pack sounds with captions into WebDataset tars, or extract them."
 )
-PLACE = "folder of shards, or an address such as s3://bucket/folder"
+PLACE = "folder of shards, a data set with several of them, or an address such as s3://bucket/folder"
 MOST_LINES = 100  # damaged files that are named
 
 
@@ -54,43 +54,72 @@ def main(argv: list[str]) -> None:
 
 
 def print_info(args: argparse.Namespace) -> None:
-    from sonolume.utils.shard_check import summary  # imports numpy, like the imports below
+    from sonolume.utils.shard_check import folders, summary  # imports numpy, like the imports below
 
-    print(*summary(args.place), sep="\n")
+    for place in folders(args.place):
+        print(*summary(place), sep="\n")
 
 
 def verify_files(args: argparse.Namespace) -> None:
+    from sonolume.utils.shard_check import folders
+
+    places = folders(args.place)
+    if args.remove and not all(isinstance(place, Path) for place in places):
+        raise UserError(f"--remove {args.place}: is for folders of this machine; upload the damaged shards again")
+    damages, incomplete = 0, list[str]()
+    for place in places:
+        found, is_complete = _verify(place, args.remove)
+        damages += found
+        incomplete += [] if is_complete else [str(place)]
+    remedy = "upload them again" if not isinstance(places[0], Path) else "run it with --remove, and prepare again"
+    if damages and not args.remove:
+        raise UserError(f"{args.place}: {damages:,} files are damaged or missing: {remedy}")
+    if damages:
+        print(f"{args.place}: {damages:,} files were damaged or missing: prepare again, which computes their shards")
+    elif incomplete:
+        raise UserError(f"{', '.join(incomplete)}: not complete, there is no index.json: prepare to the end")
+
+
+def _verify(place: Path | str, remove: bool) -> tuple[int, bool]:
+    """Print what is damaged in a folder of shards; return the number of damages, and whether there is an index."""
     from tqdm import tqdm
 
     from sonolume.utils import shard_check
     from sonolume.utils.shards import INDEX_FILE
-    from sonolume.utils.storage import is_address
 
-    if args.remove and is_address(args.place):
-        raise UserError(f"--remove {args.place}: is for folders; upload the damaged shards again")
-    listed, damaged = shard_check.checks(args.place)
-    found = shard_check.find_damage(args.place, listed)
+    listed, damaged = shard_check.checks(place)
+    found = shard_check.find_damage(place, listed)
     damaged += filter(None, tqdm(found, "files", len(listed), unit="file", delay=1))
+    is_complete = not isinstance(place, Path) or (place / INDEX_FILE).is_file()
     if not damaged:
-        is_complete = is_address(args.place) or (Path(args.place) / INDEX_FILE).is_file()
-        rest = "" if is_complete else f"; the features are not complete: there is no {INDEX_FILE}"
-        print(f"{args.place}: all {len(listed):,} files are as they were written{rest}")
-        return
-    print(*(f"{damage.file}: {damage.what}" for damage in damaged[:MOST_LINES]), sep="\n")
-    if args.remove:
-        shard_check.remove(Path(args.place), damaged)
-    remedy = "upload them again" if is_address(args.place) else "run it with --remove, and prepare again"
-    done = "their shards were marked as not done: prepare again" if args.remove else remedy
-    raise UserError(f"{args.place}: {len(damaged):,} of {len(listed):,} files are damaged or missing: {done}")
+        print(f"{place}: all {len(listed):,} files are as they were written")
+    print(*(f"{place}/{damage.file}: {damage.what}\n" for damage in damaged[:MOST_LINES]), sep="", end="")
+    if len(damaged) > MOST_LINES:
+        print(f"... and {len(damaged) - MOST_LINES:,} more")
+    if remove and isinstance(place, Path):
+        shard_check.remove(place, damaged)
+    return len(damaged), is_complete
+
+
+def _check_new(folder: Path, suffix: str) -> None:
+    """Raise a UserError unless a folder can be written and has no files that an earlier command wrote."""
+    paths.check_folder(folder, "--output_dir")
+    if next(folder.glob(f"*{suffix}"), None) is not None:
+        raise UserError(f"--output_dir {folder}: contains {suffix} files already: choose another folder")
 
 
 def export_files(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from sonolume.utils.shard_export import export
+    from sonolume.utils.shard_check import folders
+    from sonolume.utils.shard_export import FORMATS, export
 
-    paths.check_folder(args.output_dir, "--output_dir")
-    count = sum(1 for _ in tqdm(export(args.place, args.output_dir, args.format), "shards", unit="shard", delay=1))
+    _check_new(args.output_dir, FORMATS[args.format][0])
+    (place, *others) = folders(args.place)
+    if others:
+        names = ", ".join(str(one) for one in (place, *others))
+        raise UserError(f"{args.place}: contains several folders of shards, of which one is exported: {names}")
+    count = sum(1 for _ in tqdm(export(place, args.output_dir, args.format), "shards", unit="shard", delay=1))
     print(f"{args.output_dir}: {count:,} files")
 
 
@@ -119,7 +148,7 @@ def pack_sounds(args: argparse.Namespace) -> None:
     from sonolume.preprocessors.webdataset import pack
     from sonolume.utils.manifest import read_manifest
 
-    paths.check_folder(args.output_dir, "--output_dir")
+    _check_new(args.output_dir, ".tar")
     rows = read_manifest(args.place, require=["Audio"])
     count = sum(1 for _ in tqdm(pack(rows, args.output_dir), "tars", unit="tar", delay=1))
     print(f"{args.output_dir}: {len(rows):,} sounds in {count:,} tars")

@@ -20,9 +20,11 @@ def main(argv: list[str]) -> None:
     resume = options.resume or (options.auto_resume and launch.last_checkpoint(run_dir).exists())
     launch.check_run(run_dir, resume)
     launch.check_data(given.config)
-    from sonolume.models import training  # slow imports
+    from pytorch_lightning.utilities import rank_zero_only  # slow imports
 
-    print(training.run(given.config, resume))
+    from sonolume.models import training
+
+    rank_zero_only(print)(training.run(given.config, resume))
 
 
 if __name__ == "__main__":

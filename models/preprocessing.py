@@ -7,8 +7,11 @@ continues the work of every other, also of one that was killed.
 import contextlib
 import multiprocessing
 import os
+import re
+import socket
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,39 +24,51 @@ from sonolume.models.recipes import recipe_code
 from sonolume.models.training import Frozen
 from sonolume.preprocessors import parallel, stages
 from sonolume.preprocessors.prepared import is_sharded
-from sonolume.utils.errors import UserError
+from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.text import message
 
 RAY_CPUS = 0.5  # of a Ray worker; with whole ones Ray waits for ever on a machine of one or two cores
 ROWS_OF_PROCESS = 3000  # at least: one process reads and computes with several threads, and others start in 8 s
+REACHABLE_SECONDS = 10
 PARTS_OF_WORKER = 4  # under Ray, so that fast workers can take more
 
 
-def run(config: Any, options: PreprocessOptions) -> None:
-    """Prepare a data set with the engine of `config.preprocess`.
+def run(config: Any, options: PreprocessOptions) -> bool:
+    """Prepare a data set with the engine of `config.preprocess`; return whether it is complete.
 
     Raises:
         UserError: as the recipe's `preprocess`; or a part of files is asked for, or Ray is not installed.
     """
+    config = _of_dataset(config, options.dataset)
     data = getattr(config, "preprocess", None)
     if not isinstance(data, DataConfig):  # a recipe that makes its own data
         recipe_code(config.recipe, "data").preprocess(config, options)
-        return
+        return True
     in_shards = not isinstance(data, PreprocessConfig) or data.storage is Storage.shards
     in_shards = in_shards or is_sharded(data, options.dataset or config.dataset[0])
     if not in_shards and (options.part or data.engine is Engine.ray):
         what = "--part" if options.part else "preprocess.engine=ray"
         raise UserError(f"{what}: needs preprocess.storage=shards; one process prepares clips in files")
+    if options.part and data.engine is Engine.ray:
+        raise UserError("--part: computes one part without Ray: leave it out, or use preprocess.engine=local")
     if options.part:
         with stages.only(options.part) as report:
             prepare(config, options)
         _print_part(report)
-        return
+        return not report.unfinished
     if data.engine is Engine.ray:
         _with_ray(config, options)
     elif in_shards and (options.features or isinstance(data, PreprocessConfig)):
         _with_processes(config, options)
     prepare(config, options)  # what is left, and the indices
+    return True
+
+
+def _of_dataset(config: Any, dataset: str | None) -> Any:
+    """The config, with the data set in the place of its own unless it is one of them."""
+    if dataset is None or dataset in config.dataset:
+        return config
+    return replace(config, dataset=[dataset], train=replace(config.train, dataset_weights=[]))
 
 
 def prepare(config: Any, options: PreprocessOptions) -> None:
@@ -121,6 +136,7 @@ def _with_ray(config: Any, options: PreprocessOptions) -> None:
     gpus = torch.cuda.device_count() if config.train.accelerator != "cpu" else 0
     ray.data.DataContext.get_current().enable_progress_bars = False  # there is one of ours
     address = config.preprocess.ray_address or None
+    _check_reachable(address)
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
     except ConnectionError as error:
@@ -140,6 +156,17 @@ def _with_ray(config: Any, options: PreprocessOptions) -> None:
         ray.shutdown()
 
 
+def _check_reachable(address: str | None) -> None:
+    """Raise a UserError if nothing answers at HOST:PORT, for which Ray itself would wait for minutes."""
+    found = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address or "")
+    if found is None:  # such as auto
+        return
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=REACHABLE_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"preprocess.ray_address {address}: no Ray cluster there ({first_line(error)})") from error
+
+
 class RayWorker:
     """Computes the parts whose numbers it gets from Ray."""
 
@@ -157,6 +184,6 @@ def _print_part(report: stages.Report) -> None:
     for name, (done, count) in report.unfinished.items():
         message(f"{name}: {done} of {count} shards are done")
     if report.unfinished:
-        print(f"part {report.part} is done; run once more without --part when all parts are")
+        print(f"part {report.part} is done; run the same command without --part when all parts are")
     else:
         print(f"part {report.part} is done, and so are all others")

@@ -28,9 +28,9 @@ def is_due(task: pl.LightningModule) -> bool:
 def log_sounds(
     task: pl.LightningModule, tag: str, waves: Sequence[Tensor], sample_rate: int, captions: Sequence[str] = ()
 ) -> None:
-    """Waves (n,) in -1..1 as {tag}/0, {tag}/1 ..., with their captions."""
+    """Waves (n,), cut to -1..1, as {tag}/0, {tag}/1 ..., with their captions."""
     for number, wave in enumerate(waves):
-        _board(task).add_audio(f"{tag}/{number}", wave.float().cpu().numpy(), _step(task), sample_rate)
+        _board(task).add_audio(f"{tag}/{number}", wave.float().clamp(-1, 1).cpu().numpy(), _step(task), sample_rate)
     for number, caption in enumerate(captions):
         _board(task).add_text(f"{tag}/{number}", markdown(caption), _step(task))
 

@@ -78,12 +78,19 @@ def prepare(
     if not keep_mels:
         return
     opened = {split: mels(config, dataset, split) for split in splits(config, dataset)}
-    if not stages.is_partial():
-        _report(config, dataset, opened)
+    if stages.is_complete():
+        report(config, dataset, opened)
 
 
-def _report(config: PreprocessConfig, dataset: str, opened: Mapping[str, Shards]) -> None:
-    """Write and print the number of examples, and of clips that are left out, with the reasons."""
+def report(config: PreprocessConfig, dataset: str, opened: Mapping[str, Shards]) -> None:
+    """Write and print the number of examples, and of clips that are left out, with the reasons.
+
+    Args:
+        opened: the shards of each split.
+
+    Raises:
+        UserError: there is nothing to train on.
+    """
     folder = prepared.dataset_folder(config, dataset)
     counts = {split: len(shards) for split, shards in opened.items()}
     reasons = Counter(reason for shards in opened.values() for reason in shards.left_out.elements())

@@ -82,6 +82,12 @@ def is_partial() -> bool:
     return report is not None and report.part.count > 1
 
 
+def is_complete() -> bool:
+    """Whether all shards that `compute` has opened are done, also those of other parts."""
+    report = _report.get()
+    return report is None or not report.unfinished
+
+
 def sizes_of(rows: int, shard_rows: int = SHARD_ROWS) -> list[int]:
     """Divide rows into shards: all of `shard_rows` rows but the last."""
     return [min(shard_rows, rows - start) for start in range(0, rows, shard_rows)]

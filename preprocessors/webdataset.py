@@ -24,7 +24,7 @@ Members = dict[str, bytes]  # by suffix, such as ".flac"
 
 
 def extract(tars: Sequence[Path], folder: Path, progress: Callable[[int], Any] = lambda _: None) -> int:
-    """Write the sounds of tars as {folder}/{name of the tar}/{key}.flac, and a metadata.jsonl of all.
+    """Write the sounds of tars as {folder}/{name of the tar}/{key}.flac, and a metadata.jsonl of all in the folder.
 
     A tar that was extracted before is skipped; one that fails leaves nothing.
 
@@ -35,13 +35,15 @@ def extract(tars: Sequence[Path], folder: Path, progress: Callable[[int], Any] =
         Number of sounds.
 
     Raises:
-        UserError: a tar is damaged, or two have the same name; a member has an unusable name or text.
+        UserError: a tar is damaged, or two have the same name; a member has an unusable name or text; the folder
+            contains other sounds.
     """
+    if (folder / METADATA).is_file() and not _extracted(folder):
+        raise UserError(f"{folder / METADATA}: is of other sounds: choose another folder")
     names = [tar.name.partition(".")[0] for tar in tars]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{folder}: two tars are named {twice}: extract them into two folders")
-    lines: list[str] = []
     for tar, name in zip(tars, names, strict=True):
         if not (folder / name / METADATA).is_file():
             with files.atomic_folder(folder / name) as unfinished:
@@ -50,11 +52,16 @@ def extract(tars: Sequence[Path], folder: Path, progress: Callable[[int], Any] =
                 if not found:
                     raise UserError(f"{tar}: holds no sounds ({', '.join(sorted(files.AUDIO_SUFFIXES))})")
                 (unfinished / METADATA).write_text("".join(json.dumps(row) + "\n" for row in found))
-        lines += files.read_text(folder / name / METADATA).splitlines(keepends=True)
         progress(1)
+    lines = [line for path in _extracted(folder) for line in files.read_text(path).splitlines(keepends=True)]
     with files.atomic_path(folder / METADATA) as temporary:
         temporary.write_text("".join(lines))
     return len(lines)
+
+
+def _extracted(folder: Path) -> list[Path]:
+    """The metadata.jsonl of each tar that was extracted to a folder."""
+    return sorted(folder.glob(f"*/{METADATA}"))
 
 
 def read_samples(tar: Path) -> Iterator[tuple[str, Members]]:

@@ -34,6 +34,7 @@ DENIED = re.compile(
     r"SignatureDoesNotMatch|Unable to locate credentials|Access ?Denied|Forbidden|Unauthorized|\b40[13]\b"
 )
 MISSING = re.compile(r"NoSuchBucket|NoSuchKey|RepositoryNotFound|EntryNotFound|RevisionNotFound|\b404\b")
+NO_BUCKET = re.compile(r"NoSuchBucket|bucket does not exist")
 OFFLINE = re.compile(r"OfflineMode")
 TRANSIENT = re.compile(
     r"SlowDown|reduce your request rate|Too ?Many ?Requests|ServiceUnavailable|InternalError|Time-?d?[ -]?out|"
@@ -183,6 +184,8 @@ def _is_transient(error: BaseException) -> bool:
 def _explain(error: BaseException, protocol: str) -> str:
     """What went wrong, and what to do."""
     detail = first_line(error)
+    if _is_about(error, NO_BUCKET):
+        return f"no such bucket ({detail}): create it, or mend the address"
     if _is_missing(error):
         return f"no such file ({detail}): check bucket and folder, and whether they were uploaded to the end"
     if _is_denied(error):

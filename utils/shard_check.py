@@ -1,6 +1,5 @@
 """Finds damaged shards, and summarises what a folder of shards holds."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from sonolume.utils import files
 from sonolume.utils.download_cache import CacheSettings
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.remote_storage import MissingFileError, RemoteStorage
-from sonolume.utils.shards import INDEX_FILE, Shards, done_name, file_name
-from sonolume.utils.storage import is_address
+from sonolume.utils.shards import INDEX_FILE, Shards, check_form, done_name, file_name
+from sonolume.utils.storage import ADDRESS_FILE, FOLDERS_FILE, is_address, linked_address
 
 DONE = done_name(0).removeprefix("00000")  # end of the names
 
@@ -33,6 +32,33 @@ class Check:
     shard: int
     file: str
     checksum: str
+
+
+def folders(place: Path | str) -> list[Path | str]:
+    """The folders of shards of a place: itself, or those below a data set; a link is replaced by its address.
+
+    Raises:
+        UserError: there are none.
+    """
+    if is_address(place):
+        return _uploaded_folders(str(place))
+    folder = Path(place)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    marks = (INDEX_FILE, f"*{DONE}", ADDRESS_FILE)
+    found = sorted({path.parent for mark in marks for path in folder.rglob(mark)})
+    if not found:
+        raise UserError(f"{folder}: contains no shards: expected {INDEX_FILE} or files such as {done_name(0)}")
+    return [linked_address(one) or one for one in found]
+
+
+def _uploaded_folders(address: str) -> list[Path | str]:
+    storage = RemoteStorage(address, CacheSettings.from_environment())
+    try:
+        listed = files.read_json(storage.fetch(FOLDERS_FILE), "the folders of an uploaded data set")["folders"]
+    except MissingFileError:
+        return [address]  # of one folder
+    return [f"{storage.name}/{one}" for one in listed]
 
 
 def checks(place: Path | str) -> tuple[list[Check], list[Damage]]:
@@ -69,7 +95,10 @@ def _index(folder: Path, wrong: list[Damage]) -> list[dict[str, Any]]:
     if not (folder / INDEX_FILE).exists():
         return []
     try:
-        return files.read_json(folder / INDEX_FILE, "the index of shards")["shards"]
+        index = files.read_json(folder / INDEX_FILE, "the index of shards")
+        if "shards" in index:
+            check_form(index, str(folder / INDEX_FILE))
+        return index["shards"]
     except (UserError, KeyError) as error:
         wrong.append(Damage(None, INDEX_FILE, _describe(error, folder / INDEX_FILE)))
         return []
@@ -127,10 +156,7 @@ def summary(place: Path | str) -> list[str]:
     listed = [(name, str(kind), f"{_bytes_of(name, sizes) / 1e6:,.1f} MB") for name, kind in shards.columns.items()]
     widths = [max(len(row[column]) for row in listed) for column in range(3)] if listed else []
     lines += [f"  {row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:>{widths[2]}}" for row in listed]
-    if not is_address(place):
-        done = (files.read_json(Path(place) / done_name(part.number)) for part in shards.parts)
-        reasons = Counter(str(row.get("reason", "other")) for one in done for row in one.get("left_out", []))
-        lines += [f"left out: {count:,} rows: {reason}" for reason, count in reasons.most_common()]
+    lines += [f"left out: {count:,} rows: {reason}" for reason, count in shards.left_out.most_common()]
     made_by = ", ".join(f"{key}: {value}" for facts in shards.made_by for key, value in facts.items())
     return lines + ([f"made by: {made_by}"] if made_by else [])
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sonolume.utils import files
+from sonolume.utils import files, shard_upload
 from sonolume.utils.download_cache import CacheSettings
 from sonolume.utils.errors import UserError
-from sonolume.utils.remote_storage import RemoteStorage
+from sonolume.utils.remote_storage import MissingFileError, RemoteStorage
 from sonolume.utils.shard_upload import Uploaded, upload
 from sonolume.utils.shards import INDEX_FILE
-from sonolume.utils.storage import ADDRESS_FILE
+from sonolume.utils.storage import ADDRESS_FILE, FOLDERS_FILE
 
-FOLDERS_FILE = "folders.json"
+SHARDS_FILE = "shards.json"  # settings of a data set in shards
 
 
 def shard_folders(folder: Path) -> list[str]:
@@ -29,21 +29,38 @@ def shard_folders(folder: Path) -> list[str]:
 
 
 def upload_all(folder: Path, address: str, progress: Callable[[int], Any] = lambda _: None) -> Uploaded:
-    """Copy a data set with all its folders of shards to an address; raises as `upload`."""
+    """Copy a data set with all its folders of shards to an address.
+
+    Raises:
+        UserError: as `upload`; or another data set is at the address.
+    """
     total, found = Uploaded(), shard_folders(folder)
+    settings = sorted(path.name for path in folder.glob("*.json"))
+    storage = shard_upload.open_store(address, folder)
+    if SHARDS_FILE in settings:
+        _check_same(storage, folder)
     for one in found:
         done = upload(folder / one, f"{address.rstrip('/')}/{one}", progress)
         total.sent, total.present, total.bytes = (
             total.sent + done.sent, total.present + done.present, total.bytes + done.bytes
         )  # fmt: skip
-    storage = RemoteStorage(address, CacheSettings.from_environment())
-    settings = sorted(path.name for path in folder.glob("*.json"))
     for name in settings:
         storage.upload(folder / name, name)
     with TemporaryDirectory() as temporary:
         files.write_json(Path(temporary) / FOLDERS_FILE, {"folders": found, "settings": settings})
         storage.upload(Path(temporary) / FOLDERS_FILE, FOLDERS_FILE)
     return total
+
+
+def _check_same(storage: RemoteStorage, folder: Path) -> None:
+    """Raise a UserError if the store has another data set."""
+    try:
+        found = files.read_json(storage.fetch(SHARDS_FILE), "the settings of an uploaded data set")
+    except MissingFileError:
+        return
+    if found != files.read_json(folder / SHARDS_FILE):
+        raise UserError(f"{storage.name}: another data set was uploaded there ({SHARDS_FILE} differs): choose another "
+                        "address, or remove it first")  # fmt: skip
 
 
 def link(address: str, folder: Path) -> Iterator[str]:

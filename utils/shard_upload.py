@@ -38,12 +38,7 @@ def upload(folder: Path, address: str, progress: Callable[[int], Any] = lambda _
     Raises:
         UserError: the folder has no index, a file of it is damaged, or the address cannot be written.
     """
-    if not is_address(address):
-        raise UserError(f"{address}: is not an address such as s3://bucket/folder; copy folders with cp or rsync")
-    if address.startswith("hf://"):
-        raise UserError(f"{address}: is written with `hf upload-large-folder REPO_ID {folder} --repo-type dataset`")
-    parts = Shards(folder).parts
-    storage = RemoteStorage(address, CacheSettings.from_environment())
+    parts, storage = Shards(folder).parts, open_store(address, folder)
     sizes, uploaded = storage.sizes(), Uploaded()
     with TemporaryDirectory() as temporary, ThreadPoolExecutor(THREADS) as pool:
 
@@ -59,6 +54,15 @@ def upload(folder: Path, address: str, progress: Callable[[int], Any] = lambda _
             pool.shutdown(wait=True, cancel_futures=True)
     storage.upload(folder / INDEX_FILE, INDEX_FILE)
     return uploaded
+
+
+def open_store(address: str, folder: Path) -> RemoteStorage:
+    """Open the address to which a folder is uploaded; raises a UserError if it is none that can be written."""
+    if not is_address(address):
+        raise UserError(f"{address}: is not an address such as s3://bucket/folder; copy folders with cp or rsync")
+    if address.startswith("hf://"):
+        raise UserError(f"{address}: is written with `hf upload-large-folder REPO_ID {folder} --repo-type dataset`")
+    return RemoteStorage(address, CacheSettings.from_environment())
 
 
 def _send_shard(

@@ -401,7 +401,7 @@ def _map(part: _Part, column: str, kind: ColumnType, rows: int) -> np.ndarray:
     """Map a file of (rows, ...) values; a UserError names one that is missing, cut off or of another type."""
     name = file_name(part.number, column)
     where = f"{part.storage.name}/{name}"
-    remedy = part.storage.remedy.replace("{done}", done_name(part.number))
+    remedy = part.storage.remedy
     try:
         values = _load(part.storage, name, part.checksums[column])
     except FileNotFoundError as error:
@@ -425,10 +425,17 @@ def _load(storage: Storage, name: str, checksum: str) -> np.ndarray:
 def _read_index(storage: Storage) -> dict[str, Any]:
     path = storage.fetch(INDEX_FILE)
     where = f"{storage.name}/{INDEX_FILE}"
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder")
     if not path.is_file():
         raise UserError(f"{where}: no such file: the features are not complete: prepare them to the end")
     index = files.read_json(path, "the index of shards")
-    if index.get("form") != FORM:
-        form = index.get("form")
-        raise UserError(f"{where}: of form {form!r}, this version reads {FORM}: prepare the features again")
+    check_form(index, where)
     return index
+
+
+def check_form(index: Mapping[str, Any], where: str) -> None:
+    """Raise a UserError if an index is not of the form that this version reads."""
+    if index.get("form") != FORM:
+        found = f"of form {index['form']!r}" if "form" in index else "no index of shards"
+        raise UserError(f"{where}: {found}, this version reads form {FORM}: prepare the features again")

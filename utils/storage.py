@@ -7,13 +7,14 @@ from sonolume.utils import files
 from sonolume.utils.download_cache import CacheSettings
 
 ADDRESS_FILE = "address.json"  # of a folder whose shards are elsewhere
+FOLDERS_FILE = "folders.json"  # of an uploaded data set: its folders of shards
 
 
 class Storage(Protocol):
     """A folder of files that are read as local files. Instances can be pickled and survive a fork."""
 
     name: str  # path or address, for messages
-    remedy: str  # for a damaged file; {done} is replaced by the name of the done.json of its shard
+    remedy: str  # for a damaged file
 
     def fetch(self, file: str, checksum: str = "") -> Path:
         """Return a local path with the content of a file of the folder; it may not exist.
@@ -31,10 +32,9 @@ class Storage(Protocol):
 class LocalStorage:
     """A folder of this machine."""
 
-    remedy = "remove it, {done} and index.json, and prepare again"
-
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, str(folder)
+        self.remedy = f"run `sonolume shards verify {folder} --remove`, and prepare again"
 
     def fetch(self, file: str, checksum: str = "") -> Path:
         return self.folder / file
@@ -62,6 +62,12 @@ def is_address(place: Path | str) -> bool:
     return isinstance(place, str) and "://" in place
 
 
+def linked_address(folder: Path) -> str | None:
+    """The address of a folder that `sonolume shards link` made; None for others."""
+    link = folder / ADDRESS_FILE
+    return str(files.read_json(link, "the address of shards").get("address")) if link.is_file() else None
+
+
 def open_storage(place: Path | str, cache: CacheSettings | None = None) -> Storage:
     """Open a folder, or an address such as s3://bucket/folder, whose files are cached.
 
@@ -72,9 +78,8 @@ def open_storage(place: Path | str, cache: CacheSettings | None = None) -> Stora
     """
     if is_address(place):
         return _open_address(str(place), cache)
-    if (link := Path(place) / ADDRESS_FILE).is_file():
-        address = files.read_json(link, "the address of shards").get("address")
-        return LinkedStorage(Path(place), _open_address(str(address), cache))
+    if address := linked_address(Path(place)):
+        return LinkedStorage(Path(place), _open_address(address, cache))
     return LocalStorage(Path(place))
 
 

@@ -21,7 +21,7 @@ from sonolume.models.tta.audioldm.components import load_encoders
 from sonolume.models.tta.audioldm.data import training_data
 from sonolume.models.tta.audioldm.task import Task
 from sonolume.preprocessors import stages
-from sonolume.utils import background
+from sonolume.utils import background, cli
 from sonolume.utils.errors import UserError
 from tests import runs
 
@@ -144,10 +144,9 @@ def test_parts_in_any_order_write_the_same_bytes(prepare: Callable[..., list[str
     for part in ("2/3", "0/3", "0/3", "1/3"):
         prepare("parts", *SHARDS, "--part", part)
     printed = capsys.readouterr()
-    assert "part 0/3 is done; run once more without --part when all parts are" in printed.out
+    assert "part 0/3 is done; run the same command without --part when all parts are" in printed.out
     assert "part 1/3 is done, and so are all others" in printed.out
     assert "latents and texts of train: 2 of 3 shards are done" in printed.err
-    prepare("parts", *SHARDS)
     assert checksums(tmp_path / "parts") == checksums(tmp_path / "whole")
 
 
@@ -163,6 +162,8 @@ def test_latents_without_stored_mels(prepare: Callable[..., list[str]], tmp_path
     (index,) = (tmp_path / "without").glob("noise/cache/*train*/index.json")
     assert {"unreadable": 1} in [shard["left_out"] for shard in json.loads(index.read_text())["shards"]]
     assert len(items(overrides, tmp_path)) == json.loads(index.read_text())["rows"]
+    reports = [json.loads((tmp_path / name / "noise/report.json").read_text()) for name in ("with mels", "without")]
+    assert reports[0] == reports[1] and reports[0]["refused"] == {"unreadable": 1}
 
 
 @pytest.mark.full
@@ -205,6 +206,8 @@ def test_data_sets_are_prepared_one_by_one_and_concatenated(prepare: Callable[..
     prepare("data", *SHARDS, "--dataset", "more", "preprocess.shuffle_seed=1")
     before = checksums(tmp_path / "data")
     assert [name for name in before if name.startswith("more/cache") and name.endswith("index.json")]
+    preprocess.main(["--config", str(tmp_path / "tta_audioldm.json"), "--dataset", "more", "--features", *overrides])
+    assert checksums(tmp_path / "data") == before
     config = load_config(tmp_path / "tta_audioldm.json", [*overrides, "dataset=[noise,more]"])
     data: Any = training_data(config, load_encoders(config)).train
     assert checksums(tmp_path / "data") == before
@@ -268,6 +271,10 @@ def test_wrong_use(prepare: Callable[..., list[str]], tmp_path: Path, monkeypatc
         prepare("in files", "preprocess.engine=ray")
     with pytest.raises(UserError, match="--part 2/2: parts are numbered from 0, so the last one is 1/2"):
         prepare("in shards", *SHARDS, "--part", "2/2")
+    with pytest.raises(UserError, match="--part: computes one part without Ray: leave it out"):
+        prepare("in shards", *SHARDS, "preprocess.engine=ray", "--part", "0/2")
+    with pytest.raises(UserError, match="preprocess.ray_address 127.0.0.1:9: no Ray cluster there"):
+        preprocessing._check_reachable("127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="Ray is not installed: pip install"):
         prepare("in shards", *SHARDS, "preprocess.engine=ray")
@@ -278,10 +285,9 @@ def test_a_damaged_shard_is_named(prepare: Callable[..., list[str]], tmp_path: P
     before = items(overrides, tmp_path)
     (path,) = (tmp_path / "data").glob("*/cache/*train*/00001.moments.npy")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="00001.moments.npy: is damaged .*, 00001.done.json and index.json"):
+    with pytest.raises(UserError, match="00001.moments.npy: is damaged .*: run `sonolume shards verify"):
         items(overrides, tmp_path)
-    path.with_name("00001.done.json").unlink()
-    path.with_name("index.json").unlink()
+    assert cli.run(shards.main, ["verify", str(tmp_path / "data/noise"), "--remove"]) == 0
     for one, other in zip(items(overrides, tmp_path), before, strict=True):
         assert one[0].equal(other[0]) and one[1].equal(other[1])
 

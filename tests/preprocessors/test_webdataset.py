@@ -83,6 +83,17 @@ def test_a_tar_is_extracted_once(tmp_path: Path) -> None:
     second = write_tar(tmp_path / "1.tar", {"a.wav": b"a"})
     assert webdataset.extract([first, second], tmp_path / "out") == 2
     assert (tmp_path / "out" / "0" / "a.wav").stat().st_mtime_ns == before
+    webdataset.extract([second], tmp_path / "out")  # the first stays in the manifest
+    assert [row.uid for row in read_manifest(tmp_path / "out")] == ["0/a", "1/a"]
+
+
+def test_a_folder_of_other_sounds_is_kept(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "0.tar", {"a.wav": b"a"})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/metadata.jsonl").write_text('{"file_name": "b.wav"}')
+    with pytest.raises(UserError, match="mine/metadata.jsonl: is of other sounds: choose another folder"):
+        webdataset.extract([tar], tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["metadata.jsonl"]
 
 
 def cut_off(tar: Path) -> None:

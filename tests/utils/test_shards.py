@@ -165,7 +165,7 @@ def test_a_wrong_file_is_named_with_the_remedy(folder: Path, change: Callable[[P
     change(folder / f"00002.{column}.npy")
     read = Shards(folder).column(column.partition(".")[0])
     read[0]
-    remedy = r"00002\.done\.json and index\.json, and prepare again"
+    remedy = "run `sonolume shards verify .* --remove`, and prepare again"
     with pytest.raises(UserError, match=rf"00002\.{column}\.npy: .*{remedy}") as found:
         read[5]
     assert "\n" not in str(found.value)
@@ -178,8 +178,10 @@ def change_index(folder: Path, **changes: Any) -> None:
 def test_a_missing_newer_or_damaged_index(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"index\.json: no such file: the features are not complete"):
         Shards(tmp_path)
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        Shards(tmp_path / "nowhere")
     change_index(folder, form=2)
-    with pytest.raises(UserError, match=r"index\.json: of form 2, this version reads 1"):
+    with pytest.raises(UserError, match=r"index\.json: of form 2, this version reads form 1"):
         Shards(folder)
     cut_off(folder / "index.json")
     (folder / "index.json").write_text((folder / "index.json").read_text()[:30])

@@ -211,13 +211,14 @@ def test_what_passes_is_tried_again_after_a_growing_while(
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (FileNotFoundError("The specified bucket does not exist"), "no such file .*bucket does not exist.*uploaded to"),
+        (FileNotFoundError("The specified bucket does not exist"), "no such bucket .*: create it"),
+        (FileNotFoundError("index.json"), "no such file .*uploaded to"),
         (NoCredentialsError("Unable to locate credentials"), "no access .*: check the credentials"),
         (PermissionError("Access Denied"), "no access"),
         (ClientError("An error occurred (403) when calling the HeadObject operation: Forbidden"), "no access"),
         (ValueError("odd\nsecond line"), "ValueError: odd$"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+    ids=lambda value: f"{type(value).__name__} {value}"[:40] if isinstance(value, Exception) else "",
 )
 def test_what_does_not_pass_is_one_line_at_once(store: Store, error: Exception, message: str) -> None:
     store.fail = iter([error] * 2)

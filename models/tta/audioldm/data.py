@@ -32,8 +32,8 @@ from sonolume.models.training import Frozen, TrainingData
 from sonolume.models.tta.audioldm import components
 from sonolume.models.tta.audioldm.batches import Item, collate
 from sonolume.models.tta.features import BATCH_SIZE, MelFiles, MelShards, open_mels, prepare_mels, rows_of_groups
-from sonolume.preprocessors import stages
-from sonolume.preprocessors.prepared import LeftOut, cache_folder
+from sonolume.preprocessors import sound_shards, stages
+from sonolume.preprocessors.prepared import LeftOut, cache_folder, is_sharded
 from sonolume.preprocessors.sound_shards import ROW, Rows
 from sonolume.preprocessors.stages import Progress, Stage, compute, device_of, in_threads, on_device
 from sonolume.utils import paths
@@ -56,15 +56,18 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
     """Recordings or scenes -> manifest and mel features; then moments and text states if the VAE is there."""
     assert options.dataset is not None
     prepare_mels(config.preprocess, options, captions=True)
-    if options.dataset not in config.dataset:
-        config = replace(config, dataset=[options.dataset])
+    in_shards = is_sharded(config.preprocess, options.dataset)
+    if in_shards or options.dataset not in config.dataset:  # each data set in shards keeps its own latents
+        config = replace(config, dataset=[options.dataset], train=replace(config.train, dataset_weights=[]))
     folder = paths.resolve(config.model.autoencoder_path)  # of a VAE, or of a pipeline that contains one
-    if (folder / "config.json").is_file() or (folder / "vae" / "config.json").is_file():
-        data: Any = training_data(config, components.load_encoders(config))
-        if not config.preprocess.keep_mels and not stages.is_partial():  # otherwise the mels are counted
-            print(f"{', '.join(config.dataset)}: {len(data.train):,} train, {len(data.valid):,} valid")
-    else:
+    if not (folder / "config.json").is_file() and not (folder / "vae" / "config.json").is_file():
         print(f"{config.model.autoencoder_path}: not trained yet: its latents are cached when training starts")
+        return
+    data: Any = training_data(config, components.load_encoders(config))
+    if in_shards and not config.preprocess.keep_mels and stages.is_complete():  # otherwise the mels are counted
+        splits = sound_shards.splits(config.preprocess, options.dataset)
+        opened = {name: getattr(data, name).shards for name in ("train", "valid") if name in splits}
+        sound_shards.report(config.preprocess, options.dataset, opened)
 
 
 def training_data(config: Config, frozen: Frozen) -> TrainingData:
