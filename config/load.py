@@ -61,10 +61,19 @@ def merge(given: Sequence[sources.Source]) -> Any:
         OmegaConf.resolve(merged)
         return OmegaConf.to_object(merged)
     except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
+        where = sources.COMMAND_LINE if len(files) < len(given) and _is_valid(files) else name
+        raise ConfigError(f"{where}: {error}") from None
     except OmegaConfBaseException as error:
         key = error.full_key or _first_unresolved(merged)
         raise ConfigError(f"{name}: {key}: {sources.plain_message(error)}") from None
+
+
+def _is_valid(given: Sequence[sources.Source]) -> bool:
+    try:
+        merge(given)
+    except ConfigError:
+        return False
+    return True
 
 
 def _check_interpolations(content: Any, name: str) -> None:

@@ -44,7 +44,7 @@ CASES = [  # bins/X.py, its config, flags and what the error names
     ("compare", "", "file none", "none: no such"),
     ("build", "", "audiotoken --output_dir file", "--output_dir file: is a file"),
     ("results", "", "--output_dir file/x", "--output_dir file/x: file is a file"),
-    ("shards", "", "info none", "none/index.json: no such file"),
+    ("shards", "", "info none", "none: no such folder"),
     ("shards", "", "verify ftp://x/y", "ftp://x/y: is not the address of a folder"),
     ("shards", "", "export none --output_dir file", "--output_dir file: is a file"),
     ("shards", "", "export none --output_dir x --format zip", "--format: invalid choice: 'zip'"),

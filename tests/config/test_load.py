@@ -239,6 +239,7 @@ def test_an_override_can_give_what_the_file_lacks() -> None:
         ("train.batch_size=many", "command line: train.batch_size: needs a whole number, got the text 'many'"),
         ("train.batch_size='4'", "command line: train.batch_size: needs a whole number, got the text '4'"),
         ("train=3", "command line: train: needs a section {...}, got the number 3"),
+        ("train.batch_size=0", "command line: train.batch_size must be at least 1, got 0"),
         ("train", "command line: 'train' is not key=value: "),
         ("train.max_steps=" + "1" * 5000, "command line: 'train.max_steps=111"),
         ("train=" + "{a: " * 500, "command line: 'train={a: {a:"),
