@@ -15,7 +15,7 @@ import torch
 
 from sonolume.bins import preprocess, shards
 from sonolume.config.load import load_config
-from sonolume.models import preprocessing, training
+from sonolume.models import preprocessing
 from sonolume.models.data_order import EpochOrder
 from sonolume.models.tta.audioldm.components import load_encoders
 from sonolume.models.tta.audioldm.data import training_data
@@ -91,9 +91,8 @@ def test_training_on_shards_equals_training_on_files(prepare: Callable[..., list
     """With the same order of clips and the same batches of captions, bit for bit."""
     weights = []
     for name, arguments in (("in files", []), ("in shards", ["preprocess.storage=shards"])):
-        config = load_config(tmp_path / "tta_audioldm.json", prepare(name, *arguments))
-        training.run(config, resume=False)
-        state = torch.load(config.run_dir / "checkpoints/last.ckpt", weights_only=True)
+        config = load_config(tmp_path / "tta_audioldm.json", [*prepare(name, *arguments), "train.max_steps=3"])
+        state = runs.last(runs.train(config))
         weights.append((state["state_dict"], state["callbacks"]["Position"]))
     assert weights[0][1] == weights[1][1]
     for one, other in zip(weights[0][0].values(), weights[1][0].values(), strict=True):
@@ -258,8 +257,8 @@ def test_large_text_states_are_not_stored(prepare: Callable[..., list[str]], tmp
 def test_training_with_texts_encoded_in_the_step(prepare: Callable[..., list[str]], tmp_path: Path) -> None:
     best = []
     for policy in ("always", "never"):
-        chosen = [*prepare("data", *SHARDS), f"preprocess.cache_texts={policy}", f"exp_name={policy}"]
-        config = load_config(tmp_path / "tta_audioldm.json", [*chosen, "train.max_steps=2"])
+        chosen = [f"preprocess.cache_texts={policy}", f"exp_name={policy}", "train.max_steps=1"]
+        config = load_config(tmp_path / "tta_audioldm.json", [*prepare("data", *SHARDS), *chosen])
         best.append(runs.last(runs.train(config))["callbacks"]["SaveRun"]["best"])
     assert best[0] == pytest.approx(best[1], rel=1e-3)
 
