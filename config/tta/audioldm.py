@@ -14,7 +14,7 @@ from sonolume.config.base import (
     RunConfig,
     Strict,
     TrainConfig,
-)  # fmt: skip
+)
 from sonolume.config.card import Card
 from sonolume.config.options import Options, Spans, option, parse_spans
 from sonolume.utils.errors import UserError

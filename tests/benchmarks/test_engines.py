@@ -23,7 +23,7 @@ COMMAND = [sys.executable, str(ROOT / "bins/preprocess.py"), "tta/autoencoderkl"
 
 
 @pytest.mark.benchmark
-@pytest.mark.parametrize("clips", [500, 2000])
+@pytest.mark.parametrize("clips", [500, 2000, 6000])
 def test_engines(tmp_path: Path, clips: int, print_table: Callable[..., None]) -> None:
     wave = 0.1 * np.random.default_rng(0).standard_normal(SECONDS * 16000)
     soundfile.write(tmp_path / "clip.flac", wave, 16000, subtype="PCM_16")
