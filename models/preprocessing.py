@@ -5,6 +5,7 @@ continues the work of every other, also of one that was killed.
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import re
@@ -138,7 +139,7 @@ def _with_ray(config: Any, options: PreprocessOptions) -> None:
     address = config.preprocess.ray_address or None
     _check_reachable(address)
     try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise UserError(f"preprocess.ray_address {config.preprocess.ray_address}: no Ray cluster there") from error
     try:
