@@ -85,13 +85,14 @@ def test_an_unfinished_part_shows_its_own_rows(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.full
 def test_a_killed_process_leaves_nothing_that_counts(tmp_path: Path) -> None:
     """Killed at many moments, run again each time: in the end the same bytes, and no temporary file."""
     compute(squares(), tmp_path / "whole")
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     started = time.monotonic()
-    for moment in (0.05, 0.12, 0.2):  # seconds after the first file, of half a second
+    for moment in (0.02, 0.05, 0.08, 0.12, 0.16, 0.2):  # seconds after the first file, of half a second
         process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path / "killed")], env=environment, cwd=root)
         while not list(tmp_path.glob("killed/*/*")) and process.poll() is None and time.monotonic() - started < 60:
             time.sleep(0.01)
