@@ -1,9 +1,9 @@
 """Sections shared by several recipes. A dataclass is both the schema of a config file and its default values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from omegaconf import MISSING, OmegaConf
 
@@ -271,6 +271,13 @@ class RunConfig(Strict):
     def run_dir(self) -> Path:
         """The folder of this run, with config.json, checkpoints/, tensorboard/ and pipeline/."""
         return paths.resolve(self.log_dir) / self.exp_name
+
+    def of_dataset(self, dataset: str) -> Self:
+        """This config with a single data set, and so without weights of several."""
+        changes: dict[str, Any] = {"dataset": [dataset]}
+        if train := getattr(self, "train", None):
+            changes["train"] = replace(train, dataset_weights=[])
+        return replace(self, **changes)
 
     def to_dict(self) -> Any:
         """All values, of which JSON can be read by `load_config`."""

@@ -24,10 +24,11 @@ from sonolume.models import lora, runtime
 from sonolume.models.evaluation.report import Score, score_table
 from sonolume.modules import unet
 from sonolume.modules.saved_card import END_LICENCE, END_MEASURED, FILE, LICENCE, MARK, MEASURED
-from sonolume.preprocessors.prepared import REPORT_FILE, SHARDS_FILE, dataset_folder, is_sharded
+from sonolume.preprocessors.prepared import REPORT_FILE, dataset_folder, is_sharded
 from sonolume.utils import files, local_paths, paths
 from sonolume.utils.errors import UserError, first_line
 from sonolume.utils.model_folder import COMPONENTS, HUB_ID, PIPELINES, SETTINGS, WHOLE_MODELS, class_in
+from sonolume.utils.storage import SHARDS_FILE
 from sonolume.utils.text import code, markdown
 
 RUN_FILE = "sonolume.json"  # of models/tta/audioldm/run_config.py

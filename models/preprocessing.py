@@ -1,6 +1,6 @@
 """Who computes the shards of a data set: this process, several on this machine, one part of many, or Ray.
 
-All of them call the same function, `prepare`, with another part; what is done is what lies on the disk. So every engine
+All of them call the same function, `prepare`, with another part; progress is recorded only on the disk. So every engine
 continues the work of every other, also of one that was killed.
 """
 
@@ -12,7 +12,6 @@ import re
 import socket
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from sonolume.utils.text import message
 
 RAY_CPUS = 0.5  # of a Ray worker; with whole ones Ray waits for ever on a machine of one or two cores
 ROWS_OF_PROCESS = 3000  # at least: one process reads and computes with several threads, and others start in 8 s
-REACHABLE_SECONDS = 10
+REACHABLE_SECONDS = 10  # in which a Ray cluster must answer
 PARTS_OF_WORKER = 4  # under Ray, so that fast workers can take more
 
 
@@ -40,7 +39,8 @@ def run(config: Any, options: PreprocessOptions) -> bool:
     Raises:
         UserError: as the recipe's `preprocess`; or a part of files is asked for, or Ray is not installed.
     """
-    config = _of_dataset(config, options.dataset)
+    if options.dataset and options.dataset not in config.dataset:
+        config = config.of_dataset(options.dataset)
     data = getattr(config, "preprocess", None)
     if not isinstance(data, DataConfig):  # a recipe that makes its own data
         recipe_code(config.recipe, "data").preprocess(config, options)
@@ -63,13 +63,6 @@ def run(config: Any, options: PreprocessOptions) -> bool:
         _with_processes(config, options)
     prepare(config, options)  # what is left, and the indices
     return True
-
-
-def _of_dataset(config: Any, dataset: str | None) -> Any:
-    """The config, with the data set in the place of its own unless it is one of them."""
-    if dataset is None or dataset in config.dataset:
-        return config
-    return replace(config, dataset=[dataset], train=replace(config.train, dataset_weights=[]))
 
 
 def prepare(config: Any, options: PreprocessOptions) -> None:
@@ -164,7 +157,7 @@ def _check_reachable(address: str | None) -> None:
         return
     try:
         socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=REACHABLE_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(f"preprocess.ray_address {address}: no Ray cluster there ({first_line(error)})") from error
 
 

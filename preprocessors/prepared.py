@@ -17,11 +17,11 @@ from sonolume.config.base import DataConfig
 from sonolume.utils import audio, files, manifest, names, paths
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row
+from sonolume.utils.storage import SHARDS_FILE
 from sonolume.utils.text import printable
 
 REPORT_FILE, FAILED_FILE = "report.json", "report_failed.json"
 SETTINGS_FILE = "settings.json"  # of features, in their folder
-SHARDS_FILE = "shards.json"  # of a data set whose clips are in shards: settings, and the folder of each split
 RESERVED = (  # no Split gets one of these names: written by preparations, or read from a folder of recordings
     REPORT_FILE, FAILED_FILE, SETTINGS_FILE, SHARDS_FILE, "pairs.json", "sounds.json", "speech.json",
     *manifest.FOLDER_MANIFESTS,

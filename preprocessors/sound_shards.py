@@ -22,7 +22,7 @@ from sonolume.config.base import PreprocessConfig
 from sonolume.config.part import Part
 from sonolume.modules.mel import MelSettings
 from sonolume.preprocessors import prepared, stages, text_audio
-from sonolume.preprocessors.prepared import REPORT_FILE, SHARDS_FILE, LeftOut, is_sharded
+from sonolume.preprocessors.prepared import REPORT_FILE, LeftOut, is_sharded
 from sonolume.preprocessors.stages import Progress, Stage, compute, in_threads, sizes_of
 from sonolume.preprocessors.text_audio import Plan
 from sonolume.utils import files
@@ -31,6 +31,7 @@ from sonolume.utils.cache import locked
 from sonolume.utils.errors import UserError
 from sonolume.utils.manifest import Row, assign_splits, record, row_of
 from sonolume.utils.shards import Column, Shards, ShardWriter
+from sonolume.utils.storage import SHARDS_FILE
 from sonolume.utils.text import printable
 
 FOLDER = "shards"
@@ -109,7 +110,7 @@ def report(config: PreprocessConfig, dataset: str, opened: Mapping[str, Shards])
 
 
 def _details_of_left_out(folder: Path) -> Iterator[str]:
-    """Why each clip of a data set was left out."""
+    """Messages on the clips of a data set that were left out."""
     for path in sorted((folder / FOLDER).glob("*/*.done.json")):
         yield from (one["detail"] for one in files.read_json(path)["left_out"] if one["detail"])
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +50,11 @@ class Stage:
 
     def folder(self, parent: Path) -> Path:
         """Folder of the shards: {parent}/{name}-{hash of the key}."""
-        return parent / f"{files.safe_name(self.name)}-{content_hash(self.key)}"
+        return parent / f"{files.safe_name(self.name)}-{self._hash}"
+
+    @cached_property
+    def _hash(self) -> str:
+        return content_hash(self.key)  # of a million rows it takes seconds
 
 
 @dataclass

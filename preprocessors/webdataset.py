@@ -38,7 +38,7 @@ def extract(tars: Sequence[Path], folder: Path, progress: Callable[[int], Any] =
         UserError: a tar is damaged, or two have the same name; a member has an unusable name or text; the folder
             contains other sounds.
     """
-    if (folder / METADATA).is_file() and not _extracted(folder):
+    if (folder / METADATA).is_file() and set(_lines(folder / METADATA)) - set(_extracted_lines(folder)):
         raise UserError(f"{folder / METADATA}: is of other sounds: choose another folder")
     names = [tar.name.partition(".")[0] for tar in tars]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -53,15 +53,19 @@ def extract(tars: Sequence[Path], folder: Path, progress: Callable[[int], Any] =
                     raise UserError(f"{tar}: holds no sounds ({', '.join(sorted(files.AUDIO_SUFFIXES))})")
                 (unfinished / METADATA).write_text("".join(json.dumps(row) + "\n" for row in found))
         progress(1)
-    lines = [line for path in _extracted(folder) for line in files.read_text(path).splitlines(keepends=True)]
+    lines = _extracted_lines(folder)
     with files.atomic_path(folder / METADATA) as temporary:
         temporary.write_text("".join(lines))
     return len(lines)
 
 
-def _extracted(folder: Path) -> list[Path]:
-    """The metadata.jsonl of each tar that was extracted to a folder."""
-    return sorted(folder.glob(f"*/{METADATA}"))
+def _lines(path: Path) -> list[str]:
+    return files.read_text(path).splitlines(keepends=True)
+
+
+def _extracted_lines(folder: Path) -> list[str]:
+    """Lines of the manifests of all tars that were extracted to a folder."""
+    return [line for path in sorted(folder.glob(f"*/{METADATA}")) for line in _lines(path)]
 
 
 def read_samples(tar: Path) -> Iterator[tuple[str, Members]]:

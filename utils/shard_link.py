@@ -12,15 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sonolume.utils import files, shard_upload
+from sonolume.utils import files
 from sonolume.utils.download_cache import CacheSettings
 from sonolume.utils.errors import UserError
 from sonolume.utils.remote_storage import MissingFileError, RemoteStorage
-from sonolume.utils.shard_upload import Uploaded, upload
+from sonolume.utils.shard_upload import Uploaded, open_store, upload
 from sonolume.utils.shards import INDEX_FILE
-from sonolume.utils.storage import ADDRESS_FILE, FOLDERS_FILE
-
-SHARDS_FILE = "shards.json"  # settings of a data set in shards
+from sonolume.utils.storage import ADDRESS_FILE, FOLDERS_FILE, SHARDS_FILE
 
 
 def shard_folders(folder: Path) -> list[str]:
@@ -36,7 +34,7 @@ def upload_all(folder: Path, address: str, progress: Callable[[int], Any] = lamb
     """
     total, found = Uploaded(), shard_folders(folder)
     settings = sorted(path.name for path in folder.glob("*.json"))
-    storage = shard_upload.open_store(address, folder)
+    storage = open_store(address, folder)
     if SHARDS_FILE in settings:
         _check_same(storage, folder)
     for one in found:

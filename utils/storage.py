@@ -7,6 +7,7 @@ from sonolume.utils import files
 from sonolume.utils.download_cache import CacheSettings
 
 ADDRESS_FILE = "address.json"  # of a folder whose shards are elsewhere
+SHARDS_FILE = "shards.json"  # of a data set whose clips are in shards: settings, and the folder of each split
 FOLDERS_FILE = "folders.json"  # of an uploaded data set: its folders of shards
 
 

@@ -89,11 +89,12 @@ def test_a_tar_is_extracted_once(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_sounds_is_kept(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "0.tar", {"a.wav": b"a"})
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/metadata.jsonl").write_text('{"file_name": "b.wav"}')
+    (tmp_path / "mine/part").mkdir(parents=True)
+    for name in ("mine/metadata.jsonl", "mine/part/metadata.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"file_name": f"{name}.wav"}))
     with pytest.raises(UserError, match="mine/metadata.jsonl: is of other sounds: choose another folder"):
         webdataset.extract([tar], tmp_path / "mine")
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["metadata.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["metadata.jsonl", "part"]
 
 
 def cut_off(tar: Path) -> None:

@@ -58,7 +58,7 @@ def preprocess(config: Config, options: PreprocessOptions) -> None:
     prepare_mels(config.preprocess, options, captions=True)
     in_shards = is_sharded(config.preprocess, options.dataset)
     if in_shards or options.dataset not in config.dataset:  # each data set in shards keeps its own latents
-        config = replace(config, dataset=[options.dataset], train=replace(config.train, dataset_weights=[]))
+        config = config.of_dataset(options.dataset)
     folder = paths.resolve(config.model.autoencoder_path)  # of a VAE, or of a pipeline that contains one
     if not (folder / "config.json").is_file() and not (folder / "vae" / "config.json").is_file():
         print(f"{config.model.autoencoder_path}: not trained yet: its latents are cached when training starts")
