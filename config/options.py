@@ -280,6 +280,10 @@ class SamplingOptions(Options):
         help="sampler and number of steps: reference, balanced, fast, or turbo, for models that have it (default: "
         "the model's own)", metavar="NAME", choices=(*PRESETS, TURBO),
     )  # fmt: skip
+    cache_interval: int | None = option(
+        help="compute the deep layers of the U-Net at one of N steps only, and re-use their outputs (DeepCache; "
+        "default: the model's, else 1)", low=1, high=100, metavar="N",
+    )  # fmt: skip
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 
 
@@ -294,6 +298,11 @@ class GenerationOptions(SamplingOptions):
         metavar="NAME", choices=SCHEDULERS,
     )
     compile: bool = option(help="compile the U-Net: faster after a slow first call; a CPU needs a C++ compiler")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.compile and (self.cache_interval or 1) > 1:
+            raise UserError(f"--cache_interval {self.cache_interval} is not possible with --compile: leave one out")
 
 
 @dataclass(kw_only=True)

@@ -58,6 +58,10 @@ class Windows:
         batches = zip(pieces.split(size), sounds.split(size), strict=True)
         return self.blend(torch.cat([network(some, of) for some, of in batches]), out_unit)
 
+    def calls(self, sounds: int, at_once: int) -> int:
+        """Number of calls of the network that `apply` makes."""
+        return 1 if self.count == 1 else math.ceil(sounds * self.count / at_once)
+
     def cut(self, x: Tensor, unit: int = 1) -> Tensor:
         """(B, ..., width * unit) -> (B * n, ..., size * unit), the windows of a sound one after the other."""
         if self.count == 1:

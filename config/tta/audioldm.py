@@ -125,6 +125,7 @@ class DistillConfig(Strict):
     miniworld_captions: int = 512  # generated captions if there is no text file
     student: str = ""  # of the stage matching: exported pipeline of the stage endpoint
     steps: int = 4  # network calls of the result, which also works with 1, 2 ... up to these
+    cache_interval: int = 1  # default of the result: one of so many steps computes the deep layers of the U-Net
     guidance_scale: float = 0.0  # of the teacher; 0 = its default
     path_steps: int = 10  # steps of the teacher's sampling paths
     matching_steps: int = 300  # batches of the stage matching; 0 = leave it out
@@ -140,7 +141,7 @@ class DistillConfig(Strict):
         key = "model.distill"
         self.require(self.steps in DISTILLED_STEPS, f"{key}.steps must be 1, 2, 4 or 8, got {self.steps}")
         self.check_range(key, 2, "path_steps", maximum=1000)
-        self.check_range(key, 1, "valid_paths", "fake_updates", "miniworld_captions")
+        self.check_range(key, 1, "valid_paths", "fake_updates", "miniworld_captions", "cache_interval")
         self.check_range(key, 0, "guidance_scale", "anchor", "variation", "matching_steps", "matching_lr")
         self.fraction(key, "start_share", "renoised_share")
         named = self.stage is not DistillStage.matching or bool(self.student)

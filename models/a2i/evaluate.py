@@ -162,6 +162,7 @@ def _sampling_settings(
         "prompt": pipe.encoder.prompt,
         "num_steps": options.num_steps or pipe.num_steps,
         "guidance_scale": pipe.default_guidance_scale if options.guidance_scale is None else options.guidance_scale,
+        "cache_interval": options.cache_interval or 1,
         "scheduler": type(pipe.sd.scheduler).__name__,
         "versions": runtime.versions(),
     }
@@ -213,7 +214,8 @@ class Painter:
             drawn = {uid: seed for uid, seed in zip(uids, seeds, strict=True) if uid not in black}
             if drawn:
                 noise, steps = sampling.generators(drawn.values()), self.settings["num_steps"]
-                how = {"num_inference_steps": steps, "guidance_scale": self.settings["guidance_scale"]}
+                how = {"num_inference_steps": steps}
+                how |= {name: self.settings[name] for name in ("guidance_scale", "cache_interval")}
                 output = self.pipe(**arguments(list(drawn)), **how, generator=noise)
                 pictures |= dict(zip(drawn, output.images, strict=True))
             return list(pictures.values())

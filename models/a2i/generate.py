@@ -184,6 +184,7 @@ def call_settings(
         "height": height,
         "width": width,
         "num_inference_steps": options.num_steps or pipe.num_steps,
+        "cache_interval": options.cache_interval or 1,
         "guidance_scale": pipe.default_guidance_scale if options.guidance_scale is None else options.guidance_scale,
     }
 
@@ -204,7 +205,7 @@ def control_settings(pipe: AudioToImagePipeline, options: InferenceOptions) -> d
 
 def _describe(pipe: AudioToImagePipeline, settings: dict[str, Any], options: InferenceOptions) -> dict[str, Any]:
     """Collect everything that decides a picture for its sidecar, except the sound, the text and the seed."""
-    same = ("prompt", "audio_strength", "strength", "height", "width", "guidance_scale")
+    same = ("prompt", "audio_strength", "strength", "height", "width", "guidance_scale", "cache_interval")
     given = ("negative_text", "negative_audio", "average", "together", "dtype", "batch_size")
     return runtime.describe(
         **{name: settings[name] for name in same},

@@ -21,6 +21,7 @@ from sonolume.models.a2i.few_steps import FewSteps, Turbo, of_lora
 from sonolume.models.a2i.sound_encoder import SoundEncoder, Span, Wave, encoded_seconds, windows_of
 from sonolume.modules import sampling
 from sonolume.modules.decoupled_attention import AudioAttention, check, installed
+from sonolume.modules.deep_cache import deep_cache
 from sonolume.utils.audio import batches_by_length
 from sonolume.utils.errors import ComputationError
 
@@ -413,6 +414,7 @@ class AudioToImagePipeline:
         width: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        cache_interval: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
@@ -437,6 +439,7 @@ class AudioToImagePipeline:
             strength: how far to move away from it, above 0 to 1: the share of the steps that is made. Default 0.8.
             height, width: of the pictures in pixels, multiples of 8; default: the size of training.
             guidance_scale: 1 or less is no guidance; default: `default_guidance_scale` of this object.
+            cache_interval: the deep layers of the U-Net are computed at one of so many steps (`deep_cache`); 1: at all.
             generator: one, or one for each picture, so that a picture does not depend on its batch.
             num_images_per_prompt: pictures of each sound, which follow each other.
             eta: 0 to 1, noise of DDIM.
@@ -503,7 +506,7 @@ class AudioToImagePipeline:
         found: Any = None
         if head is not None:
             head.to(self.sd._execution_device)
-        with installed(head, self.sd.unet):
+        with installed(head, self.sd.unet), deep_cache(self.sd.unet, cache_interval):
             if control_image is not None:
                 control = {"control_image": control_image, "control_strength": control_strength}
                 found = self._draw_controlled(settings | {"latents": latents}, size, **control)

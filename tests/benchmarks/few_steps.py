@@ -52,10 +52,11 @@ class Sampler(NamedTuple):
     name: str
     pipe: TextToAudioPipeline
     steps: int
+    cache_interval: int | None = None  # the pipeline's own
 
     @property
     def calls(self) -> int:
-        """Network calls for one sound; guidance counts twice."""
+        """Network calls for one sound, whole or not; guidance counts twice."""
         return self.steps * (1 if self.pipe.config.distilled else 2)
 
     def mels(self, captions: list[str], seeds: Iterable[int], bar: str = "") -> Tensor:
@@ -67,7 +68,8 @@ class Sampler(NamedTuple):
         return torch.cat(found)
 
     def __call__(self, captions: list[str], seeds: list[int], output: str) -> Any:
-        made = self.pipe(captions, num_inference_steps=self.steps, generator=generators(seeds), output_type=output)
+        made = self.pipe(captions, num_inference_steps=self.steps, cache_interval=self.cache_interval,
+                         generator=generators(seeds), output_type=output)  # fmt: skip
         return made.audios
 
 
@@ -85,6 +87,17 @@ class Row:
     denoising: float = 0.0  # processor seconds of one sound
     denoising_many: float = 0.0  # the same in a batch of `MANY`
     clip: float = 0.0  # with decoder and vocoder
+
+
+def longest(samplers: list[Sampler]) -> list[Sampler]:
+    """The sampler of each pipeline with the most steps."""
+    by_pipe = {id(sampler.pipe): sampler for sampler in sorted(samplers, key=lambda sampler: sampler.steps)}
+    return list(by_pipe.values())
+
+
+def cached(sampler: Sampler, interval: int) -> Sampler:
+    """The same sampler with the deep layers of its U-Net computed at one of `interval` steps."""
+    return sampler._replace(name=f"{sampler.name}, cache_interval {interval}", cache_interval=interval)
 
 
 class Judges:
@@ -202,6 +215,8 @@ def main() -> None:
     parser.add_argument("--num_samples", type=int, default=600)
     parser.add_argument("--teacher_steps", type=int, nargs="*", default=list(TEACHER_STEPS))
     parser.add_argument("--student_steps", type=int, nargs="*", default=list(STUDENT_STEPS))
+    parser.add_argument("--cache_intervals", type=int, nargs="*", default=[],
+                        help="re-use deep layers, in more rows for each pipeline's most steps")  # fmt: skip
     parser.add_argument("--known", type=Path, help="few_steps.json of an earlier run with the same captions")
     parser.add_argument("--output_dir", type=Path, default=Path("few_steps"))
     options = parser.parse_args()
@@ -217,6 +232,7 @@ def main() -> None:
         student.use_preset("turbo")
         name = Path(folder).parent.name if options.distilled else "turbo"
         samplers += [Sampler(f"{name}, {steps}", student, steps) for steps in options.student_steps]
+    samplers += [cached(sampler, number) for sampler in longest(samplers) for number in options.cache_intervals]
     judges = Judges()
     real = judges.features(real_mels(teacher, scenes))
     known = {} if options.known is None else {one["name"]: Row(**one) for one in json.loads(options.known.read_text())}

@@ -45,6 +45,7 @@ class Sampler(NamedTuple):
     preset: str
     steps: int
     folder: Path | None = None  # of another Stable Diffusion's turbo/
+    cache_interval: int = 1
 
 
 class Row(NamedTuple):
@@ -117,7 +118,8 @@ def draw(pipe: AudioToImagePipeline, sampler: Sampler, states: Tensor, negative:
     for start in tqdm(range(0, len(states), BATCH_SIZE), desc=sampler.name, leave=False):
         rows = slice(start, start + BATCH_SIZE)
         made.append(pipe(prompt_embeds=states[rows], negative_prompt_embeds=negative[rows], output_type="pt",
-                         num_inference_steps=sampler.steps, generator=generators(seeds[rows])).images)  # fmt: skip
+                         num_inference_steps=sampler.steps, cache_interval=sampler.cache_interval,
+                         generator=generators(seeds[rows])).images)  # fmt: skip
     return (torch.cat(made) * 255).round() / 255
 
 
@@ -193,6 +195,8 @@ def main() -> None:
     parser.add_argument("--turbo_steps", type=int, nargs="*", default=[4])
     parser.add_argument("--folder", type=Path, nargs="*", default=[],
                         help="folders with another turbo/, instead of the shipped one")  # fmt: skip
+    parser.add_argument("--cache_intervals", type=int, nargs="*", default=[],
+                        help="all samplers once more for each, with re-used deep layers")  # fmt: skip
     parser.add_argument("--no_diversity", action="store_true")
     parser.add_argument("--known", type=rows_of, default=[],
                         help="few_steps_pictures.json of an earlier run with the same scenes")  # fmt: skip
@@ -203,6 +207,8 @@ def main() -> None:
     for folder in options.folder or [None]:
         name = "turbo" if folder is None else folder.name
         samplers += [Sampler(f"{name}, {steps}", "turbo", steps, folder) for steps in options.turbo_steps]
+    samplers += [sampler._replace(name=f"{sampler.name}, cache_interval {interval}", cache_interval=interval)
+                 for sampler in samplers for interval in options.cache_intervals]  # fmt: skip
     judged = Judged()
     rows = [row for name in options.models for row in measure(name, samplers, options, judged)]
     text = table(rows, options)

@@ -107,7 +107,8 @@ def test_a_stage_resumes_exactly(arguments: list[str], trained: tuple[Path, Path
 def test_adapters_are_one_file_that_the_teacher_takes_as_turbo(
     arguments: list[str], teacher: Path, tmp_path: Path
 ) -> None:
-    changes = ["train.max_steps=1", "model.distill.matching_steps=1", "exp_name=adapters", "model.lora.rank=2"]
+    changes = ["train.max_steps=1", "model.distill.matching_steps=1", "exp_name=adapters", "model.lora.rank=2",
+               "model.distill.cache_interval=2"]  # fmt: skip
     assert cli.run(distill.main, [*arguments[:6], "--method", "lora", *arguments[6:], *changes]) == 0
     merged = Path(arguments[-1].removeprefix("log_dir=").strip("'")) / "adapters" / "pipeline"
     shutil.copytree(teacher, tmp_path / "pipeline")
@@ -119,6 +120,7 @@ def test_adapters_are_one_file_that_the_teacher_takes_as_turbo(
         pipe.set_progress_bar_config(disable=True)
         sounds.append(pipe(["a sound"], generator=generators([3])).audios)
     assert sounds[0].tobytes() == sounds[1].tobytes()
+    assert [pipe.default_cache_interval for pipe in found] == [2, 2]
     before = TextToAudioPipeline.from_pretrained(teacher).unet.state_dict()
     assert any(not torch.equal(before[name], weight) for name, weight in found[0].unet.state_dict().items())
 

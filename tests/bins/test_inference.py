@@ -119,6 +119,7 @@ def facts_of(path: Path) -> dict[str, Any]:
         ("--negative_text wind", {"negative_text": "wind"}),
         ("--guidance_scale 2", {"guidance_scale": 2.0}),
         ("--dtype bfloat16", {"dtype": "bfloat16"}),
+        ("--cache_interval 2", {"cache_interval": 2}),
         ("--batch_size 2", {"batch_size": 2, "device": "cpu"}),
     ],
 )
@@ -136,7 +137,7 @@ def test_guidance_and_window_flags_reach_the_pipeline(infer: Infer):
         return samples_of(infer("--text", "rain", "--duration", "0.75", *flags)[1][0])
 
     plain = samples()
-    for flags in ("--guidance_rescale 1", "--guidance_interval 0 0.1", "--window_overlap 0.25"):
+    for flags in ("--guidance_rescale 1", "--guidance_interval 0 0.1", "--window_overlap 0.25", "--cache_interval 2"):
         assert not np.array_equal(samples(*flags.split()), plain), flags
 
 
@@ -335,6 +336,8 @@ def test_a_preset_brings_its_steps(infer: Infer, tiny_config: Callable[..., Path
         (["--text", "rain", "--duration", "601"], "--duration"),
         (["--text", "rain", "--duration", "inf"], "--duration"),
         (["--text", "rain", "--guidance_interval", "0.9", "0.1"], "--guidance_interval"),
+        (["--text", "rain", "--cache_interval", "0"], "--cache_interval must be from 1 to 100"),
+        (["--text", "rain", "--cache_interval", "2", "--compile"], "not possible with --compile"),
         (["--text", "rain", "--strength", "0.5"], "--strength needs --init_audio"),
         (["--text", "rain", "--mask", "1-2"], "--mask needs --init_audio"),
         (["--text", "rain\udcff"], r"--text 'rain\udcff': not UTF-8"),

@@ -56,7 +56,8 @@ class SoundStudent(distillation.DistillTask):
         """The student as it stands, with its few-step sampler."""
         teacher, config = self.frozen["pipeline"], self.config.model.distill
         scale = config.guidance_scale or teacher.config.guidance_scale
-        facts = {"steps": config.steps, "guidance_scale": scale, "teacher": self._frozen_hash()}
+        facts = {"steps": config.steps, "guidance_scale": scale, "teacher": self._frozen_hash(),
+                 "cache_interval": config.cache_interval}  # fmt: skip
         return distilled(teacher, self.unet, facts)
 
     def export(self, folder: Path) -> None:

@@ -48,7 +48,8 @@ def run(config: Config, options: EvaluationOptions) -> None:
     in_world = options.reference is None and held_out.uses_miniworld(config, options.checkpoint, where, SHIPPED)
     pipe, size = load(where, options.device), options.batch_size
     runtime.speed_up(pipe.unet)
-    settings = sampling_settings(pipe, where, default_preset(pipe, options), options.num_steps, options.guidance_scale)
+    numbers = {name: getattr(options, name) for name in ("num_steps", "guidance_scale", "cache_interval")}
+    settings = sampling_settings(pipe, where, default_preset(pipe, options), **numbers)
     folder, rate = runtime.make_folder(options.output_dir), pipe.mel_settings.sample_rate
     if in_world:
         tests = held_out.scenes_with_files(config.preprocess.miniworld, options.num_samples, folder / "reference")
@@ -99,8 +100,9 @@ def clip_seconds(pipe: TextToAudioPipeline, tests: HeldOut) -> float:
 
 
 def sampling_settings(
-    pipe: TextToAudioPipeline, where: str, preset: str | None, num_steps: int | None, guidance_scale: float | None
-) -> dict[str, Any]:
+    pipe: TextToAudioPipeline, where: str, preset: str | None, num_steps: int | None, guidance_scale: float | None,
+    cache_interval: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Apply a preset, and collect everything that determines a sound besides its caption and seed."""
     runtime.choose_sampler(pipe, preset)
     pipe.set_progress_bar_config(disable=True)
@@ -108,6 +110,7 @@ def sampling_settings(
         "model": weights_version(where),
         "num_steps": num_steps or pipe.config.num_steps,
         "guidance_scale": pipe.config.guidance_scale if guidance_scale is None else guidance_scale,
+        "cache_interval": cache_interval or pipe.default_cache_interval,
         "preset": preset or "the model's",
         "scheduler": type(pipe.scheduler).__name__,
         "versions": runtime.versions(),
@@ -124,6 +127,7 @@ def generate_sounds(
             [tests.captions[uid] for uid in uids],
             num_inference_steps=settings["num_steps"],
             guidance_scale=settings["guidance_scale"],
+            cache_interval=settings["cache_interval"],
             generator=sampling.generators(seeds),
             duration=clip_seconds(pipe, tests),
         )

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5EncoderModel
 
+from sonolume.modules.deep_cache import deep_cache
 from sonolume.modules.export_code import add_code
 from sonolume.modules.griffin_lim import griffin_lim_pieces, mel_to_wave
 from sonolume.modules.inpainting import FromAudio, FromNoise, Span, Spans, check_source
@@ -107,7 +108,8 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         num_steps, guidance_scale: defaults of the call.
         refine: Griffin-Lim iterations that start from the vocoder's wave; they help a small vocoder.
         distilled: of a pipeline made by run_distill.sh: "steps", the most network calls that it was made for, and
-            "guidance_scale" and "teacher", which it learned from. It takes no guidance and no negative text.
+            "guidance_scale" and "teacher", which it learned from, and "cache_interval", its default. It takes no
+            guidance and no negative text.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae->vocoder"
@@ -232,6 +234,12 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return self._guidance_scale
 
     @property
+    def default_cache_interval(self) -> int:
+        """The call's default: 1, or that of a distilled pipeline whose U-Net is not compiled."""
+        is_compiled = self.unet._compiled_call_impl is not None
+        return 1 if is_compiled else self.config.distilled.get("cache_interval", 1)
+
+    @property
     def do_classifier_free_guidance(self) -> bool:
         return self._guidance_scale != 1
 
@@ -294,7 +302,8 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         unet = copy.deepcopy(self.unet)
         header = merge_lora(unet, path)
         try:
-            facts = {"steps": int(header["steps"]), "guidance_scale": float(header["guidance_scale"])}
+            facts = {"steps": int(header["steps"]), "guidance_scale": float(header["guidance_scale"]),
+                     "cache_interval": int(header.get("cache_interval", 1))}  # fmt: skip
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path}: its header lacks the steps and guidance_scale of a distillation") from error
         config = self.config
@@ -336,6 +345,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         output_type: str = "np",
         guidance_rescale: float = 0.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        cache_interval: int | None = None,
         init_audio: Any = None,
         strength: float | None = None,
         mask: Spans | Span | None = None,
@@ -357,6 +367,8 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
         Args:
             guidance_scale, guidance_rescale, guidance_interval: see `Guidance`; a scale of 1 turns it off.
+            cache_interval: the deep layers of the U-Net are computed at one of so many steps (`deep_cache`); 1: at all.
+                Default: `default_cache_interval`.
             duration: seconds, 0.5 to 600, exact to the sample. Default: as long as `init_audio`, or one clip
                 (`duration` of the pipeline). A longer latent than a clip's is denoised in overlapping windows.
             generator: one, or one per sound, so that a sound does not depend on its batch. It draws the initial noise
@@ -391,6 +403,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         steps = self.config.num_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         guidance = Guidance(scale, guidance_rescale, guidance_interval)
+        cache_interval = self.default_cache_interval if cache_interval is None else cache_interval
         if self.config.distilled:
             self._check_distilled(steps, guidance, negative_prompt)
         seconds = _either("duration", duration, "audio_length_in_s", audio_length_in_s)
@@ -406,14 +419,17 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         noise = self.prepare_latents(text.size, windows.width, generator, latents)                 # (B, z, h, w)
         x, timesteps = source.start(self.scheduler, noise, steps)
         self._num_timesteps = len(timesteps)
-        for step, t in enumerate(self.progress_bar(timesteps)):  # type: ignore[arg-type]
-            if self._interrupt:
-                break
-            prediction = self.predict_windows(x, t, text, guidance, windows, windows_at_once)
-            x = source.after_step(self.scheduler.step(prediction, t, x, **extra).prev_sample)      # (B, z, h, w)
-            if callback_on_step_end is not None:
-                x, text = self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, t, x, text)
-                guidance = replace(guidance, scale=self._guidance_scale)
+        calls = windows.calls(text.size, max(windows_at_once, text.size))
+        with deep_cache(self.unet, cache_interval, calls):
+            for step, t in enumerate(self.progress_bar(timesteps)):  # type: ignore[arg-type]
+                if self._interrupt:
+                    break
+                prediction = self.predict_windows(x, t, text, guidance, windows, windows_at_once)
+                x = source.after_step(self.scheduler.step(prediction, t, x, **extra).prev_sample)  # (B, z, h, w)
+                if callback_on_step_end is not None:
+                    names = callback_on_step_end_tensor_inputs
+                    x, text = self._call_back(callback_on_step_end, names, step, t, x, text)
+                    guidance = replace(guidance, scale=self._guidance_scale)
         output = self._decode(x, windows, source, samples, output_type, callback_on_vocoder_window)
         self.maybe_free_model_hooks()
         return output if return_dict else (output.audios,)

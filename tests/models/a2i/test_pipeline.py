@@ -163,7 +163,7 @@ def test_every_number_reaches_the_picture(pipe: AudioToImagePipeline) -> None:
     plain = draw(pipe, noise(0.5))
     others: list[dict[str, Any]] = [
         {"negative_prompt": "red"}, {"guidance_scale": 3.0}, {"guidance_scale": 1.0}, {"num_inference_steps": 4},
-        {"prompt": "big <*>"}, {"text": "a dog"}, {"seed": 1},
+        {"prompt": "big <*>"}, {"text": "a dog"}, {"seed": 1}, {"cache_interval": 2},
     ]  # fmt: skip
     for options in others:
         assert np.abs(draw(pipe, noise(0.5), **options) - plain).max() > 0, options

@@ -137,6 +137,21 @@ def test_guidance_only_in_its_interval_is_less_work(pipe: TextToAudioPipeline, a
     assert (some - plain).abs().max() > 1e-3
 
 
+def test_cached_layers_belong_to_their_windows(pipe: TextToAudioPipeline, asked: list[Tensor]):
+    plain, cached = (latents(pipe, cache_interval=interval) for interval in (1, 2))
+    asked.clear()
+    few = latents(pipe, cache_interval=2, windows_at_once=2)
+    assert {len(call) for call in asked} == {4, 2} and len(asked) == 3 * 3
+    torch.testing.assert_close(few, cached, rtol=1e-3, atol=1e-3)
+    assert (cached - plain).abs().max() > 1e-2
+
+
+def test_cached_layers_follow_the_guidance(pipe: TextToAudioPipeline):
+    options = {"duration": None, "num_inference_steps": 6, "guidance_interval": (0.2, 0.7)}
+    plain, cached = (latents(pipe, cache_interval=interval, **options) for interval in (1, 2))
+    assert cached.isfinite().all() and 1e-3 < (cached - plain).abs().max() < plain.abs().max()
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_outside_the_interval_the_text_is_followed(make_pipeline, masked: bool):
     pipe = make_pipeline(text_mask=masked)

@@ -15,7 +15,7 @@ from sonolume.models.tta.audioldm.pipeline import TURBO, TextToAudioPipeline
 from sonolume.modules.lora import FILE
 from sonolume.modules.sampling import generators
 
-HEADER = {"steps": "4", "guidance_scale": "3.0", "teacher": "0123"}
+HEADER = {"steps": "4", "guidance_scale": "3.0", "teacher": "0123", "cache_interval": "2"}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,15 @@ def pipe(folder: Path) -> TextToAudioPipeline:
     return found
 
 
-def sound(pipe: Any) -> np.ndarray:
-    return pipe("a dog", num_inference_steps=2, generator=generators([5])).audios
+def sound(pipe: Any, **options: Any) -> np.ndarray:
+    return pipe("a dog", num_inference_steps=2, generator=generators([5]), **options).audios
 
 
 def test_other_presets_bring_the_network_back(pipe: TextToAudioPipeline) -> None:
     before, defaults = sound(pipe), (pipe.config.num_steps, pipe.config.guidance_scale, dict(pipe.config.distilled))
     assert pipe.use_preset("turbo") == 4 and type(pipe.scheduler).__name__ == "FlowMatchLCMScheduler"
-    assert dict(pipe.config.distilled) == {"steps": 4, "guidance_scale": 3.0, "teacher": "0123"}
+    facts = {"steps": 4, "guidance_scale": 3.0, "teacher": "0123", "cache_interval": 2}
+    assert dict(pipe.config.distilled) == facts
     turbo = sound(pipe)
     pipe.use_preset("turbo")
     assert sound(pipe).tobytes() == turbo.tobytes() != before.tobytes()
@@ -60,6 +61,16 @@ def test_other_presets_bring_the_network_back(pipe: TextToAudioPipeline) -> None
     pipe.use_preset("turbo")
     pipe.use_scheduler("flow-unipc")
     assert sound(pipe).tobytes() == before.tobytes()
+
+
+def test_the_cache_interval_of_the_header_is_the_default(pipe: TextToAudioPipeline) -> None:
+    plain = sound(pipe)
+    assert sound(pipe, cache_interval=1).tobytes() == plain.tobytes() != sound(pipe, cache_interval=2).tobytes()
+    pipe.use_preset("turbo")
+    turbo = sound(pipe)
+    assert sound(pipe, cache_interval=2).tobytes() == turbo.tobytes() != sound(pipe, cache_interval=1).tobytes()
+    pipe.unet.compile()
+    assert pipe.default_cache_interval == 1  # a compiled network runs as a whole
 
 
 def test_a_pipeline_saved_in_the_preset_is_a_distilled_one(pipe: TextToAudioPipeline, tmp_path: Path) -> None:
