@@ -92,7 +92,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """Parse JSON5; JSON with comments after //, as in this repository, with Python's own parser: it is 100 times faster.
+    """Parse JSON5; JSON with // comments, as in this repository, with Python's own parser, which is 100 times faster.
 
     Raises:
         ValueError: of the JSON5 parser, with the place of the mistake.
