@@ -1,5 +1,6 @@
 """Sources of a config: a chain of JSON files, a Hydra YAML, the command line. All are read as plain content."""
 
+import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ MOST_LEVELS, MOST_VALUES = 30, 20_000  # levels of nested content, and values on
 LONGEST_FILE, LONGEST_OVERRIDE = 100_000, 10_000  # characters; parsers take minutes for millions
 TOO_DEEP = "sections or lists are nested too deeply, or too large"
 CONFIG_FILE = "a config file, such as exp_config.json"
+TEXT_OR_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*"?)|//[^\n\r\u2028\u2029]*', re.DOTALL)  # in JSON with // comments
 
 
 @dataclass
@@ -75,7 +77,7 @@ def _json_chain(path: Path, children: list[Path]) -> list[Source]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json5.loads(_text(path), allow_duplicate_keys=False)
+        content = _parse(_text(path))
     except RecursionError:
         raise ConfigError(f"{path}: {TOO_DEEP}") from None
     except ValueError as error:  # <string>:3 Unexpected "}" at column 4
@@ -87,6 +89,28 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be one object {{...}}")
     return content
+
+
+def _parse(text: str) -> Any:
+    """Parse JSON5; JSON with // comments, as in this repository, with Python's own parser, which is 100 times faster.
+
+    Raises:
+        ValueError: of the JSON5 parser, with the place of the mistake.
+        RecursionError: the content is nested too deeply.
+    """
+    try:
+        plain = TEXT_OR_COMMENT.sub(lambda found: found[1] or "", text)
+        return json.loads(plain, object_pairs_hook=_section)
+    except (ValueError, RecursionError):
+        return json5.loads(text, allow_duplicate_keys=False)
+
+
+def _section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a section; a ValueError if a key is there twice."""
+    section = dict(pairs)
+    if len(section) < len(pairs):
+        raise ValueError("a key is there twice")
+    return section
 
 
 def _text(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Fixtures of all tests; no network, one thread."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -15,12 +16,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONGEST = ("test_from_nothing.py", "test_audioldm_learns.py")
+LONGEST = (  # files with a test of 15 seconds or more, which no other worker can share
+    "test_from_nothing.py", "test_audioldm_learns.py", "test_im2wav_learning.py", "test_audiotoken_learns.py",
+    "test_distributed.py", "test_audio2img_learns.py", "test_training.py", "test_wavy_learns.py",
+)  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """Use memory again as commands do: a short training spends a tenth of its time on new pages otherwise."""
+    with contextlib.suppress(ModuleNotFoundError):  # the check of links runs without this package
+        from sonolume.utils.allocator import keep_freed_memory
+
+        keep_freed_memory()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest tests first, so that other workers run the rest at the same time."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,8 @@ CONFIGS = {file: load_config(file) for file in FILES}
 RECIPES = list({CONFIGS[file].recipe: file for file in FILES}.values())  # a file of each recipe
 MAKERS = {config.run_dir / "pipeline": file for file, config in CONFIGS.items()}  # exported folder -> its file
 SCENES = {"train_scenes": 6, "valid_scenes": 3}
-PATHS = {"miniworld_captions": 8, "valid_paths": 2}  # of a teacher
+PATHS = {"miniworld_captions": 8, "valid_paths": 2, "path_steps": 4}  # of a teacher
+WINDOW = 20480  # samples of im2wav, half of those of its configs
 TRAIN = {
     "max_steps": 2, "batch_size": 2, "save_checkpoints_steps": 1, "save_summary_steps": 1, "valid_interval": 2,
     "valid_batches": 1, "num_workers": 0, "num_threads": 1, "accelerator": "cpu", "devices": 1,
@@ -89,6 +90,8 @@ class Workshop:
         for key, value in leaves(CONFIGS[file]):
             if (field := key.rpartition(".")[2]) in SCENES:
                 found.append(f"{key}={SCENES[field]}")
+            elif key == "preprocess.window" and CONFIGS[file].recipe == "i2a/im2wav":
+                found.append(f"{key}={WINDOW}")
             elif field in PATHS and CONFIGS[file].recipe == "mini/turbo":
                 found.append(f"{key}={PATHS[field]}")
             elif field in ("processed_dir", "cache_dir"):

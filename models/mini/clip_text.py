@@ -7,7 +7,7 @@ split into shorter pieces, at worst into bytes.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -83,6 +83,11 @@ def words(more_texts: Sequence[str] = ()) -> list[str]:
 
 def merges(texts: list[str]) -> list[tuple[str, str]]:
     """Byte-pair merges (Sennrich et al. 2016), the most frequent first, until each word is one piece."""
+    return list(_merges(tuple(texts)))
+
+
+@cache  # the same words again at every export
+def _merges(texts: tuple[str, ...]) -> list[tuple[str, str]]:
     split, found = [" ".join(text) + WORD_END for text in texts], []
     while counts := Counter(pair for word in split for pair in pairwise(word.split())):
         best = min(counts, key=lambda pair: (-counts[pair], pair))

@@ -129,15 +129,17 @@ def test_a_new_converter_is_a_new_file(run: Run, in_folder: Path, monkeypatch: p
     assert run("my-system", "in", "out", "--level", "9")[0] == 2
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(published: Path, in_folder: Path):
+def test_a_full_disk_is_one_line_and_leaves_nothing(published: Path, in_folder: Path, capsys: Any):
     """No file may grow beyond 100 kB, as on a disk with no more room."""
-    script = Path(convert.__file__)
-    done = subprocess.run(
-        [sys.executable, str(script), "amphion-vae", str(published / VAE), "model"],
-        capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5)),
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, before[1]))
+    try:
+        code = cli.run(convert.main, ["amphion-vae", str(published / VAE), "model"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    printed = capsys.readouterr().err
+    assert code == 1, printed
+    assert printed.splitlines()[-1].startswith("error: ") and "Traceback" not in printed
     assert not list(in_folder.iterdir())
 
 

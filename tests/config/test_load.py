@@ -4,8 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import json5
 import pytest
+from omegaconf import OmegaConf
 
+from sonolume.config import sources
 from sonolume.config.load import load_config, recipes
 from sonolume.utils import files
 from sonolume.utils.errors import UserError
@@ -59,6 +62,28 @@ def test_a_saved_config_loads_again() -> None:
     config = load_config(write("c.json", f'{{{TOP}, "model": {{"noise_scheduler": {{"prediction_type": "flow"}}}}}}'))
     files.write_json("out/config.json", config.to_dict())
     assert load_config(Path("out/config.json")) == config
+
+
+def test_the_configs_here_need_no_slow_parser(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are JSON with // comments, which Python's own parser reads alike."""
+    files = sorted((root / "egs").rglob("*.json"))
+    expected = [json5.loads(file.read_text(encoding="utf-8")) for file in files]
+    monkeypatch.setattr(json5, "loads", lambda *_, **__: pytest.fail("the slow parser"))
+    found = [sources._json(file) for file in files]
+    assert found and repr(found) == repr(expected)
+
+
+def test_comments_end_with_their_line_and_are_none_in_texts() -> None:
+    text = f'{{// "recipe": "x"\n{TOP}, // ""\n"log_dir": "s3://a//b\\"//c", "model": {{}}}} // "'
+    assert load_config(write("c.json", text)).log_dir == 's3://a//b"//c'
+    assert load_config(write("c.json", text.replace("{//", "{/* it's */ //"))).log_dir == 's3://a//b"//c'
+
+
+def test_plain_values_are_those_of_omegaconf(root: Path) -> None:
+    for file in sorted((root / "egs").rglob("*.json")):
+        config = load_config(file)
+        slow = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+        assert repr(config.to_dict()) == repr(slow), file
 
 
 def test_numbers_may_stand_for_texts_and_interpolations_for_values() -> None:

@@ -35,19 +35,40 @@ def run(
         at: (batch, function to call before it).
     """
     config = load_config(config_file, [f"exp_name={name}", *overrides])
-    built, data = build(config)
-    task: Any = built
-    losses: list[float] = []
-    if not preview:
-        task._preview = lambda: None
-    task.on_train_batch_end = lambda *_: losses.append(float(task.trainer.callback_metrics["train/loss"]))
+    task, data, losses = build_recorded(config)
+    if preview:
+        del task._preview
     task.on_train_batch_start = lambda _, index: at[1]() if at and at[0] == index else None
     try:
         fit(task, data, config, config.train, resume)
     except SystemExit as stopped:
         assert stopped.code == 128 + signal.SIGTERM
-    whole = [weight.full_tensor() if isinstance(weight, DTensor) else weight for weight in task.parameters()]
-    return losses, content_hash(whole)
+    return losses, weights_hash(task)
+
+
+def run_as_two(config_file: Path, name: str, *overrides: str) -> list[tuple[list[float], str]]:
+    """Train like `run` as two processes, forks of this one that import nothing again; return what it does for each."""
+    config = load_config(config_file, [f"exp_name={name}", "train.devices=2", "train.strategy=ddp_fork", *overrides])
+    task, data, losses = build_recorded(config)
+    files = [config.run_dir / f"rank{rank}.json" for rank in (0, 1)]
+    task.on_fit_end = lambda: files[task.global_rank].write_text(json.dumps([losses, weights_hash(task)]))
+    fit(task, data, config, config.train, resume=False)
+    return [tuple(json.loads(file.read_text())) for file in files]
+
+
+def build_recorded(config: Any) -> tuple[Any, Any, list[float]]:
+    """A task without previews, its data, and the loss of every batch, which its training adds."""
+    task: Any
+    task, data = build(config)
+    losses: list[float] = []
+    task._preview = lambda: None
+    task.on_train_batch_end = lambda *_: losses.append(float(task.trainer.callback_metrics["train/loss"]))
+    return task, data, losses
+
+
+def weights_hash(task: Any) -> str:
+    """A hash of the trained weights, also of those that are split over processes."""
+    return content_hash([one.full_tensor() if isinstance(one, DTensor) else one for one in task.parameters()])
 
 
 def record_the_cache(folder: Path, rank: str) -> None:

@@ -37,6 +37,12 @@ RECIPES = ["tta/autoencoderkl", "tta/audioldm"]
 FOLDER = ("config.json", "checkpoints", "tensorboard", "pipeline")
 
 
+@pytest.fixture
+def no_previews(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the 20 steps of denoising at every validation."""
+    monkeypatch.setattr(Task, "_preview", lambda task: None)
+
+
 def train(
     config_file: Path, name: str, *overrides: str, resume: bool = False, at: tuple[int, Any] | None = None
 ) -> Path:
@@ -74,6 +80,7 @@ def test_resume_is_exact(recipe: str, tiny_config: Callable[..., Path], capsys: 
     assert not list(straight.parent.rglob(".tmp-*"))  # nothing half-written
 
 
+@pytest.mark.usefixtures("no_previews")
 def test_resume_after_sigkill_is_exact_with_workers(tiny_config: Callable[..., Path], root: Path):
     """SIGKILL in the middle of an epoch and of an accumulation, with an average; both stages."""
     configs = [tiny_config(recipe, train={"num_workers": 2, "max_steps": 6, "valid_interval": 6}) for recipe in RECIPES]
@@ -89,6 +96,7 @@ def test_resume_after_sigkill_is_exact_with_workers(tiny_config: Callable[..., P
         assert not list(folder.rglob(".tmp-*"))
 
 
+@pytest.mark.usefixtures("no_previews")
 def test_a_finished_run_continues_when_steps_are_added(
     tiny_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
@@ -102,6 +110,7 @@ def test_a_finished_run_continues_when_steps_are_added(
     assert_same_training(train(config, "straight"), folder)
 
 
+@pytest.mark.usefixtures("no_previews")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_an_accumulated_step_is_one_step_of_every_optimizer(recipe: str, tiny_config: Callable[..., Path]):
     folder = train(tiny_config(recipe), "run", "train.max_steps=3")
@@ -111,6 +120,7 @@ def test_an_accumulated_step_is_one_step_of_every_optimizer(recipe: str, tiny_co
     assert all(schedule["last_epoch"] == 3 for schedule in last(folder)["lr_schedulers"])
 
 
+@pytest.mark.usefixtures("no_previews")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_batch_has_its_own_random_numbers(
     recipe: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
@@ -132,6 +142,7 @@ def test_the_run_folder(tiny_config: Callable[..., Path]):
     assert all(name.startswith("unet.") for name in last(folder)["state_dict"])  # nothing frozen
 
 
+@pytest.mark.usefixtures("no_previews")
 def test_a_resumed_run_keeps_its_best_loss(tiny_config: Callable[..., Path]):
     """last.ckpt is written before the validation of its step, so that only best.ckpt contains the best loss."""
     config = tiny_config("tta/audioldm")
@@ -145,6 +156,7 @@ def test_a_resumed_run_keeps_its_best_loss(tiny_config: Callable[..., Path]):
     assert last(folder.parent)["callbacks"]["SaveRun"]["best"] == best
 
 
+@pytest.mark.usefixtures("no_previews")
 @pytest.mark.parametrize(
     ("recipe", "steps", "moment"), [("tta/audioldm", 3, "on_validation_end"), ("tta/autoencoderkl", 2, "_save")]
 )
@@ -274,6 +286,7 @@ class TestFusedAdamW:
         assert float(moments.norm()) == pytest.approx(0.1 * 1e-3, rel=0.01)  # 1 - beta_1 of the clipped gradient
 
 
+@pytest.mark.usefixtures("no_previews")
 def test_the_average_is_exponential(tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch):
     """It begins with the weights after the first step, and is always `ema_decay` of itself and the rest of them."""
     weights: list[torch.Tensor] = []
@@ -299,6 +312,7 @@ def test_a_run_resumes_beside_the_weights_that_it_began_with(
     refused("model.autoencoder_path .*weights that the run began with", config, "run", resume=True)
 
 
+@pytest.mark.usefixtures("no_previews")
 def test_a_run_keeps_the_latents_that_it_began_with(tiny_config: Callable[..., Path], tiny_data: Path, tmp_path: Path):
     data = Path(shutil.copytree(tiny_data / "noise", tmp_path / "data" / "noise"))
     config = tiny_config("tta/audioldm", preprocess={"processed_dir": str(data.parent)})
@@ -330,6 +344,7 @@ def test_previews_use_the_average(tiny_config: Callable[..., Path], monkeypatch:
     assert not shown[0].equal(first)
 
 
+@pytest.mark.usefixtures("no_previews")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_validation_runs_before_the_first_step(
     recipe: str, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
@@ -363,6 +378,7 @@ def test_the_average_shares_what_is_frozen(tiny_config: Callable[..., Path]):
     assert not any(one is two for one, two in zip(average.parameters(), task.parameters(), strict=True))
 
 
+@pytest.mark.usefixtures("no_previews")
 def test_a_checkpoint_that_does_not_fit_on_the_disk(tiny_config: Callable[..., Path], capsys: Any):
     """A limited file size simulates a full disk; the run continues from the previous checkpoint, which stays."""
     config = tiny_config("tta/audioldm", train={"save_checkpoints_steps": 1})

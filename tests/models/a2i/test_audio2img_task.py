@@ -2,8 +2,6 @@
 
 import json
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,8 +31,11 @@ def write(write_audio2img: Callable[..., Path]) -> Callable[..., Path]:
     return write_audio2img
 
 
+PROCESSES = runpy.run_path(str(Path(__file__).parents[1] / "processes.py"))
+
+
 def run(config: Path, *overrides: str, name: str = "run") -> tuple[list[float], str]:
-    return runpy.run_path(str(Path(__file__).parent.parent / "processes.py"))["run"](config, name, *overrides)
+    return PROCESSES["run"](config, name, *overrides)
 
 
 def build(config: Path, *overrides: str) -> Task:
@@ -186,26 +187,23 @@ def test_resuming_is_exact_and_dropout_depends_on_seed_and_step(write: Callable[
     assert any(not weight.equal(without[name]) for name, weight in weights_of(whole).items())
 
 
-@pytest.mark.full  # 15 seconds
-def test_two_processes_train_as_one(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_two_processes_train_as_one(
+    write: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Each sound is compared with the texts of both processes."""
     cures = {"name": "symmetric", "center_targets": True, "mask_duplicates": True, "mask_padding": True,
              "negative_texts": 3, "lambda_cos": 1.0, "lambda_mse": 1.0}  # fmt: skip
     train = {"max_steps": 3, "valid_interval": 3, "save_checkpoints_steps": 3}
     configs = [write("printed", train=train), write("symmetric", train=train, model={"loss": cures})]
-    script = Path(__file__).parents[1] / "two_ranks.py"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    argv = [*launch, str(tmp_path), *map(str, configs)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("of disk a checkpoint") == 2  # printed by one process for each run
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     for config in configs:
+        capfd.readouterr()
+        ranks = PROCESSES["run_as_two"](config, f"two_{config.stem}", "train.batch_size=2")
+        assert capfd.readouterr().err.count("of disk a checkpoint") == 1  # printed by one process
         found, _ = run(config, name="one")
         assert len(set(found)) == 3
-        for rank in ranks:
-            assert rank[config.stem][0] == pytest.approx(found, rel=1e-5)
-        assert ranks[0][config.stem][1] == ranks[1][config.stem][1]  # the same weights
+        for losses, _ in ranks:
+            assert losses == pytest.approx(found, rel=1e-5)
+        assert ranks[0][1] == ranks[1][1]  # the same weights
         one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / f"two_{config.stem}")
         for name, weight in one.items():
             torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4, msg=name)

@@ -4,8 +4,6 @@ import io
 import json
 import runpy
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,8 +81,11 @@ def write(pairs: Path, tiny_beats: Path, tiny_stable_diffusion: Path, tmp_path: 
     return make
 
 
+PROCESSES = runpy.run_path(str(Path(__file__).parents[1] / "processes.py"))
+
+
 def run(config: Path, *overrides: str, name: str = "run") -> tuple[list[float], str]:
-    return runpy.run_path(str(Path(__file__).parent.parent / "processes.py"))["run"](config, name, *overrides)
+    return PROCESSES["run"](config, name, *overrides)
 
 
 def losses(config: Any, data: Any = None) -> dict[str, float]:
@@ -247,17 +248,13 @@ def test_pictures_of_validation_sounds_are_scored(write: Callable[..., Path], tm
 def test_two_processes_train_as_one(write: Callable[..., Path], tmp_path: Path):
     """Their gradients are averaged, and the square of the mean cosine is of the whole batch's mean."""
     path = write(train={"max_steps": 3, "valid_interval": 3, "save_checkpoints_steps": 3})
-    script = Path(__file__).parents[1] / "two_ranks.py"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run([*launch, str(tmp_path), str(path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text())["config"] for rank in (0, 1)]
+    ranks = PROCESSES["run_as_two"](path, "two", "train.batch_size=2")
     found, _ = run(path, "train.batch_size=4", name="one")
     assert len(found) == 6 and len(set(found)) == 6
-    for rank in ranks:
-        assert rank[0] == pytest.approx(found, rel=1e-5)
+    for losses, _ in ranks:
+        assert losses == pytest.approx(found, rel=1e-5)
     assert ranks[0][1] == ranks[1][1]  # the same weights
-    files = [tmp_path / f"{name}/checkpoints/last.ckpt" for name in ("one", "two_config")]
+    files = [tmp_path / f"{name}/checkpoints/last.ckpt" for name in ("one", "two")]
     one, two = (checkpoint.read(file)["state_dict"] for file in files)
     del one["embedder.fga.un_models.0.feature_reduce.bias"]  # the softmax does not see it: Adam follows rounding errors
     for name, weight in one.items():

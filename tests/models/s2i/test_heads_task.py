@@ -4,8 +4,6 @@ import io
 import json
 import runpy
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,8 +27,11 @@ STATES, WIDTH = 76, 32  # of the text encoder without the start state
 TAU = 0.15
 
 
+PROCESSES = runpy.run_path(str(Path(__file__).parents[1] / "processes.py"))
+
+
 def run(config: Path, *overrides: str, name: str = "run") -> tuple[list[float], str]:
-    return runpy.run_path(str(Path(__file__).parents[1] / "processes.py"))["run"](config, name, *overrides)
+    return PROCESSES["run"](config, name, *overrides)
 
 
 def build(config: Path, *overrides: str) -> Any:
@@ -179,18 +180,13 @@ def test_two_processes_train_as_one(write_wavy: Write, write_head: Write, wavy_p
     towers = {"speech_encoder": {"hubert": str(wavy_parts.hubert), "train": True, "num_heads": 2, "dropout": 0.0},
               "image_encoder": {"model": str(wavy_parts.vit), "train": True, "projection_dim": 6}}  # fmt: skip
     configs = [write_wavy("towers", train=train, model=towers), write_head("sequence", "sequence", train=train)]
-    script = Path(__file__).parents[1] / "two_ranks.py"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    argv = [*launch, str(tmp_path), *map(str, configs)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     for config in configs:
+        ranks = PROCESSES["run_as_two"](config, f"two_{config.stem}", "train.batch_size=2")
         found, _ = run(config, name=f"one_{config.stem}")
         assert len(found) == len(set(found)) == 3
-        for rank in ranks:
-            assert rank[config.stem][0] == pytest.approx(found, rel=1e-5), config.stem
-        assert ranks[0][config.stem][1] == ranks[1][config.stem][1]  # the same weights
+        for losses, _ in ranks:
+            assert losses == pytest.approx(found, rel=1e-5), config.stem
+        assert ranks[0][1] == ranks[1][1]  # the same weights
         folders = tmp_path / f"one_{config.stem}", tmp_path / f"two_{config.stem}"
         one, two = (runs.last(folder)["state_dict"] for folder in folders)
         for name, weight in one.items():
