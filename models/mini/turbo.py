@@ -2,11 +2,14 @@
 
 The teacher draws pictures of captions, and of the sounds that audio-to-image models encode for it, with guidance; the
 student learns to reach the ends of these sampling paths from any of their points, as `models/distillation.py` says.
+They may begin at the inputs that an earlier student's own calls get (`model.paths_of`), whose faults it then corrects.
 N paths, K points of a path, z latent channels, h x w latent size, L text states, D text width.
 """
 
+import copy
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from sonolume.models.tta.audioldm.paths import collate
 from sonolume.modules import sampling
 from sonolume.modules.distillation import NoiseForm
 from sonolume.modules.sampling import Guidance
+from sonolume.modules.unet import with_positions
 from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils import local_paths, paths
@@ -70,9 +74,12 @@ def make_paths(pipe: Any, scenes: list[Scene], config: Config) -> Path:
     The condition is by turns the text of a scene, and its sound as each of `model.sound_encoders` encodes it.
     """
     distill, encoders = config.model.distill, config.model.sound_encoders
+    student = load_student(pipe, config.model.paths_of) if config.model.paths_of else None
     weights = content_hash(pipe.unet.state_dict().values(), pipe.text_encoder.parameters())
     key = [CACHE_VERSION, weights, [conditions.versions(one) for one in encoders], distill.path_steps,
            distill.guidance_scale, [scene.to_dict() for scene in scenes]]  # fmt: skip
+    if student is not None:
+        key.append(content_hash(student.state_dict().values()))
 
     def make(folder: Path) -> None:
         states: dict[int, Tensor] = {}
@@ -82,7 +89,7 @@ def make_paths(pipe: Any, scenes: list[Scene], config: Config) -> Path:
             some, scale = [scenes[row] for row in rows], distill.guidance_scale
             found = conditions.of_sounds(encoder, some, scale) if encoder else conditions.of_texts(pipe, some)
             states |= dict(zip(rows, found[0].half(), strict=True))
-            points |= dict(zip(rows, sample_paths(pipe, found[0], found[1], rows, config), strict=True))
+            points |= dict(zip(rows, sample_paths(pipe, student, *found, rows, config), strict=True))
         ordered = [states[row] for row in range(len(scenes))]                                # (L, D) each
         arrays = torch.stack([points[row] for row in range(len(scenes))]).numpy()            # (N, 2, K, z, h, w)
         np.save(folder / "points.npy", arrays[:, 0])
@@ -100,17 +107,25 @@ def noise_form(pipe: Any) -> NoiseForm:
     return NoiseForm(objective.prediction_type, objective.alphas_cumprod)
 
 
+def load_student(pipe: Any, folder: str) -> Any:
+    """A copy of the pipeline's U-Net with the adapters in `folder` merged."""
+    student = SimpleNamespace(unet=copy.deepcopy(pipe.unet))
+    lora.load(student, paths.resolve(folder))
+    return student.unet
+
+
 @torch.no_grad()
-def sample_paths(pipe: Any, states: Tensor, negative: Tensor, seeds: range, config: Config) -> Tensor:
+def sample_paths(pipe: Any, student: Any, states: Tensor, negative: Tensor, seeds: range, config: Config) -> Tensor:
     """Do what the student is to do, with a whole guided path of the teacher in the place of each of its K calls.
 
     Args:
+        student: a U-Net of which each call gets the result before it from, or None: from the teacher's path.
         states, negative: text states (N, L, D) and (1 or N, L, D).
         seeds: of the noise of each path.
 
     Returns:
         (N, 2, K, z, h, w) float16: the input of each call, and the end of the path that begins there. The input of the
-        first one is noise, that of each other one the end before with fresh noise.
+        first one is noise, that of each other one the result before with fresh noise.
     """
     distill, form = config.model.distill, noise_form(pipe)
     times = form.times(distill.steps)
@@ -120,14 +135,20 @@ def sample_paths(pipe: Any, states: Tensor, negative: Tensor, seeds: range, conf
     own, pipe.scheduler, found = pipe.scheduler, solver, list[Tensor]()
     for start in tqdm(range(0, len(states), BATCH_SIZE), desc="sampling paths of the teacher", unit="batch"):
         rows, points, ends = slice(start, start + BATCH_SIZE), list[Tensor](), list[Tensor]()
+        before: Tensor | None = None
         generators = sampling.generators(seeds[rows])
         for number, time in enumerate(times):
             fresh = torch.cat([torch.randn(shape, generator=one) for one in generators])        # (b, z, h, w)
-            points.append(form.noisy(ends[-1], fresh, torch.full((len(fresh),), time)) if ends else fresh)
+            levels = torch.full((len(fresh),), time)
+            points.append(fresh if before is None else form.noisy(before, fresh, levels))
             made = pipe(prompt_embeds=states[rows], negative_prompt_embeds=negative[rows], latents=points[-1],
                         timesteps=timesteps(times, distill.path_steps)[number * distill.path_steps // len(times) :],
                         guidance_scale=distill.guidance_scale, output_type="latent")  # fmt: skip
             ends.append(made.images)
+            before = ends[-1]
+            if student is not None:
+                x = with_positions(points[-1], student.config.in_channels)
+                before = form.clean(points[-1], student(x, form.timesteps(levels), states[rows]).sample, levels)
         found.append(torch.stack([torch.stack(points, 1), torch.stack(ends, 1)], dim=1).half())
     pipe.scheduler = own
     return torch.cat(found)

@@ -1,6 +1,7 @@
 """Distillation of the tiny Stable Diffusion: a few steps of it give a LoRA that the preset "turbo" takes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sonolume.models import training
 from sonolume.models.a2i import few_steps
 from sonolume.models.mini import conditions, turbo
 from sonolume.modules.lora import FILE
+from sonolume.modules.sampling import generators
 from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils.errors import ConfigError
@@ -25,7 +27,7 @@ FEW = [
 ]  # fmt: skip
 
 
-def test_a_short_distillation_of_two_stages_exports_the_preset(
+def test_a_short_distillation_of_all_stages_exports_the_preset(
     root: Path, tiny_stable_diffusion: Path, tmp_path: Path
 ) -> None:
     run = [f"model.pretrained='{tiny_stable_diffusion}'", f"cache_dir='{tmp_path}/cache'", f"log_dir='{tmp_path}/runs'"]
@@ -33,7 +35,10 @@ def test_a_short_distillation_of_two_stages_exports_the_preset(
     run += [f"model.distill.student='{first}'", "train.max_steps=4"]
     second = training.run(load_config(root / "egs/mini/turbo_matching.json", [*FEW, *run]), False)
     assert any(load_file(first / FILE)[name].ne(weight).any() for name, weight in load_file(second / FILE).items())
-    second.rename(tmp_path / few_steps.FOLDER)
+    own = [*FEW, *run[:3], *(f"model.{key}='{second}'" for key in ("paths_of", "distill.student"))]
+    third = training.run(load_config(root / "egs/mini/turbo_own.json", own), False)
+    assert any(load_file(second / FILE)[name].ne(weight).any() for name, weight in load_file(third / FILE).items())
+    third.rename(tmp_path / few_steps.FOLDER)
     made = few_steps.in_folder(tmp_path)
     assert made is not None and made.file == tmp_path / "turbo" / FILE
     assert (made.limits.most_steps, made.limits.built_in) == (4, 4.0)
@@ -73,6 +78,28 @@ def test_conditions_come_from_texts_and_encoders_by_turns(
     alpha, sigma = turbo.noise_form(pipe).coefficients(times)
     noise = (points[:, 1:].float() - alpha[1:] * ends[:, :-1]) / sigma[1:]
     assert 0.8 < noise.std() < 1.2
+
+
+def test_paths_begin_at_the_inputs_of_a_students_calls(root: Path, tiny_stable_diffusion: Path) -> None:
+    config = load_config(root / "egs/mini/turbo.json", [*FEW, f"model.pretrained='{tiny_stable_diffusion}'"])
+    pipe, form = (frozen := turbo.load_frozen(config))["pipeline"], turbo.noise_form(frozen["pipeline"])
+
+    class Student:
+        config = pipe.unet.config
+
+        def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(sample=torch.ones_like(x[:, :4]))
+
+    states, negative = conditions.of_texts(pipe, list(world.scenes("train", 2, seed=0)))
+    found = turbo.sample_paths(pipe, Student(), states, negative, range(2), config)[:, 0].float()
+    randoms = generators(range(2))
+    expected = list[torch.Tensor]()
+    for time in form.times(4):
+        noise = torch.cat([torch.randn(1, *found.shape[2:], generator=one) for one in randoms])
+        now, before = torch.full((2,), time), torch.full((2,), form.times(4)[len(expected) - 1])
+        result = form.clean(expected[-1], torch.ones_like(noise), before) if expected else None
+        expected.append(noise if result is None else form.noisy(result, noise, now))
+    torch.testing.assert_close(found, torch.stack(expected, 1), rtol=1e-3, atol=1e-3)  # float16
 
 
 def test_timesteps_of_a_path_contain_those_of_the_calls() -> None:
