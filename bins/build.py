@@ -30,7 +30,8 @@ PARTS = {  # part -> configs in egs/ of the runs that make it, in order; the las
     "stable_diffusion": ("mini/clip_text.json", "mini/picture_vae.json", "mini/stable_diffusion.json"),
     # distilled from the shipped stable_diffusion, with the sounds of the shipped audiotoken, audio2img and wavy
     "stable_diffusion/turbo": (
-        "mini/turbo.json", "mini/turbo_matching.json", "mini/turbo_own.json", "mini/turbo_own_matching.json",
+        "mini/turbo.json", "mini/turbo_matching.json", "mini/turbo_on_policy.json",
+        "mini/turbo_on_policy_matching.json",
     ),
     "text_to_audio": (
         "mini/text_encoder.json", "tta/autoencoderkl/tiny.json", "tta/hifigan/tiny.json", "tta/audioldm/tiny.json",
@@ -51,8 +52,12 @@ COMPONENTS = {  # config -> field of its `model` section -> TASK/EXP_NAME of the
         "vocoder": "tta/tiny_hifigan",
     },
     "mini/turbo_matching.json": {"distill.student": "mini/turbo"},
-    "mini/turbo_own.json": {"distill.student": "mini/turbo_matching", "paths_of": "mini/turbo_matching"},
-    "mini/turbo_own_matching.json": {"distill.student": "mini/turbo_own", "paths_of": "mini/turbo_matching"},
+    "mini/turbo_on_policy.json": {
+        "distill.student": "mini/turbo_matching", "on_policy_student": "mini/turbo_matching",
+    },
+    "mini/turbo_on_policy_matching.json": {
+        "distill.student": "mini/turbo_on_policy", "on_policy_student": "mini/turbo_matching",
+    },
     "s2i/wavy/tiny_sequence.json": {"encoder": "s2i/tiny_wavy_encoder"},
     "i2a/im2wav/tiny_decoders.json": {"vqvae_path": "i2a/tiny_im2wav_vqvae"},
     "i2a/im2wav/tiny_low.json": {"vqvae_path": "i2a/tiny_im2wav_decoders"},

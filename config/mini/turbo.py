@@ -12,7 +12,7 @@ from sonolume.config.tta.audioldm import DistillConfig, DistillStage, Method
 class ModelConfig(Strict):
     pretrained: str = "pretrained/mini/stable_diffusion"  # folder of the Stable Diffusion to distill
     sound_encoders: list[str] = field(default_factory=list)  # audio-to-image folders that make conditions, too
-    paths_of: str = ""  # folder of a student's LoRA: paths begin at the inputs of its own calls
+    on_policy_student: str = ""  # folder of a student's LoRA: paths begin at the inputs of its own calls
     method: Method = Method.lora  # no other: the result is a file of adapters
     lora: LoraConfig = field(default_factory=lambda: LoraConfig(targets=list(LoraTarget)))
     distill: DistillConfig = field(

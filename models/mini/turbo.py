@@ -2,7 +2,8 @@
 
 The teacher draws pictures of captions, and of the sounds that audio-to-image models encode for it, with guidance; the
 student learns to reach the ends of these sampling paths from any of their points, as `models/distillation.py` says.
-They may begin at the inputs that an earlier student's own calls get (`model.paths_of`), whose faults it then corrects.
+With `model.on_policy_student`, the paths begin at the inputs that the calls of this earlier student have in sampling,
+so that the next student corrects its errors (on-policy distillation; DAgger, Ross et al. 2011, arXiv 1011.0686).
 N paths, K points of a path, z latent channels, h x w latent size, L text states, D text width.
 """
 
@@ -74,7 +75,7 @@ def make_paths(pipe: Any, scenes: list[Scene], config: Config) -> Path:
     The condition is by turns the text of a scene, and its sound as each of `model.sound_encoders` encodes it.
     """
     distill, encoders = config.model.distill, config.model.sound_encoders
-    student = load_student(pipe, config.model.paths_of) if config.model.paths_of else None
+    student = load_student(pipe, config)
     weights = content_hash(pipe.unet.state_dict().values(), pipe.text_encoder.parameters())
     key = [CACHE_VERSION, weights, [conditions.versions(one) for one in encoders], distill.path_steps,
            distill.guidance_scale, [scene.to_dict() for scene in scenes]]  # fmt: skip
@@ -107,10 +108,12 @@ def noise_form(pipe: Any) -> NoiseForm:
     return NoiseForm(objective.prediction_type, objective.alphas_cumprod)
 
 
-def load_student(pipe: Any, folder: str) -> Any:
-    """A copy of the pipeline's U-Net with the adapters in `folder` merged."""
+def load_student(pipe: Any, config: Config) -> Any:
+    """A copy of the pipeline's U-Net with the adapters of `model.on_policy_student` merged; None if none is named."""
+    if not config.model.on_policy_student:
+        return None
     student = SimpleNamespace(unet=copy.deepcopy(pipe.unet))
-    lora.load(student, paths.resolve(folder))
+    lora.load(student, Path(paths.locate(config.model.on_policy_student, "model.on_policy_student")))
     return student.unet
 
 
@@ -119,7 +122,7 @@ def sample_paths(pipe: Any, student: Any, states: Tensor, negative: Tensor, seed
     """Do what the student is to do, with a whole guided path of the teacher in the place of each of its K calls.
 
     Args:
-        student: a U-Net of which each call gets the result before it from, or None: from the teacher's path.
+        student: a U-Net, whose own results are the inputs of the later calls; None: the ends of the teacher's paths.
         states, negative: text states (N, L, D) and (1 or N, L, D).
         seeds: of the noise of each path.
 

@@ -35,8 +35,8 @@ def test_a_short_distillation_of_all_stages_exports_the_preset(
     run += [f"model.distill.student='{first}'", "train.max_steps=4"]
     second = training.run(load_config(root / "egs/mini/turbo_matching.json", [*FEW, *run]), False)
     assert any(load_file(first / FILE)[name].ne(weight).any() for name, weight in load_file(second / FILE).items())
-    own = [*FEW, *run[:3], *(f"model.{key}='{second}'" for key in ("paths_of", "distill.student"))]
-    third = training.run(load_config(root / "egs/mini/turbo_own.json", own), False)
+    own = [*FEW, *run[:3], *(f"model.{key}='{second}'" for key in ("on_policy_student", "distill.student"))]
+    third = training.run(load_config(root / "egs/mini/turbo_on_policy.json", own), False)
     assert any(load_file(second / FILE)[name].ne(weight).any() for name, weight in load_file(third / FILE).items())
     third.rename(tmp_path / few_steps.FOLDER)
     made = few_steps.in_folder(tmp_path)
