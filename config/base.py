@@ -18,6 +18,7 @@ LoraTarget = StrEnum("LoraTarget", ["attention", "feedforward", "convolution", "
 LARGEST_SIZE = 2**16  # of a whole number that has no other limit, such as channels
 MOST_LAYERS = 256  # of a network
 MOST_BLOCKS = 2048  # of one kind in a network whose config multiplies several numbers of them
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
 MOST_STEPS = 10**12  # optimizer steps, and what is counted in them
 MOST_SCENES = 10**6  # of the miniature world
 MOST_WORKERS = 256  # processes
@@ -100,7 +101,7 @@ class TrainConfig(Strict):
     num_nodes: int = 1  # number of machines, started by torchrun or SLURM
     strategy: str = "auto"  # Lightning: auto, ddp ...; model_parallel splits the weights over all devices (FSDP2)
     timeout: float = 1800.0  # seconds that processes wait for one that does not answer; then the run ends
-    precision: str = "32-true"  # Lightning: 32-true, bf16-mixed, 16-mixed ...
+    precision: str = "32-true"  # Lightning: 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true
     accumulate: int = 1  # batches per optimizer step
     gradient_clip: float = 0.0  # largest gradient norm; 0 = off
     warmup_steps: int = 0  # optimizer steps of linear warm-up
@@ -124,6 +125,8 @@ class TrainConfig(Strict):
         self.fraction("train", "ema_decay")
         valid = all(weight > 0 for weight in self.dataset_weights)
         self.require(valid, f"train.dataset_weights must be above 0, got {self.dataset_weights}")
+        known = self.precision in PRECISIONS
+        self.require(known, f"train.precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
         is_spawned = "spawn" in self.strategy  # whose processes cannot be given the task
         self.require(not is_spawned, f"train.strategy {self.strategy} is not supported: choose ddp or ddp_fork")
 

@@ -30,6 +30,7 @@ from typing import Any, Self
 from sonolume.config.part import Part
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
+from sonolume.utils.text import message
 
 PRESETS = ("reference", "balanced", "fast")
 TURBO = "turbo"  # preset of distilled models
@@ -115,6 +116,13 @@ class Options:
         return cls(**given)
 
 
+def report_no_turbo(options: Options, name: str, steps: str) -> None:
+    """Say which flag rules the preset turbo out, and which preset is used instead; `steps` are those that it takes."""
+    allowed = f" (it takes {steps} steps)" if name == "num_steps" else ""
+    given = f"--{name} {getattr(options, name)}" if name == "num_steps" else f"--{name}"
+    message(f"{given} is not possible with the preset {TURBO}{allowed}: the preset balanced is used")
+
+
 def declared(options: type[Options]) -> list[Flag]:
     """List the flags of a class: its own first, then those of its bases in their order."""
     hints, found = typing.get_type_hints(options), {}
@@ -160,7 +168,8 @@ def _argument(flag: Flag, default: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(flag, default)}
     if kind is bool:
         return found | {"action": "store_true"}
-    found["type"] = flag.parse or (inner[0] if inner else kind)
+    value_type = inner[0] if inner else kind
+    found["type"] = flag.parse or (_number_parser(value_type) if value_type in (int, float) else value_type)
     if isinstance(kind, type) and issubclass(kind, Enum):
         found |= {"type": _parser_of(kind), "metavar": f"{{{','.join(one.value for one in kind)}}}"}
     if flag.is_list:
@@ -169,6 +178,17 @@ def _argument(flag: Flag, default: Any) -> dict[str, Any]:
         found["nargs"] = len(inner)
     shown = {"metavar": flag.metavar, "choices": flag.choices}
     return found | {name: value for name, value in shown.items() if value}
+
+
+def _number_parser(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"needs {what}, got {text!r}") from None
+
+    return parse
 
 
 def _parser_of(kind: type[Enum]) -> Callable[[str], Enum]:
@@ -281,8 +301,8 @@ class SamplingOptions(Options):
         "the model's own)", metavar="NAME", choices=(*PRESETS, TURBO),
     )  # fmt: skip
     cache_interval: int | None = option(
-        help="compute the deep layers of the U-Net at one of N steps only, and re-use their outputs (DeepCache; "
-        "default: the model's, else 1)", low=1, high=100, metavar="N",
+        help="compute the deep layers of the U-Net at every N-th step only (DeepCache; default: the model's, which is "
+        "2 for the shipped text to audio in the preset turbo, else 1)", low=1, metavar="N",
     )  # fmt: skip
     batch_size: int = option(4, help="samples generated at once", low=1, metavar="N")
 

@@ -124,7 +124,8 @@ def require_compiler() -> None:
     try:
         check_compiler()
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if not line.endswith(":")), type(error).__name__)
         raise UserError(f"--compile: PyTorch cannot compile here ({reason}): "
                         "install a C++ compiler such as g++, or leave --compile out") from error  # fmt: skip
 

@@ -15,22 +15,22 @@ from torch import nn
 
 @contextmanager
 def deep_cache(unet: UNet2DConditionModel, interval: int, calls_per_step: int = 1) -> Iterator[None]:
-    """Compute the deep layers of a U-Net at one of `interval` steps, within the block, which is one run of a sampler.
+    """Compute the deep layers of a U-Net at every `interval`-th step, within the block, which is one run of a sampler.
 
     The other steps compute the first down block and the last up block, and take the outputs of all blocks between them
     from the last step that computed these. The first step always does, and so does one with another batch size than
     the step before, such as when guidance ends.
 
     Args:
-        interval: 1 changes nothing.
+        interval: 1 changes nothing; as many as the steps, or more: the deep layers are computed once.
         calls_per_step: calls of the U-Net at each step, if the samples are divided among several; each has outputs of
             its own.
 
     Raises:
-        ValueError: the interval is below 1, or the U-Net is compiled or has one level only.
+        ValueError: the interval is no whole number or below 1, or the U-Net is compiled or has one level only.
     """
-    if interval < 1:
-        raise ValueError(f"cache_interval must be at least 1, got {interval}")
+    if type(interval) is not int or interval < 1:
+        raise ValueError(f"cache_interval must be a whole number of at least 1, got {interval!r}")
     if interval == 1:
         yield
         return

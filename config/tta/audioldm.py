@@ -125,7 +125,7 @@ class DistillConfig(Strict):
     miniworld_captions: int = 512  # generated captions if there is no text file
     student: str = ""  # of the stage matching: exported pipeline of the stage endpoint
     steps: int = 4  # network calls of the result, which also works with 1, 2 ... up to these
-    cache_interval: int = 1  # default of the result: one of so many steps computes the deep layers of the U-Net
+    cache_interval: int = 1  # default of the result: N computes the deep layers of the U-Net at every N-th step
     guidance_scale: float = 0.0  # of the teacher; 0 = its default
     path_steps: int = 10  # steps of the teacher's sampling paths
     matching_steps: int = 300  # batches of the stage matching; 0 = leave it out

@@ -44,12 +44,16 @@ class FewSteps:
         """Test whether the U-Net was made for a number of steps."""
         return 1 <= steps <= self.most_steps and (self.built_in is None or self.most_steps % steps == 0)
 
+    @property
+    def allowed(self) -> str:
+        """Numbers of steps that the U-Net takes, for messages."""
+        made_for = [str(one) for one in range(1, self.most_steps + 1) if self.takes_steps(one)]
+        return f"1 to {self.most_steps}" if self.built_in is None else ", ".join(made_for)
+
     def check(self, steps: int, guidance_scale: float, has_negatives: bool) -> None:
         """Raise a ValueError for settings that such a U-Net does not take."""
         if not self.takes_steps(steps):
-            made_for = [str(one) for one in range(1, self.most_steps + 1) if self.takes_steps(one)]
-            allowed = f"1 to {self.most_steps}" if self.built_in is None else ", ".join(made_for)
-            raise ValueError(f"{self.name} takes {allowed} steps, got {steps}: another preset takes more")
+            raise ValueError(f"{self.name} takes {self.allowed} steps, got {steps}: another preset takes more")
         if guidance_scale > self.most_guidance:
             why = "takes" if self.built_in is None else f"has guidance of {self.built_in:g} built in, and takes"
             raise ValueError(f"{self.name} {why} a guidance scale of at most {self.most_guidance:g}, "

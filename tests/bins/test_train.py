@@ -65,7 +65,7 @@ def test_a_log_file_has_a_line_for_each_validation_and_no_bars(
         ("tta/audioldm", [f"model.audioldm.{name}_channels=8" for name in ("in", "out")], "is 8"),
         ("tta/autoencoderkl", ["train.accelerator=toaster"], "`accelerator='toaster'`"),
         ("tta/autoencoderkl", ["train.accelerator=cpu", "train.devices=-1"], "train.accelerator, devices"),
-        ("tta/autoencoderkl", ["train.precision=12-bit"], "Precision '12-bit' is invalid"),
+        ("tta/autoencoderkl", ["train.precision=12-bit"], "train.precision '12-bit' is none of 32-true, bf16-mixed"),
         ("tta/autoencoderkl", ["preprocess.n_mel=64"], "(80, 16)"),
     ],
 )

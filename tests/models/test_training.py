@@ -411,7 +411,7 @@ def refused(message: str, *args: Any, **options: Any) -> None:
 
 @pytest.mark.parametrize("override", [
     "train.accelerator=tpu", "train.accelerator=cuda", "train.devices=-1", "train.devices=0", "train.devices=1000",
-    "train.precision=7-bit", "train.strategy=none",
+    "train.strategy=none",
 ])  # fmt: skip
 def test_what_this_machine_has_not(override: str, tiny_config: Callable[..., Path]):
     if torch.cuda.is_available() and "cuda" in override:

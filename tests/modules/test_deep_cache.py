@@ -117,8 +117,11 @@ def test_an_interval_of_one_changes_nothing(unet, predict, counts):
 
 
 def test_what_is_refused(unet):
-    with pytest.raises(ValueError, match="cache_interval must be at least 1, got 0"), deep_cache(unet, 0):
-        pass
+    wrong: list[Any] = [0, -1, 2.5, "2", True]
+    for interval in wrong:
+        message = f"cache_interval must be a whole number of at least 1, got {interval!r}"
+        with pytest.raises(ValueError, match=message), deep_cache(unet, interval):
+            pass
     flat = build_unet(AudioLDMConfig(model_channels=8, channel_mult=[1], attention_resolutions=[1], num_heads=2,
                                      norm_num_groups=4, context_dim=8))  # fmt: skip
     with pytest.raises(ValueError, match="has one level"), deep_cache(flat, 2):

@@ -367,7 +367,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
         Args:
             guidance_scale, guidance_rescale, guidance_interval: see `Guidance`; a scale of 1 turns it off.
-            cache_interval: the deep layers of the U-Net are computed at one of so many steps (`deep_cache`); 1: at all.
+            cache_interval: N: the deep layers of the U-Net are computed at every N-th step (`deep_cache`).
                 Default: `default_cache_interval`.
             duration: seconds, 0.5 to 600, exact to the sample. Default: as long as `init_audio`, or one clip
                 (`duration` of the pipeline). A longer latent than a clip's is denoised in overlapping windows.
