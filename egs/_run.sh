@@ -91,9 +91,13 @@ show_progress() {
     while sleep 1 >/dev/null 2>&1 && kill -0 "$$" 2>/dev/null; do
         passed=$((passed + 1))
         if [ "$((passed % 10))" -eq 0 ]; then
-            printf "sonolume: %4d s: %-60.60s$end" "$passed" "$(tail -n 1 "$log")" >&2
+            printf "sonolume: %4d s: %-60.60s$end" "$passed" "$(pip_step)" >&2
         fi
     done
+}
+
+pip_step() { # prints what pip began last, without its warnings and what it removes
+    tail -n 100 "$log" | grep -E '^ *(Collecting|Downloading|Using cached|Building|Installing) ' | tail -n 1
 }
 
 drop_ticker() {

@@ -111,7 +111,9 @@ case "$*" in
 "-m pip"*)
     echo pip >>"$CALLS"
     for last; do :; done
-    echo "installing $last"
+    echo "Installing $last"
+    echo "WARNING: of pip"
+    echo "      Successfully uninstalled setuptools"
     if [ -n "${PIP_WAITS:-}" ]; then sleep 2; fi
     if [ -n "${PIP_FAILS:-}" ]; then echo "No space left on device"; exit 1; fi
     : >"$here/../sonolume-installed"
@@ -191,8 +193,8 @@ def test_the_set_up_reports_its_progress(checkout: Path) -> None:
     sleep.write_text(f'#!/bin/sh\ncase $1 in 1) exec {real} 0.01 ;; *) exec {real} "$1" ;; esac\n')
     sleep.chmod(0o755)
     lines = first_use(checkout, PIP_WAITS="1").stderr.splitlines()
-    assert re.fullmatch(rf"sonolume: +10 s: installing {re.escape(str(checkout))[:20]}.*", lines[2])
-    assert lines[3].startswith("sonolume:   20 s: installing")
+    assert re.fullmatch(rf"sonolume: +10 s: Installing {re.escape(str(checkout))[:20]}.*", lines[2])
+    assert lines[3].startswith("sonolume:   20 s: Installing")
 
 
 def test_two_at_once_make_one_environment(checkout: Path) -> None:
