@@ -132,7 +132,7 @@ def checkout(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "python3").write_text(FAKE_PYTHON)
     (path / "python3").chmod(0o755)
-    for tool in ("sh", "dirname", "mkdir", "rm", "tail", "cat", "cp", "sleep"):
+    for tool in ("sh", "dirname", "mkdir", "rm", "tail", "grep", "cat", "cp", "sleep"):
         (path / tool).symlink_to(str(shutil.which(tool)))
     return copy
 
