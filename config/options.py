@@ -30,7 +30,6 @@ from typing import Any, Self
 from sonolume.config.part import Part
 from sonolume.utils import paths
 from sonolume.utils.errors import UserError
-from sonolume.utils.text import message
 
 PRESETS = ("reference", "balanced", "fast")
 TURBO = "turbo"  # preset of distilled models
@@ -114,13 +113,6 @@ class Options:
             if flag.name in given and flag.needs and not given.keys() & set(flag.needs):
                 raise UserError(f"--{flag.name} needs --{' or --'.join(flag.needs)}")
         return cls(**given)
-
-
-def report_no_turbo(options: Options, name: str, steps: str) -> None:
-    """Say which flag rules the preset turbo out, and which preset is used instead; `steps` are those that it takes."""
-    allowed = f" (it takes {steps} steps)" if name == "num_steps" else ""
-    given = f"--{name} {getattr(options, name)}" if name == "num_steps" else f"--{name}"
-    message(f"{given} is not possible with the preset {TURBO}{allowed}: the preset balanced is used")
 
 
 def declared(options: type[Options]) -> list[Flag]:

@@ -67,6 +67,12 @@ class PathDataset(Dataset[Item]):
         return x, torch.tensor(self.times[point]), end, torch.tensor(renoised), states
 
 
+def predict(unet: Any, form: NoiseForm, x: Tensor, times: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+    """Prediction (B, z, h, w) of a U-Net at x_t (B, z, h, w), in float32."""
+    x = with_positions(x, unet.config.in_channels)                                     # (B, z + positions, h, w)
+    return unet(x, form.timesteps(times), states, encoder_attention_mask=mask).sample.float()
+
+
 class DistillTask(RecipeTask):
     """Part that both stages share: a student, its estimate of clean latents, and its samples.
 
@@ -101,8 +107,7 @@ class DistillTask(RecipeTask):
 
     def predict(self, unet: Any, x: Tensor, times: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
         """Prediction (B, z, h, w) of a U-Net at x_t (B, z, h, w), in float32."""
-        x = with_positions(x, unet.config.in_channels)                                 # (B, z + positions, h, w)
-        return unet(x, self.form.timesteps(times), states, encoder_attention_mask=mask).sample.float()
+        return predict(unet, self.form, x, times, states, mask)
 
     def endpoint_loss(self, batch: PathBatch, draws: Callable[[Draw], Tensor]) -> Tensor:
         """Regression on the ends of paths, a scalar, with the random numbers of `draws`."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sonolume.config.base import RunConfig
-from sonolume.config.options import check_device
+from sonolume.config.options import TURBO, SamplingOptions, check_device
 from sonolume.models.precision import cpu_has_bfloat16
 from sonolume.modules.compiling import check_compiler, compile_network
 from sonolume.modules.prepacking import prepack
@@ -137,6 +137,13 @@ def compile_unet(unet: torch.nn.Module, is_wanted: bool, device: torch.device) -
     require_compiler()
     message("--compile: the first call of the U-Net takes one to several minutes, again for each other batch size")
     compile_network(unet, device)
+
+
+def report_no_turbo(options: SamplingOptions, name: str, steps: str) -> None:
+    """Print which flag rules the preset turbo out, and the preset in its place; `steps` are those that turbo takes."""
+    allowed = f" (it takes {steps} steps)" if name == "num_steps" else ""
+    given = f"--{name} {getattr(options, name)}" if name == "num_steps" else f"--{name}"
+    message(f"{given} is not possible with the preset {TURBO}{allowed}: the preset balanced is used")
 
 
 def choose_sampler(pipe: Any, preset: str | None, scheduler: str | None = None) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sonolume.config.audio_to_image import NOISE, PLACEHOLDER, InferenceOptions
 from sonolume.config.base import RunConfig
-from sonolume.config.options import TURBO, SamplingOptions, changed, report_no_turbo
+from sonolume.config.options import TURBO, SamplingOptions, changed
 from sonolume.models import runtime
 from sonolume.models.a2i import few_steps, loading
 from sonolume.models.a2i.clips import Clip, read_clips
@@ -78,7 +78,7 @@ def default_preset(pipe: AudioToImagePipeline, options: SamplingOptions) -> str:
     if options.num_steps is not None and not pipe.turbo.limits.takes_steps(options.num_steps):
         given = [*given, "num_steps"]
     if given:
-        report_no_turbo(options, given[0], pipe.turbo.limits.allowed)
+        runtime.report_no_turbo(options, given[0], pipe.turbo.limits.allowed)
     return "balanced" if given else TURBO
 
 

@@ -439,7 +439,7 @@ class AudioToImagePipeline:
             strength: how far to move away from it, above 0 to 1: the share of the steps that is made. Default 0.8.
             height, width: of the pictures in pixels, multiples of 8; default: the size of training.
             guidance_scale: 1 or less is no guidance; default: `default_guidance_scale` of this object.
-            cache_interval: N: the deep layers of the U-Net are computed at every N-th step (`deep_cache`).
+            cache_interval: N computes the deep layers of the U-Net at every N-th step only; see `deep_cache`.
             generator: one, or one for each picture, so that a picture does not depend on its batch.
             num_images_per_prompt: pictures of each sound, which follow each other.
             eta: 0 to 1, noise of DDIM.

@@ -30,7 +30,6 @@ from sonolume.models.tta.audioldm.paths import collate
 from sonolume.modules import sampling
 from sonolume.modules.distillation import NoiseForm
 from sonolume.modules.sampling import Guidance
-from sonolume.modules.unet import with_positions
 from sonolume.preprocessors.miniworld import world
 from sonolume.preprocessors.miniworld.scene import Scene
 from sonolume.utils import local_paths, paths
@@ -150,8 +149,8 @@ def sample_paths(pipe: Any, student: Any, states: Tensor, negative: Tensor, seed
             ends.append(made.images)
             before = ends[-1]
             if student is not None:
-                x = with_positions(points[-1], student.config.in_channels)
-                before = form.clean(points[-1], student(x, form.timesteps(levels), states[rows]).sample, levels)
+                own_prediction = distillation.predict(student, form, points[-1], levels, states[rows], None)
+                before = form.clean(points[-1], own_prediction, levels)
         found.append(torch.stack([torch.stack(points, 1), torch.stack(ends, 1)], dim=1).half())
     pipe.scheduler = own
     return torch.cat(found)

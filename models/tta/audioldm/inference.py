@@ -13,7 +13,7 @@ import transformers.utils.logging
 from PIL import Image
 from tqdm import tqdm
 
-from sonolume.config.options import TURBO, SamplingOptions, changed, report_no_turbo
+from sonolume.config.options import TURBO, SamplingOptions, changed
 from sonolume.config.tta.audioldm import Config, InferenceOptions
 from sonolume.models import runtime
 from sonolume.models.progress import OnStep, Step
@@ -70,7 +70,7 @@ def default_preset(pipe: TextToAudioPipeline, options: SamplingOptions) -> str |
     if options.num_steps not in (None, *TURBO_STEPS):
         given = [*given, "num_steps"]
     if given:
-        report_no_turbo(options, given[0], "1, 2 or 4")
+        runtime.report_no_turbo(options, given[0], "1, 2 or 4")
     return None if given else TURBO
 
 

@@ -367,7 +367,7 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
         Args:
             guidance_scale, guidance_rescale, guidance_interval: see `Guidance`; a scale of 1 turns it off.
-            cache_interval: N: the deep layers of the U-Net are computed at every N-th step (`deep_cache`).
+            cache_interval: N computes the deep layers of the U-Net at every N-th step only; see `deep_cache`.
                 Default: `default_cache_interval`.
             duration: seconds, 0.5 to 600, exact to the sample. Default: as long as `init_audio`, or one clip
                 (`duration` of the pipeline). A longer latent than a clip's is denoised in overlapping windows.
@@ -419,12 +419,12 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         noise = self.prepare_latents(text.size, windows.width, generator, latents)                 # (B, z, h, w)
         x, timesteps = source.start(self.scheduler, noise, steps)
         self._num_timesteps = len(timesteps)
-        calls = windows.calls(text.size, max(windows_at_once, text.size))
-        with deep_cache(self.unet, cache_interval, calls):
+        at_once = max(windows_at_once, text.size)
+        with deep_cache(self.unet, cache_interval, windows.calls(text.size, at_once)):
             for step, t in enumerate(self.progress_bar(timesteps)):  # type: ignore[arg-type]
                 if self._interrupt:
                     break
-                prediction = self.predict_windows(x, t, text, guidance, windows, windows_at_once)
+                prediction = self.predict_windows(x, t, text, guidance, windows, at_once)
                 x = source.after_step(self.scheduler.step(prediction, t, x, **extra).prev_sample)  # (B, z, h, w)
                 if callback_on_step_end is not None:
                     names = callback_on_step_end_tensor_inputs
@@ -562,9 +562,9 @@ class TextToAudioPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     def predict_windows(
         self, x: Tensor, t: Tensor, text: TextStates, guidance: Guidance, windows: Windows, at_once: int
     ) -> Tensor:
-        """Predict latents (B, z, h, w) of any width, in windows if they are wider than a clip's."""
+        """Predict latents (B, z, h, w) of any width; wider than a clip, in windows, `at_once` of them in a call."""
         network = lambda some, of: self.predict(some, t, text.rows(of), guidance)  # noqa: E731
-        return windows.apply(network, scale_model_input(self.scheduler, x, t), max(at_once, len(x)))
+        return windows.apply(network, scale_model_input(self.scheduler, x, t), at_once)
 
     def predict(self, x: Tensor, t: Tensor, text: TextStates, guidance: Guidance) -> Tensor:
         """Run the U-Net on latents (b, z, h, w) of one window each, with guidance -> (b, z, h, w)."""

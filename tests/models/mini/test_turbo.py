@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_paths_begin_at_the_inputs_of_a_students_calls(root: Path, tiny_stable_d
     class Student:
         config = pipe.unet.config
 
-        def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> SimpleNamespace:
+        def __call__(self, x: torch.Tensor, *_: Any, **__: Any) -> SimpleNamespace:
             return SimpleNamespace(sample=torch.ones_like(x[:, :4]))
 
     states, negative = conditions.of_texts(pipe, list(world.scenes("train", 2, seed=0)))
